@@ -1,0 +1,49 @@
+# make demo    a virtual environment, a model of the built-in text, a sample, a comparison of word vectors
+# make test    the checks that every change must pass
+# make check   lint, types and tests
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_TIME ?= 2m
+SENTENCES := "a reference to an [object] of this class" "The [object] is not callable" "the name of the [object] is bound"
+
+.PHONY: demo test test-all lint check clean
+
+# What the demo needs, and with it what the tests need; a stamp remembers when.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-tests: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# The newest run is what generate and embed use when no model is named.
+demo: $(VENV)/installed
+	$(BIN)/gptlite train --demo --time $(DEMO_TIME)
+	@echo; echo "== a sample =="
+	$(BIN)/gptlite generate --prompt "The object" --max-new-tokens 120 --seed 1
+	@echo; echo "== one word, three sentences =="
+	$(BIN)/gptlite embed $(SENTENCES)
+
+test: $(VENV)/installed-tests
+	$(BIN)/pytest
+
+test-all: $(VENV)/installed-tests
+	$(BIN)/pytest -m 'slow or not slow'
+
+# Pyright follows no install hook, so the package is laid out for it as it is installed, with cli/ as gptlite.cli.
+lint: $(VENV)/installed-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types
+	cp -rs "$(CURDIR)/gptlite" build/types/gptlite
+	ln -s "$(CURDIR)/cli" build/types/gptlite/cli
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) build *.egg-info

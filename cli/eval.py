@@ -1,0 +1,57 @@
+"""gptlite eval: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from gptlite.cli import console, options
+
+
+def evaluate(
+    files: Annotated[list[str], typer.Argument(help="Text files, folders or patterns; - reads standard input.")],
+    model: options.ModelOption = None,
+    device: options.DeviceOption = "auto",
+    dtype: options.DtypeOption = "auto",
+    threads: options.ThreadsOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Bits per byte and perplexity of a text.
+
+    [bold]gptlite eval chapter.txt[/bold]
+    """
+    messages = console.Messages(quiet)
+    from gptlite import checkpoint, corpus, data, evaluation, runs
+    from gptlite import device as machine
+
+    hardware = machine.choose_hardware(device, dtype, threads)
+    loaded = checkpoint.load(runs.find_model(model), hardware.device)
+    with corpus.opened(files, data.cache_directory(), notice=messages.notice, smallest=1) as text:
+        tokens = data.tokenize(text, loaded.tokenizer)
+    began = time.monotonic()
+    result = evaluation.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware)
+    seconds = time.monotonic() - began
+    messages.say(f"{loaded.path}", "dim")
+    facts = {
+        "model": str(loaded.path),
+        "bits_per_byte": result.bits_per_byte,
+        "perplexity": result.perplexity,
+        "loss": result.loss,
+        "tokens": result.tokens,
+        "bytes": result.bytes,
+        "tokens_per_second": round(result.tokens / max(1e-9, seconds)),
+    }
+    if json:
+        console.write_json(facts)
+        return
+    rows = [
+        ["bits per byte", f"{result.bits_per_byte:.4f}"],
+        ["perplexity a token", f"{result.perplexity:.2f}"],
+        ["loss (nats a token)", f"{result.loss:.4f}"],
+        ["tokens", f"{result.tokens:,}"],
+        ["bytes", f"{result.bytes:,}"],
+    ]
+    console.print_table(["measure", "value"], rows, right=frozenset({1}))

@@ -1,0 +1,168 @@
+"""gptlite generate: sample text from a model."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gptlite.cli import console, options
+from gptlite.config import SamplingConfig
+from gptlite.errors import CorpusError, UsageError
+
+SAMPLING, OUTPUT = "Sampling", "Output"
+
+
+def generate(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="What the text begins with; - reads standard input.", show_default="a new document"),
+    ] = None,
+    prompt_option: Annotated[
+        str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="The same, as an option.", show_default="none")
+    ] = None,
+    prompt_file: Annotated[
+        str | None,
+        typer.Option("-f", "--prompt-file", metavar="FILE", help="The same, from a file.", show_default="none"),
+    ] = None,
+    model: options.ModelOption = None,
+    num_samples: Annotated[
+        int, typer.Option("-n", "--num-samples", metavar="N", help="How many samples.", rich_help_panel=SAMPLING)
+    ] = SamplingConfig.num_samples,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--max-new-tokens",
+            metavar="N",
+            parser=options.parse_count,
+            help="Tokens to write.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.max_new_tokens,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "-t", "--temperature", metavar="F", help="Below 1 bolder, 0 always the likeliest.", rich_help_panel=SAMPLING
+        ),
+    ] = SamplingConfig.temperature,
+    top_k: Annotated[
+        int,
+        typer.Option("-k", "--top-k", metavar="N", help="Keep the N likeliest; 0 is off.", rich_help_panel=SAMPLING),
+    ] = SamplingConfig.top_k,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            "--top-p", metavar="F", help="Keep the likeliest that reach F; 1 is off.", rich_help_panel=SAMPLING
+        ),
+    ] = SamplingConfig.top_p,
+    min_p: Annotated[
+        float,
+        typer.Option(
+            "--min-p", metavar="F", help="Keep those F times as likely as the best.", rich_help_panel=SAMPLING
+        ),
+    ] = SamplingConfig.min_p,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop",
+            metavar="TEXT",
+            help=r"Stop before this text; \n is a line break. Repeatable.",
+            show_default="none",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="Same seed, same text.", show_default="random", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    echo: Annotated[
+        bool, typer.Option("--echo/--no-echo", help="Print the prompt before the text.", rich_help_panel=OUTPUT)
+    ] = True,
+    stream: Annotated[
+        bool, typer.Option("--stream/--no-stream", help="Print the text as it is written.", rich_help_panel=OUTPUT)
+    ] = True,
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Write text with a trained model.
+
+    [bold]gptlite generate --prompt "Once upon a time"[/bold]
+    """
+    messages = console.Messages(quiet)
+    config = SamplingConfig(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        max_new_tokens=max_new_tokens, num_samples=num_samples,
+    )  # fmt: skip
+    text = _read_prompt(prompt, prompt_option, prompt_file)
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gptlite generate | head` ends quietly
+
+    from gptlite import checkpoint, generation, runs
+    from gptlite import device as machine
+
+    hardware = machine.choose_hardware(device, "fp32", threads)
+    loaded = checkpoint.load(runs.find_model(model), hardware.device)
+    messages.say(f"{loaded.path} · seed {seed}", "dim")
+    work = generation.Generation(
+        loaded.model, loaded.tokenizer, text, config, seed=seed, stop=[options.unescape(s) for s in stop or []]
+    )
+    if json:
+        for _ in work:
+            pass
+        console.write_json(_as_json(work, loaded, text, seed))
+        return
+    if num_samples == 1 and stream:
+        if echo:
+            console.write(text)
+        for chunk in work:
+            console.write(chunk.text)
+        console.write("\n")
+        return
+    for _ in work:
+        pass
+    for i, sample in enumerate(work.samples):
+        if num_samples > 1:
+            messages.say(f"-- sample {i + 1} of {num_samples} --", "dim")
+        console.write(f"{text if echo else ''}{sample.text}\n")
+
+
+def _read_prompt(argument: str | None, option: str | None, file: str | None) -> str:
+    given = [source for source in (argument, option, file) if source is not None]
+    if len(given) > 1:
+        raise UsageError("give the prompt once: as an argument, with -p, or with -f.")
+    if file is None and given[:1] != ["-"]:
+        return given[0] if given else ""
+    try:
+        if file is not None and file != "-":
+            return Path(file).read_text(encoding="utf-8")
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("- reads the prompt from standard input, but nothing is piped into it.")
+        return sys.stdin.buffer.read().decode("utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read the prompt from {file}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"the prompt is not UTF-8: {error.reason} at byte {error.start}.") from error
+
+
+def _as_json(work, loaded, prompt: str, seed: int) -> dict[str, object]:
+    samples = [
+        {
+            "text": sample.text,
+            "finish_reason": sample.finish_reason,
+            "tokens": [{"id": token, "text": loaded.tokenizer.decode([token])} for token in sample.tokens],
+        }
+        for sample in work.samples
+    ]
+    new = sum(len(sample.tokens) for sample in work.samples)
+    usage = {"prompt_tokens": len(work.prompt_ids), "completion_tokens": new}
+    return {"model": str(loaded.path), "prompt": prompt, "seed": seed, "samples": samples, "usage": usage}

@@ -1,0 +1,83 @@
+"""The app, its commands, and the one place where errors become a sentence and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from gptlite import __version__
+from gptlite.cli import console, options
+from gptlite.cli import embed as embed_command
+from gptlite.cli import eval as eval_command
+from gptlite.cli import export as export_command
+from gptlite.cli import generate as generate_command
+from gptlite.cli import info as info_command
+from gptlite.cli import train as train_command
+from gptlite.errors import GptliteError
+
+app = typer.Typer(
+    name="gptlite",
+    help="Turn your own text files into a small GPT, sample from it, and see what attention does to words.",
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": options.normalise},
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("train")(train_command.train)
+app.command("generate")(generate_command.generate)
+app.command("embed")(embed_command.embed)
+app.command("eval")(eval_command.evaluate)
+app.command("info")(info_command.info)
+app.command("export")(export_command.export)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.write(f"gptlite {__version__}\n")
+        raise typer.Exit()
+
+
+@app.callback()
+def callback(
+    version: Annotated[
+        bool,
+        typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: one sentence and the documented code for errors, a traceback only for bugs."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    sys.exit(run(arguments or ["--help"]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command."""
+    try:
+        code = app(arguments, standalone_mode=False, prog_name="gptlite")
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except GptliteError as error:
+        console.error(str(error))
+        return error.exit_code
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        help_for = context.command_path if context else "gptlite"
+        console.error(f"{error.format_message().rstrip('.')}. See: {help_for} --help")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        console.error("interrupted.")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has left: end as other programs do, without a word.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + getattr(signal, "SIGPIPE", 13)

@@ -1,0 +1,71 @@
+"""Options that several commands share, and the units that numbers may carry."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated
+
+import typer
+
+COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+# Other tools' names for the same option, without the dashes; kept out of the help page.
+ALIASES = {
+    "block-size": "context", "context-length": "context", "iters": "steps", "learning-rate": "lr",
+    "length": "max-new-tokens", "max-iters": "steps", "max-seq-len": "context", "max-steps": "steps",
+    "max-tokens": "max-new-tokens",
+    "n-embd": "dim", "n-head": "heads", "n-layer": "layers", "out-dir": "out", "output": "out", "output-dir": "out",
+    "precision": "dtype", "temp": "temperature",
+}  # fmt: skip
+
+
+def normalise(option: str) -> str:
+    """Underscores for hyphens, and the names other tools use."""
+    name = option.replace("_", "-")
+    return ALIASES.get(name, name)
+
+
+def parse_count(text: str | int) -> int:
+    """A whole number, perhaps with k, M or G: 10k is 10,000."""
+    match = re.fullmatch(r"(-?\d{1,18}(?:\.\d{1,9})?)([kmg]?)", str(text).strip().lower())
+    if not match:
+        raise typer.BadParameter(f"'{text}' is not a number such as 500, 10k or 2M")
+    value = float(match[1]) * COUNT_UNITS[match[2]] if "." in match[1] else int(match[1]) * COUNT_UNITS[match[2]]
+    if value != int(value):
+        raise typer.BadParameter(f"'{text}' is not a whole number")
+    return int(value)
+
+
+def parse_seconds(text: str | float) -> float:
+    """Seconds of 90, 90s, 3m, 1.5h, 2d or 1h30m."""
+    parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", str(text).strip().lower())
+    if not parts or "".join(n + u for n, u in parts) != str(text).strip().lower():
+        raise typer.BadParameter(f"'{text}' is not a time such as 90s, 3m or 1h30m")
+    seconds = sum(float(number) * TIME_UNITS[unit] for number, unit in parts)
+    if not 0 < seconds < math.inf:
+        raise typer.BadParameter("a time must be above zero")
+    return seconds
+
+
+def unescape(text: str) -> str:
+    r"""The line breaks and tabs that a shell makes hard to type: \n, \r, \t, \\."""
+    return re.sub(r"\\([nrt\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[m[1]], text)
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--model", metavar="DIR",
+        help="A run, a step or a Hugging Face model directory.", show_default="$GPTLITE_MODEL, else the newest run",
+    ),
+]  # fmt: skip
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.", rich_help_panel="Machine")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, fp32 or bf16.", rich_help_panel="Machine")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="CPU threads.", show_default="all cores", rich_help_panel="Machine"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.")]

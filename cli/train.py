@@ -1,0 +1,262 @@
+"""gptlite train: text files in, a model out."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from gptlite.cli import console, options
+from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
+from gptlite.errors import UsageError
+
+PLAN = "chosen by the plan"
+DATA, SHAPE, OPTIMISE, MACHINE, OUTPUT = "Data", "Shape", "Optimise", "Machine", "Output"
+
+
+def _option(*names: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def _count(*names: str, **more: Any) -> Any:
+    return _option(*names, parser=options.parse_count, metavar="N", **more)
+
+
+def train(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Text files, folders or patterns; - reads standard input.")
+    ] = None,
+    out: Annotated[
+        str | None,
+        _option("-o", "--out", metavar="DIR", help="The run directory.", show_default="checkpoints/<name of the text>"),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        _option(
+            "--time",
+            parser=options.parse_seconds,
+            metavar="TIME",
+            help="Time for everything, such as 90s, 3m, 1h30m.",
+            show_default="5m",
+        ),
+    ] = None,
+    steps: Annotated[int | None, _count("--steps", help="Train this many steps instead.", show_default="off")] = None,
+    epochs: Annotated[
+        float | None, _option("--epochs", metavar="F", help="Read the text this often instead.", show_default="off")
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        _option("--arch", metavar="NAME", help=f"{', '.join(ARCHITECTURES)}.", show_default=ModelConfig.architecture),
+    ] = None,
+    size: Annotated[
+        str | None, _option("--size", metavar="NAME", help=f"auto, {', '.join(SIZES)}.", show_default="auto")
+    ] = None,
+    demo: Annotated[bool, _option("--demo", help="Train on the language reference that ships inside Python.")] = False,
+    resume: Annotated[
+        bool, _option("--resume", help="Continue the run of -o, or the newest run on these files.")
+    ] = False,
+    val: Annotated[
+        str | None,
+        _option(
+            "--val", metavar="5%|FILE", help="Held out: a share of the end, or a file.", panel=DATA, show_default="5%"
+        ),
+    ] = None,
+    vocab_size: Annotated[
+        str | None,
+        _option("--vocab-size", metavar="auto|N", help="Tokens in the vocabulary.", panel=DATA, show_default="auto"),
+    ] = None,
+    context_length: Annotated[
+        int | None, _count("--context", help="Tokens the model sees at once.", panel=SHAPE, show_default=PLAN)
+    ] = None,
+    n_layers: Annotated[int | None, _count("--layers", help="Blocks.", panel=SHAPE, show_default=PLAN)] = None,
+    n_heads: Annotated[
+        int | None, _count("--heads", help="Attention heads a block.", panel=SHAPE, show_default="dim / 64")
+    ] = None,
+    dim: Annotated[
+        int | None, _count("--dim", help="Width of the residual stream.", panel=SHAPE, show_default=PLAN)
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        _option("--dropout", metavar="F", help="Share of activations silenced.", panel=SHAPE, show_default=PLAN),
+    ] = None,
+    batch_size: Annotated[
+        int | None, _count("--batch-size", help="Windows of text a step.", panel=OPTIMISE, show_default=PLAN)
+    ] = None,
+    lr: Annotated[
+        float | None, _option("--lr", metavar="F", help="Peak learning rate.", panel=OPTIMISE, show_default=PLAN)
+    ] = None,
+    warmup: Annotated[
+        float | None,
+        _option(
+            "--warmup", metavar="F", help="Share of the run with a rising rate.", panel=OPTIMISE, show_default=PLAN
+        ),
+    ] = None,
+    decay: Annotated[
+        float | None,
+        _option(
+            "--decay",
+            metavar="F",
+            help="Share of the run with a falling rate.",
+            panel=OPTIMISE,
+            show_default=str(TrainConfig.decay),
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        _option(
+            "--weight-decay",
+            metavar="F",
+            help="Decay of the matrices.",
+            panel=OPTIMISE,
+            show_default=str(TrainConfig.weight_decay),
+        ),
+    ] = None,
+    clip: Annotated[
+        float | None,
+        _option(
+            "--clip",
+            metavar="F",
+            help="Largest norm of the gradient.",
+            panel=OPTIMISE,
+            show_default=str(TrainConfig.clip),
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        _option(
+            "--seed",
+            metavar="N",
+            help="Of weights, batches and dropout.",
+            panel=OPTIMISE,
+            show_default=str(TrainConfig.seed),
+        ),
+    ] = None,
+    device: options.DeviceOption = "auto",
+    dtype: options.DtypeOption = "auto",
+    threads: options.ThreadsOption = None,
+    compile: Annotated[str, _option("--compile", metavar="auto|on|off", help="torch.compile.", panel=MACHINE)] = "auto",
+    eval_every: Annotated[
+        int | None,
+        _count("--eval-every", help="Steps between scores.", panel=OUTPUT, show_default="a tenth of the run"),
+    ] = None,
+    save_every: Annotated[
+        int | None, _count("--save-every", help="Steps between saves.", panel=OUTPUT, show_default="a tenth of the run")
+    ] = None,
+    sample_every: Annotated[
+        int | None,
+        _count(
+            "--sample-every",
+            help="Steps between samples; 0 is never.",
+            panel=OUTPUT,
+            show_default=str(TrainConfig.sample_every),
+        ),
+    ] = None,
+    sample_prompt: Annotated[
+        str | None,
+        _option("--sample-prompt", metavar="TEXT", help="What samples begin with.", panel=OUTPUT, show_default="empty"),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        _count(
+            "--keep", help="Newest steps to keep, besides the best.", panel=OUTPUT, show_default=str(TrainConfig.keep)
+        ),
+    ] = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Train a model on your own text, in the time you give it.
+
+    [bold]gptlite train corpus.txt --time 3m[/bold]
+    """
+    started = time.monotonic()
+    if not files and not demo and not resume:
+        raise UsageError("name the text to train on, such as: gptlite train corpus.txt (or try --demo).")
+    if demo and files:
+        raise UsageError("--demo brings its own text; leave the files out.")
+    settings = {
+        "seconds": seconds, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
+        "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "lr": lr, "warmup": warmup,
+        "decay": decay, "weight_decay": weight_decay, "clip": clip, "seed": seed, "eval_every": eval_every,
+        "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
+    }  # fmt: skip
+    given = {name: value for name, value in settings.items() if value is not None}
+    if sample_prompt is not None:
+        given["sample_prompt"] = options.unescape(sample_prompt)
+    if sum(name in given for name in ("seconds", "steps", "epochs")) > 1:
+        raise UsageError("give only one of --time, --steps and --epochs.")
+    with console.TrainingDisplay(quiet) as display, _signals() as should_stop:
+        display.phase("starting", 0.0)
+        from gptlite import corpus, data, pipeline
+
+        result = pipeline.train(
+            [str(corpus.demo_text(data.cache_directory()))] if demo else files or [],
+            out=out,
+            val=val,
+            vocab_size=None if vocab_size in (None, "auto") else options.parse_count(vocab_size),
+            architecture=architecture,
+            size=size,
+            resume=resume,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            compile=compile,
+            watcher=display,
+            should_stop=should_stop,
+            started=started,
+            command=["gptlite", *sys.argv[1:]],
+            **given,
+        )
+    if json:
+        console.write_json(result)
+        return
+    display.messages.say(
+        f"done in {console.duration(result['seconds'])}: {result['val_bits_per_byte']:.3f} bits per byte on "
+        f"{result['val_bytes']:,} bytes of held-out text (step {result['best_step']:,})"
+    )
+    display.messages.say(f'try: gptlite generate -m {result["run"]} --prompt "..."')
+
+
+class _Stop:
+    """Turns the first signal into a wish, once the trainer asks for wishes; before that, and again, it ends at once.
+
+    Ending at once is safe: saved steps survive it.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.asked = False
+
+    def __call__(self) -> int | None:
+        self.asked = True
+        return self.signal
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if self.asked:
+            self.signal = number
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise typer.Exit(128 + number)
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Let the trainer finish its step and save when a signal arrives."""
+    stop = _Stop()
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {n: signal.getsignal(n) for n in numbers}
+    for number in numbers:
+        if before[number] != signal.SIG_IGN:  # nohup asked for that
+            signal.signal(number, stop.handle)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,31 @@
+"""gptlite: your own text files to a small GPT on your own computer.
+
+    import gptlite
+    gptlite.train("corpus.txt", seconds=180)
+    model = gptlite.load("checkpoints/corpus")
+
+The names below are loaded on first use, so that importing gptlite is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gptlite.checkpoint import load
+    from gptlite.embedding import embed
+    from gptlite.generation import generate
+    from gptlite.pipeline import train
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "embed", "generate", "load", "train"]
+
+_HOMES = {"train": "pipeline", "generate": "generation", "embed": "embedding", "load": "checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gptlite' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(f"gptlite.{_HOMES[name]}"), name)

@@ -1,0 +1,248 @@
+"""Every setting of gptlite: frozen, checked when it is made, and free of torch.
+
+An architecture is a row of choices, a size is a row of numbers, and a preset is their product:
+
+    ModelConfig.preset("qwen3", "small", vocab_size=1024)
+
+Defaults are written here and nowhere else; the command line reads them from the class attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gptlite.errors import UsageError
+
+# The choices. Sources: Vaswani et al. 2017 (transformer-2017), Radford et al. 2019 (gpt2),
+# Touvron et al. 2023 (llama), Qwen Team 2025 (qwen3).
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "qwen3": {
+        "norm": "rmsnorm", "norm_position": "pre", "position": "rope", "activation": "swiglu",
+        "qk_norm": True, "bias": False, "scale_embeddings": False, "norm_eps": 1e-6,
+    },
+    "llama": {
+        "norm": "rmsnorm", "norm_position": "pre", "position": "rope", "activation": "swiglu",
+        "qk_norm": False, "bias": False, "scale_embeddings": False, "norm_eps": 1e-5,
+    },
+    "gpt2": {
+        "norm": "layernorm", "norm_position": "pre", "position": "learned", "activation": "gelu",
+        "qk_norm": False, "bias": True, "scale_embeddings": False, "norm_eps": 1e-5,
+    },
+    "transformer-2017": {
+        "norm": "layernorm", "norm_position": "post", "position": "sinusoidal", "activation": "relu",
+        "qk_norm": False, "bias": True, "scale_embeddings": True, "norm_eps": 1e-5,
+    },
+}  # fmt: skip
+
+# The numbers. Heads are 64 wide, which every fast attention kernel accepts.
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"n_layers": 4, "dim": 128, "n_heads": 2, "context_length": 128},
+    "small": {"n_layers": 4, "dim": 192, "n_heads": 3, "context_length": 128},
+    "medium": {"n_layers": 6, "dim": 384, "n_heads": 6, "context_length": 256},
+    "large": {"n_layers": 12, "dim": 768, "n_heads": 12, "context_length": 1024},
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape and choices of one decoder. Raises `UsageError` when they do not fit together.
+
+    - `dim`: width of the residual stream; `hidden_dim`: width inside the feed-forward layer.
+    - `n_kv_heads` < `n_heads` lets several query heads share keys and values (grouped-query attention).
+    - `context_length`: the largest number of tokens that attention can see.
+    """
+
+    architecture: str = "qwen3"
+    vocab_size: int = 1024
+    context_length: int = 128
+    dim: int = 192
+    n_layers: int = 4
+    n_heads: int = 3
+    n_kv_heads: int = 3
+    head_dim: int = 64
+    hidden_dim: int = 512
+    norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+    norm: str = "rmsnorm"  # rmsnorm | layernorm
+    norm_position: str = "pre"  # pre: normalise what enters a sub-layer | post: what leaves it
+    position: str = "rope"  # rope | learned | sinusoidal
+    activation: str = "swiglu"  # swiglu | gelu | relu
+    qk_norm: bool = True  # normalise queries and keys before they meet
+    bias: bool = False
+    scale_embeddings: bool = False  # multiply embeddings by sqrt(dim)
+    tie_embeddings: bool = True  # the output head is the embedding table
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise UsageError(f"unknown architecture '{self.architecture}': choose from {', '.join(ARCHITECTURES)}.")
+        for name in ("vocab_size", "context_length", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
+        _require(self.hidden_dim >= 1, f"hidden_dim must be at least 1, not {self.hidden_dim}")
+        _require(
+            self.n_heads % self.n_kv_heads == 0,
+            f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})",
+        )
+        _choose("norm", self.norm, "rmsnorm", "layernorm")
+        _choose("norm_position", self.norm_position, "pre", "post")
+        _choose("position", self.position, "rope", "learned", "sinusoidal")
+        _choose("activation", self.activation, "swiglu", "gelu", "relu")
+        if self.position == "rope":
+            _require(self.head_dim % 2 == 0, f"rotary positions need an even head_dim, not {self.head_dim}")
+        if self.architecture in ("gpt2", "transformer-2017"):
+            _require(
+                self.n_heads * self.head_dim == self.dim and self.n_kv_heads == self.n_heads,
+                f"{self.architecture} needs dim = n_heads x head_dim and no shared heads; {self.dim} is not "
+                f"{self.n_heads} x {self.head_dim}",
+            )
+        if self.architecture == "transformer-2017":
+            _require(self.dim % 2 == 0, f"sinusoidal positions need an even dim, not {self.dim}")
+            _require(self.tie_embeddings, "transformer-2017 shares its embeddings with the output head")
+            _require(
+                self.hidden_dim == 4 * self.dim,
+                f"transformer-2017 has a feed-forward layer 4 times as wide as dim, not {self.hidden_dim}",
+            )
+
+    @classmethod
+    def preset(cls, architecture: str, size: str, vocab_size: int, **overrides: Any) -> ModelConfig:
+        """The configuration of `architecture` x `size`; `overrides` that are None keep the preset's value.
+
+        Heads, head width and feed-forward width follow `dim` where they are not given.
+        """
+        if architecture not in ARCHITECTURES:
+            raise UsageError(f"unknown architecture '{architecture}': choose from {', '.join(ARCHITECTURES)}.")
+        if size not in SIZES:
+            raise UsageError(f"unknown size '{size}': choose from {', '.join(SIZES)}.")
+        given = {name: value for name, value in overrides.items() if value is not None}
+        values: dict[str, Any] = {**SIZES[size], **given}
+        dim = values["dim"]
+        if "n_heads" not in given:
+            values["n_heads"] = max(1, dim // 64)
+        n_heads = values["n_heads"]
+        _require(
+            n_heads >= 1 and dim % n_heads == 0, f"dim ({dim}) must be a multiple of the number of heads ({n_heads})"
+        )
+        values.setdefault("head_dim", dim // n_heads)
+        values.setdefault("n_kv_heads", n_heads)
+        values.setdefault("hidden_dim", default_hidden_dim(dim, ARCHITECTURES[architecture]["activation"]))
+        return cls(**{**ARCHITECTURES[architecture], "architecture": architecture, "vocab_size": vocab_size, **values})
+
+    @property
+    def n_params(self) -> int:
+        """Number of trained parameters; tied embeddings count once."""
+        bias = 1 if self.bias else 0
+        q_dim, kv_dim = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        attention = (self.dim + bias) * (q_dim + 2 * kv_dim) + (q_dim + bias) * self.dim
+        attention += 2 * self.head_dim if self.qk_norm else 0
+        inner = self.hidden_dim * (2 if self.activation == "swiglu" else 1)
+        mlp = (self.dim + bias) * inner + (self.hidden_dim + bias) * self.dim
+        norm = self.dim * (2 if self.norm == "layernorm" else 1)
+        embeddings = self.vocab_size * self.dim * (1 if self.tie_embeddings else 2)
+        positions = self.context_length * self.dim if self.position == "learned" else 0
+        final_norm = norm if self.norm_position == "pre" else 0
+        return embeddings + positions + self.n_layers * (attention + mlp + 2 * norm) + final_norm
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train: exactly one of `seconds`, `steps`, `epochs` is the budget.
+
+    - `lr` is the peak of the schedule; `warmup` and `decay` are fractions of the whole run.
+    - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
+      other two means about ten times in the run.
+    - `keep`: how many of the newest saved steps stay on disk, besides the best one.
+    """
+
+    seconds: float | None = 300.0
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 16
+    lr: float = 3e-3
+    warmup: float = 0.02
+    decay: float = 0.6
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0
+    dropout: float = 0.0
+    seed: int = 1
+    eval_every: int | None = None
+    save_every: int | None = None
+    sample_every: int = 0
+    sample_prompt: str = ""
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        budgets = [name for name in ("seconds", "steps", "epochs") if getattr(self, name) is not None]
+        if len(budgets) != 1:
+            raise UsageError("give exactly one of --time, --steps and --epochs.")
+        budget = getattr(self, budgets[0])
+        _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
+        _require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, f"{name} must be above zero, not {value}")
+        for name in ("warmup", "decay"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} is a fraction of the run, between 0 and 1, not {value}")
+        _require(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            f"weight_decay must not be negative, not {self.weight_decay}",
+        )
+        _require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, not {self.dropout}")
+        for name in ("eval_every", "save_every"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be at least 1, not {value}")
+        _require(self.sample_every >= 0, f"sample_every must not be negative, not {self.sample_every}")
+        _require(self.keep >= 1, f"keep must be at least 1, not {self.keep}")
+        _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2^63 - 1, not {self.seed}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How to draw the next token. Temperature 0 takes the likeliest; 0 / 1.0 / 0.0 turn top-k / top-p / min-p off."""
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 0.95
+    min_p: float = 0.05
+    max_new_tokens: int = 200
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        _require(
+            math.isfinite(self.temperature) and self.temperature >= 0,
+            f"temperature must be zero or above, not {self.temperature}",
+        )
+        _require(self.top_k >= 0, f"top_k must be zero (off) or above, not {self.top_k}")
+        _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1 (off), not {self.top_p}")
+        _require(0 <= self.min_p <= 1, f"min_p must be between 0 (off) and 1, not {self.min_p}")
+        _require(self.max_new_tokens >= 0, f"max_new_tokens must not be negative, not {self.max_new_tokens}")
+        _require(
+            1 <= self.num_samples <= 4096,
+            f"num_samples must be between 1 and 4096, not {self.num_samples}",
+        )
+
+
+def default_hidden_dim(dim: int, activation: str) -> int:
+    """Feed-forward width: 4 x dim, or 8/3 x dim where a gate adds a third matrix (Shazeer 2020), in steps of 64."""
+    if activation == "swiglu":
+        return max(64, 64 * round(dim * 8 / 3 / 64))
+    return 4 * dim
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UsageError(f"{message}.")
+
+
+def _choose(name: str, value: str, *allowed: str) -> None:
+    _require(value in allowed, f"{name} must be one of {', '.join(allowed)}, not '{value}'")

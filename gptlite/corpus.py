@@ -1,0 +1,376 @@
+"""Plain text files to checked documents, read in bounded memory.
+
+Every byte is read once to check it (UTF-8, not binary) and to take its digest; after that, texts are ranges of bytes in
+files, and whoever needs the characters iterates over blocks of them.
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import hashlib
+import os
+import re
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from gptlite.errors import CorpusError, UsageError
+
+SMALLEST_TEXT = 2048  # bytes; less teaches a model nothing
+READ_SIZE = 1 << 18  # bytes read at a time
+LONGEST_BLOCK = 1 << 22  # characters held while looking for a place to cut
+BOM = codecs.BOM_UTF8
+
+# The first bytes of what people pass by mistake, and what to do about it.
+KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "gzip; unpack it first, for example with gunzip"),
+    (b"BZh", "bzip2; unpack it first with bunzip2"),
+    (b"\xfd7zXZ\x00", "xz; unpack it first with unxz"),
+    (b"\x28\xb5\x2f\xfd", "zstandard; unpack it first with unzstd"),
+    (b"PK\x03\x04", "a zip archive (perhaps .docx or .epub); extract its text first"),
+    (b"%PDF", "a PDF; extract its text first, for example with pdftotext"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\x7fELF", "a program"),
+    (b"PAR1", "a Parquet table; export its text column first"),
+    (b"SQLite format 3\x00", "an SQLite database; export its text first"),
+    (b"\xff\xfe\x00\x00", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
+    (b"\x00\x00\xfe\xff", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
+    (b"\xff\xfe", "UTF-16; convert it first with iconv -f UTF-16 -t UTF-8"),
+    (b"\xfe\xff", "UTF-16; convert it first with iconv -f UTF-16 -t UTF-8"),
+)
+
+# Places where GPT-2's pattern always ends a piece, so that the text on both sides tokenizes as if it stood alone:
+# before a space or line end that follows a character, and between CJK punctuation and an ideograph.
+SAFE_CUT = re.compile(r"(?<=\S)(?=[ \n])|(?<=[。，、；：！？])(?=[一-鿿])")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One checked file: bytes [start, size) of it are text; `digest` is the sha256 of the whole file."""
+
+    path: Path
+    name: str
+    start: int
+    size: int
+    digest: str
+    modified: int  # ns, to notice a change between two readings
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes [start, end) of one document."""
+
+    document: Document
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Text:
+    """An ordered collection of pieces, each a document of its own for the tokenizer."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(piece.end - piece.start for piece in self.pieces)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over what is in the text: changes when any byte, boundary or order of it changes."""
+        h = hashlib.sha256()
+        for piece in self.pieces:
+            h.update(f"{piece.document.digest}:{piece.start}:{piece.end}\n".encode())
+        return h.hexdigest()
+
+    def split(self, fraction: float) -> tuple[Text, Text]:
+        """Everything but the last `fraction` of the bytes, and that tail, cut at a line's start if one is near."""
+        target = self.n_bytes - round(self.n_bytes * fraction)
+        head: list[Piece] = []
+        tail: list[Piece] = []
+        position = 0
+        for piece in self.pieces:
+            length = piece.end - piece.start
+            if position + length <= target:
+                head.append(piece)
+            elif position >= target:
+                tail.append(piece)
+            else:
+                cut = _line_start(piece, piece.start + target - position)
+                if cut > piece.start:
+                    head.append(Piece(piece.document, piece.start, cut))
+                if cut < piece.end:
+                    tail.append(Piece(piece.document, cut, piece.end))
+            position += length
+        return Text(tuple(head)), Text(tuple(tail))
+
+    def blocks(self, read_size: int = READ_SIZE) -> Iterator[tuple[bool, str]]:
+        """(starts a document, characters) for blocks that tokenize independently, whatever `read_size` is.
+
+        Raises `CorpusError` when a file changed since it was checked.
+        """
+        for piece in self.pieces:
+            first = True
+            for block in _blocks_of(piece, read_size):
+                yield first, block
+                first = False
+
+    def sample(self, max_bytes: int) -> Iterator[str]:
+        """Blocks of text, all of them or about `max_bytes` evenly spread over the whole."""
+        every = max(1, -(-self.n_bytes // max_bytes))
+        for i, (_, block) in enumerate(self.blocks()):
+            if i % every == 0:
+                yield block
+
+
+def open_text(
+    arguments: Sequence[str],
+    *,
+    notice: Callable[[str], None] = lambda _: None,
+    smallest: int = SMALLEST_TEXT,
+) -> Text:
+    """Check the files, folders and patterns named by `arguments` and return them as one text.
+
+    Files come in the order of their paths, each once. In a folder, files that are not text are passed over with a
+    `notice`; a file named directly must be text. Raises `CorpusError` or `UsageError`.
+    """
+    if not arguments:
+        raise UsageError("name at least one text file, folder or pattern, or - for standard input.")
+    documents: list[Document] = []
+    seen: set[tuple[int, int]] = set()
+    skipped: list[str] = []
+    for path, named in _paths(arguments):
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in seen:
+                notice(f"{path} is the same file as one before; counted once.")
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            documents.append(check_file(path))
+        except OSError as error:
+            raise CorpusError(f"cannot read {path}: {error.strerror or error}.") from error
+        except CorpusError:
+            if named:
+                raise
+            skipped.append(str(path))
+    if skipped:
+        notice(f"passed over {len(skipped)} file(s) that are not text, such as {skipped[0]}.")
+    if not documents:
+        raise CorpusError(f"{', '.join(arguments)}: no text files there.")
+    text = Text(tuple(Piece(d, d.start, d.size) for d in documents if d.size > d.start))
+    if all(not block.strip() for _, block in text.blocks()):
+        raise CorpusError(f"{', '.join(arguments)}: contains only white space.")
+    if text.n_bytes < smallest:
+        raise CorpusError(
+            f"{', '.join(arguments)}: {text.n_bytes:,} bytes of text are too few to learn from; "
+            f"give at least {smallest:,} (100,000 or more make a useful model)."
+        )
+    return text
+
+
+@contextmanager
+def opened(
+    arguments: Sequence[str],
+    spool: Path,
+    *,
+    notice: Callable[[str], None] = lambda _: None,
+    smallest: int = SMALLEST_TEXT,
+) -> Iterator[Text]:
+    """`open_text`, with standard input ("-") kept in a file of the folder `spool` for as long as the context lasts."""
+    spooled: list[Path] = []
+    try:
+        paths = []
+        for argument in arguments:
+            if argument == "-" and not spooled:
+                spooled.append(spool_stdin(spool))
+            paths.append(str(spooled[0]) if argument == "-" else argument)
+        yield open_text(paths, notice=notice, smallest=smallest)
+    finally:
+        for path in spooled:
+            path.unlink(missing_ok=True)
+
+
+def check_file(path: Path, name: str | None = None) -> Document:
+    """Read the whole file once; raise `CorpusError` with file, offset and remedy unless it is UTF-8 text."""
+    name = name or str(path)
+    with _open_regular(path) as file:
+        before = os.fstat(file.fileno())
+        head = file.read(16)
+        if not head:
+            raise CorpusError(f"{name} is empty.")
+        for magic, kind in KINDS:
+            if head.startswith(magic):
+                raise CorpusError(f"{name} is not plain text: it looks like {kind}.")
+        file.seek(0)
+        digest = hashlib.sha256()
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        offset = lines = 0
+        while raw := file.read(READ_SIZE):
+            digest.update(raw)
+            nul = raw.find(b"\x00")
+            if nul >= 0:
+                raise CorpusError(f"{name} looks binary: NUL byte at offset {offset + nul:,}.")
+            _decode(decoder, raw, name, offset, lines)
+            offset += len(raw)
+            lines += raw.count(b"\n")
+        _decode(decoder, b"", name, offset, lines, final=True)
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise CorpusError(f"{name} changed while it was being read; try again when nothing writes to it.")
+    start = len(BOM) if head.startswith(BOM) else 0
+    return Document(path, name, start, offset, digest.hexdigest(), after.st_mtime_ns)
+
+
+def spool_stdin(directory: Path) -> Path:
+    """Copy standard input to a file in `directory` and return its path; the caller removes it."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("- reads standard input, but nothing is piped into it; try: cat FILES | gptlite train -")
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=directory, prefix="stdin-", suffix=".txt", delete=False) as spool:
+        while raw := sys.stdin.buffer.read(READ_SIZE):
+            spool.write(raw)
+    return Path(spool.name)
+
+
+def _paths(arguments: Iterable[str]) -> list[tuple[Path, bool]]:
+    """(path, was it named directly?) of all files, sorted by path."""
+    found: dict[Path, bool] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+            if not inside:
+                raise CorpusError(f"{argument} is a folder without files.")
+            for p in inside:
+                found.setdefault(p, False)
+        elif path.exists() or not glob.has_magic(argument):
+            found[path] = True
+        else:
+            matches = [Path(p) for p in glob.glob(argument, recursive=True) if os.path.isfile(p)]
+            if not matches:
+                raise UsageError(f"no file matches the pattern {argument!r}.")
+            for p in matches:
+                found.setdefault(p, False)
+    return sorted(found.items(), key=lambda item: os.fsencode(item[0]))
+
+
+def _hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open for reading without waiting for a writer of a pipe; only regular files are text."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorpusError(f"{path} is not a regular file; to read a pipe, use - (standard input).")
+    return os.fdopen(descriptor, "rb")
+
+
+def _decode(
+    decoder: codecs.IncrementalDecoder, raw: bytes, name: str, offset: int, lines: int, final: bool = False
+) -> None:
+    pending = len(decoder.getstate()[0])
+    try:
+        decoder.decode(raw, final)
+    except UnicodeDecodeError as error:
+        at = offset - pending + error.start
+        line = 1 + lines + raw[: max(0, error.start - pending)].count(b"\n")
+        byte = error.object[error.start]
+        raise CorpusError(
+            f"{name} is not UTF-8: byte 0x{byte:02X} at offset {at:,} (line {line:,}); "
+            "convert it first, for example with iconv -f LATIN1 -t UTF-8."
+        ) from None
+
+
+def _read(piece: Piece, read_size: int) -> Iterator[bytes]:
+    document = piece.document
+    try:
+        with _open_regular(document.path) as file:
+            file.seek(piece.start)
+            left = piece.end - piece.start
+            while left and (raw := file.read(min(read_size, left))):
+                left -= len(raw)
+                yield raw
+            status = os.fstat(file.fileno())
+    except OSError as error:
+        raise CorpusError(f"cannot read {document.name}: {error.strerror or error}.") from error
+    if left or (status.st_size, status.st_mtime_ns) != (document.size, document.modified):
+        raise CorpusError(f"{document.name} changed while it was being read; try again when nothing writes to it.")
+
+
+def _blocks_of(piece: Piece, read_size: int) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    held = ""
+    for raw in _read(piece, read_size):
+        held += decoder.decode(raw)
+        cut = _last_safe_cut(held)
+        if not cut and len(held) > LONGEST_BLOCK:
+            cut = len(held)  # megabytes without a boundary: cut anyway, memory stays bounded
+        if cut:
+            yield held[:cut]
+            held = held[cut:]
+    held += decoder.decode(b"", final=True)
+    if held:
+        yield held
+
+
+def _last_safe_cut(text: str) -> int:
+    """Index of the last safe cut in `text`, 0 if there is none; the end is never safe, for what follows is unknown."""
+    size = 4096
+    while True:
+        start = max(0, len(text) - size)
+        cuts = [m.start() for m in SAFE_CUT.finditer(text, start)]
+        # A match at `start` itself may rest on a look-behind before the window, which finditer does see.
+        cuts = [cut for cut in cuts if 0 < cut < len(text)]
+        if cuts:
+            return cuts[-1]
+        if start == 0:
+            return 0
+        size *= 8
+
+
+def _line_start(piece: Piece, target: int) -> int:
+    """The first line start at or after byte `target`, or, if none is near, the first character start."""
+    with _open_regular(piece.document.path) as file:
+        file.seek(target)
+        near = file.read(min(1 << 16, piece.end - target))
+    newline = near.find(b"\n")
+    if newline >= 0 and target + newline + 1 < piece.end:
+        return target + newline + 1
+    while near and near[0] & 0xC0 == 0x80:  # inside a character
+        near = near[1:]
+        target += 1
+    return target
+
+
+def demo_text(directory: Path) -> Path:
+    """A file with the language reference that ships inside CPython, about 0.4 MB of English prose about Python.
+
+    Paragraphs that the reference repeats are written once, so that none is both trained on and held out.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise CorpusError(
+            "this Python was packaged without pydoc_data, the text of --demo; give a text file of your own instead."
+        ) from error
+    seen: set[str] = set()
+    paragraphs: list[str] = []
+    for topic in sorted(topics):
+        for paragraph in topics[topic].strip().split("\n\n"):
+            if paragraph.strip() not in seen:
+                seen.add(paragraph.strip())
+                paragraphs.append(paragraph)
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "python-reference.txt"
+    content = "\n\n".join(paragraphs) + "\n"
+    if not path.is_file() or path.read_text(encoding="utf-8") != content:
+        path.write_text(content, encoding="utf-8", newline="\n")
+    return path

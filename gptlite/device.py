@@ -1,0 +1,87 @@
+"""The only file that chooses device, precision, threads and compilation, and says why in words."""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from gptlite.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = ("auto", "fp32", "bf16")
+COMPILE = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how to compute. Weights are always fp32; `autocast` computes matrix products in bf16."""
+
+    device: torch.device
+    bf16: bool
+    threads: int
+    compile: bool
+    reason: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A context in which matrix products run in bf16, or one that does nothing."""
+        if self.bf16:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def describe(self) -> str:
+        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
+        compiled = ", compiled" if self.compile else ""
+        return f"{self.device.type}, {'bf16' if self.bf16 else 'fp32'}{threads}{compiled}: {self.reason}"
+
+
+def choose_hardware(
+    device: str = "auto", dtype: str = "auto", threads: int | None = None, compile: str = "auto"
+) -> Hardware:
+    """Decide once per command. cuda before mps before cpu; bf16 only where the chip multiplies it in hardware.
+
+    On CPUs without such instructions a bf16 product is emulated and more than a hundred times slower than fp32.
+    Raises `UsageError` when a device is asked for that this machine does not have.
+    """
+    for name, value, allowed in (("device", device, DEVICES), ("dtype", dtype, DTYPES), ("compile", compile, COMPILE)):
+        if value not in allowed:
+            raise UsageError(f"--{name} must be one of {', '.join(allowed)}, not '{value}'.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads must be at least 1, not {threads}.")
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        chosen = next(name for name in ("cuda", "mps", "cpu") if available[name])
+        reason = "the fastest device found" if chosen != "cpu" else "no GPU found"
+    elif available[device]:
+        chosen, reason = device, "as asked"
+    else:
+        raise UsageError(f"this machine offers no '{device}' device to torch; use --device auto or --device cpu.")
+    in_hardware = _bf16_in_hardware(chosen)
+    if dtype == "bf16" and not in_hardware:
+        reason += "; bf16 is emulated here and very slow"
+    bf16 = in_hardware if dtype == "auto" else dtype == "bf16"
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Hardware(
+        device=torch.device(chosen),
+        bf16=bf16,
+        threads=torch.get_num_threads(),
+        # On a CPU compiling takes longer than it saves in a short run.
+        compile=compile == "on" or (compile == "auto" and chosen == "cuda"),
+        reason=reason,
+    )
+
+
+def _bf16_in_hardware(device: str) -> bool:
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if device == "cpu":
+        # Autocast on CPUs with AMX tiles; plain AVX-512 BF16 gains little at these sizes.
+        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return False

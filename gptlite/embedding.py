@@ -1,0 +1,312 @@
+"""Word vectors, static and contextual, of the same word in different sentences.
+
+A *static* vector is the word's row in the embedding table (the mean of its rows, if it has several tokens): one vector
+whatever the sentence, as in Word2Vec. A *contextual* vector is the hidden state at the word: a function of everything
+to its left, and of nothing to its right, because attention is causal.
+
+Raw cosines between hidden states are all large (Ethayarajh 2019), so they are standardised per dimension with the
+mean and standard deviation that training measured (Timkey & van Schijndel 2021), and shown beside what unrelated
+words score.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gptlite.errors import StorageError, UsageError
+from gptlite.model import GPT
+from gptlite.tokenizer import Tokenizer
+from gptlite.tracing import trace
+
+PREFIX = "\n"  # read before each text: a first position is special, and a line's start is what it most looks like
+POOLS = ("last", "mean", "first")
+FORMATS = (".npz", ".jsonl", ".vec")
+STATISTICS_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """One word in one text: the characters [start, end) of `text`."""
+
+    text_index: int
+    text: str
+    start: int
+    end: int
+
+    @property
+    def word(self) -> str:
+        return self.text[self.start : self.end]
+
+
+@dataclass(frozen=True)
+class WordVector:
+    """The vectors of one occurrence.
+
+    - `contextual` (L + 1, D): after 0, 1, ... L blocks; `static` (D,).
+    - `tokens`: the text of the tokens that cover the word; `partial` when they reach outside of it.
+    - `n_left`: words the model had seen before this one.
+    - `expected`: the likeliest next tokens at this point.
+    """
+
+    occurrence: Occurrence
+    contextual: np.ndarray
+    static: np.ndarray
+    tokens: tuple[str, ...]
+    partial: bool
+    n_left: int
+    expected: tuple[str, ...]
+
+
+def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]")) -> list[Occurrence]:
+    """The words between marks, in the text without them: "a [bank] ." marks "bank" in "a bank ."; \\[ is literal."""
+    opening, closing = mark
+    pattern = re.compile(
+        rf"\\(?P<literal>{re.escape(opening)}|{re.escape(closing)})"
+        rf"|(?P<open>{re.escape(opening)})|(?P<close>{re.escape(closing)})"
+    )
+    clean, spans, start, position = "", [], None, 0
+    for match in pattern.finditer(text):
+        clean += text[position : match.start()]
+        position = match.end()
+        if match["literal"]:
+            clean += match["literal"]
+        elif match["open"] and start is None:
+            start = len(clean)
+        elif match["close"] and start is not None and len(clean) > start:
+            spans.append((start, len(clean)))
+            start = None
+        else:
+            raise UsageError(
+                f"text {text_index + 1}: the marks {opening} and {closing} do not pair up around a word; "
+                f"write \\{match[0]} for the character itself."
+            )
+    if start is not None:
+        raise UsageError(f"text {text_index + 1}: the mark {opening} is never closed by {closing}.")
+    clean += text[position:]
+    return [Occurrence(text_index, clean, *span) for span in spans]
+
+
+def find_word(text: str, text_index: int, word: str) -> list[Occurrence]:
+    """Where `word` stands in `text` as a whole word; "bank#2" is the second place. Lower case matches any case."""
+    name, _, nth = word.rpartition("#")
+    if not (name and nth.isdigit()):
+        name, nth = word, ""
+    flags = re.IGNORECASE if name == name.lower() else 0
+    left = r"(?<!\w)" if re.match(r"\w", name) else ""
+    right = r"(?!\w)" if re.search(r"\w$", name) else ""
+    found = [
+        Occurrence(text_index, text, *m.span()) for m in re.finditer(f"{left}{re.escape(name)}{right}", text, flags)
+    ]
+    return found[int(nth) - 1 : int(nth)] if nth else found
+
+
+def resolve_layer(layer: str, n_layers: int) -> int:
+    """ "mid" (half of the blocks), "last", a number from 0 (below block 1) to L, or a negative one from the end."""
+    if layer == "mid":
+        return (n_layers + 1) // 2
+    if layer == "last":
+        return n_layers
+    if not re.fullmatch(r"-?\d+", layer) or not -n_layers - 1 <= int(layer) <= n_layers:
+        raise UsageError(f"--layer must be mid, last, or a number from 0 to {n_layers} (or -1 to -{n_layers + 1}).")
+    return int(layer) % (n_layers + 1)
+
+
+def static_vector(model: GPT, tokenizer: Tokenizer, word: str) -> np.ndarray:
+    """(D,): the mean of the embedding rows of " " + word, the form in which a word stands inside a sentence."""
+    rows = model.transformer.embed.weight[tokenizer.encode(" " + word)]
+    return rows.detach().float().mean(dim=0).cpu().numpy()
+
+
+def embed(
+    model: GPT, tokenizer: Tokenizer, occurrences: Sequence[Occurrence], *, pool: str = "last", n_expected: int = 4
+) -> list[WordVector]:
+    """Vectors of all `occurrences`, each from its text up to the end of the word: what follows cannot change them.
+
+    - `pool`: which of a word's tokens count: the `last` one has seen the whole word; `mean`, `first`.
+    """
+    if pool not in POOLS:
+        raise UsageError(f"--pool must be one of {', '.join(POOLS)}, not '{pool}'.")
+    prefix = tokenizer.encode(PREFIX)
+    device = next(model.parameters()).device
+    vectors: list[WordVector] = []
+    for occurrence in occurrences:
+        ids, covering, partial = _covering_tokens(tokenizer, occurrence)
+        ids = ids[: covering[-1] + 1]
+        window = [*prefix, *ids][-model.config.context_length :]
+        shift = len(window) - len(ids)  # of positions in ids to positions in the window
+        seen = trace(model, torch.tensor([window], device=device))
+        positions = [i + shift for i in covering if i + shift >= 0]
+        hidden = torch.stack([h[0, positions] for h in seen.hidden]).float().cpu()  # (L + 1, n, D)
+        pooled = {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(dim=1)}[pool]
+        assert seen.logits is not None
+        likeliest = seen.logits[0, -1, : tokenizer.vocab_size].topk(min(n_expected, tokenizer.vocab_size)).indices
+        vectors.append(
+            WordVector(
+                occurrence,
+                pooled.numpy(),
+                static_vector(model, tokenizer, occurrence.word),
+                tuple(tokenizer.decode([ids[i]]) for i in covering),
+                partial,
+                len(occurrence.text[: occurrence.start].split()),
+                tuple(tokenizer.decode([i]) for i in likeliest.tolist()),
+            )
+        )
+    return vectors
+
+
+def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
+    """Cosines (n, n) of the rows of `vectors` (n, D)."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.maximum(lengths, 1e-12)
+    return unit @ unit.T
+
+
+def nearest(query: np.ndarray, table: np.ndarray, k: int) -> list[tuple[int, float]]:
+    """Rows of any `table` (V, D) with the largest cosine to `query` (D,), best first."""
+    lengths = np.linalg.norm(table, axis=1) * np.linalg.norm(query)
+    cosines = table @ query / np.maximum(lengths, 1e-12)
+    return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:k]]
+
+
+def standardise(vectors: np.ndarray, statistics: Mapping[str, Tensor], layer: int) -> np.ndarray:
+    """Vectors (n, D) of one layer with the mean taken off and each dimension divided by its standard deviation."""
+    mean, std = statistics["mean"][layer].numpy(), statistics["std"][layer].numpy()
+    return (vectors - mean) / np.maximum(std, 1e-6)
+
+
+def measure_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> dict[str, Tensor]:
+    """What cosines of this model are worth, from the first tokens of `ids` (N,), usually the held-out text:
+
+    - `mean`, `std` (L + 1, D) of hidden states in each layer, for `standardise`
+    - `unrelated` (L + 1, 4): cosine between random positions with different tokens: raw mean and standard deviation,
+      standardised mean and standard deviation
+    - `same_word` (L + 1, 4): the same for the same word in two random places
+
+    The first position of a window and separators are left out: they are outliers of their own kind.
+    """
+    context = model.config.context_length
+    n_windows = max(1, min(STATISTICS_TOKENS // context, len(ids) // context))
+    length = min(context, len(ids))
+    device = next(model.parameters()).device
+    tokens = torch.from_numpy(ids[: n_windows * length].astype(np.int64)).view(n_windows, length)
+    hidden: list[Tensor] = []
+    for row in tokens.split(16):
+        seen = trace(model, row.to(device), head=False)
+        hidden.append(torch.stack(seen.hidden)[:, :, 1:].float().cpu())  # (L + 1, B, T - 1, D)
+    words = tokens[:, 1:].flatten()
+    usable = words != tokenizer.separator_id
+    states = torch.cat(hidden, dim=1).flatten(1, 2)[:, usable]  # (L + 1, N, D)
+    words = words[usable]
+    statistics = {"mean": states.mean(dim=1), "std": states.std(dim=1)}
+    generator = torch.Generator().manual_seed(0)
+    pairs = torch.randint(len(words), (2, 4000), generator=generator)
+    pairs = pairs[:, words[pairs[0]] != words[pairs[1]]]
+    standard = (states - statistics["mean"][:, None]) / statistics["std"][:, None].clamp(min=1e-6)
+    for name, (first, second) in (
+        ("unrelated", (pairs[0], pairs[1])),
+        ("same_word", _same_word_pairs(words, tokenizer, generator)),
+    ):
+        columns = []
+        for space in (states, standard):
+            cosines = torch.nn.functional.cosine_similarity(space[:, first], space[:, second], dim=-1)
+            columns += [cosines.mean(dim=1), cosines.std(dim=1)]
+        statistics[name] = torch.stack(columns, dim=1).nan_to_num()
+    return statistics
+
+
+def save_vectors(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mapping[str, Any]) -> None:
+    """Write raw vectors of one layer; the suffix decides: .npz (arrays), .jsonl (a line each), .vec (word2vec text)."""
+    if path.suffix not in FORMATS:
+        raise UsageError(f"-o {path}: the name must end in one of {', '.join(FORMATS)}.")
+    try:
+        if path.suffix == ".npz":
+            _save_npz(path, vectors, layer, meta)
+        else:
+            lines = _jsonl(vectors, layer, meta) if path.suffix == ".jsonl" else _vec(vectors, layer)
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+def _save_npz(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mapping[str, Any]) -> None:
+    places = [v.occurrence for v in vectors]
+    np.savez(
+        path,
+        vectors=np.stack([v.contextual[layer] for v in vectors]),
+        static=np.stack([v.static for v in vectors]),
+        word=np.array([p.word for p in places]),
+        text_index=np.array([p.text_index for p in places]),
+        start=np.array([p.start for p in places]),
+        end=np.array([p.end for p in places]),
+        n_left=np.array([v.n_left for v in vectors]),
+        meta=np.array(json.dumps({**meta, "layer": layer}, ensure_ascii=False)),
+    )
+
+
+def _jsonl(vectors: Iterable[WordVector], layer: int, meta: Mapping[str, Any]) -> Iterable[str]:
+    for v in vectors:
+        place = v.occurrence
+        line = {
+            "text_index": place.text_index, "word": place.word, "span": [place.start, place.end],
+            "tokens": list(v.tokens), "n_left": v.n_left, **meta, "layer": layer,
+            "vector": _numbers(v.contextual[layer]), "static": _numbers(v.static),
+        }  # fmt: skip
+        yield json.dumps(line, ensure_ascii=False)
+
+
+def _vec(vectors: Sequence[WordVector], layer: int) -> Iterable[str]:
+    """word2vec text: a header, then key and numbers; keys are word#row, because readers drop repeated keys."""
+    yield f"{len(vectors)} {len(vectors[0].static)}"
+    for i, v in enumerate(vectors):
+        key = re.sub(r"\s", "_", v.occurrence.word)
+        yield f"{key}#{i + 1} " + " ".join(str(x) for x in v.contextual[layer])
+
+
+def _numbers(vector: np.ndarray) -> list[float]:
+    """Floats whose shortest decimal form reads back to the same float32."""
+    return [float(str(x)) for x in vector]
+
+
+def _covering_tokens(tokenizer: Tokenizer, occurrence: Occurrence) -> tuple[list[int], list[int], bool]:
+    """Ids of the text, the positions of the tokens that cover the word, and whether they reach outside of it.
+
+    By overlap of character spans, never by equality: a token may carry the space before the word, a character may be
+    several tokens with the same span, and a token may reach into the next character.
+    """
+    ids, spans = tokenizer.encode_with_spans(occurrence.text)
+    start, end = occurrence.start, occurrence.end
+    covering = [i for i, (a, b) in enumerate(spans) if a < end and b > start]
+    if not occurrence.word.isspace():
+        covering = [i for i in covering if tokenizer.token_bytes[ids[i]].strip()]
+    if not covering:
+        raise UsageError(f"text {occurrence.text_index + 1}: no token covers {occurrence.word!r}.")
+    text = occurrence.text
+    partial = any(text[spans[i][0] : start].strip() or text[end : spans[i][1]].strip() for i in covering)
+    return ids, covering, partial
+
+
+def _same_word_pairs(words: Tensor, tokenizer: Tokenizer, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Up to 2,000 pairs of positions with the same token, one pair a token that begins a word and occurs twice."""
+    first, second = [], []
+    shuffle = torch.randperm(len(words), generator=generator)
+    where: dict[int, list[int]] = {}
+    for i, token in zip(shuffle.tolist(), words[shuffle].tolist(), strict=True):
+        where.setdefault(token, []).append(i)
+    for token, places in where.items():
+        text = tokenizer.decode([token])
+        if len(places) > 1 and text.startswith(" ") and text.strip().isalpha() and len(first) < 2000:
+            first.append(places[0])
+            second.append(places[1])
+    if not first:  # no spaces in this language: any token that occurs twice
+        repeated = [places for places in where.values() if len(places) > 1][:2000]
+        first, second = [p[0] for p in repeated], [p[1] for p in repeated]
+    return torch.tensor(first, dtype=torch.long), torch.tensor(second, dtype=torch.long)

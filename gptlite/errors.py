@@ -1,0 +1,58 @@
+"""Errors that are a person's to mend, each with the exit code of the command line.
+
+    GptliteError                1   (a bug has no class here: it keeps its traceback and exits with 1)
+    ├── UsageError              2   the command or an option makes no sense
+    ├── CorpusError             3   the text cannot be read or is too short
+    ├── CheckpointError         4   a model directory is missing, damaged or of an unknown kind
+    ├── StorageError            5   a file cannot be written
+    ├── NumericsError           6   training produced a loss that is not a number
+    ├── RunInUseError           7   another process trains in this directory
+    ├── LimitError              8   more memory or a larger size than allowed
+    └── Interrupted     130 / 143   stopped by a signal, after saving
+
+Each message is one sentence that says what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class GptliteError(Exception):
+    """Base of all errors shown to the user as one sentence."""
+
+    exit_code = 1
+
+
+class UsageError(GptliteError):
+    exit_code = 2
+
+
+class CorpusError(GptliteError):
+    exit_code = 3
+
+
+class CheckpointError(GptliteError):
+    exit_code = 4
+
+
+class StorageError(GptliteError):
+    exit_code = 5
+
+
+class NumericsError(GptliteError):
+    exit_code = 6
+
+
+class RunInUseError(GptliteError):
+    exit_code = 7
+
+
+class LimitError(GptliteError):
+    exit_code = 8
+
+
+class Interrupted(GptliteError):
+    """A signal asked for the end; what was done so far is saved."""
+
+    def __init__(self, message: str, signal_number: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

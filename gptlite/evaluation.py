@@ -1,0 +1,133 @@
+"""How well a model predicts a text: loss, perplexity and bits per byte, of any callable from tokens to logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptlite.device import Hardware
+from gptlite.model import GPT
+from gptlite.tokenizer import Tokenizer
+
+LogitsOf = Callable[[Tensor], Tensor]  # ids (B, T) -> logits (B, T, V)
+LARGEST_LOGITS = 1 << 24  # numbers in the logits of one forward pass
+
+
+@dataclass(frozen=True)
+class Score:
+    """The sum of -ln p over `tokens` tokens that spell `bytes` bytes of text."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Mean -ln p a token; depends on the vocabulary."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Mean -log2 p a byte of text; comparable between models with different vocabularies."""
+        return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True)
+class Window:
+    """Inputs [start, start + length) of a stream; the last `scored` of their targets count."""
+
+    start: int
+    length: int
+    scored: int
+
+
+def sliding_windows(n_tokens: int, context: int) -> list[Window]:
+    """Windows in which every token but those at the very beginning is predicted from at least half a context.
+
+    Each step moves by half a context and scores the new half, so each target is scored exactly once.
+    """
+    n_targets = n_tokens - 1
+    if n_targets <= 0:
+        return []
+    length = min(context, n_targets)
+    stride = max(1, context // 2)
+    windows = [Window(0, length, length)]
+    done = length
+    while done < n_targets:
+        scored = min(stride, n_targets - done)
+        done += scored
+        windows.append(Window(done - length, length, scored))
+    return windows
+
+
+def spread(windows: Sequence[Window], n: int) -> list[Window]:
+    """At most n of `windows`, evenly spread over all of them."""
+    if len(windows) <= n:
+        return list(windows)
+    return [windows[round(i * (len(windows) - 1) / max(1, n - 1))] for i in range(n)]
+
+
+def score_model(
+    model: GPT,
+    tokenizer: Tokenizer,
+    ids: np.ndarray,
+    hardware: Hardware,
+    windows: Sequence[Window] | None = None,
+) -> Score:
+    """Score `windows` (by default all of the stream `ids`) with `model`, without dropout."""
+    config = model.config
+    if windows is None:
+        windows = sliding_windows(len(ids), config.context_length)
+
+    def logits_of(tokens: Tensor) -> Tensor:
+        with hardware.autocast():
+            return model(tokens)
+
+    was_training = model.training
+    model.eval()
+    lengths = torch.tensor(tokenizer.byte_lengths(config.vocab_size))
+    result = score(logits_of, ids, windows, lengths, device=hardware.device)
+    model.train(was_training)
+    return result
+
+
+@torch.no_grad()
+def score(
+    logits_of: LogitsOf,
+    ids: np.ndarray,
+    windows: Sequence[Window],
+    token_bytes: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+) -> Score:
+    """Score the targets of `windows` over the stream `ids` (N,).
+
+    - `token_bytes` (V,): bytes of text behind each id. Targets of no bytes, the document separators, do not count.
+    """
+    nats, tokens, n_bytes = 0.0, 0, 0
+    token_bytes = token_bytes.to(device)
+    rows = max(1, LARGEST_LOGITS // (len(token_bytes) * max((w.length for w in windows), default=1)))
+    for first in range(0, len(windows), rows):
+        group = windows[first : first + rows]
+        length = group[0].length
+        index = np.add.outer([w.start for w in group], np.arange(length + 1))
+        stream = torch.from_numpy(ids[index].astype(np.int64)).to(device)  # (B, T + 1)
+        inputs, targets = stream[:, :-1], stream[:, 1:]
+        skipped = torch.tensor([length - w.scored for w in group], device=device)
+        counts = torch.arange(length, device=device) >= skipped[:, None]
+        counts &= token_bytes[targets] > 0  # (B, T)
+        losses = F.cross_entropy(logits_of(inputs)[counts].float(), targets[counts], reduction="none")
+        nats += losses.double().sum().item()
+        tokens += len(losses)
+        n_bytes += int(token_bytes[targets[counts]].sum())
+    return Score(nats, tokens, n_bytes)

@@ -1,0 +1,167 @@
+"""Byte-level BPE: any text to ids and back, exactly, with a vocabulary learned from the user's own text.
+
+Byte-level means that the 256 bytes are the alphabet, so no text is unknown and no language is special; BPE (Sennrich et
+al. 2016) then merges the pairs that occur most often. Text is first cut by GPT-2's pattern (Radford et al. 2019), the
+one that other programs know by name. One id is no text: the separator that stands before every document.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from gptlite.errors import CheckpointError, UsageError
+
+SEPARATOR = "<|endoftext|>"
+SMALLEST_VOCABULARY = 257  # the bytes and the separator
+LARGEST_VOCABULARY = 1_000_000
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer of the `tokenizers` library, and the bytes behind each of its ids."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, separator: str = SEPARATOR) -> None:
+        # The separator's letters inside a text are ordinary text, never the separator.
+        backend.encode_special_tokens = True
+        self.backend = backend
+        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        separator_id = backend.token_to_id(separator)
+        if separator_id is None:
+            raise CheckpointError(f"the tokenizer has no '{separator}' token to separate documents.")
+        self.separator = separator
+        self.separator_id: int = separator_id
+        self.token_bytes: list[bytes] = _bytes_of_tokens(backend)
+
+    @classmethod
+    def train(cls, blocks: Iterable[str], vocab_size: int) -> Tokenizer:
+        """Learn at most `vocab_size` tokens from `blocks` of text (fewer when the text has no more repeated pairs)."""
+        check_vocab_size(vocab_size)
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=2,
+            special_tokens=[SEPARATOR],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(blocks, trainer)
+        return cls(backend)
+
+    @classmethod
+    def from_json(cls, text: str, where: object = "tokenizer.json", separator: str = SEPARATOR) -> Tokenizer:
+        """The tokenizer in the text of a `tokenizer.json`. Raises `CheckpointError` unless it is byte-level BPE."""
+        try:
+            backend = tokenizers.Tokenizer.from_str(text)
+        except BaseException as error:  # the library's panics are not derived from Exception
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            raise CheckpointError(
+                f"{where} is not a tokenizer that the tokenizers library can read: {error}."
+            ) from error
+        return cls(backend, separator)
+
+    def to_json(self) -> str:
+        return self.backend.to_str()
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def files(self, context_length: int) -> dict[str, bytes]:
+        """The tokenizer's files of a Hugging Face model directory, by name."""
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": self.separator,
+            "eos_token": self.separator,
+            "unk_token": self.separator,
+            "add_bos_token": False,
+            "add_prefix_space": False,
+            "clean_up_tokenization_spaces": False,
+            "split_special_tokens": True,
+            "model_max_length": context_length,
+        }
+        return {
+            "tokenizer.json": self.to_json().encode(),
+            "tokenizer_config.json": (json.dumps(settings, indent=2) + "\n").encode(),
+        }
+
+    def encode(self, text: str) -> list[int]:
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of several texts, computed in parallel."""
+        return [e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_with_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and for each the characters [start, end) of `text` that it covers."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of `ids`; separators vanish, bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(self.token_bytes[i] for i in ids).decode("utf-8", errors="replace")
+
+    def byte_lengths(self, vocab_size: int) -> list[int]:
+        """Bytes of text behind each of `vocab_size` ids; 0 for separators and for ids that spell nothing."""
+        lengths = [len(b) for b in self.token_bytes]
+        return lengths + [0] * (vocab_size - len(lengths))
+
+    def stream(self) -> StreamDecoder:
+        return StreamDecoder(self.token_bytes)
+
+
+class StreamDecoder:
+    """Ids one at a time to text, holding back a character until all its bytes are there.
+
+    The pieces joined are exactly `Tokenizer.decode` of all ids.
+    """
+
+    def __init__(self, token_bytes: Sequence[bytes]) -> None:
+        self.token_bytes = token_bytes
+        self.decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token: int) -> str:
+        return self.decoder.decode(self.token_bytes[token])
+
+    def finish(self) -> str:
+        """What was held back; U+FFFD for a character whose end never came."""
+        return self.decoder.decode(b"", final=True)
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Raises `UsageError` unless the size is possible; the library aborts the process on some that are not."""
+    if not SMALLEST_VOCABULARY <= vocab_size <= LARGEST_VOCABULARY:
+        raise UsageError(
+            f"--vocab-size must be between {SMALLEST_VOCABULARY} (the bytes and the separator) and "
+            f"{LARGEST_VOCABULARY:,}, not {vocab_size}."
+        )
+
+
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the others for U+0100 and up."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _bytes_of_tokens(backend: tokenizers.Tokenizer) -> list[bytes]:
+    byte_of = _byte_of_character()
+    special = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+    table = [b""] * backend.get_vocab_size(with_added_tokens=True)
+    for token, i in backend.get_vocab(with_added_tokens=True).items():
+        if i >= len(table):
+            raise CheckpointError(f"token id {i} lies outside the tokenizer's vocabulary of {len(table)} tokens.")
+        if i in special:
+            continue
+        try:
+            table[i] = bytes(byte_of[character] for character in token)
+        except KeyError as error:
+            raise CheckpointError(f"the tokenizer is not byte-level BPE: token {token!r} holds {error}.") from error
+    return table

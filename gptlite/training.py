@@ -1,0 +1,336 @@
+"""The training loop, in the order things happen: step, watch, evaluate, sample, save.
+
+The learning rate follows progress, the share of the budget that is used, so the schedule lands whatever the machine
+does. Nothing that is watched (evaluation, samples, saving) touches the random numbers that training draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptlite import checkpoint, embedding, generation, optim
+from gptlite.config import SamplingConfig, TrainConfig
+from gptlite.data import Batches
+from gptlite.device import Hardware
+from gptlite.errors import CheckpointError, Interrupted, NumericsError
+from gptlite.evaluation import Score, Window, score_model, sliding_windows, spread
+from gptlite.model import GPT
+from gptlite.planning import Plan
+from gptlite.runs import Run
+from gptlite.tokenizer import Tokenizer
+
+LOG_EVERY = 10  # steps
+MILESTONES = 10  # evaluations and saves in a run, unless --eval-every or --save-every say otherwise
+QUICK_WINDOWS = 96  # windows of held-out text scored at a milestone
+FINAL_WINDOWS = 4096  # at most, at the end; `gptlite eval` scores everything
+EVALUATION_SHARE = 0.05  # of a time budget, for the score at the end
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run stands after a step; `remaining` seconds are what is left of the budget, or an estimate."""
+
+    step: int
+    fraction: float
+    train_loss: float
+    lr: float
+    tokens: int
+    tokens_per_second: float
+    elapsed: float
+    remaining: float
+    val_bits_per_byte: float | None
+
+
+class Watcher:
+    """Told what happens; this one does nothing. The command line's shows it."""
+
+    def notice(self, text: str) -> None:
+        """Something a person should know, in a sentence."""
+
+    def phase(self, name: str, fraction: float) -> None:
+        """Preparation: which part, and how much of it is done."""
+
+    def planned(self, plan: Plan, run: Path, hardware: Hardware) -> None:
+        """Everything is chosen; training begins."""
+
+    def stepped(self, progress: Progress) -> None:
+        """One optimizer step is done."""
+
+    def evaluated(self, step: int, result: Score) -> None:
+        """The held-out text was scored."""
+
+    def sampled(self, step: int, text: str) -> None:
+        """A sample was drawn."""
+
+    def saved(self, step: int, path: Path) -> None:
+        """A step is on disk."""
+
+
+class Clock:
+    """Progress from 0 to 1 through the budget of a `TrainConfig`, and how much of it is left."""
+
+    def __init__(
+        self, config: TrainConfig, steps_per_epoch: float, started: float, elapsed_before: float = 0.0
+    ) -> None:
+        self.seconds = config.seconds
+        self.total_steps = config.steps or 0
+        if config.epochs is not None:
+            self.total_steps = max(1, round(config.epochs * steps_per_epoch))
+        self.started, self.elapsed_before = started, elapsed_before
+
+    def elapsed(self) -> float:
+        """Seconds since the command began, those before a resume included."""
+        return self.elapsed_before + time.monotonic() - self.started
+
+    def progress(self, state: State) -> float:
+        """The share of the loop's budget that is used: of its steps, or of its time."""
+        if self.seconds is None:
+            return state.step / self.total_steps
+        end = self.seconds - state.reserve
+        return (self.elapsed() - state.loop_started) / max(1e-9, end - state.loop_started)
+
+    def remaining(self, state: State, seconds_per_step: float) -> float:
+        if self.seconds is not None:
+            return max(0.0, self.seconds - self.elapsed())
+        return max(0, self.total_steps - state.step) * seconds_per_step + state.reserve
+
+
+@dataclass
+class State:
+    """What changes while training, besides weights and optimizer; saved with every step."""
+
+    step: int = 0
+    tokens: int = 0
+    elapsed: float = 0.0
+    loop_started: float = 0.0  # on the clock's scale
+    reserve: float = 0.0  # seconds kept for the last score and save
+    final_windows: int = FINAL_WINDOWS
+    train_loss: float | None = None
+    history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte of the held-out windows
+
+
+@dataclass
+class Session:
+    """Everything one run of `fit` works with."""
+
+    run: Run
+    plan: Plan
+    hardware: Hardware
+    model: GPT
+    tokenizer: Tokenizer
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    val_ids: np.ndarray
+    clock: Clock
+    state: State
+    watcher: Watcher
+    should_stop: Callable[[], int | None]
+
+    def __post_init__(self) -> None:
+        self.windows = sliding_windows(len(self.val_ids), self.plan.model.context_length)
+        self.quick_windows = spread(self.windows, QUICK_WINDOWS)
+
+
+def fit(s: Session) -> None:
+    """Take optimizer steps until the budget is used; evaluate, sample and save on the way."""
+    config, state, clock = s.plan.train, s.state, s.clock
+    tokens_per_step = config.batch_size * s.plan.model.context_length
+    if state.step == 0:
+        first_look(s)
+    loop_began, first_step = time.monotonic(), state.step
+    losses: list[float] = []
+    s.model.train()
+    progress = clock.progress(state)
+    while progress < 1:
+        lr = optim.learning_rate(progress, config)
+        optim.set_learning_rate(s.optimizer, lr)
+        losses.append(train_step(s, s.batches.batch(state.step)))
+        state.step += 1
+        state.tokens += tokens_per_step
+        state.train_loss = sum(losses) / len(losses)
+
+        milestones = int(progress * MILESTONES)
+        progress = clock.progress(state)
+        last, milestone = progress >= 1, int(progress * MILESTONES) > milestones
+        seconds_per_step = (time.monotonic() - loop_began) / (state.step - first_step)
+        tokens_per_second = tokens_per_step / seconds_per_step
+        s.watcher.stepped(
+            Progress(
+                step=state.step,
+                fraction=min(1.0, progress),
+                train_loss=state.train_loss,
+                lr=lr,
+                tokens=state.tokens,
+                tokens_per_second=tokens_per_second,
+                elapsed=clock.elapsed(),
+                remaining=clock.remaining(state, seconds_per_step),
+                val_bits_per_byte=state.history[max(state.history)] if state.history else None,
+            )
+        )
+        signal = s.should_stop()
+        scores: dict[str, float] = {}
+        if last or _due(config.eval_every, state.step, milestone):
+            result = evaluate(s, s.quick_windows)
+            state.history[state.step] = result.bits_per_byte
+            scores = {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
+        if scores or state.step % LOG_EVERY == 0:
+            s.run.log(
+                {
+                    "step": state.step,
+                    "elapsed": round(clock.elapsed(), 3),
+                    "tokens": state.tokens,
+                    "lr": lr,
+                    "train_loss": state.train_loss,
+                    "tokens_per_second": round(tokens_per_second),
+                    **scores,
+                }
+            )
+            losses = []
+        if config.sample_every and state.step % config.sample_every == 0:
+            s.watcher.sampled(state.step, draw_sample(s))
+        if last or signal or _due(config.save_every, state.step, milestone):
+            save(s)
+        if signal and not last:
+            raise Interrupted(
+                f"stopped after step {state.step}, which is saved; "
+                f"continue with: gptlite train --resume -o {s.run.path}",
+                signal,
+            )
+
+
+def first_look(s: Session) -> None:
+    """Score the untrained model, which shows how long scoring takes, and set aside the time that the end will need."""
+    evaluate(s, s.quick_windows[:8])  # the first pass of all is slower
+    began = time.monotonic()
+    evaluate(s, s.quick_windows)
+    seconds_per_window = (time.monotonic() - began) / len(s.quick_windows)
+    final = min(len(s.windows), FINAL_WINDOWS)
+    if s.clock.seconds is not None:
+        affordable = int(EVALUATION_SHARE * s.clock.seconds / seconds_per_window)
+        final = min(final, max(len(s.quick_windows), affordable))
+        s.state.final_windows = final
+    save_seconds = 0.5 + s.plan.model.n_params * 12 / 100e6  # weights and two moments at 100 MB/s, and a little
+    s.state.reserve = (final + len(s.quick_windows)) * seconds_per_window + save_seconds
+    s.state.loop_started = s.clock.elapsed()
+
+
+def train_step(s: Session, batch: Tensor) -> float:
+    """One forward, backward and optimizer step on windows (B, T + 1); returns the mean loss a token.
+
+    Raises `NumericsError` before the weights are touched when the loss or its gradient is not finite.
+    """
+    batch = batch.to(s.hardware.device, non_blocking=True)
+    with s.hardware.autocast():
+        logits = s.model(batch[:, :-1])
+    loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+    s.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(s.model.parameters(), s.plan.train.clip)
+    if not torch.isfinite(norm) or not torch.isfinite(loss):
+        raise NumericsError(
+            f"training diverged at step {s.state.step + 1} (loss {loss.item():.3g}, gradient norm {norm.item():.3g}); "
+            f"start again with a smaller --lr than {s.plan.train.lr:g}. Saved steps in {s.run.path} are intact."
+        )
+    s.optimizer.step()
+    return loss.item()
+
+
+def evaluate(s: Session, windows: Sequence[Window]) -> Score:
+    """Score `windows` of the held-out stream with the model as it is."""
+    result = score_model(s.model, s.tokenizer, s.val_ids, s.hardware, windows)
+    s.watcher.evaluated(s.state.step, result)
+    return result
+
+
+def draw_sample(s: Session) -> str:
+    s.model.eval()
+    config = SamplingConfig(max_new_tokens=min(100, s.plan.model.context_length))
+    prompt = s.plan.train.sample_prompt
+    sample = generation.generate(s.model, s.tokenizer, prompt, config, seed=s.state.step)[0]
+    s.model.train()
+    return prompt + sample.text
+
+
+def save(s: Session) -> None:
+    """Write this step; then, and only then, delete what is no longer kept."""
+    s.state.elapsed = s.clock.elapsed()
+    directory = s.run.step_path(s.state.step)
+    s.model.eval()
+    statistics = embedding.measure_statistics(s.model, s.tokenizer, s.val_ids)
+    s.model.train()
+    checkpoint.save_step(
+        directory,
+        s.model,
+        s.tokenizer,
+        {"step": s.state.step, "val_bits_per_byte": s.state.history.get(s.state.step)},
+        training_state=training_state(s),
+        embedding=statistics,
+    )
+    s.run.link()
+    s.run.prune(s.plan.train.keep)
+    s.watcher.saved(s.state.step, directory)
+
+
+def training_state(s: Session) -> dict[str, bytes]:
+    """The files that `--resume` needs: optimizer, random numbers, and where the run stands."""
+    rng = {"cpu": torch.get_rng_state()}
+    if s.hardware.device.type == "cuda":
+        rng["cuda"] = torch.cuda.get_rng_state()
+    return {
+        "optimizer.safetensors": checkpoint.tensors_to_bytes(optim.optimizer_tensors(s.model, s.optimizer)),
+        "rng.safetensors": checkpoint.tensors_to_bytes(rng),
+        "state.json": checkpoint.json_bytes(dataclasses.asdict(s.state)),
+    }
+
+
+def restore_training_state(saved: checkpoint.Checkpoint, model: GPT, optimizer: torch.optim.Optimizer) -> State:
+    """Undo `training_state`. Raises `CheckpointError` when the folder is damaged or gone."""
+    reader = checkpoint.Reader(saved.path, saved.manifest)
+    optim.restore_optimizer(model, optimizer, reader.tensors("training_state/optimizer.safetensors"))
+    rng = reader.tensors("training_state/rng.safetensors")
+    torch.set_rng_state(rng["cpu"])
+    if "cuda" in rng and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(rng["cuda"])
+    fields = reader.json("training_state/state.json")
+    try:
+        return State(**{**fields, "history": {int(k): float(v) for k, v in fields["history"].items()}})
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{saved.path}/training_state/state.json is not what gptlite writes: {error}.") from error
+
+
+def finish(s: Session) -> dict[str, Any]:
+    """Score the best step on as much of the held-out text as the budget allows; return the facts of the run."""
+    best = s.run.best()
+    assert best is not None
+    if best.number != s.state.step:
+        s.model.load_state_dict(checkpoint.load(best.path, s.hardware.device).model.state_dict())
+    result = evaluate(s, spread(s.windows, s.state.final_windows))
+    elapsed = s.clock.elapsed()
+    return {
+        "run": str(s.run.path),
+        "step": s.state.step,
+        "best_step": best.number,
+        "params": s.plan.model.n_params,
+        "vocab_size": s.plan.model.vocab_size,
+        "tokens_seen": s.state.tokens,
+        "tokens_per_second": round(s.state.tokens / max(1e-9, elapsed - s.state.loop_started)),
+        "seconds": round(elapsed, 2),
+        "train_loss": s.state.train_loss,
+        "val_loss": result.loss,
+        "val_bits_per_byte": result.bits_per_byte,
+        "val_bytes": result.bytes,
+    }
+
+
+def _due(every: int | None, step: int, milestone: bool) -> bool:
+    return milestone if every is None else step % every == 0
