@@ -1,0 +1,111 @@
+"""What the tests share: text made on the spot, tiny models, one trained run, and a command line without a process."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from gptlite.cli import main as command_line
+from gptlite.config import ModelConfig
+from gptlite.model import GPT, initialise
+from gptlite.tokenizer import Tokenizer
+
+NOUNS = ("river", "bank", "garden", "letter", "song", "window", "harbour", "clock")
+VERBS = ("finds", "carries", "opens", "remembers", "follows", "paints")
+NAMES = ("Ada", "Bela", "Chidi", "Dora", "Emre", "Fen")
+
+
+def make_text(n_lines: int = 400, seed: int = 0) -> str:
+    """Sentences of a small grammar, so that a tiny model can learn something from them."""
+    rng = random.Random(seed)
+    lines = (
+        f"{rng.choice(NAMES)} {rng.choice(VERBS)} the {rng.choice(NOUNS)} and the {rng.choice(NOUNS)} ."
+        for _ in range(n_lines)
+    )
+    return "\n".join(lines) + "\n"
+
+
+def tiny_config(architecture: str, **overrides: int) -> ModelConfig:
+    """Two layers, wide enough for every choice to matter."""
+    shape = {"dim": 32, "n_heads": 2, "n_layers": 2, "context_length": 32, "vocab_size": 300, **overrides}
+    return ModelConfig.preset(architecture, "tiny", **shape)
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> GPT:
+    """A model whose weights are all random, zeros and ones included, so that no term hides behind another."""
+    model = GPT(config)
+    initialise(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.empty(parameter.shape).normal_(0, 0.1, generator=generator))
+    return model.eval()
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test runs in a folder of its own and keeps its cache there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPTLITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("GPTLITE_MODEL", raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def corpus_file(tmp_path: Path) -> Path:
+    path = tmp_path / "corpus.txt"
+    path.write_text(make_text(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train([make_text()], 320)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def gptlite(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run a command in this process: gptlite("train", "corpus.txt", stdin=b"...")."""
+
+    def call(*arguments: object, stdin: bytes | None = None) -> Outcome:
+        if stdin is not None:
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        code = command_line.run([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+TRAIN_TINY = ("--steps", "60", "--layers", "2", "--dim", "32", "--heads", "2", "--context", "32", "--vocab-size", "320")
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run directory that `gptlite train` made in a few seconds; tests must not change it."""
+    folder = tmp_path_factory.mktemp("trained")
+    text = folder / "corpus.txt"
+    text.write_text(make_text(), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
+        assert command_line.run(["train", str(text), "-o", str(folder / "run"), "-q", *TRAIN_TINY]) == 0
+    yield folder / "run"
