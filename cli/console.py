@@ -65,6 +65,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def plural(number: int, noun: str) -> str:
+    """ "1 step", "2,000 steps"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def count(number: float) -> str:
     """1234567 as 1.2M."""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -111,7 +116,7 @@ class TrainingDisplay:
         model, train = plan.model, plan.train
         budget = (
             f"{duration(train.seconds)} min" if train.seconds
-            else f"{train.steps:,} steps" if train.steps
+            else plural(train.steps, "step") if train.steps
             else f"{train.epochs:g} epochs"
         )  # fmt: skip
         self.messages.say(

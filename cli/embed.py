@@ -188,7 +188,7 @@ def _print(
     rows = [
         [
             str(i + 1), " ".join(_token(t) for t in v.tokens), _in_context(v),
-            f"{v.n_left} word{'s' if v.n_left != 1 else ''}", "  ".join(_token(t) for t in v.expected),
+            console.plural(v.n_left, "token"), "  ".join(_token(t) for t in v.expected),
         ]
         for i, v in enumerate(vectors)
     ]  # fmt: skip

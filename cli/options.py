@@ -38,6 +38,11 @@ def parse_count(text: str | int) -> int:
     return int(value)
 
 
+def parse_count_or_auto(text: str | int) -> int:
+    """A count, or 0 for "auto"."""
+    return 0 if str(text).lower() == "auto" else parse_count(text)
+
+
 def parse_seconds(text: str | float) -> float:
     """Seconds of 90, 90s, 3m, 1.5h, 2d or 1h30m."""
     parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", str(text).strip().lower())

@@ -68,8 +68,15 @@ def train(
         ),
     ] = None,
     vocab_size: Annotated[
-        str | None,
-        _option("--vocab-size", metavar="auto|N", help="Tokens in the vocabulary.", panel=DATA, show_default="auto"),
+        int | None,
+        _option(
+            "--vocab-size",
+            parser=options.parse_count_or_auto,
+            metavar="auto|N",
+            help="Tokens in the vocabulary.",
+            panel=DATA,
+            show_default="auto",
+        ),
     ] = None,
     context_length: Annotated[
         int | None, _count("--context", help="Tokens the model sees at once.", panel=SHAPE, show_default=PLAN)
@@ -198,7 +205,7 @@ def train(
             [str(corpus.demo_text(data.cache_directory()))] if demo else files or [],
             out=out,
             val=val,
-            vocab_size=None if vocab_size in (None, "auto") else options.parse_count(vocab_size),
+            vocab_size=vocab_size or None,
             architecture=architecture,
             size=size,
             resume=resume,

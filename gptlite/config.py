@@ -76,8 +76,7 @@ class ModelConfig:
     tie_embeddings: bool = True  # the output head is the embedding table
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            raise UsageError(f"unknown architecture '{self.architecture}': choose from {', '.join(ARCHITECTURES)}.")
+        _known_architecture(self.architecture)
         for name in ("vocab_size", "context_length", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         _require(self.hidden_dim >= 1, f"hidden_dim must be at least 1, not {self.hidden_dim}")
@@ -111,8 +110,7 @@ class ModelConfig:
 
         Heads, head width and feed-forward width follow `dim` where they are not given.
         """
-        if architecture not in ARCHITECTURES:
-            raise UsageError(f"unknown architecture '{architecture}': choose from {', '.join(ARCHITECTURES)}.")
+        _known_architecture(architecture)
         if size not in SIZES:
             raise UsageError(f"unknown size '{size}': choose from {', '.join(SIZES)}.")
         given = {name: value for name, value in overrides.items() if value is not None}
@@ -237,6 +235,11 @@ def default_hidden_dim(dim: int, activation: str) -> int:
     if activation == "swiglu":
         return max(64, 64 * round(dim * 8 / 3 / 64))
     return 4 * dim
+
+
+def _known_architecture(name: str) -> None:
+    if name not in ARCHITECTURES:
+        raise UsageError(f"unknown architecture '{name}': choose from {', '.join(ARCHITECTURES)}.")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -53,7 +53,7 @@ class WordVector:
 
     - `contextual` (L + 1, D): after 0, 1, ... L blocks; `static` (D,).
     - `tokens`: the text of the tokens that cover the word; `partial` when they reach outside of it.
-    - `n_left`: words the model had seen before this one.
+    - `n_left`: tokens the model had seen before this word.
     - `expected`: the likeliest next tokens at this point.
     """
 
@@ -156,7 +156,7 @@ def embed(
                 static_vector(model, tokenizer, occurrence.word),
                 tuple(tokenizer.decode([ids[i]]) for i in covering),
                 partial,
-                len(occurrence.text[: occurrence.start].split()),
+                covering[0],
                 tuple(tokenizer.decode([i]) for i in likeliest.tolist()),
             )
         )

@@ -17,7 +17,7 @@ import torch
 import gptlite
 from gptlite import checkpoint, corpus, data, optim, planning, runs
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import choose_hardware
+from gptlite.device import available_memory, choose_hardware
 from gptlite.errors import CheckpointError, CorpusError, UsageError
 from gptlite.model import GPT, initialise
 from gptlite.tokenizer import Tokenizer, check_vocab_size
@@ -77,12 +77,16 @@ def train(
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
             val, arguments = previous["val"], arguments or previous["arguments"]
+        else:  # what can be refused is refused before any work is done
+            planning.check_request(hardware, architecture, size, overrides)
+            if out:
+                run = runs.claim_run(Path(out))
         watcher.phase("reading", 0.0)
         text = stack.enter_context(corpus.opened(arguments, data.cache_directory(), notice=watcher.notice))
         texts = hold_out(text, val or DEFAULT_VAL, watcher)
         if run is None:
-            run = runs.claim_run(Path(out)) if out else runs.new_run(runs.run_name(arguments))
-        elif previous is not None and previous["text"] != _text_facts(texts):
+            run = runs.new_run(runs.run_name(arguments))
+        if previous is not None and previous["text"] != _text_facts(texts):
             raise CorpusError(
                 f"the text is not the one that {run.path} was trained on; start a new run without --resume."
             )
@@ -94,14 +98,10 @@ def train(
         val_tokens = data.tokenize(texts.val, tokenizer)
         facts = planning.Facts(texts.train.n_bytes, tokens.n_tokens, tokenizer.vocab_size, hardware)
         if previous is None:
-            plan = planning.make_plan(
-                facts,
-                architecture=architecture or ModelConfig.architecture,
-                size=size or "auto",
-                overrides=overrides,
-            )
+            plan = planning.make_plan(facts, architecture=architecture, size=size, overrides=overrides)
         else:
             plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
+        planning.check_memory(plan, available_memory(hardware.device))
         config = plan.train
         batches = data.Batches(
             tokens, context=plan.model.context_length, batch_size=config.batch_size, seed=config.seed

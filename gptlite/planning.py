@@ -13,7 +13,7 @@ from typing import Any
 
 from gptlite.config import SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
-from gptlite.errors import UsageError
+from gptlite.errors import LimitError, UsageError
 from gptlite.tokenizer import LARGEST_VOCABULARY
 
 CPU_FLOPS_PER_THREAD = 35e9  # training throughput of an ordinary core at these sizes
@@ -56,19 +56,22 @@ def choose_vocab_size(n_bytes: int) -> int:
 def make_plan(
     facts: Facts,
     *,
-    architecture: str = ModelConfig.architecture,
-    size: str = "auto",
+    architecture: str | None = None,
+    size: str | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Choose model and training for `facts`; `overrides` (fields of the two configurations) are taken as they are.
 
     Raises `UsageError` for an unknown size, architecture or field.
     """
+    architecture, size = architecture or ModelConfig.architecture, size or "auto"
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     shape = {name: given.pop(name) for name in list(given) if name in _names(ModelConfig)}
     unknown = set(given) - _names(TrainConfig)
     if unknown:
         raise UsageError(f"unknown setting '{sorted(unknown)[0]}'.")
+    if size != "auto" and size not in SIZES:
+        raise UsageError(f"unknown size '{size}': choose from auto, {', '.join(SIZES)}.")
     reasons: list[str] = []
     if any(name in given for name in ("steps", "epochs")):
         given.setdefault("seconds", None)
@@ -91,6 +94,33 @@ def make_plan(
         reasons.append(f"dropout 0.1, because the text will be read about {epochs:.0f} times")
     train = TrainConfig(**{**chosen, **given})
     return Plan(model, train, tuple(reasons))
+
+
+def training_memory(model: ModelConfig, batch_size: int) -> int:
+    """Bytes that training needs, roughly: weights, gradients, two moments, and what the backward pass keeps.
+
+    Kept a token: the logits three times over, and in each block some vectors of `dim` and of `hidden_dim`, counted from
+    the peak memory of real steps; attention keeps no scores.
+    """
+    wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
+    per_token = 3 * model.vocab_size + model.n_layers * (wide * model.dim + inner * model.hidden_dim)
+    return 4 * (4 * model.n_params + batch_size * model.context_length * per_token)
+
+
+def check_memory(plan: Plan, available: int | None) -> None:
+    """Raises `LimitError` when training would need more than `available` bytes."""
+    needed = training_memory(plan.model, plan.train.batch_size)
+    if available is not None and needed > available:
+        raise LimitError(
+            f"training would need about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; "
+            f"use a smaller --batch-size than {plan.train.batch_size}, a smaller --context or a smaller --size."
+        )
+
+
+def check_request(hardware: Hardware, architecture: str | None, size: str | None, overrides: Mapping[str, Any]) -> None:
+    """Raises `UsageError` at once for settings that no text could make possible."""
+    some_text = Facts(n_bytes=1 << 20, n_tokens=1 << 19, vocab_size=1024, hardware=hardware)
+    make_plan(some_text, architecture=architecture, size=size, overrides=overrides)
 
 
 def _choose_size(facts: Facts, seconds: float | None, architecture: str) -> tuple[str, str]:

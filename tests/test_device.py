@@ -1,0 +1,165 @@
+"""Devices: choices, refusals, the reason in words, and what autocast does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from gptlite import device as device_module
+from gptlite.device import Hardware, choose_hardware
+from gptlite.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """A test that sets the number of threads leaves the others' alone."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def bare_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without GPU and without bf16 instructions, whatever this one is."""
+    pretend(monkeypatch, cuda=False, mps=False, amx=False)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool, amx: bool, capability: int = 9) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (capability, 0))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen", "reason"),
+    [
+        (True, True, "cuda", "the fastest device found"),
+        (True, False, "cuda", "the fastest device found"),
+        (False, True, "mps", "the fastest device found"),
+        (False, False, "cpu", "no GPU found"),
+    ],
+)
+def test_the_fastest_device_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, chosen: str, reason: str
+) -> None:
+    pretend(monkeypatch, cuda=cuda, mps=mps, amx=False)
+    hardware = choose_hardware()
+    assert (hardware.device.type, hardware.reason) == (chosen, reason)
+    assert hardware.bf16 == hardware.compile == (chosen == "cuda")
+
+
+def test_a_device_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, cuda=True, mps=True, amx=False)
+    for name in ("cpu", "cuda", "mps"):
+        hardware = choose_hardware(name)
+        assert (hardware.device.type, hardware.reason) == (name, "as asked")
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_missing_is_refused(bare_cpu: None, name: str) -> None:
+    with pytest.raises(UsageError, match=f"no '{name}' device to torch; use --device auto or --device cpu"):
+        choose_hardware(name)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("device", "tpu", "auto, cpu, cuda, mps"),
+        ("dtype", "fp16", "auto, fp32, bf16"),
+        ("compile", "yes", "auto, on, off"),
+    ],
+)
+def test_unknown_choices_are_refused_by_name(option: str, value: str, allowed: str) -> None:
+    with pytest.raises(UsageError, match=f"--{option} must be one of {allowed}, not '{value}'"):
+        choose_hardware(**{option: value})
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_must_be_at_least_one(threads: int) -> None:
+    with pytest.raises(UsageError, match=f"--threads must be at least 1, not {threads}"):
+        choose_hardware(threads=threads)
+
+
+def test_threads_are_set_and_reported(bare_cpu: None) -> None:
+    hardware = choose_hardware(threads=1)
+    assert hardware.threads == torch.get_num_threads() == 1
+    assert hardware.describe() == "cpu, fp32, 1 threads: no GPU found"
+
+
+def test_threads_not_given_are_left_alone(bare_cpu: None) -> None:
+    before = torch.get_num_threads()
+    assert choose_hardware().threads == before == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("device", "amx", "capability", "dtype", "bf16"),
+    [
+        ("cpu", False, 0, "auto", False),
+        ("cpu", True, 0, "auto", True),
+        ("cpu", True, 0, "fp32", False),
+        ("cuda", False, 7, "auto", False),
+        ("cuda", False, 8, "auto", True),
+        ("cuda", False, 9, "fp32", False),
+        ("mps", True, 9, "auto", False),
+    ],
+)
+def test_bf16_is_automatic_only_in_hardware(
+    monkeypatch: pytest.MonkeyPatch, device: str, amx: bool, capability: int, dtype: str, bf16: bool
+) -> None:
+    pretend(monkeypatch, cuda=True, mps=True, amx=amx, capability=capability)
+    hardware = choose_hardware(device, dtype)
+    assert (hardware.bf16, hardware.reason) == (bf16, "as asked")
+
+
+def test_emulated_bf16_comes_with_a_warning(bare_cpu: None) -> None:
+    hardware = choose_hardware(dtype="bf16")
+    assert hardware.bf16
+    assert hardware.reason == "no GPU found; bf16 is emulated here and very slow"
+
+
+@pytest.mark.parametrize(
+    ("device", "choice", "expected"),
+    [
+        ("cpu", "auto", False),
+        ("cpu", "on", True),
+        ("cpu", "off", False),
+        ("cuda", "auto", True),
+        ("cuda", "off", False),
+        ("mps", "auto", False),
+    ],
+)
+def test_compilation(monkeypatch: pytest.MonkeyPatch, device: str, choice: str, expected: bool) -> None:
+    pretend(monkeypatch, cuda=True, mps=True, amx=False)
+    assert choose_hardware(device, compile=choice).compile is expected
+
+
+def test_the_description_says_everything() -> None:
+    cuda = Hardware(torch.device("cuda"), bf16=True, threads=8, compile=True, reason="as asked")
+    assert cuda.describe() == "cuda, bf16, compiled: as asked"
+    cpu = Hardware(torch.device("cpu"), bf16=False, threads=2, compile=False, reason="no GPU found")
+    assert cpu.describe() == "cpu, fp32, 2 threads: no GPU found"
+
+
+def test_autocast_leaves_fp32_alone(bare_cpu: None) -> None:
+    a, b = torch.randn(5, 5), torch.randn(5, 5)
+    with choose_hardware("cpu", "fp32").autocast():
+        product = a @ b
+    assert product.dtype == torch.float32
+    assert torch.equal(product, a @ b)
+
+
+def test_autocast_multiplies_in_bf16() -> None:
+    a, b = torch.randn(5, 5), torch.randn(5, 5)
+    with choose_hardware("cpu", "bf16").autocast():
+        product = a @ b
+    assert product.dtype == torch.bfloat16
+    assert torch.allclose(product.float(), a @ b, atol=0.1)
+    assert (a @ b).dtype == torch.float32
+
+
+def test_the_defaults_are_among_the_choices() -> None:
+    for choices in (device_module.DEVICES, device_module.DTYPES, device_module.COMPILE):
+        assert choices[0] == "auto"
