@@ -24,7 +24,7 @@ CONTEXT = 44  # characters of a sentence that are shown
 def embed(
     texts: Annotated[
         list[str] | None,
-        typer.Argument(help='Texts with the word in brackets: "on the [bank] of". - reads lines.', show_default="none"),
+        typer.Argument(metavar="TEXT", help='Texts with the word in brackets: "on the \\[bank] of". - reads lines.', show_default="none"),
     ] = None,
     word: Annotated[
         list[str] | None,
@@ -61,7 +61,7 @@ def embed(
 ) -> None:  # fmt: skip
     """Compare a word's vectors in context with its one static vector.
 
-    [bold]gptlite embed "She sat on the river [bank] ." "He paid money into the [bank] ."[/bold]
+    [bold]gptlite embed "She sat on the river \\[bank] ." "He paid money into the \\[bank] ."[/bold]
     """
     messages = console.Messages(quiet)
     if correct not in ("zscore", "none"):

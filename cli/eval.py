@@ -11,7 +11,9 @@ from gptlite.cli import console, options
 
 
 def evaluate(
-    files: Annotated[list[str], typer.Argument(help="Text files, folders or patterns; - reads standard input.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILES", help="Text files, folders or patterns; - reads standard input.")
+    ],
     model: options.ModelOption = None,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",

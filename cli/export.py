@@ -12,18 +12,14 @@ from gptlite.errors import UsageError
 
 
 def export(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="[DIR]", help="A run, a step or a model directory.",
-                       show_default="$GPTLITE_MODEL, else the newest run"),
-    ] = None,
+    model: options.ModelArgument = None,
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="gguf, for llama.cpp.")] = "gguf",
-    dtype: Annotated[str, typer.Option("--dtype", help="f32, f16 or q8_0.")] = "f16",
+    dtype: Annotated[str, typer.Option("--dtype", metavar="NAME", help="f32, f16 or q8_0.")] = "f16",
     out: Annotated[
         str | None, typer.Option("-o", "--out", metavar="FILE", help="The file.", show_default="<run>-<dtype>.gguf")
     ] = None,
     quiet: options.QuietOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write a model for llama.cpp and its kin; a saved step is already a Hugging Face directory.
 
     [bold]gptlite export checkpoints/corpus --to gguf[/bold]

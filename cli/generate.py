@@ -20,7 +20,9 @@ SAMPLING, OUTPUT = "Sampling", "Output"
 def generate(
     prompt: Annotated[
         str | None,
-        typer.Argument(help="What the text begins with; - reads standard input.", show_default="a new document"),
+        typer.Argument(
+            metavar="PROMPT", help="What the text begins with; - reads standard input.", show_default="a new document"
+        ),
     ] = None,
     prompt_option: Annotated[
         str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="The same, as an option.", show_default="none")
@@ -46,7 +48,11 @@ def generate(
     temperature: Annotated[
         float,
         typer.Option(
-            "-t", "--temperature", metavar="F", help="Below 1 bolder, 0 always the likeliest.", rich_help_panel=SAMPLING
+            "-t",
+            "--temperature",
+            metavar="F",
+            help="Higher is wilder; 0 always takes the likeliest.",
+            rich_help_panel=SAMPLING,
         ),
     ] = SamplingConfig.temperature,
     top_k: Annotated[

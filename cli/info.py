@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from gptlite.cli import console, options
 
 
 def info(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="[DIR]", help="A run, a step or a model directory.",
-                       show_default="$GPTLITE_MODEL, else the newest run"),
-    ] = None,
+    model: options.ModelArgument = None,
     json: options.JsonOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Shapes, parameters and provenance of a model.
 
     [bold]gptlite info checkpoints/corpus[/bold]

@@ -45,7 +45,14 @@ def _print_version(wanted: bool) -> None:
 def callback(
     version: Annotated[
         bool,
-        typer.Option("-V", "--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+        typer.Option(
+            "-V",
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+            show_default="off",
+        ),
     ] = False,
 ) -> None:
     pass
@@ -54,6 +61,9 @@ def callback(
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit: one sentence and the documented code for errors, a traceback only for bugs."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Threads that wait sleep instead of spinning. Alone on a machine that changes nothing; beside any other load,
+    # spinning threads steal the very core that the thread they wait for needs, and a step takes several times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -64,6 +74,8 @@ def run(arguments: list[str]) -> int:
     """The exit code of one command."""
     try:
         code = app(arguments, standalone_mode=False, prog_name="gptlite")
+        if code == 130:  # what typer makes of Ctrl-C
+            console.error("interrupted.")
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GptliteError as error:

@@ -66,11 +66,23 @@ ModelOption = Annotated[
         help="A run, a step or a Hugging Face model directory.", show_default="$GPTLITE_MODEL, else the newest run",
     ),
 ]  # fmt: skip
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.", rich_help_panel="Machine")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, fp32 or bf16.", rich_help_panel="Machine")]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DIR", help="A run, a step or a model directory.", show_default="$GPTLITE_MODEL, else the newest run"
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel="Machine")
+]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", metavar="NAME", help="auto, fp32 or bf16.", rich_help_panel="Machine")
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="CPU threads.", show_default="all cores", rich_help_panel="Machine"),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output.", show_default="off")
+]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.", show_default="off")]

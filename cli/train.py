@@ -30,7 +30,10 @@ def _count(*names: str, **more: Any) -> Any:
 
 def train(
     files: Annotated[
-        list[str] | None, typer.Argument(help="Text files, folders or patterns; - reads standard input.")
+        list[str] | None,
+        typer.Argument(
+            metavar="FILES", help="Text files, folders or patterns; - reads standard input.", show_default="none"
+        ),
     ] = None,
     out: Annotated[
         str | None,
@@ -57,9 +60,11 @@ def train(
     size: Annotated[
         str | None, _option("--size", metavar="NAME", help=f"auto, {', '.join(SIZES)}.", show_default="auto")
     ] = None,
-    demo: Annotated[bool, _option("--demo", help="Train on the language reference that ships inside Python.")] = False,
+    demo: Annotated[
+        bool, _option("--demo", help="Train on the language reference inside Python.", show_default="off")
+    ] = False,
     resume: Annotated[
-        bool, _option("--resume", help="Continue the run of -o, or the newest run on these files.")
+        bool, _option("--resume", help="Continue the run of -o, or the newest run on these files.", show_default="off")
     ] = False,
     val: Annotated[
         str | None,

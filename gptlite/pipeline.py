@@ -124,10 +124,7 @@ def train(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "arguments": [a if a == "-" else str(Path(a).absolute()) for a in arguments],
             "val": _remembered_val(val or DEFAULT_VAL),
-            "inputs": [
-                {"path": str(d.path.absolute()), "bytes": d.size, "sha256": d.digest}
-                for d in dict.fromkeys(p.document for p in (*texts.train.pieces, *texts.val.pieces))
-            ],
+            "inputs": _input_facts(texts),
             "text": _text_facts(texts),
             "tokenizer": tokenizer.digest,
             "train_tokens": tokens.n_tokens,
@@ -135,12 +132,7 @@ def train(
             "parameters": plan.model.n_params,
             "plan": plan.to_dict(),
             "hardware": hardware.describe(),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "tokenizers": tokenizers.__version__,
-                "platform": platform.platform(),
-            },
+            "versions": _versions(),
         }
         if previous is not None:
             info = {**previous, "plan": plan.to_dict(), "resumed_at": [*previous.get("resumed_at", []), state.step]}
@@ -211,6 +203,20 @@ def _fraction(val: str) -> float | None:
 
 def _remembered_val(val: str) -> str:
     return val if _fraction(val) is not None else str(Path(val).absolute())
+
+
+def _input_facts(texts: Inputs) -> list[dict[str, Any]]:
+    documents = dict.fromkeys(p.document for p in (*texts.train.pieces, *texts.val.pieces))
+    return [{"path": str(d.path.absolute()), "bytes": d.size, "sha256": d.digest} for d in documents]
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "tokenizers": tokenizers.__version__,
+        "platform": platform.platform(),
+    }
 
 
 def _text_facts(texts: Inputs) -> dict[str, Any]:
