@@ -24,7 +24,10 @@ CONTEXT = 44  # characters of a sentence that are shown
 def embed(
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TEXT", help='Texts with the word in brackets: "on the \\[bank] of". - reads lines.', show_default="none"),
+        typer.Argument(
+            metavar="TEXT", help='Texts with the word in brackets: "on the \\[bank] of". - reads lines.',
+            show_default="none",
+        ),
     ] = None,
     word: Annotated[
         list[str] | None,

@@ -1,0 +1,322 @@
+"""gptlite train: texts of all kinds in, a run and one JSON object out, and signals that lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TRAIN_TINY, Command, make_text
+
+from gptlite.runs import Run
+
+FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1")
+KEYS = {
+    "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
+    "val_loss", "val_bits_per_byte", "val_bytes",
+}  # fmt: skip
+
+
+def info(run: str | Path) -> dict[str, Any]:
+    return json.loads((Path(run) / "run.json").read_text())
+
+
+# -- What comes out
+
+
+def test_json_is_one_object_with_the_documented_keys(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", "--json", *FEW)
+    assert outcome.code == 0
+    assert outcome.out.count("\n") == 1
+    result = json.loads(outcome.out)
+    assert set(result) == KEYS
+    assert (result["run"], result["step"], result["vocab_size"]) == ("checkpoints/corpus", 4, 320)
+    assert result["tokens_seen"] == 4 * 4 * 32
+    assert info("checkpoints/corpus")["result"] == result
+
+
+def test_without_json_nothing_stands_on_standard_output(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", *FEW)
+    assert (outcome.code, outcome.out) == (0, "")
+    for part in ("qwen3: ", "parameters", "4 steps", "cpu", "writing to checkpoints/corpus", "bits per byte"):
+        assert part in outcome.err
+
+
+def test_what_is_suggested_at_the_end_works(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", "-o", "my run", *FEW)
+    (suggestion,) = re.findall(r"try: gptlite (.*)", outcome.err)
+    assert gptlite(*shlex.split(suggestion), "--max-new-tokens", "1").code == 0
+
+
+def test_choices_of_the_plan_are_told(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", "--steps", "1", "--vocab-size", "300", "--threads", "1")
+    reasons = info("checkpoints/corpus")["plan"]["reasons"]
+    assert reasons and all(f"chosen: {reason}" in outcome.err for reason in reasons)
+
+
+def test_samples_are_shown_on_standard_error(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", *FEW, "--sample-every", "2", "--sample-prompt", r"Ada\nBela")
+    assert outcome.out == ""
+    assert re.findall(r"-- sample at step (\d) --\nAda\nBela", outcome.err) == ["2", "4"]
+
+
+def test_plain_progress_lines_are_told_from_time_to_time(
+    gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gptlite.cli.console.PLAIN_INTERVAL", 0.0)
+    outcome = gptlite("train", "corpus.txt", *FEW)
+    lines = re.findall(r"^ *(\d+)% step (\d) · loss \d\.\d+.* left$", outcome.err, re.MULTILINE)
+    assert lines == [("25", "1"), ("50", "2"), ("75", "3"), ("100", "4")]
+
+
+def test_the_run_says_how_it_was_made(
+    gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/gptlite", "train", "corpus.txt", "--steps", "4"])
+    gptlite("train", "corpus.txt", *FEW)
+    assert info("checkpoints/corpus")["command"] == ["gptlite", "train", "corpus.txt", "--steps", "4"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "where", "stored"),
+    [
+        ("--arch", "gpt2", "model", {"architecture": "gpt2"}),
+        ("--dropout", "0.25", "train", {"dropout": 0.25}),
+        ("--lr", "0.001", "train", {"lr": 0.001}),
+        ("--warmup", "0.5", "train", {"warmup": 0.5}),
+        ("--decay", "0.25", "train", {"decay": 0.25}),
+        ("--weight-decay", "0", "train", {"weight_decay": 0.0}),
+        ("--clip", "0.5", "train", {"clip": 0.5}),
+        ("--seed", "7", "train", {"seed": 7}),
+        ("--eval-every", "2", "train", {"eval_every": 2}),
+        ("--save-every", "3", "train", {"save_every": 3}),
+        ("--sample-every", "4", "train", {"sample_every": 4}),
+        ("--keep", "9", "train", {"keep": 9}),
+        ("--context", "16", "model", {"context_length": 16}),
+        ("--layers", "1", "model", {"n_layers": 1}),
+        ("--heads", "1", "model", {"n_heads": 1, "head_dim": 32}),
+        ("--dim", "64", "model", {"dim": 64}),
+        ("--batch-size", "3", "train", {"batch_size": 3}),
+        ("--epochs", None, "train", {"steps": 2, "epochs": None}),
+    ],
+)
+def test_options_reach_the_plan(
+    gptlite: Command, corpus_file: Path, option: str, value: str | None, where: str, stored: dict[str, Any]
+) -> None:
+    more = (option, value) if value is not None else ()
+    assert gptlite("train", "corpus.txt", "-q", *FEW, "--steps", "2", *more).code == 0
+    plan = info("checkpoints/corpus")["plan"][where]
+    assert {name: plan[name] for name in stored} == stored
+
+
+# -- What goes in
+
+
+def chinese() -> str:
+    return "河岸上的花园里有一封信。银行的窗户对着港口，钟声响起。\n" * 120
+
+
+def emoji() -> str:
+    return "🙂👩‍👩‍👧 🏳️‍🌈 finds 👍🏽 and 🙃 .\n" * 120
+
+
+@pytest.mark.parametrize("text", [chinese, emoji, lambda: make_text().replace("\n", "\r\n"), lambda: "x" * 5000])
+def test_texts_of_all_kinds_train(gptlite: Command, text: Any) -> None:
+    content = text()
+    Path("text.txt").write_bytes(content.encode())
+    outcome = gptlite("train", "text.txt", "--json", *FEW)
+    assert outcome.code == 0
+    result = json.loads(outcome.out)
+    assert 0 < result["val_bits_per_byte"] < 20
+    assert gptlite("generate", "-m", result["run"], content[:9], "--max-new-tokens", "5").out.startswith(content[:9])
+
+
+@pytest.mark.parametrize(
+    ("line", "stdin", "run", "n_inputs"),
+    [
+        ("train -", make_text().encode(), "checkpoints/stdin", 1),
+        ("train texts", None, "checkpoints/texts", 2),
+        ("train 'texts/*.txt'", None, "checkpoints/run", 1),
+        ("train 'texts/**/*.txt'", None, "checkpoints/run", 2),
+        ("train texts/a.txt texts/deep/b.txt", None, "checkpoints/a", 2),
+        ("train texts/a.txt texts/a.txt ./texts/../texts/a.txt", None, "checkpoints/a", 1),
+        ("train texts/a.txt -", make_text(seed=9).encode(), "checkpoints/a", 2),
+    ],
+)
+def test_texts_come_from_files_folders_patterns_and_pipes(
+    gptlite: Command, line: str, stdin: bytes | None, run: str, n_inputs: int
+) -> None:
+    Path("texts/deep").mkdir(parents=True)
+    Path("texts/a.txt").write_text(make_text(200))
+    Path("texts/deep/b.txt").write_text(make_text(200, seed=1))
+    Path("texts/.hidden.txt").write_text(make_text(200, seed=2))
+    outcome = gptlite(*shlex.split(line), "--json", *FEW, stdin=stdin)
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["run"] == run
+    assert len(info(run)["inputs"]) == n_inputs
+
+
+def test_files_in_a_folder_that_are_no_text_are_passed_over(gptlite: Command) -> None:
+    Path("texts").mkdir()
+    Path("texts/a.txt").write_text(make_text())
+    Path("texts/picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    outcome = gptlite("train", "texts", *FEW)
+    assert outcome.code == 0
+    assert "note: passed over 1 file(s)" in outcome.err and "picture.png" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"), [(b"", "empty"), (b"x" * 1000, "too few"), (b"\xff" * 5000, "UTF-8"), (b"a\x00" * 5000, "NUL")]
+)
+def test_bad_standard_input_is_an_error(gptlite: Command, stdin: bytes, message: str) -> None:
+    outcome = gptlite("train", "-", stdin=stdin)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert message in outcome.err
+    assert "cache" not in outcome.err, "a person knows of no file that standard input was kept in"
+
+
+def test_standard_input_leaves_no_copy(gptlite: Command) -> None:
+    assert gptlite("train", "-", "-q", *FEW, stdin=make_text().encode()).code == 0
+    assert not list(Path("cache").glob("stdin-*"))
+
+
+def test_a_kilobyte_is_too_little(gptlite: Command) -> None:
+    Path("short.txt").write_text(make_text()[:1024])
+    outcome = gptlite("train", "short.txt")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert "1,024 bytes of text are too few" in outcome.err
+
+
+def test_the_demo_needs_no_text(gptlite: Command) -> None:
+    outcome = gptlite("train", "--demo", "--json", *FEW)
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["run"] == "checkpoints/python-reference"
+
+
+# -- Runs
+
+
+def test_runs_are_never_overwritten(gptlite: Command, corpus_file: Path) -> None:
+    runs = [json.loads(gptlite("train", "corpus.txt", "--json", *FEW).out)["run"] for _ in range(3)]
+    assert runs == ["checkpoints/corpus", "checkpoints/corpus-2", "checkpoints/corpus-3"]
+    outcome = gptlite("train", "corpus.txt", "-o", "checkpoints/corpus", *FEW)
+    assert outcome.code == 2
+    assert "--resume" in outcome.err
+
+
+def test_a_run_in_use_is_code_7(gptlite: Command, corpus_file: Path) -> None:
+    assert gptlite("train", "corpus.txt", "-o", "run", "-q", *FEW).code == 0
+    with Run(Path("run")).lock():
+        outcome = gptlite("train", "--resume", "-o", "run", "--steps", "5")
+    assert (outcome.code, outcome.out) == (7, "")
+    assert "another process trains in run" in outcome.err
+
+
+def test_too_much_for_this_machine_is_code_8(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", *FEW, "--dim", "100k", "--heads", "1000", "--layers", "999")
+    assert (outcome.code, outcome.out) == (8, "")
+    assert "memory" in outcome.err
+
+
+def test_a_rate_that_is_far_too_high_is_code_6(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", "--json", *FEW, "--steps", "60", "--lr", "1e30")
+    assert (outcome.code, outcome.out) == (6, "")
+    assert "smaller --lr" in outcome.err
+
+
+def test_the_same_command_with_resume_goes_on(gptlite: Command, corpus_file: Path) -> None:
+    """Which is what the arrow key in a shell offers."""
+    line = ("train", "corpus.txt", "-o", "run", "--json", "--lr", "0.01", "--seed", "3", *FEW)
+    assert gptlite(*line).code == 0
+    outcome = gptlite(*line, "--resume", "--steps", "6")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("train --resume -o run --lr 0.5", 2, "lr"),
+        ("train --resume -o run --val 9%", 2, "--val"),
+        ("train --resume -o run --size small", 2, "--size"),
+        ("train other.txt --resume -o run", 3, "not the one"),
+        ("train --resume -o gone", 4, "no run at gone"),
+        ("train corpus.txt --resume", 4, "no run 'corpus'"),
+    ],
+)
+def test_what_cannot_be_resumed(gptlite: Command, corpus_file: Path, line: str, code: int, message: str) -> None:
+    Path("other.txt").write_text(make_text(seed=5))
+    assert gptlite("train", "corpus.txt", "-o", "run", "-q", *FEW).code == 0
+    outcome = gptlite(*shlex.split(line))
+    assert (outcome.code, outcome.out) == (code, "")
+    assert message in outcome.err
+
+
+# -- Signals, in a process of its own
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "gptlite.cli", "train", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr and process.stderr.read()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
+def test_a_signal_saves_and_says_how_to_go_on(gptlite: Command, corpus_file: Path, number: int, code: int) -> None:
+    process = start("corpus.txt", "-o", "run", "--json", *FEW, "--steps", "20k", "--save-every", "20k")
+    wait_for(Path("run/metrics.jsonl"), process)
+    assert not Run(Path("run")).steps(), "the signal is what saves"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    (sentence,) = re.findall(r"^gptlite: error: stopped after step (\d+), which is saved; .*$", err, re.MULTILINE)
+    (step,) = Run(Path("run")).steps()
+    assert step.number == int(sentence)
+    (command,) = re.findall(r"continue with: gptlite (.*)", err)
+    outcome = gptlite(*shlex.split(command), "--steps", str(step.number + 2), "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["step"] == step.number + 2
+
+
+def test_a_kill_loses_only_what_was_not_saved(gptlite: Command, corpus_file: Path) -> None:
+    process = start("corpus.txt", "-o", "run", *FEW, "--steps", "20k", "--save-every", "5")
+    wait_for(Path("run/latest"), process)
+    process.kill()
+    process.communicate(timeout=60)
+    latest = Run(Path("run")).latest()
+    assert process.returncode == -signal.SIGKILL and latest is not None
+    outcome = gptlite("train", "--resume", "-o", "run", "--json", "--steps", str(latest.number + 1))
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["step"] == latest.number + 1
+    assert not [p for p in os.listdir("run") if p.startswith((".tmp", ".trash"))]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
+def test_a_signal_before_training_ends_at_once(
+    gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def first_tokens(*_: object, **__: object) -> None:
+        signal.raise_signal(number)
+
+    monkeypatch.setattr("gptlite.data.tokenize", first_tokens)
+    before = signal.getsignal(number)
+    outcome = gptlite("train", "corpus.txt", "-o", "run", *FEW)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert "Traceback" not in outcome.err
+    assert signal.getsignal(number) == before
+    assert gptlite("train", "--resume", "-o", "run").code == 4

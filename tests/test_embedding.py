@@ -1,0 +1,562 @@
+"""Word vectors: the right tokens, the left context only, and numbers that survive being written down."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_text, random_model, tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptlite import embedding
+from gptlite.config import ARCHITECTURES
+from gptlite.embedding import (
+    PREFIX,
+    Occurrence,
+    WordVector,
+    cosine_matrix,
+    embed,
+    find_word,
+    measure_statistics,
+    nearest,
+    parse_marked,
+    resolve_layer,
+    save_vectors,
+    standardise,
+    static_vector,
+)
+from gptlite.errors import StorageError, UsageError
+from gptlite.model import GPT
+from gptlite.tokenizer import Tokenizer
+from gptlite.tracing import trace
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer) -> GPT:
+    return random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=64))
+
+
+@pytest.fixture(scope="module")
+def world() -> Tokenizer:
+    """A vocabulary of several scripts, so that their words are a few tokens each."""
+    return Tokenizer.train([" ".join(SENTENCES) * 3], 400)
+
+
+def vectors_of(model: GPT, tokenizer: Tokenizer, *texts: str, **more: Any) -> list[WordVector]:
+    return embed(model, tokenizer, [o for i, text in enumerate(texts) for o in parse_marked(text, i)], **more)
+
+
+# -- Marks
+
+
+@pytest.mark.parametrize(
+    ("text", "clean", "words"),
+    [
+        ("on the [bank] .", "on the bank .", ["bank"]),
+        ("[bank]", "bank", ["bank"]),
+        ("a [b] c [d]", "a b c d", ["b", "d"]),
+        ("[a][b]", "ab", ["a", "b"]),
+        ("the [New York] bank", "the New York bank", ["New York"]),
+        (r"x\[1\] = [bank]", "x[1] = bank", ["bank"]),
+        (r"[a\]b]", "a]b", ["a]b"]),
+        ("我去[银行]取钱", "我去银行取钱", ["银行"]),
+        ("🙂 [👩‍👩‍👧] 🙂", "🙂 👩‍👩‍👧 🙂", ["👩‍👩‍👧"]),
+        ("no mark", "no mark", []),
+        (r"back\slash \n", r"back\slash \n", []),
+        ("", "", []),
+    ],
+)
+def test_marks_name_words(text: str, clean: str, words: list[str]) -> None:
+    found = parse_marked(text, 3)
+    assert [o.word for o in found] == words
+    assert {o.text for o in found} <= {clean}
+    assert {o.text_index for o in found} <= {3}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a [b", "never closed"),
+        ("a b]", "do not pair up"),
+        ("a ] b [", "do not pair up"),
+        ("a [[b]]", "do not pair up"),
+        ("a []", "do not pair up"),
+        ("[a] b]", "do not pair up"),
+        (r"[a\]", "never closed"),
+    ],
+)
+def test_marks_must_pair_up(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"text 4: .*{message}"):
+        parse_marked(text, 3)
+
+
+@given(pieces=st.lists(st.text("ab[] 汉\n", max_size=6), min_size=1, max_size=7))
+def test_marks_come_off_whatever_the_text(pieces: list[str]) -> None:
+    """Every second piece is marked; all brackets of the text itself are escaped."""
+    clean, marked, spans = "", "", []
+    for i, piece in enumerate(pieces):
+        escaped = piece.replace("[", r"\[").replace("]", r"\]")
+        if i % 2 and piece:
+            spans.append((len(clean), len(clean) + len(piece)))
+            escaped = f"[{escaped}]"
+        clean, marked = clean + piece, marked + escaped
+    found = parse_marked(marked, 0)
+    assert [(o.start, o.end) for o in found] == spans
+    assert all(o.text == clean for o in found)
+
+
+# -- Words
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "spans"),
+    [
+        ("the bank", "bank", [(4, 8)]),
+        ("banks bankers embank bank", "bank", [(21, 25)]),
+        ("Bank bank BANK", "bank", [(0, 4), (5, 9), (10, 14)]),
+        ("Bank bank BANK", "Bank", [(0, 4)]),
+        ("a bank, (bank) bank.", "bank", [(2, 6), (9, 13), (15, 19)]),
+        ("bank bank bank", "bank#2", [(5, 9)]),
+        ("bank bank", "bank#3", []),
+        ("bank bank", "bank#0", []),
+        ("issue #2 here", "#2", [(6, 8)]),
+        ("C# and C# and C", "C#", [(0, 2), (7, 9)]),
+        ("C# and C# and C", "C##2", [(7, 9)]),
+        ("a.b a+b axb", "a.b", [(0, 3)]),
+        ("New York, new york", "new york", [(0, 8), (10, 18)]),
+        ("die Straße", "straße", [(4, 10)]),
+        ("ÉCOLE école", "école", [(0, 5), (6, 11)]),
+        ("don't do", "do", [(6, 8)]),
+        ("snake_case case", "case", [(11, 15)]),
+        ("去 银行 取钱", "银行", [(2, 4)]),
+        ("🙂🙂", "🙂", [(0, 1), (1, 2)]),
+        ("nothing", "bank", []),
+    ],
+)
+def test_words_are_found_whole(text: str, word: str, spans: list[tuple[int, int]]) -> None:
+    assert [(o.start, o.end) for o in find_word(text, 0, word)] == spans
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "spans"),
+    [
+        ("我去银行取钱。", "银行", [(2, 4)]),
+        ("河岸上的银行，银行。", "银行", [(4, 6), (7, 9)]),
+        ("河岸上的银行，银行。", "银行#2", [(7, 9)]),
+        ("昨日は銀行へ行った", "銀行", [(3, 5)]),
+        ("ไปธนาคารวันนี้", "ธนาคาร", [(2, 8)]),
+    ],
+)
+def test_scripts_without_spaces_have_words_anywhere(text: str, word: str, spans: list[tuple[int, int]]) -> None:
+    """Their letters stand beside each other, so a letter beside a word does not make it part of a longer one."""
+    assert [(o.start, o.end) for o in find_word(text, 0, word)] == spans
+
+
+@pytest.mark.parametrize("word", ["bank#²", "bank#①", "#", "##", "bank#-1", "(", "[a", "\\", "*"])
+def test_odd_words_are_looked_for_as_they_are(word: str) -> None:
+    assert find_word("the bank", 0, word) == []
+    assert [o.word for o in find_word(f"the {word} here", 0, word)] == [word]
+
+
+@pytest.mark.parametrize(
+    ("layer", "n_layers", "resolved"),
+    [
+        ("last", 4, 4), ("mid", 4, 2), ("mid", 5, 3), ("mid", 1, 1), ("0", 4, 0), ("4", 4, 4), ("-1", 4, 4), ("-5", 4, 0),
+    ],
+)  # fmt: skip
+def test_layers_have_names_and_numbers(layer: str, n_layers: int, resolved: int) -> None:
+    assert resolve_layer(layer, n_layers) == resolved
+
+
+@pytest.mark.parametrize("layer", ["5", "-6", "", "first", "1.0", "²", "1e0", "--1", " 1"])
+def test_other_layers_are_a_usage_error(layer: str) -> None:
+    with pytest.raises(UsageError, match="from 0 to 4"):
+        resolve_layer(layer, 4)
+
+
+# -- Vectors
+
+
+@pytest.mark.parametrize("right", [" of the river", ", she said", ".\n\nAnd then", " 河岸", "!" * 50, "", " [x"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_stands_to_the_right_changes_nothing(tokenizer: Tokenizer, architecture: str, right: str) -> None:
+    model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size, context_length=64))
+    left = "Ada finds the bank"
+    alone, other = (Occurrence(0, text, 14, 18) for text in (left + " .", left + right))
+    first, second = embed(model, tokenizer, [alone, other])
+    assert first.tokens == second.tokens
+    assert np.abs(first.contextual - second.contextual).max() <= 1e-5
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_stands_to_the_left_does(tokenizer: Tokenizer, architecture: str) -> None:
+    model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size, context_length=64))
+    first, second = vectors_of(model, tokenizer, "Ada finds the [bank]", "Bela paints the [bank]")
+    difference = np.abs(first.contextual - second.contextual).max(axis=1)
+    assert (difference[1:] > 1e-3).all()
+
+
+def test_below_the_first_block_a_word_knows_no_context(model: GPT, tokenizer: Tokenizer) -> None:
+    first, second = vectors_of(model, tokenizer, "Ada finds the [bank]", "Bela paints the [bank]")
+    assert np.array_equal(first.contextual[0], second.contextual[0])
+
+
+def test_brackets_and_words_name_the_same_vector(model: GPT, tokenizer: Tokenizer) -> None:
+    (marked,) = vectors_of(model, tokenizer, "Ada finds the [bank] and the river .")
+    (named,) = embed(model, tokenizer, find_word("Ada finds the bank and the river .", 0, "bank"))
+    assert marked.occurrence == named.occurrence
+    assert np.array_equal(marked.contextual, named.contextual)
+    assert np.array_equal(marked.static, named.static)
+
+
+def test_the_static_vector_is_the_same_everywhere(model: GPT, tokenizer: Tokenizer) -> None:
+    found = vectors_of(model, tokenizer, "the [bank]", "[bank] .", "a\n[bank]", "([bank])", "Ada's riverside [bank]!")
+    table = model.transformer.embed.weight.detach()
+    expected = table[tokenizer.encode(" bank")].mean(dim=0).numpy()
+    for v in found:
+        assert np.array_equal(v.static, found[0].static)
+    assert np.allclose(found[0].static, expected, atol=1e-7)
+
+
+def test_a_word_of_several_tokens_has_the_mean_of_their_rows(model: GPT, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode(" zyx")
+    assert len(ids) > 1
+    expected = model.transformer.embed.weight.detach()[ids].mean(dim=0).numpy()
+    assert np.allclose(static_vector(model, tokenizer, "zyx"), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("pool", embedding.POOLS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_hidden_states_are_those_of_a_direct_trace(tokenizer: Tokenizer, architecture: str, pool: str) -> None:
+    model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size, context_length=64))
+    left, word, right = "Ada finds the", " zyx", " and more"
+    (found,) = vectors_of(model, tokenizer, f"{left} [{word.strip()}]{right}", pool=pool)
+    before, inside = tokenizer.encode(PREFIX + left), tokenizer.encode(word)
+    whole = [*before, *inside, *tokenizer.encode(right)]  # with what follows: it must not matter
+    at = [i + len(before) for i, token in enumerate(inside) if tokenizer.token_bytes[token] != b" "]
+    assert len(at) > 1
+    hidden = torch.stack(trace(model, torch.tensor([whole])).hidden)[:, 0, at]
+    expected = {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(dim=1)}[pool]
+    assert found.contextual.shape == (model.config.n_layers + 1, model.config.dim)
+    assert np.allclose(found.contextual, expected.numpy(), atol=1e-5)
+
+
+def test_what_is_expected_next_are_the_likeliest_tokens(model: GPT, tokenizer: Tokenizer) -> None:
+    (found,) = vectors_of(model, tokenizer, "Ada finds the [bank] .", n_expected=3)
+    with torch.no_grad():
+        logits = model(torch.tensor([tokenizer.encode(PREFIX + "Ada finds the bank")]))[0, -1]
+    assert found.expected == tuple(tokenizer.decode([i]) for i in logits.topk(3).indices.tolist())
+
+
+@pytest.mark.parametrize("left", ["", "the", "Ada finds the", "a,b c-d (", "河岸上的", "one\ntwo\n\n"])
+def test_tokens_to_the_left_are_counted(model: GPT, tokenizer: Tokenizer, left: str) -> None:
+    assert vectors_of(model, tokenizer, f"{left}[ bank] again")[0].n_left == len(tokenizer.encode(left))
+
+
+def test_an_unknown_pool_is_a_usage_error(model: GPT, tokenizer: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="--pool"):
+        vectors_of(model, tokenizer, "[bank]", pool="max")
+
+
+# -- Tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "partial"),
+    [
+        ("the [bank] .", False),
+        ("the[ bank] .", False),
+        ("[the bank] .", False),
+        ("the [ba]nk .", True),
+        ("the ba[nk] .", True),
+        ("the b[an]k .", True),
+        ("[bank], and", False),
+        ("([bank])", False),
+    ],
+)
+def test_tokens_that_reach_outside_are_flagged(model: GPT, text: str, partial: bool) -> None:
+    words = Tokenizer.train(["the bank . " * 50], 300)
+    assert words.encode(" bank") == [words.backend.token_to_id("Ġbank")], "one token, or nothing would be partial"
+    assert vectors_of(model, words, text)[0].partial is partial
+
+
+@pytest.mark.parametrize("text", ["a [\n] b", "a [ ] b", "[\t]", "x[ ]"])
+def test_white_space_can_be_a_word(model: GPT, tokenizer: Tokenizer, text: str) -> None:
+    (found,) = vectors_of(model, tokenizer, text)
+    assert np.isfinite(found.contextual).all()
+    assert found.occurrence.word in "".join(found.tokens)
+
+
+SCRIPTS = {
+    "english": ["Ada", "finds", "riverbank", "window", "it's"],
+    "german": ["Straße", "Überfluß", "Mädchen"],
+    "greek": ["ποταμός", "τράπεζα"],
+    "russian": ["берег", "банк"],
+    "hebrew": ["בנק", "נהר"],
+    "arabic": ["بنك", "نهر"],
+    "hindi": ["नदी", "बैंक"],
+    "thai": ["ธนาคาร", "แม่น้ำ"],
+    "chinese": ["银行", "河岸", "龘"],
+    "japanese": ["銀行", "カタカナ", "ひらがな"],
+    "korean": ["은행", "강둑"],
+    "emoji": ["🙂", "👩‍👩‍👧", "🏳️‍🌈", "👍🏽"],
+    "marks": ["e\u0301tude", "a\u0300\u0316b"],
+    "numbers": ["1984", "3.14", "٣٤"],
+}
+
+
+def sentences() -> list[str]:
+    """Marked sentences that mix scripts, with and without spaces between the words."""
+    rng = random.Random(0)
+    words = [word for group in SCRIPTS.values() for word in group]
+    made = []
+    for i in range(200):
+        picked = rng.choices(words, k=rng.randint(1, 7))
+        marked = i % len(picked)
+        picked[marked] = f"[{picked[marked]}]"
+        separator = rng.choice([" ", " ", ", ", "", "\n", "  "])
+        made.append(rng.choice(["", " ", "«"]) + separator.join(picked) + rng.choice(["", " .", "。", "…"]))
+    return made
+
+
+SENTENCES = sentences()
+
+
+def test_the_word_is_sliced_right_in_all_scripts(world: Tokenizer) -> None:
+    model = random_model(tiny_config("qwen3", vocab_size=world.vocab_size, context_length=256))
+    occurrences = [o for i, text in enumerate(SENTENCES) for o in parse_marked(text, i)]
+    assert len(occurrences) == len(SENTENCES)
+    several = 0
+    for text, v in zip(SENTENCES, embed(model, world, occurrences), strict=True):
+        start, end = text.index("["), text.index("]") - 1
+        word = text.replace("[", "").replace("]", "")[start:end]
+        assert v.occurrence.word == word
+        # The tokens must hold exactly the word's bytes, but for a space before it and what is flagged as partial.
+        ids, covering, _ = embedding._covering_tokens(world, v.occurrence)
+        spelled = b"".join(world.token_bytes[ids[i]] for i in covering)
+        before = b"".join(world.token_bytes[i] for i in ids[: covering[0]])
+        assert covering == list(range(covering[0], covering[-1] + 1))
+        if v.partial:
+            assert word.encode() in spelled
+        else:
+            assert spelled.strip() == word.encode()
+            assert before.strip() == v.occurrence.text[: v.occurrence.start].strip().encode()
+        several += len(covering) > 1
+        assert np.isfinite(v.contextual).all()
+    assert several > 50
+
+
+@pytest.mark.parametrize("pool", embedding.POOLS)
+def test_a_word_longer_than_the_context_is_read_from_its_end(tokenizer: Tokenizer, pool: str) -> None:
+    model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=16))
+    word = "".join(random.Random(1).choice("qzxjv") for _ in range(90))
+    (found,) = vectors_of(model, tokenizer, f"a [{word}] b", pool=pool)
+    ids = tokenizer.encode(f" {word}")[-16:]
+    assert len(found.tokens) > 16
+    hidden = torch.stack(trace(model, torch.tensor([ids])).hidden)[:, 0]
+    expected = {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(dim=1)}[pool]
+    assert np.allclose(found.contextual, expected.numpy(), atol=1e-5)
+
+
+def test_of_a_long_sentence_the_nearest_words_count(tokenizer: Tokenizer) -> None:
+    model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=16))
+    near = " and the river and the garden and the letter and the song and the clock and the window"
+    first, second = vectors_of(model, tokenizer, f"Ada{near} [bank]", f"Bela and Chidi{near} [bank]")
+    assert len(tokenizer.encode(near)) >= 16
+    assert np.allclose(first.contextual, second.contextual, atol=1e-5)
+
+
+# -- Cosines and statistics
+
+
+def test_cosines_are_those_of_the_definition() -> None:
+    vectors = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
+    matrix = cosine_matrix(vectors)
+    for i, a in enumerate(vectors):
+        for j, b in enumerate(vectors):
+            assert matrix[i, j] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
+    assert np.isfinite(cosine_matrix(np.zeros((2, 3)))).all()
+
+
+def test_the_nearest_rows_come_best_first() -> None:
+    table = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [-1.0, 0.0]])
+    assert [i for i, _ in nearest(np.array([2.0, 0.1]), table, 4)] == [0, 2, 1, 3]
+    (best,) = nearest(np.array([2.0, 2.0]), table, 1)
+    assert best == (2, pytest.approx(1.0))
+
+
+def test_standardised_vectors_have_mean_0_and_deviation_1() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 500, 6, generator=generator) * torch.tensor([1.0, 9.0, 0.1, 4.0, 1.0, 2.0]) + 5
+    statistics = {"mean": states.mean(dim=1), "std": states.std(dim=1)}
+    for layer in (0, 1):
+        z = standardise(states[layer].numpy(), statistics, layer)
+        assert np.allclose(z.mean(axis=0), 0, atol=1e-4)
+        assert np.allclose(z.std(axis=0, ddof=1), 1, atol=1e-4)
+
+
+def test_a_dimension_that_never_moves_stays_finite() -> None:
+    statistics = {"mean": torch.ones(1, 2), "std": torch.zeros(1, 2)}
+    assert np.array_equal(standardise(np.ones((1, 2), dtype=np.float32), statistics, 0), np.zeros((1, 2)))
+
+
+@pytest.fixture(scope="module")
+def ids(tokenizer: Tokenizer) -> np.ndarray:
+    return np.array([tokenizer.separator_id, *tokenizer.encode(make_text(300, seed=2))], dtype="<u2")
+
+
+def test_statistics_are_of_the_hidden_states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
+    few = ids[: 5 * 64]
+    statistics = measure_statistics(model, tokenizer, few)
+    windows = torch.from_numpy(few.astype(np.int64)).view(5, 64)
+    states = torch.stack(trace(model, windows).hidden)[:, :, 1:].flatten(1, 2)  # first positions are left out
+    assert torch.allclose(statistics["mean"], states.mean(dim=1), atol=1e-5)
+    assert torch.allclose(statistics["std"], states.std(dim=1), atol=1e-5)
+
+
+def test_statistics_have_a_row_for_each_layer(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
+    statistics = measure_statistics(model, tokenizer, ids)
+    rows, dim = model.config.n_layers + 1, model.config.dim
+    assert {name: tuple(tensor.shape) for name, tensor in statistics.items()} == {
+        "mean": (rows, dim), "std": (rows, dim), "unrelated": (rows, 4), "same_word": (rows, 4),
+    }  # fmt: skip
+    assert all(torch.isfinite(tensor).all() for tensor in statistics.values())
+
+
+def test_standardised_unrelated_words_average_near_0(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
+    statistics = measure_statistics(model, tokenizer, ids)
+    raw, corrected = statistics["unrelated"][:, 0], statistics["unrelated"][:, 2]
+    assert (corrected.abs() < 0.08).all()
+    assert raw.abs().max() > corrected.abs().max(), "there was something to correct"
+    assert (statistics["same_word"][:, 2] > corrected + 0.2).all()
+    assert statistics["same_word"][0, 2] == pytest.approx(1.0, abs=1e-4), "below block 1 a word is its token"
+
+
+def test_separators_do_not_count_in_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
+    windows = ids[: 2 * 64].copy()
+    windows[40:60] = tokenizer.separator_id
+    mean = measure_statistics(model, tokenizer, windows)["mean"][0]
+    kept = [int(i) for w in (windows[:64], windows[64:]) for i in w[1:] if i != tokenizer.separator_id]
+    assert torch.allclose(mean, model.transformer.embed.weight.detach()[kept].mean(dim=0), atol=1e-5)
+
+
+def test_measuring_draws_no_random_numbers(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
+    state = torch.get_rng_state()
+    first, second = (measure_statistics(model, tokenizer, ids) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 63, 64, 65])
+def test_a_short_text_has_statistics_too(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, n: int) -> None:
+    statistics = measure_statistics(model, tokenizer, ids[:n])
+    assert all(torch.isfinite(tensor).all() for tensor in statistics.values())
+
+
+def test_a_language_without_spaces_has_statistics_too(model: GPT) -> None:
+    text = "河岸上的银行，河边的花园。" * 30
+    chinese = Tokenizer.train([text], 290)
+    statistics = measure_statistics(model, chinese, np.array(chinese.encode(text)))
+    assert (statistics["same_word"][:, 2] > statistics["unrelated"][:, 2]).all()
+
+
+# -- Files
+
+META = {"model": "checkpoints/x", "pool": "last", "prefix": "\n"}
+
+
+def awkward_vectors() -> list[WordVector]:
+    """Numbers whose shortest decimal form is long, huge or tiny, and words that formats stumble over."""
+    rng = np.random.default_rng(0)
+    words = ["bank", "bank", "New York", "银行", "🙂", 'say "x"\\', "tab\there"]
+    vectors = []
+    for i, word in enumerate(words):
+        numbers = (rng.normal(size=(3, 5)) * 10.0 ** rng.integers(-30, 30, size=(3, 5))).astype(np.float32)
+        numbers[0, 0] = np.float32(0.1) + np.float32(i) * np.float32(1e-7)
+        occurrence = Occurrence(i, f"the {word} .", 4, 4 + len(word))
+        vectors.append(WordVector(occurrence, numbers, numbers[0] * 3, (f" {word}",), False, 1, (" .",)))
+    return vectors
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_npz_reads_back_without_pickle(tmp_path: Path, layer: int) -> None:
+    vectors = awkward_vectors()
+    save_vectors(tmp_path / "v.npz", vectors, layer, META)
+    with np.load(tmp_path / "v.npz", allow_pickle=False) as found:
+        assert np.array_equal(found["vectors"], np.stack([v.contextual[layer] for v in vectors]))
+        assert np.array_equal(found["static"], np.stack([v.static for v in vectors]))
+        assert found["vectors"].dtype == np.float32
+        assert found["word"].tolist() == [v.occurrence.word for v in vectors]
+        assert found["text_index"].tolist() == list(range(len(vectors)))
+        assert [tuple(x) for x in zip(found["start"].tolist(), found["end"].tolist(), strict=True)] == [
+            (v.occurrence.start, v.occurrence.end) for v in vectors
+        ]
+        assert json.loads(str(found["meta"])) == {**META, "layer": layer}
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_jsonl_reads_back_to_the_bit(tmp_path: Path, layer: int) -> None:
+    vectors = awkward_vectors()
+    save_vectors(tmp_path / "v.jsonl", vectors, layer, META)
+    lines = (tmp_path / "v.jsonl").read_bytes().decode().split("\n")
+    assert lines.pop() == ""
+    for v, line in zip(vectors, map(json.loads, lines), strict=True):
+        assert np.array_equal(np.array(line["vector"], dtype=np.float32), v.contextual[layer])
+        assert np.array_equal(np.array(line["static"], dtype=np.float32), v.static)
+        assert (line["word"], line["span"]) == (v.occurrence.word, [v.occurrence.start, v.occurrence.end])
+        assert (line["layer"], line["pool"], line["model"]) == (layer, "last", "checkpoints/x")
+
+
+def read_word2vec(path: Path) -> tuple[list[str], np.ndarray]:
+    """As gensim reads it: a header, then a key and numbers, parted by single spaces."""
+    header, *lines = path.read_bytes().decode().rstrip("\n").split("\n")
+    n, dim = map(int, header.split())
+    rows = [line.split(" ") for line in lines]
+    assert len(rows) == n and all(len(row) == dim + 1 for row in rows)
+    return [row[0] for row in rows], np.array([row[1:] for row in rows], dtype=np.float32)
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_vec_reads_back_to_the_bit(tmp_path: Path, layer: int) -> None:
+    vectors = awkward_vectors()
+    save_vectors(tmp_path / "v.vec", vectors, layer, META)
+    keys, numbers = read_word2vec(tmp_path / "v.vec")
+    assert np.array_equal(numbers, np.stack([v.contextual[layer] for v in vectors]))
+    assert keys[:4] == ["bank#1", "bank#2", "New_York#3", "银行#4"]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("name", ["v.txt", "v", "v.NPZ", ".npz", "v.npz.gz"])
+def test_other_suffixes_are_a_usage_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"must end in one of \.npz, \.jsonl, \.vec"):
+        save_vectors(tmp_path / name, awkward_vectors(), 0, META)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", embedding.FORMATS)
+def test_a_folder_that_does_not_exist_is_a_storage_error(suffix: str) -> None:
+    with pytest.raises(StorageError, match="cannot write gone/v"):
+        save_vectors(Path(f"gone/v{suffix}"), awkward_vectors(), 0, META)
+
+
+def occurrences_of(texts: Sequence[str]) -> list[Occurrence]:
+    return [o for i, text in enumerate(texts) for o in parse_marked(text, i)]
+
+
+def test_real_vectors_make_the_round_trip(model: GPT, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    vectors = embed(model, tokenizer, occurrences_of(["Ada finds the [bank] .", "the river [bank] of Bela"]))
+    for suffix in embedding.FORMATS:
+        save_vectors(tmp_path / f"v{suffix}", vectors, 1, META)
+    expected = np.stack([v.contextual[1] for v in vectors])
+    with np.load(tmp_path / "v.npz", allow_pickle=False) as found:
+        assert np.array_equal(found["vectors"], expected)
+    assert np.array_equal(read_word2vec(tmp_path / "v.vec")[1], expected)
+    lines = (tmp_path / "v.jsonl").read_text().splitlines()
+    assert np.array_equal(np.array([json.loads(line)["vector"] for line in lines], dtype=np.float32), expected)

@@ -1,0 +1,330 @@
+"""Writing text: stop strings, streaming, windows, and samples that do not depend on each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from conftest import random_model, tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gptlite import generation
+from gptlite.config import ARCHITECTURES, SamplingConfig
+from gptlite.generation import Generation, StopFilter, generate, generate_ids
+from gptlite.model import GPT
+from gptlite.sampling import make_sampler
+from gptlite.tokenizer import Tokenizer
+
+CONTEXT = 32
+GREEDY = SamplingConfig(temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer) -> GPT:
+    return random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=CONTEXT))
+
+
+def wild(n: int, n_samples: int = 1) -> SamplingConfig:
+    """All tokens are possible, those of half characters too."""
+    return SamplingConfig(temperature=1.5, top_p=1.0, min_p=0.0, max_new_tokens=n, num_samples=n_samples)
+
+
+class Script:
+    """Stands in for `generate_ids`: the rows write what they are told."""
+
+    def __init__(self, *rows: Sequence[int]) -> None:
+        self.rows = rows
+        self.asked = 0
+
+    def __call__(self, *_: object) -> Iterator[list[int]]:
+        for i in range(max(map(len, self.rows))):
+            self.asked += 1
+            yield [row[i] if i < len(row) else 0 for row in self.rows]
+
+
+def write(
+    monkeypatch: pytest.MonkeyPatch, model: GPT, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], **more: Any
+) -> tuple[Generation, list[generation.Chunk]]:
+    """What becomes of rows of ids that a model might have written."""
+    monkeypatch.setattr(generation, "generate_ids", Script(*rows))
+    config = SamplingConfig(max_new_tokens=max(map(len, rows)), num_samples=len(rows))
+    work = Generation(model, tokenizer, "Ada", config, seed=0, **more)
+    return work, list(work)
+
+
+def byte_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of single bytes, so that each character of several bytes arrives in pieces."""
+    return [tokenizer.token_bytes.index(bytes([byte])) for byte in text.encode()]
+
+
+# -- Stop strings
+
+LETTERS = st.text("ab\n", max_size=30)
+STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)
+
+
+@given(chunks=st.lists(st.text("ab\n", max_size=5), max_size=15), stop=STOPS)
+def test_a_stop_string_never_gets_through_and_nothing_else_is_lost(chunks: list[str], stop: list[str]) -> None:
+    whole = "".join(chunks)
+    stop_filter = StopFilter(stop)
+    out = ""
+    for chunk in chunks:
+        out += stop_filter.push(chunk)
+        # What is out cannot be taken back: it must hold nothing of a stop string that completes later.
+        assert not any(s in out for s in stop)
+    out += stop_filter.finish()
+    assert not any(s in out for s in stop)
+    if stop_filter.stopped:
+        assert any(whole.startswith(s, len(out)) for s in stop)
+    else:
+        assert out == whole
+
+
+@given(text=LETTERS, cuts=st.lists(st.integers(0, 30), max_size=6), stop=st.text("ab\n", min_size=1, max_size=4))
+def test_one_stop_string_cuts_at_the_same_place_however_text_arrives(text: str, cuts: list[int], stop: str) -> None:
+    edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
+    stop_filter = StopFilter([stop])
+    out = "".join(stop_filter.push(text[a:b]) for a, b in zip(edges, edges[1:], strict=False)) + stop_filter.finish()
+    assert out == text.partition(stop)[0]
+
+
+@given(text=LETTERS, stop=STOPS)
+def test_no_more_is_held_back_than_needed(text: str, stop: list[str]) -> None:
+    stop_filter = StopFilter(stop)
+    stop_filter.push(text)
+    if not stop_filter.stopped:
+        held = stop_filter.held
+        assert held == "" or any(s.startswith(held) and s != held for s in stop)
+
+
+def test_after_a_stop_nothing_comes() -> None:
+    stop_filter = StopFilter(["."])
+    assert (stop_filter.push("one. two"), stop_filter.push(" three"), stop_filter.finish()) == ("one", "", "")
+
+
+def test_a_stop_string_ends_its_own_sample_only(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [tokenizer.encode("river. bank and more"), tokenizer.encode("river bank and more text")]
+    work, chunks = write(monkeypatch, model, tokenizer, rows, stop=[". b"])
+    assert [sample.text for sample in work.samples] == ["river", "river bank and more text"]
+    assert [sample.finish_reason for sample in work.samples] == ["stop", "length"]
+    assert "".join(chunk.text for chunk in chunks if chunk.sample == 0) == "river"
+
+
+def test_writing_ends_when_all_samples_have_stopped(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = byte_ids(tokenizer, "ab.xxxxxxxxx")
+    script = Script(row, row)
+    monkeypatch.setattr(generation, "generate_ids", script)
+    generate(model, tokenizer, "", SamplingConfig(max_new_tokens=12, num_samples=2), seed=0, stop=["."])
+    assert script.asked == 3
+
+
+@pytest.mark.parametrize("stop", ["", "never"])
+def test_stop_strings_that_never_come_hold_nothing_back(model: GPT, tokenizer: Tokenizer, stop: str) -> None:
+    plain = generate(model, tokenizer, "Ada", wild(40), seed=1)
+    assert generate(model, tokenizer, "Ada", wild(40), seed=1, stop=[stop]) == plain
+
+
+def test_a_stop_string_may_lie_across_characters_of_many_bytes(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, chunks = write(monkeypatch, model, tokenizer, [byte_ids(tokenizer, "河岸🙂。下一")], stop=["🙂。"])
+    assert work.samples[0].text == "河岸"
+    assert "".join(chunk.text for chunk in chunks) == "河岸"
+
+
+# -- Streaming
+
+
+@pytest.mark.parametrize("text", ["naïve café", "河岸上的银行", "🙂👩‍👩‍👧🏳️‍🌈", "ɐ\u0301x\u0301", "\ufeffx", "a\x00b", "x\ufffdy"])
+def test_characters_arrive_whole(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    work, chunks = write(monkeypatch, model, tokenizer, [byte_ids(tokenizer, text)])
+    assert [chunk.text for chunk in chunks] == list(text)
+    assert work.samples[0].text == text
+
+
+def test_a_character_that_never_ends_is_shown_as_such(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, chunks = write(monkeypatch, model, tokenizer, [byte_ids(tokenizer, "ok 🙂")[:-1]])
+    assert work.samples[0].text == "ok \ufffd"
+    assert "".join(chunk.text for chunk in chunks) == "ok \ufffd"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("stop", [[], ["e"], [" ", "\n"]], ids=str)
+def test_chunks_joined_are_the_samples(model: GPT, tokenizer: Tokenizer, seed: int, stop: list[str]) -> None:
+    work = Generation(model, tokenizer, "Ada finds", wild(50, 3), seed=seed, stop=stop)
+    joined = ["", "", ""]
+    for chunk in work:
+        assert chunk.text
+        joined[chunk.sample] += chunk.text
+    assert joined == [sample.text for sample in work.samples]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_text_is_what_the_tokens_spell(model: GPT, tokenizer: Tokenizer, seed: int) -> None:
+    for sample in generate(model, tokenizer, "Ada finds", wild(50, 2), seed=seed):
+        assert sample.text == tokenizer.decode(sample.tokens)
+        assert (len(sample.tokens) == 50) == (sample.finish_reason == "length")
+
+
+# -- Samples
+
+
+def test_a_sample_does_not_depend_on_how_many_there_are(model: GPT, tokenizer: Tokenizer) -> None:
+    many = generate(model, tokenizer, "Ada", wild(40, 9), seed=5)
+    assert len({sample.text for sample in many}) == 9
+    for n in (1, 2, 5):
+        few = generate(model, tokenizer, "Ada", wild(40, n), seed=5)
+        assert few == many[:n]
+
+
+def test_one_seed_is_one_text_and_another_is_another(model: GPT, tokenizer: Tokenizer) -> None:
+    first, again, other = (generate(model, tokenizer, "Ada", wild(40), seed=seed) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_global_random_numbers_are_left_alone(model: GPT, tokenizer: Tokenizer) -> None:
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    generate(model, tokenizer, "Ada", wild(5), seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# -- The window
+
+
+PROMPT = [5, 80, 200]
+FORCED = [(7 * i * i + 3 * i) % 290 for i in range(3 * CONTEXT)]
+
+
+def logits_while_writing(model: GPT, ids: Sequence[int]) -> list[torch.Tensor]:
+    """What the model says before each of `ids`, when these are written after `PROMPT` whatever it says."""
+    seen: list[torch.Tensor] = []
+
+    def sampler(logits: torch.Tensor) -> torch.Tensor:
+        seen.append(logits[0].clone())
+        return torch.tensor([ids[len(seen) - 1]])
+
+    assert [row[0] for row in islice(generate_ids(model, PROMPT, 1, sampler), len(ids))] == list(ids)
+    return seen
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_cache_changes_nothing(architecture: str) -> None:
+    model = random_model(tiny_config(architecture, context_length=CONTEXT))
+    n = CONTEXT - len(PROMPT)
+    with torch.no_grad():
+        whole = model(torch.tensor([[*PROMPT, *FORCED[:n]]]))[0, len(PROMPT) - 1 : -1]
+    assert torch.allclose(torch.stack(logits_while_writing(model, FORCED[:n])), whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_greedy_text_is_the_one_written_without_a_cache(architecture: str, seed: int) -> None:
+    model = random_model(tiny_config(architecture, context_length=CONTEXT), seed)
+    n = CONTEXT - len(PROMPT)
+    ids = [row[0] for row in islice(generate_ids(model, PROMPT, 1, make_sampler(GREEDY, [0])), n)]
+    assert len(set(ids)) > 2, "a model that repeats itself would prove nothing"
+    slow = list(PROMPT)
+    with torch.no_grad():
+        for _ in range(n):
+            slow.append(int(model(torch.tensor([slow]))[0, -1].argmax()))
+    assert ids == slow[len(PROMPT) :]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_full_window_is_halved_and_writing_goes_on(architecture: str) -> None:
+    model = random_model(tiny_config(architecture, context_length=CONTEXT))
+    found = logits_while_writing(model, FORCED)
+    history, start = [*PROMPT, *FORCED], 0
+    with torch.no_grad():
+        for i, logits in enumerate(found):
+            end = len(PROMPT) + i
+            if end - start > CONTEXT:
+                start = end - CONTEXT // 2
+            assert torch.allclose(model(torch.tensor([history[start:end]]))[0, -1], logits, atol=1e-4), end
+    assert start > CONTEXT
+
+
+@pytest.mark.parametrize("context", [1, 2, 3, 32])
+def test_texts_may_be_much_longer_than_the_window(tokenizer: Tokenizer, context: int) -> None:
+    model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=context))
+    rows = list(islice(generate_ids(model, [1, 2, 3], 2, make_sampler(wild(1), [1, 2])), 100))
+    assert len(rows) == 100 and all(len(row) == 2 for row in rows)
+
+
+def test_three_contexts_of_text_are_written(model: GPT, tokenizer: Tokenizer) -> None:
+    for seed in range(20):
+        (sample,) = generate(model, tokenizer, "Ada", wild(3 * CONTEXT), seed=seed)
+        if sample.finish_reason == "length":
+            assert len(sample.tokens) == 3 * CONTEXT
+            return
+    pytest.fail("every sample ended early")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_of_a_long_prompt_the_end_counts(tokenizer: Tokenizer, architecture: str) -> None:
+    model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size, context_length=CONTEXT))
+    prompt = "Ada finds the river and the bank . " * 20
+    ids = tokenizer.encode(prompt)
+    assert len(ids) > 2 * CONTEXT
+    with torch.no_grad():
+        expected = int(model(torch.tensor([ids[-CONTEXT:]]))[0, -1].argmax())
+    (sample,) = generate(model, tokenizer, prompt, SamplingConfig(temperature=0.0, max_new_tokens=1), seed=0)
+    assert sample.tokens == [expected] or sample.finish_reason == "stop"
+    work = Generation(model, tokenizer, prompt, SamplingConfig(), seed=0)
+    assert work.prompt_ids == ids, "the whole prompt is counted"
+
+
+def test_no_prompt_means_a_new_document(model: GPT, tokenizer: Tokenizer) -> None:
+    work = Generation(model, tokenizer, "", wild(20), seed=3)
+    assert work.prompt_ids == [tokenizer.separator_id]
+    assert sum(len(chunk.text) for chunk in work) == len(work.samples[0].text) > 0
+
+
+def test_no_new_tokens_are_no_text(model: GPT, tokenizer: Tokenizer) -> None:
+    work = Generation(model, tokenizer, "Ada", wild(0, 2), seed=3)
+    assert list(work) == []
+    assert [(s.text, s.tokens, s.finish_reason) for s in work.samples] == [("", [], "length")] * 2
+
+
+def test_a_separator_ends_a_sample(model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = tokenizer.encode("the end"), tokenizer.encode("a new document")
+    work, chunks = write(monkeypatch, model, tokenizer, [[*before, tokenizer.separator_id, *after]])
+    (sample,) = work.samples
+    assert (sample.text, sample.finish_reason, sample.tokens) == ("the end", "stop", before)
+    assert "".join(chunk.text for chunk in chunks) == "the end"
+
+
+def test_a_separator_gives_back_what_was_held(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [*tokenizer.encode("the en"), tokenizer.separator_id]
+    work, chunks = write(monkeypatch, model, tokenizer, [ids], stop=["end"])
+    assert work.samples[0].text == "the en" == "".join(chunk.text for chunk in chunks)
+
+
+def test_ids_that_spell_nothing_end_a_sample(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models made elsewhere may have more rows than their tokenizer has tokens."""
+    ids = [*tokenizer.encode("the end"), tokenizer.vocab_size + 3]
+    work, _ = write(monkeypatch, model, tokenizer, [ids])
+    assert (work.samples[0].text, work.samples[0].finish_reason) == ("the end", "stop")
+
+
+def test_a_model_in_training_mode_is_not_asked_for_gradients(model: GPT, tokenizer: Tokenizer) -> None:
+    for row in islice(generate_ids(model, [1], 1, make_sampler(GREEDY, [0])), 2):
+        assert isinstance(row[0], int)
+    assert all(parameter.grad is None for parameter in model.parameters())
