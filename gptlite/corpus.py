@@ -14,7 +14,7 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +134,16 @@ def open_text(
     *,
     notice: Callable[[str], None] = lambda _: None,
     smallest: int = SMALLEST_TEXT,
+    called: Mapping[Path, str] | None = None,
 ) -> Text:
     """Check the files, folders and patterns named by `arguments` and return them as one text.
 
     Files come in the order of their paths, each once. In a folder, files that are not text are passed over with a
-    `notice`; a file named directly must be text. Raises `CorpusError` or `UsageError`.
+    `notice`; a file named directly must be text. `called` gives files another name in messages. Raises `CorpusError` or
+    `UsageError`.
     """
+    called = called or {}
+    names = ", ".join(called.get(Path(argument), argument) for argument in arguments)
     if not arguments:
         raise UsageError("name at least one text file, folder or pattern, or - for standard input.")
     documents: list[Document] = []
@@ -151,8 +155,8 @@ def open_text(
             if (status.st_dev, status.st_ino) in seen:
                 notice(f"{path} is the same file as one before; counted once.")
                 continue
+            documents.append(check_file(path, called.get(path)))
             seen.add((status.st_dev, status.st_ino))
-            documents.append(check_file(path))
         except OSError as error:
             raise CorpusError(f"cannot read {path}: {error.strerror or error}.") from error
         except CorpusError:
@@ -162,13 +166,13 @@ def open_text(
     if skipped:
         notice(f"passed over {len(skipped)} file(s) that are not text, such as {skipped[0]}.")
     if not documents:
-        raise CorpusError(f"{', '.join(arguments)}: no text files there.")
+        raise CorpusError(f"{names}: no text files there.")
     text = Text(tuple(Piece(d, d.start, d.size) for d in documents if d.size > d.start))
     if all(not block.strip() for _, block in text.blocks()):
-        raise CorpusError(f"{', '.join(arguments)}: contains only white space.")
+        raise CorpusError(f"{names}: contains only white space.")
     if text.n_bytes < smallest:
         raise CorpusError(
-            f"{', '.join(arguments)}: {text.n_bytes:,} bytes of text are too few to learn from; "
+            f"{names}: {text.n_bytes:,} bytes of text are too few to learn from; "
             f"give at least {smallest:,} (100,000 or more make a useful model)."
         )
     return text
@@ -190,7 +194,8 @@ def opened(
             if argument == "-" and not spooled:
                 spooled.append(spool_stdin(spool))
             paths.append(str(spooled[0]) if argument == "-" else argument)
-        yield open_text(paths, notice=notice, smallest=smallest)
+        called = dict.fromkeys(spooled, "standard input")
+        yield open_text(paths, notice=notice, smallest=smallest, called=called)
     finally:
         for path in spooled:
             path.unlink(missing_ok=True)
@@ -338,9 +343,7 @@ def _last_safe_cut(text: str) -> int:
 
 def _line_start(piece: Piece, target: int) -> int:
     """The first line start at or after byte `target`, or, if none is near, the first character start."""
-    with _open_regular(piece.document.path) as file:
-        file.seek(target)
-        near = file.read(min(1 << 16, piece.end - target))
+    near = b"".join(_read(Piece(piece.document, target, min(piece.end, target + (1 << 16))), READ_SIZE))
     newline = near.find(b"\n")
     if newline >= 0 and target + newline + 1 < piece.end:
         return target + newline + 1

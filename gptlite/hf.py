@@ -139,7 +139,14 @@ FAMILIES: dict[str, Family] = {
             "gpt2",
             "GPT2LMHeadModel",
             "gpt2",
-            constants={"activation_function": "gelu_new", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+            constants={
+                "activation_function": "gelu_new",
+                "scale_attn_weights": True,
+                "scale_attn_by_inverse_layer_idx": False,
+                "resid_pdrop": 0.0,
+                "embd_pdrop": 0.0,
+                "attn_pdrop": 0.0,
+            },
             outer=(
                 Rule(("transformer.embed.weight",), "transformer.wte.weight"),
                 Rule(("transformer.position.table",), "transformer.wpe.weight"),
@@ -164,6 +171,9 @@ FAMILIES: dict[str, Family] = {
 }
 BY_ARCHITECTURE = {family.architecture: family for family in FAMILIES.values()}
 MODEL_TYPES = ", ".join(FAMILIES)
+# What transformers takes where a config leaves a key out and our own default is another.
+THEIR_DEFAULTS = {"rms_norm_eps": 1e-6, "layer_norm_epsilon": 1e-5, "afn": "gelu"}
+LARGEST_NUMBER = 2**31 - 1
 
 
 def to_hf_config(config: ModelConfig, separator_id: int) -> dict[str, Any]:
@@ -183,9 +193,10 @@ def to_hf_config(config: ModelConfig, separator_id: int) -> dict[str, Any]:
 def from_hf_config(theirs: Mapping[str, Any], where: object = "config.json") -> ModelConfig:
     """Our configuration of a `config.json`. Raises `CheckpointError` for what this decoder cannot compute."""
     model_type = theirs.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(f"{where}: model_type {model_type!r} is not one of {MODEL_TYPES}.")
     family = FAMILIES[model_type]
+    theirs = {**THEIR_DEFAULTS, **theirs}
     values: dict[str, Any] = {**ARCHITECTURES[family.architecture], "architecture": family.architecture}
     for name, key in family.keys.items():
         if theirs.get(key) is not None:
@@ -248,8 +259,13 @@ def from_hf_tensors(
     state: dict[str, Tensor] = {}
     for rule in rules:
         tensor = tensors[rule.theirs].to(torch.float32)
-        tensor = tensor.t() if rule.transposed else tensor
-        state |= zip(rule.ours, tensor.chunk(len(rule.ours)) if len(rule.ours) > 1 else (tensor,), strict=True)
+        try:
+            tensor = tensor.t() if rule.transposed else tensor
+            pieces = tensor.chunk(len(rule.ours)) if len(rule.ours) > 1 else (tensor,)
+            state |= zip(rule.ours, pieces, strict=True)
+        except (RuntimeError, ValueError) as error:
+            shape = tuple(tensors[rule.theirs].shape)
+            raise CheckpointError(f"{where}: tensor '{rule.theirs}' has the shape {shape}, which cannot be.") from error
     if config.architecture == "transformer-2017":
         _undo_scaling(config, state, where)
     elif config.tie_embeddings:
@@ -277,6 +293,6 @@ def _undo_scaling(config: ModelConfig, state: dict[str, Tensor], where: object) 
 
 def _number(value: Any, key: str, where: object, kind: type) -> Any:
     allowed = (int, float) if kind is float else (int,)
-    if isinstance(value, bool) or not isinstance(value, allowed) or not math.isfinite(value):
-        raise CheckpointError(f"{where}: '{key}' must be a number, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, allowed) or not abs(value) <= LARGEST_NUMBER:
+        raise CheckpointError(f"{where}: '{key}' must be a number, not {repr(value)[:40]}.")
     return kind(value)

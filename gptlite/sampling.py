@@ -24,7 +24,7 @@ def make_sampler(config: SamplingConfig, seeds: Sequence[int]) -> Sampler:
         if config.temperature == 0:
             return logits.argmax(dim=-1)
         probabilities = distribution(logits.cpu(), config)
-        draws = torch.tensor([torch.rand((), generator=g, dtype=torch.float64).item() for g in generators])
+        draws = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
         return _inverse_cdf(probabilities, draws).to(logits.device)
 
     return sample
@@ -61,5 +61,7 @@ def distribution(logits: Tensor, config: SamplingConfig) -> Tensor:
 def _inverse_cdf(probabilities: Tensor, draws: Tensor) -> Tensor:
     """The id at which the cumulative probability passes each draw from [0, 1)."""
     cumulative = probabilities.cumsum(dim=-1)
-    targets = draws.unsqueeze(-1) * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, targets, right=True).squeeze(-1).clamp(max=probabilities.shape[-1] - 1)
+    total = cumulative[..., -1:]
+    # Rounding must never reach the total itself: behind it there are only ids that were dropped.
+    targets = torch.minimum(draws.unsqueeze(-1) * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, targets, right=True).squeeze(-1)

@@ -146,7 +146,19 @@ def test_the_place_and_name_of_a_text_do_not_matter(text: Text, own_tokenizer: T
 
 
 @pytest.mark.parametrize(
-    "damage", ["flip", "truncate", "extend", "empty", "no ids", "no facts", "bad facts", "other facts", "odd dtype"]
+    "damage",
+    [
+        "flip",
+        "truncate",
+        "extend",
+        "empty",
+        "no ids",
+        "no facts",
+        "bad facts",
+        "other facts",
+        "odd dtype",
+        "fewer tokens",
+    ],
 )
 def test_a_damaged_entry_is_made_anew(text: Text, own_tokenizer: Tokenizer, damage: str) -> None:
     made = tokenize(text, own_tokenizer)
@@ -170,7 +182,8 @@ def test_a_damaged_entry_is_made_anew(text: Text, own_tokenizer: Tokenizer, dama
     elif damage == "other facts":
         facts.write_text("[1, 2]")
     else:
-        facts.write_text(json.dumps({**json.loads(facts.read_text()), "dtype": "<q9"}))
+        change = {"dtype": "<q9"} if damage == "odd dtype" else {"n_tokens": made.n_tokens - 1}
+        facts.write_text(json.dumps({**json.loads(facts.read_text()), **change}))
     counter = Counter(own_tokenizer)
     again = tokenize(text, own_tokenizer)
     assert counter.calls == 1

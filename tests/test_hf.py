@@ -305,7 +305,11 @@ def test_old_and_new_spellings_of_rotary_positions() -> None:
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "'scale_attn_by_inverse_layer_idx' is True"),
         ("gpt2", {"scale_attn_weights": False}, "'scale_attn_weights' is False"),
         ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling .*yarn.* is not supported"),
-        ("llama", {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling .*linear"),
+        (
+            "llama",
+            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rope scaling .*linear",
+        ),
         ("llama", {"rope_parameters": "linear"}, "rope scaling 'linear' is not supported"),
         ("llama", {"rope_parameters": {"rope_theta": "big"}}, "'rope_theta' must be a number, not 'big'"),
         ("qwen3", {"hidden_size": "32"}, "'hidden_size' must be a number, not '32'"),

@@ -1,0 +1,97 @@
+"""gptlite eval: the bits of a text, from files and pipes, in a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from conftest import Command, make_text
+
+from gptlite import runs
+
+KEYS = {"model", "bits_per_byte", "perplexity", "loss", "tokens", "bytes", "tokens_per_second"}
+
+
+def test_json_is_one_object_with_the_documented_keys(gptlite: Command, corpus_file: Path, trained_run: Path) -> None:
+    outcome = gptlite("eval", "corpus.txt", "-m", trained_run, "--json")
+    assert outcome.code == 0
+    assert outcome.out.count("\n") == 1
+    result = json.loads(outcome.out)
+    assert set(result) == KEYS
+    assert result["bytes"] == corpus_file.stat().st_size
+    assert result["perplexity"] == pytest.approx(math.exp(result["loss"]))
+    assert result["bits_per_byte"] * result["bytes"] * math.log(2) == pytest.approx(result["loss"] * result["tokens"])
+    assert result["model"] == str(runs.find_model(str(trained_run)))
+
+
+def test_the_table_has_the_numbers_of_json(gptlite: Command, corpus_file: Path, trained_run: Path) -> None:
+    outcome = gptlite("eval", "corpus.txt", "-m", trained_run)
+    result = json.loads(gptlite("eval", "corpus.txt", "-m", trained_run, "--json").out)
+    cells = {line.rsplit(None, 1)[0].strip(): line.rsplit(None, 1)[1] for line in outcome.out.splitlines() if line}
+    assert cells["bits per byte"] == f"{result['bits_per_byte']:.4f}"
+    assert cells["perplexity a token"] == f"{result['perplexity']:.2f}"
+    assert cells["loss (nats a token)"] == f"{result['loss']:.4f}"
+    assert cells["tokens"] == f"{result['tokens']:,}"
+    assert cells["bytes"] == f"{result['bytes']:,}"
+
+
+def test_training_ends_with_the_same_number(gptlite: Command, trained_run: Path) -> None:
+    """The held-out end of the text, by itself, has the bits that the run says."""
+    stored = json.loads((trained_run / "run.json").read_text())
+    content = (trained_run.parent / "corpus.txt").read_bytes()
+    Path("end.txt").write_bytes(content[-stored["text"]["val"]["bytes"] :])
+    result = json.loads(gptlite("eval", "end.txt", "-m", trained_run, "--dtype", "fp32", "--json").out)
+    assert result["bits_per_byte"] == pytest.approx(stored["result"]["val_bits_per_byte"], abs=1e-4)
+
+
+def test_its_own_language_is_easier(gptlite: Command, trained_run: Path) -> None:
+    Path("own.txt").write_text(make_text(50, seed=8))
+    Path("other.txt").write_text("Quick zebras vex jumpy wolves! " * 40)
+    own, other = (
+        json.loads(gptlite("eval", f"{name}.txt", "-m", trained_run, "--json").out)["bits_per_byte"]
+        for name in ("own", "other")
+    )
+    assert own < 1 < 4 < other
+
+
+def test_a_pipe_is_a_text_too(gptlite: Command, corpus_file: Path, trained_run: Path) -> None:
+    from_file = json.loads(gptlite("eval", "corpus.txt", "-m", trained_run, "--json").out)
+    outcome = gptlite("eval", "-", "-m", trained_run, "--json", stdin=corpus_file.read_bytes())
+    from_pipe = json.loads(outcome.out)
+    assert from_pipe["bits_per_byte"] == from_file["bits_per_byte"]
+    assert not list(Path("cache").glob("stdin-*")), "the copy of the pipe is gone"
+
+
+def test_several_texts_are_scored_as_one(gptlite: Command, trained_run: Path) -> None:
+    Path("texts").mkdir()
+    for i in range(3):
+        Path(f"texts/{i}.txt").write_text(make_text(20, seed=i))
+    total = sum(p.stat().st_size for p in Path("texts").iterdir())
+    for names in (["texts"], ["texts/*.txt"], ["texts/0.txt", "texts/1.txt", "texts/2.txt"]):
+        result = json.loads(gptlite("eval", *names, "-m", trained_run, "--json").out)
+        assert result["bytes"] == total, "each byte counts once, and separators not at all"
+
+
+@pytest.mark.parametrize("content", ["a", "ab", "汉", "🙂", "\ufeffx", "Ada finds the river"])
+def test_a_text_may_be_short(gptlite: Command, trained_run: Path, content: str) -> None:
+    Path("short.txt").write_text(content, encoding="utf-8")
+    outcome = gptlite("eval", "short.txt", "-m", trained_run, "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["bytes"] == len(content.lstrip("\ufeff").encode())
+
+
+@pytest.mark.parametrize(("stdin", "message"), [(b"", "empty"), (b" \n", "white space"), (b"\xff\xfd", "UTF-8")])
+def test_a_bad_pipe_is_code_3(gptlite: Command, trained_run: Path, stdin: bytes, message: str) -> None:
+    outcome = gptlite("eval", "-", "-m", trained_run, stdin=stdin)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert message in outcome.err
+    assert "stdin-" not in outcome.err, "a person knows of no file that standard input was kept in"
+
+
+def test_scoring_twice_is_scoring_once(gptlite: Command, corpus_file: Path, trained_run: Path) -> None:
+    first, second = (
+        json.loads(gptlite("eval", "corpus.txt", "-m", trained_run, "--json").out)["bits_per_byte"] for _ in range(2)
+    )
+    assert first == second

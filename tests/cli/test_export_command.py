@@ -1,0 +1,95 @@
+"""gptlite export: one file, named after the run, or a reason why not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import Command, random_model, tiny_config
+
+from gptlite.checkpoint import save_step
+from gptlite.tokenizer import Tokenizer
+
+MAGIC = b"GGUF"
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ((), "run-f16.gguf"),
+        (("--dtype", "f32"), "run-f32.gguf"),
+        (("--dtype", "q8_0"), "run-q8_0.gguf"),
+        (("--to", "gguf", "-o", "my model.gguf"), "my model.gguf"),
+        (("--output", "x.gguf"), "x.gguf"),
+    ],
+    ids=str,
+)
+def test_one_file_is_written_and_named(
+    gptlite: Command, trained_run: Path, options: tuple[str, ...], name: str
+) -> None:
+    outcome = gptlite("export", trained_run, *options)
+    assert (outcome.code, outcome.out) == (0, "")
+    assert os.listdir() == [name]
+    assert Path(name).read_bytes()[:4] == MAGIC
+    assert outcome.err == f"{name}: {Path(name).stat().st_size:,} bytes\n"
+
+
+@pytest.mark.parametrize("model", ["run", "run/best", "run/step-000000060"])
+def test_a_file_is_named_after_its_run(gptlite: Command, trained_run: Path, model: str) -> None:
+    Path("elsewhere").mkdir()
+    assert gptlite("export", trained_run.parent / model).code == 0
+    assert sorted(os.listdir()) == ["elsewhere", "run-f16.gguf"]
+
+
+def test_a_model_made_elsewhere_gives_its_own_name(gptlite: Command, tokenizer: Tokenizer) -> None:
+    save_step(Path("hub"), random_model(tiny_config("llama", vocab_size=tokenizer.vocab_size)), tokenizer, {})
+    assert gptlite("export", "hub").code == 0
+    assert Path("hub-f16.gguf").exists()
+
+
+def test_an_older_file_is_replaced(gptlite: Command, trained_run: Path) -> None:
+    Path("run-f16.gguf").write_text("old")
+    assert gptlite("export", trained_run, "-q").code == 0
+    assert Path("run-f16.gguf").read_bytes()[:4] == MAGIC
+
+
+def test_smaller_numbers_make_smaller_files(gptlite: Command, trained_run: Path) -> None:
+    sizes = []
+    for dtype in ("f32", "f16", "q8_0"):
+        gptlite("export", trained_run, "--dtype", dtype, "-o", dtype)
+        sizes.append(Path(dtype).stat().st_size)
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
+
+
+def test_the_model_of_2017_has_no_gguf(gptlite: Command, tokenizer: Tokenizer) -> None:
+    model = random_model(tiny_config("transformer-2017", vocab_size=tokenizer.vocab_size))
+    save_step(Path("hub"), model, tokenizer, {})
+    outcome = gptlite("export", "hub")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "transformer-2017" in outcome.err
+    assert os.listdir() == ["hub"]
+
+
+def test_hugging_face_is_what_a_step_already_is(gptlite: Command, trained_run: Path) -> None:
+    outcome = gptlite("export", trained_run, "--to", "safetensors")
+    assert outcome.code == 2
+    assert "use the step's directory as it is" in outcome.err
+
+
+@pytest.mark.parametrize("target", ["gone/model.gguf", "folder"])
+def test_a_place_that_cannot_be_written_is_code_5(gptlite: Command, trained_run: Path, target: str) -> None:
+    Path("folder").mkdir()
+    outcome = gptlite("export", trained_run, "-o", target)
+    assert (outcome.code, outcome.out) == (5, "")
+    assert outcome.err.startswith(f"gptlite: error: cannot write {target}")
+    assert os.listdir() == ["folder"]
+
+
+def test_a_missing_package_is_told_how_to_come(
+    gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gguf", None)
+    outcome = gptlite("export", trained_run)
+    assert outcome.code == 2
+    assert "pip install 'gptlite[gguf]'" in outcome.err
