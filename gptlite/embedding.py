@@ -31,6 +31,10 @@ PREFIX = "\n"  # read before each text: a first position is special, and a line'
 POOLS = ("last", "mean", "first")
 FORMATS = (".npz", ".jsonl", ".vec")
 STATISTICS_TOKENS = 8192
+# Thai to Myanmar, Khmer, Japanese and Chinese: written without spaces, so a word may begin and end anywhere.
+UNSPACED = re.compile(
+    "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,11 @@ def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]"))
 def find_word(text: str, text_index: int, word: str) -> list[Occurrence]:
     """Where `word` stands in `text` as a whole word; "bank#2" is the second place. Lower case matches any case."""
     name, _, nth = word.rpartition("#")
-    if not (name and nth.isdigit()):
+    if not (name and nth.isascii() and nth.isdigit()):
         name, nth = word, ""
     flags = re.IGNORECASE if name == name.lower() else 0
-    left = r"(?<!\w)" if re.match(r"\w", name) else ""
-    right = r"(?!\w)" if re.search(r"\w$", name) else ""
+    left = r"(?<!\w)" if name[:1].isalnum() and not UNSPACED.match(name[:1]) else ""
+    right = r"(?!\w)" if name[-1:].isalnum() and not UNSPACED.match(name[-1:]) else ""
     found = [
         Occurrence(text_index, text, *m.span()) for m in re.finditer(f"{left}{re.escape(name)}{right}", text, flags)
     ]
@@ -206,11 +210,12 @@ def measure_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> dic
     usable = words != tokenizer.separator_id
     states = torch.cat(hidden, dim=1).flatten(1, 2)[:, usable]  # (L + 1, N, D)
     words = words[usable]
-    statistics = {"mean": states.mean(dim=1), "std": states.std(dim=1)}
+    mean, std = _moments(states)
+    statistics = {"mean": mean, "std": std}
     generator = torch.Generator().manual_seed(0)
-    pairs = torch.randint(len(words), (2, 4000), generator=generator)
+    pairs = torch.randint(max(1, len(words)), (2, 4000 if len(words) else 0), generator=generator)
     pairs = pairs[:, words[pairs[0]] != words[pairs[1]]]
-    standard = (states - statistics["mean"][:, None]) / statistics["std"][:, None].clamp(min=1e-6)
+    standard = (states - mean[:, None]) / std[:, None].clamp(min=1e-6)
     for name, (first, second) in (
         ("unrelated", (pairs[0], pairs[1])),
         ("same_word", _same_word_pairs(words, tokenizer, generator)),
@@ -218,9 +223,16 @@ def measure_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> dic
         columns = []
         for space in (states, standard):
             cosines = torch.nn.functional.cosine_similarity(space[:, first], space[:, second], dim=-1)
-            columns += [cosines.mean(dim=1), cosines.std(dim=1)]
-        statistics[name] = torch.stack(columns, dim=1).nan_to_num()
+            columns += _moments(cosines)
+        statistics[name] = torch.stack(columns, dim=1)
     return statistics
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the second dimension; zeros where there is nothing."""
+    if x.shape[1] == 0:
+        return torch.zeros_like(x.sum(dim=1)), torch.zeros_like(x.sum(dim=1))
+    return x.mean(dim=1), x.std(dim=1, correction=0)
 
 
 def save_vectors(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mapping[str, Any]) -> None:

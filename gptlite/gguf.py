@@ -59,8 +59,8 @@ def export_gguf(
         raise UsageError("writing GGUF needs the gguf package; install it with: pip install 'gptlite[gguf]'") from error
 
     scratch = path.with_name(f".tmp-{path.name}")
+    writer = gguf.GGUFWriter(scratch, config.architecture)
     try:
-        writer = gguf.GGUFWriter(scratch, config.architecture)
         _write_config(writer, config)
         _write_tokenizer(writer, tokenizer, config.vocab_size)
         kinds = gguf.GGMLQuantizationType
@@ -77,6 +77,7 @@ def export_gguf(
         writer.close()
         scratch.replace(path)
     except OSError as error:
+        writer.close()
         scratch.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
 

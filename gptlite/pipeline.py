@@ -126,6 +126,7 @@ def train(
             "val": _remembered_val(val or DEFAULT_VAL),
             "inputs": _input_facts(texts),
             "text": _text_facts(texts),
+            "vocab_size_asked": vocab_size,
             "tokenizer": tokenizer.digest,
             "train_tokens": tokens.n_tokens,
             "val_tokens": val_tokens.n_tokens,
@@ -134,7 +135,9 @@ def train(
             "hardware": hardware.describe(),
             "versions": _versions(),
         }
-        if previous is not None:
+        if previous is None:
+            run.clear_log()
+        else:
             info = {**previous, "plan": plan.to_dict(), "resumed_at": [*previous.get("resumed_at", []), state.step]}
         run.write_info(info)
         watcher.planned(plan, run.path, hardware)
@@ -258,10 +261,12 @@ def _plan_to_resume(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -
     for name, value in overrides.items():
         if value is None or name in budget:
             continue
+        if name in free:
+            train_fields[name] = value
+            continue
         current = train_fields.get(name, stored["model"].get(name))
-        if name not in free and value != current:
+        if value != current and not (name == "vocab_size" and value == previous.get("vocab_size_asked")):
             raise UsageError(f"--resume continues with {name} {current!r}; start a new run to change it to {value!r}.")
-        train_fields[name] = value
     if any(value is not None for value in budget.values()):
         train_fields |= budget
     return planning.Plan(model, TrainConfig(**train_fields), tuple(stored["reasons"]))

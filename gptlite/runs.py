@@ -95,6 +95,10 @@ class Run:
     def write_info(self, info: Mapping[str, Any]) -> None:
         write_json(self.path / "run.json", info)
 
+    def clear_log(self) -> None:
+        """Forget what a try that never completed a step has logged."""
+        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:

@@ -7,6 +7,8 @@ does. Nothing that is watched (evaluation, samples, saving) touches the random n
 from __future__ import annotations
 
 import dataclasses
+import math
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ LOG_EVERY = 10  # steps
 MILESTONES = 10  # evaluations and saves in a run, unless --eval-every or --save-every say otherwise
 QUICK_WINDOWS = 96  # windows of held-out text scored at a milestone
 FINAL_WINDOWS = 4096  # at most, at the end; `gptlite eval` scores everything
+ENOUGH_TOKENS = 512  # of held-out text for the statistics of its hidden states; else training text serves
 EVALUATION_SHARE = 0.05  # of a time budget, for the score at the end
 
 
@@ -113,10 +116,16 @@ class State:
     tokens: int = 0
     elapsed: float = 0.0
     loop_started: float = 0.0  # on the clock's scale
-    reserve: float = 0.0  # seconds kept for the last score and save
     final_windows: int = FINAL_WINDOWS
+    seconds_per_window: float = 0.0  # the slowest scoring so far
+    save_seconds: float = 0.0  # the slowest save so far
     train_loss: float | None = None
     history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte of the held-out windows
+
+    @property
+    def reserve(self) -> float:
+        """Seconds kept for the end: two scores and a save."""
+        return (QUICK_WINDOWS + self.final_windows) * self.seconds_per_window + self.save_seconds
 
 
 @dataclass
@@ -203,24 +212,21 @@ def fit(s: Session) -> None:
         if signal and not last:
             raise Interrupted(
                 f"stopped after step {state.step}, which is saved; "
-                f"continue with: gptlite train --resume -o {s.run.path}",
+                f"continue with: gptlite train --resume -o {shlex.quote(str(s.run.path))}",
                 signal,
             )
 
 
 def first_look(s: Session) -> None:
-    """Score the untrained model, which shows how long scoring takes, and set aside the time that the end will need."""
+    """Score the untrained model, which shows how long scoring takes, and see how much the end can afford."""
     evaluate(s, s.quick_windows[:8])  # the first pass of all is slower
-    began = time.monotonic()
+    s.state.seconds_per_window = 0.0
     evaluate(s, s.quick_windows)
-    seconds_per_window = (time.monotonic() - began) / len(s.quick_windows)
-    final = min(len(s.windows), FINAL_WINDOWS)
+    s.state.save_seconds = 0.5 + s.plan.model.n_params * 12 / 100e6  # weights and two moments at 100 MB/s, and a little
+    s.state.final_windows = min(len(s.windows), FINAL_WINDOWS)
     if s.clock.seconds is not None:
-        affordable = int(EVALUATION_SHARE * s.clock.seconds / seconds_per_window)
-        final = min(final, max(len(s.quick_windows), affordable))
-        s.state.final_windows = final
-    save_seconds = 0.5 + s.plan.model.n_params * 12 / 100e6  # weights and two moments at 100 MB/s, and a little
-    s.state.reserve = (final + len(s.quick_windows)) * seconds_per_window + save_seconds
+        affordable = int(EVALUATION_SHARE * s.clock.seconds / max(1e-9, s.state.seconds_per_window))
+        s.state.final_windows = min(s.state.final_windows, max(len(s.quick_windows), affordable))
     s.state.loop_started = s.clock.elapsed()
 
 
@@ -237,17 +243,18 @@ def train_step(s: Session, batch: Tensor) -> float:
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(s.model.parameters(), s.plan.train.clip)
     if not torch.isfinite(norm) or not torch.isfinite(loss):
-        raise NumericsError(
-            f"training diverged at step {s.state.step + 1} (loss {loss.item():.3g}, gradient norm {norm.item():.3g}); "
-            f"start again with a smaller --lr than {s.plan.train.lr:g}. Saved steps in {s.run.path} are intact."
-        )
+        raise _diverged(s, f"step {s.state.step + 1}: loss {loss.item():.3g}, gradient norm {norm.item():.3g}")
     s.optimizer.step()
     return loss.item()
 
 
 def evaluate(s: Session, windows: Sequence[Window]) -> Score:
-    """Score `windows` of the held-out stream with the model as it is."""
+    """Score `windows` of the held-out stream with the model as it is, and take the time it needs."""
+    began = time.monotonic()
     result = score_model(s.model, s.tokenizer, s.val_ids, s.hardware, windows)
+    s.state.seconds_per_window = max(s.state.seconds_per_window, (time.monotonic() - began) / len(windows))
+    if not math.isfinite(result.nats):
+        raise _diverged(s, f"step {s.state.step}: the held-out loss is {result.loss:.3g}")
     s.watcher.evaluated(s.state.step, result)
     return result
 
@@ -263,10 +270,11 @@ def draw_sample(s: Session) -> str:
 
 def save(s: Session) -> None:
     """Write this step; then, and only then, delete what is no longer kept."""
-    s.state.elapsed = s.clock.elapsed()
+    began, s.state.elapsed = time.monotonic(), s.clock.elapsed()
     directory = s.run.step_path(s.state.step)
     s.model.eval()
-    statistics = embedding.measure_statistics(s.model, s.tokenizer, s.val_ids)
+    enough = s.val_ids if len(s.val_ids) >= ENOUGH_TOKENS else s.batches.ids
+    statistics = embedding.measure_statistics(s.model, s.tokenizer, enough)
     s.model.train()
     checkpoint.save_step(
         directory,
@@ -278,6 +286,7 @@ def save(s: Session) -> None:
     )
     s.run.link()
     s.run.prune(s.plan.train.keep)
+    s.state.save_seconds = max(s.state.save_seconds, time.monotonic() - began)
     s.watcher.saved(s.state.step, directory)
 
 
@@ -314,7 +323,11 @@ def finish(s: Session) -> dict[str, Any]:
     assert best is not None
     if best.number != s.state.step:
         s.model.load_state_dict(checkpoint.load(best.path, s.hardware.device).model.state_dict())
-    result = evaluate(s, spread(s.windows, s.state.final_windows))
+    affordable = s.state.final_windows
+    if s.clock.seconds is not None:  # the machine may be slower now than it was
+        left = s.clock.seconds - s.clock.elapsed()
+        affordable = min(affordable, max(len(s.quick_windows), int(left / max(1e-9, s.state.seconds_per_window))))
+    result = evaluate(s, spread(s.windows, affordable))
     elapsed = s.clock.elapsed()
     return {
         "run": str(s.run.path),
@@ -330,6 +343,13 @@ def finish(s: Session) -> dict[str, Any]:
         "val_bits_per_byte": result.bits_per_byte,
         "val_bytes": result.bytes,
     }
+
+
+def _diverged(s: Session, what: str) -> NumericsError:
+    return NumericsError(
+        f"training diverged at {what}; start again with a smaller --lr than {s.plan.train.lr:g}. "
+        f"Saved steps in {s.run.path} are intact."
+    )
 
 
 def _due(every: int | None, step: int, milestone: bool) -> bool:

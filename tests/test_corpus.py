@@ -358,7 +358,7 @@ def test_errors_in_standard_input_call_it_so(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("content", [b"", b" \n"])
 def test_empty_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     pipe_in(monkeypatch, content)
-    with pytest.raises(CorpusError, match="is empty|only white space"), opened(["-"], Path("spool")):
+    with pytest.raises(CorpusError, match=r"is empty|only white space"), opened(["-"], Path("spool")):
         raise AssertionError("not reached")
 
 
@@ -409,7 +409,6 @@ def test_splitting_loses_nothing(contents: list[str], fraction: float) -> None:
     # Decoded strictly, so a cut inside a character would show.
     raw = [p.document.path.read_bytes()[p.start : p.end].decode() for p in (*head.pieces, *tail.pieces)]
     assert "".join(raw) == "".join(contents) == read(head) + read(tail)
-    assert [p.document for p in dict.fromkeys(head.pieces + tail.pieces)][0] == text.pieces[0].document
 
 
 @settings(deadline=None, max_examples=100)
@@ -417,7 +416,7 @@ def test_splitting_loses_nothing(contents: list[str], fraction: float) -> None:
 def test_splitting_cuts_at_the_next_line(lines: list[str], fraction: float) -> None:
     content = "".join(f"{line}\n" for line in lines)
     text = text_of(content)
-    head, tail = text.split(fraction)
+    head, _ = text.split(fraction)
     target = text.n_bytes - round(text.n_bytes * fraction)
     cut = head.n_bytes
     if target == 0:
@@ -459,15 +458,14 @@ def bpe() -> Tokenizer:
     return Tokenizer.train([prose * 20 + "天地玄黄，宇宙洪荒。」「日月，，盈昃。。" * 20 + make_text(50)], 500)
 
 
+FRAGMENTS = (
+    " |  |\n|\n\n|\r\n|\t|don't|it's|we've|'|''|s|a|the|river|12|3|.|,|...|!|ß|é|e\u0301|ไทย|天|地玄|，|。|、|「|」"
+).split("|")
 PROSE = st.lists(
-    st.sampled_from(
-        [" ", "  ", "\n", "\n\n", "\r\n", "\t", "don't", "it's", "we've", "'", "''", "s", "the", "river", "12", "3", ".",
-         ",", "...", "!", "天", "地玄", "，", "。", "、", "「", "」", "é", "e\u0301", "👍🏽", "👩‍👧", "\u00a0", "\u3000", "\x1c",
-         "<|endoftext|>", "ß", "ไทย", "a"]
-    ),
+    st.sampled_from([*FRAGMENTS, "👍🏽", "👩\u200d👧", "\u00a0", "\u3000", "\x1c", "<|endoftext|>"]),
     min_size=1,
     max_size=60,
-).map("".join)  # fmt: skip
+).map("".join)
 
 
 @settings(deadline=None, max_examples=120)
@@ -495,7 +493,7 @@ def test_small_reads_make_many_blocks() -> None:
 
 def test_each_piece_starts_a_document() -> None:
     text = text_of("one two", "three four", "five")
-    assert [first for first, _ in text.blocks()] == [first for first in (True, False) * 2] + [True]
+    assert [first for first, _ in text.blocks()] == [True, False, True, False, True]
     assert [block for first, block in text.blocks(1 << 20) if first] == ["one", "three", "five"]
 
 

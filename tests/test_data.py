@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -282,7 +283,7 @@ def test_every_window_comes_once_an_epoch(n_tokens: int, context: int, seed: int
         assert len(seen) == len(set(seen)) == windows * context  # no token twice
         starts = sorted(window[0] for window in inputs)
         phases.add(starts[0] % context)
-        gaps = {(b - a) % n_tokens for a, b in zip(starts, starts[1:], strict=False)}
+        gaps = {(b - a) % n_tokens for a, b in itertools.pairwise(starts)}
         assert gaps <= {context, context + n_tokens % context}
     assert len(phases) > 1 or context == 1 or windows == 1
 

@@ -47,7 +47,7 @@ def test_each_target_is_scored_exactly_once(n: int, context: int) -> None:
 def test_each_target_is_predicted_from_half_a_context(n: int, context: int) -> None:
     for w in sliding_windows(n, context):
         assert 1 <= w.scored <= w.length <= context
-        assert 0 <= w.start and w.start + w.length < n
+        assert w.start >= 0 and w.start + w.length < n
         for position in range(w.length - w.scored, w.length):
             target, seen = w.start + 1 + position, position + 1
             assert seen >= min(target, context / 2)

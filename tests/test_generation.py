@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -88,7 +88,7 @@ def test_a_stop_string_never_gets_through_and_nothing_else_is_lost(chunks: list[
 def test_one_stop_string_cuts_at_the_same_place_however_text_arrives(text: str, cuts: list[int], stop: str) -> None:
     edges = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
     stop_filter = StopFilter([stop])
-    out = "".join(stop_filter.push(text[a:b]) for a, b in zip(edges, edges[1:], strict=False)) + stop_filter.finish()
+    out = "".join(stop_filter.push(text[a:b]) for a, b in pairwise(edges)) + stop_filter.finish()
     assert out == text.partition(stop)[0]
 
 
@@ -143,10 +143,10 @@ def test_a_stop_string_may_lie_across_characters_of_many_bytes(
 # -- Streaming
 
 
-@pytest.mark.parametrize("text", ["naïve café", "河岸上的银行", "🙂👩‍👩‍👧🏳️‍🌈", "ɐ\u0301x\u0301", "\ufeffx", "a\x00b", "x\ufffdy"])
-def test_characters_arrive_whole(
-    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+@pytest.mark.parametrize(
+    "text", ["naïve café", "河岸上的银行", "🙂👩‍👩‍👧🏳️‍🌈", "ɐ\u0301x\u0301", "\ufeffx", "a\x00b", "x\ufffdy"]
+)
+def test_characters_arrive_whole(model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     work, chunks = write(monkeypatch, model, tokenizer, [byte_ids(tokenizer, text)])
     assert [chunk.text for chunk in chunks] == list(text)
     assert work.samples[0].text == text
@@ -315,9 +315,7 @@ def test_a_separator_gives_back_what_was_held(
     assert work.samples[0].text == "the en" == "".join(chunk.text for chunk in chunks)
 
 
-def test_ids_that_spell_nothing_end_a_sample(
-    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ids_that_spell_nothing_end_a_sample(model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models made elsewhere may have more rows than their tokenizer has tokens."""
     ids = [*tokenizer.encode("the end"), tokenizer.vocab_size + 3]
     work, _ = write(monkeypatch, model, tokenizer, [ids])

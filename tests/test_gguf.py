@@ -172,7 +172,7 @@ def test_what_cannot_be_written_is_a_usage_error(
 
 
 def test_a_folder_that_does_not_exist_is_a_storage_error(tokenizer: Tokenizer) -> None:
-    with pytest.raises(StorageError, match="cannot write gone/model.gguf"):
+    with pytest.raises(StorageError, match=r"cannot write gone/model\.gguf"):
         export(make("qwen3", tokenizer), tokenizer, path="gone/model.gguf")
 
 

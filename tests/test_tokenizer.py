@@ -201,7 +201,7 @@ def sentencepiece_like() -> tokenizers.Tokenizer:
 
 @pytest.mark.parametrize("make", [word_level, sentencepiece_like])
 def test_other_kinds_of_tokenizers_are_refused(make: Callable[[], tokenizers.Tokenizer]) -> None:
-    with pytest.raises(CheckpointError, match="the tokenizer is not byte-level BPE: token '.*' holds"):
+    with pytest.raises(CheckpointError, match=r"the tokenizer is not byte-level BPE: token '.*' holds"):
         Tokenizer.from_json(make().to_str())
 
 

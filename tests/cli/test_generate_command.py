@@ -129,7 +129,9 @@ def test_json_and_plain_text_agree(generate: Command) -> None:
     assert generate(*line, "--no-echo").out == sample["text"] + "\n"
 
 
-@pytest.mark.parametrize("prompt", ["河岸 🙂", 'quote " and \\', "\x1b[31m", "\ufffd", "a\nb\tc", "<|endoftext|>", "[bold]"])
+@pytest.mark.parametrize(
+    "prompt", ["河岸 🙂", 'quote " and \\', "\x1b[31m", "\ufffd", "a\nb\tc", "<|endoftext|>", "[bold]"]
+)
 def test_prompts_come_back_as_they_were(generate: Command, prompt: str) -> None:
     line = (prompt, "--max-new-tokens", "0")
     assert generate(*line).out == prompt + "\n"

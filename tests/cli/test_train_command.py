@@ -77,9 +77,7 @@ def test_plain_progress_lines_are_told_from_time_to_time(
     assert lines == [("25", "1"), ("50", "2"), ("75", "3"), ("100", "4")]
 
 
-def test_the_run_says_how_it_was_made(
-    gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_run_says_how_it_was_made(gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/bin/gptlite", "train", "corpus.txt", "--steps", "4"])
     gptlite("train", "corpus.txt", *FEW)
     assert info("checkpoints/corpus")["command"] == ["gptlite", "train", "corpus.txt", "--steps", "4"]
@@ -178,7 +176,8 @@ def test_files_in_a_folder_that_are_no_text_are_passed_over(gptlite: Command) ->
 
 
 @pytest.mark.parametrize(
-    ("stdin", "message"), [(b"", "empty"), (b"x" * 1000, "too few"), (b"\xff" * 5000, "UTF-8"), (b"a\x00" * 5000, "NUL")]
+    ("stdin", "message"),
+    [(b"", "empty"), (b"x" * 1000, "too few"), (b"\xff" * 5000, "UTF-8"), (b"a\x00" * 5000, "NUL")],
 )
 def test_bad_standard_input_is_an_error(gptlite: Command, stdin: bytes, message: str) -> None:
     outcome = gptlite("train", "-", stdin=stdin)

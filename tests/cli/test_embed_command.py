@@ -1,0 +1,242 @@
+"""gptlite embed: words marked or named, tables for people, and vectors for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Command, Outcome, random_model, tiny_config
+
+from gptlite import checkpoint, embedding, runs
+from gptlite.checkpoint import save_step
+from gptlite.tokenizer import Tokenizer
+
+BANKS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
+PLAIN = tuple(text.replace("[", "").replace("]", "") for text in BANKS)
+KEYS = {"model", "pool", "prefix", "layer", "correct", "scale", "items", "contextual", "static"}
+ITEM = {"text_index", "word", "span", "tokens", "partial", "n_left", "expected"}
+
+
+@pytest.fixture
+def embed(gptlite: Command, trained_run: Path) -> Command:
+    def call(*arguments: object, stdin: bytes | None = None) -> Outcome:
+        return gptlite("embed", "-m", trained_run, *arguments, stdin=stdin)
+
+    return call
+
+
+def parsed(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("\n") == 1
+    return json.loads(outcome.out)
+
+
+# -- JSON
+
+
+def test_json_is_one_object_with_the_documented_keys(embed: Command, trained_run: Path) -> None:
+    result = parsed(embed(*BANKS, "--json"))
+    assert set(result) == KEYS
+    assert all(set(item) == ITEM for item in result["items"])
+    assert (result["layer"], result["pool"], result["correct"], result["prefix"]) == (2, "last", "zscore", "\n")
+    assert [(item["word"], item["text_index"], item["span"]) for item in result["items"]] == [
+        ("bank", 0, [14, 18]), ("bank", 1, [29, 33]),
+    ]  # fmt: skip
+    assert set(result["scale"]) == {"unrelated", "same_word"}
+
+
+def test_one_word_is_one_static_vector_and_many_contextual_ones(embed: Command) -> None:
+    result = parsed(embed(*BANKS, "--json"))
+    assert np.allclose(result["static"], 1.0, atol=1e-5)
+    assert np.allclose(np.diag(result["contextual"]), 1.0, atol=1e-5)
+    assert result["contextual"][0][1] == result["contextual"][1][0] < 0.99
+
+
+def test_the_numbers_are_those_of_the_library(embed: Command, trained_run: Path) -> None:
+    loaded = checkpoint.load(runs.find_model(str(trained_run)))
+    statistics = checkpoint.read_embedding_statistics(loaded)
+    assert statistics is not None
+    places = [place for i, text in enumerate(BANKS) for place in embedding.parse_marked(text, i)]
+    vectors = np.stack([v.contextual[1] for v in embedding.embed(loaded.model, loaded.tokenizer, places, pool="mean")])
+    raw = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--correct", "none", "--json"))
+    corrected = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--json"))
+    standard = embedding.standardise(vectors, statistics, 1)
+    assert np.allclose(raw["contextual"], embedding.cosine_matrix(vectors), atol=1e-5)
+    assert np.allclose(corrected["contextual"], embedding.cosine_matrix(standard), atol=1e-5)
+    assert raw["scale"]["unrelated"] == pytest.approx(statistics["unrelated"][1, :2].tolist(), abs=1e-4)
+    assert corrected["scale"]["unrelated"] == pytest.approx(statistics["unrelated"][1, 2:].tolist(), abs=1e-4)
+    assert corrected["scale"]["same_word"] == pytest.approx(statistics["same_word"][1, 2:].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize(("layer", "number"), [("last", 2), ("mid", 1), ("0", 0), ("-1", 2), ("2", 2)])
+def test_layers_are_named_or_counted(embed: Command, layer: str, number: int) -> None:
+    assert parsed(embed(*BANKS, f"--layer={layer}", "--json"))["layer"] == number
+
+
+# -- Which words
+
+
+def test_brackets_and_word_give_the_same(embed: Command) -> None:
+    assert parsed(embed(*BANKS, "--json")) == parsed(embed(*PLAIN, "--word", "bank", "--json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("bank",), ["bank", "bank"]),
+        (("river", "song"), ["river", "song"]),
+        (("BANK",), None),
+        (("Ada",), ["Ada"]),
+        (("ada",), ["Ada"]),
+        (("the#2",), ["the", "the"]),
+    ],
+)
+def test_words_are_named(embed: Command, words: tuple[str, ...], found: list[str] | None) -> None:
+    outcome = embed(*PLAIN, *(part for word in words for part in ("-w", word)), "--json")
+    if found is None:
+        assert outcome.code == 2
+    else:
+        assert [item["word"] for item in parsed(outcome)["items"]] == found
+
+
+def test_a_word_that_is_missing_is_told_what_is_there(embed: Command) -> None:
+    outcome = embed(*PLAIN, "-w", "rivers")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "'rivers' is not in the texts" in outcome.err and "river" in outcome.err.partition("for example")[2]
+
+
+@pytest.mark.parametrize("source", ["file", "pipe", "windows"])
+def test_sentences_come_from_files_and_pipes(embed: Command, source: str) -> None:
+    expected = parsed(embed(*BANKS, "--json"))
+    lines = "\n\n".join(BANKS) + "\n"
+    if source == "pipe":
+        outcome = embed("-", "--json", stdin=lines.encode())
+    else:
+        content = lines.replace("\n", "\r\n") if source == "windows" else lines
+        Path("sentences.txt").write_bytes(content.encode())
+        outcome = embed("-f", "sentences.txt", "--json")
+    assert parsed(outcome) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "message"),
+    [
+        (("-f", "gone.txt"), None, 3, "cannot read gone.txt"),
+        (("-f", "blank.txt"), None, 2, "at least one text"),
+        (("-",), b"", 2, "at least one text"),
+        (("-",), b"caf\xe9 [x]", 3, "not UTF-8"),
+        (("",), None, 2, "at least one text"),
+    ],
+    ids=str,
+)
+def test_bad_sentences_are_errors(
+    embed: Command, arguments: tuple[str, ...], stdin: bytes | None, code: int, message: str
+) -> None:
+    Path("blank.txt").write_text("\n \n")
+    outcome = embed(*arguments, stdin=stdin)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert message in outcome.err
+
+
+# -- Tables
+
+
+def test_the_table_shows_word_context_and_cosines(embed: Command) -> None:
+    outcome = embed(*BANKS)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "Ada finds the ▐bank▌" in outcome.out
+    assert "▐bank▌ ." in outcome.out
+    result = parsed(embed(*BANKS, "--json"))
+    cosine = f"{result['contextual'][0][1]:.2f}"
+    numbers = [line.split() for line in outcome.out.splitlines() if re.fullmatch(r"[\s\d.-]+", line) and line.strip()]
+    assert ["1", "1.00", cosine, "1", "1.00", "1.00"] in numbers
+    assert ["2", cosine, "1.00", "2", "1.00", "1.00"] in numbers
+    assert "CONTEXTUAL, block 2/2, last token, z-scored cosines" in outcome.out
+    assert re.search(r"scale +unrelated words -?0\.\d\d ± 0\.\d\d", outcome.out)
+
+
+def test_one_occurrence_needs_no_matrix(embed: Command) -> None:
+    out = embed(BANKS[0]).out
+    assert "▐bank▌" in out and "CONTEXTUAL" not in out
+
+
+def test_many_occurrences_get_no_matrix(embed: Command) -> None:
+    out = embed(*BANKS * 5).out
+    assert "10 occurrences: too many for a matrix" in out and "CONTEXTUAL" not in out
+
+
+def test_a_word_that_has_seen_nothing_is_mentioned(embed: Command) -> None:
+    assert "#2 has seen almost nothing" in embed(BANKS[0], "[bank] .").out
+    assert "almost nothing" not in embed(*BANKS).out
+
+
+def test_tokens_that_reach_outside_are_mentioned(embed: Command) -> None:
+    assert "reaches outside the word" in embed("Ada finds the ri[ver] .").out
+    assert "reaches outside" not in embed(*BANKS).out
+
+
+@pytest.mark.parametrize("text", ["the [bold]bank[/bold]", "the bank \x1b[2J", "[/] bank", "河岸 bank 🙂"])
+def test_sentences_are_neither_markup_nor_commands(embed: Command, text: str) -> None:
+    outcome = embed(text, "-w", "bank")
+    assert outcome.code == 0
+    left, _, right = text.partition("bank")
+    shown = f"{left}▐bank▌{right}".replace("\x1b", r"\x1b")
+    assert shown in outcome.out
+
+
+def test_a_model_without_statistics_shows_raw_cosines_and_says_so(gptlite: Command, tokenizer: Tokenizer) -> None:
+    save_step(Path("hub"), random_model(tiny_config("gpt2", vocab_size=tokenizer.vocab_size)), tokenizer, {})
+    outcome = gptlite("embed", "-m", "hub", *BANKS)
+    assert outcome.code == 0
+    assert re.match(r"note: .*hub holds no statistics", outcome.err)
+    assert "raw cosines" in outcome.out and "scale" not in outcome.out
+    result = parsed(gptlite("embed", "-m", "hub", *BANKS, "--json", "-q"))
+    assert (result["correct"], result["scale"]) == ("none", None)
+    assert gptlite("embed", "-m", "hub", *BANKS, "--correct", "none").err == ""
+
+
+# -- Files
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".jsonl", ".vec"])
+def test_vectors_are_written_raw(embed: Command, suffix: str, trained_run: Path) -> None:
+    outcome = embed(*BANKS, "-o", f"v{suffix}", "--layer", "1")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err == f"2 raw vectors of 32 numbers in v{suffix}\n"
+    loaded = checkpoint.load(runs.find_model(str(trained_run)))
+    places = [place for i, text in enumerate(BANKS) for place in embedding.parse_marked(text, i)]
+    expected = np.stack([v.contextual[1] for v in embedding.embed(loaded.model, loaded.tokenizer, places)])
+    if suffix == ".npz":
+        with np.load("v.npz", allow_pickle=False) as file:
+            found = file["vectors"]
+    elif suffix == ".jsonl":
+        found = np.array([json.loads(line)["vector"] for line in Path("v.jsonl").read_text().splitlines()], np.float32)
+    else:
+        found = np.loadtxt("v.vec", skiprows=1, usecols=range(1, 33), dtype=np.float32, comments=None)
+    assert np.allclose(found, expected, atol=1e-6)
+
+
+def test_a_file_and_json_can_both_be_had(embed: Command) -> None:
+    result = parsed(embed(*BANKS, "-o", "v.npz", "--json"))
+    with np.load("v.npz", allow_pickle=False) as file:
+        meta = json.loads(str(file["meta"]))
+    assert {name: result[name] for name in meta} == meta
+
+
+def test_a_place_that_cannot_be_written_is_code_5(embed: Command) -> None:
+    outcome = embed(*BANKS, "-o", "gone/v.npz")
+    assert (outcome.code, outcome.out) == (5, "")
+    assert "cannot write gone/v.npz" in outcome.err
+
+
+@pytest.mark.parametrize("n_letters", [1, 2])
+def test_a_model_with_hardly_any_held_out_text_embeds(gptlite: Command, corpus_file: Path, n_letters: int) -> None:
+    Path("val.txt").write_text("ab"[:n_letters])
+    line = "train corpus.txt --val val.txt -q -o run --steps 2 --layers 1 --dim 16 --heads 1 --context 16"
+    assert gptlite(*line.split(), "--vocab-size", "300", "--batch-size", "2", "--threads", "1").code == 0
+    result = parsed(gptlite("embed", "-m", "run", *BANKS, "--json"))
+    assert np.isfinite(result["contextual"]).all()
