@@ -10,6 +10,7 @@ import typer
 
 from gptlite.cli import console, options
 from gptlite.errors import CorpusError, UsageError
+from gptlite.words import Occurrence, find_word, parse_marked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,11 +72,11 @@ def embed(
         raise UsageError(f"--correct must be zscore or none, not '{correct}'.")
     lines = _read_texts(texts or [], file)
 
-    from gptlite import checkpoint, embedding, runs
+    from gptlite import checkpoint, embedding, runs, vector_files
     from gptlite import device as machine
 
-    if out is not None and Path(out).suffix not in embedding.FORMATS:
-        raise UsageError(f"-o {out}: the name must end in one of {', '.join(embedding.FORMATS)}.")
+    if out is not None:
+        vector_files.check_format(Path(out))
     occurrences = _occurrences(lines, word or [])
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded = checkpoint.load(runs.find_model(model), hardware.device)
@@ -97,7 +98,7 @@ def embed(
     scale = _scale(statistics, chosen, correct)
     meta = {"model": str(loaded.path), "pool": pool, "prefix": embedding.PREFIX}
     if out is not None:
-        embedding.save_vectors(Path(out), vectors, chosen, meta)
+        vector_files.save_vectors(Path(out), vectors, chosen, meta)
         messages.say(f"{len(vectors)} raw vectors of {len(vectors[0].static)} numbers in {out}")
     if json:
         console.write_json(
@@ -143,15 +144,13 @@ def _read_texts(texts: list[str], file: str | None) -> list[str]:
     return lines
 
 
-def _occurrences(lines: list[str], words: list[str]) -> list[Any]:
-    from gptlite import embedding
-
-    found = []
+def _occurrences(lines: list[str], words: list[str]) -> list[Occurrence]:
+    found: list[Occurrence] = []
     for i, line in enumerate(lines):
         if words:
-            found += [place for w in words for place in embedding.find_word(line, i, w)]
+            found += [place for w in words for place in find_word(line, i, w)]
         else:
-            found += embedding.parse_marked(line, i)
+            found += parse_marked(line, i)
     if not found and words:
         import difflib
 

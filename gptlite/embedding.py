@@ -11,44 +11,23 @@ words score.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gptlite.errors import StorageError, UsageError
+from gptlite.errors import UsageError
 from gptlite.model import GPT
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
+from gptlite.words import Occurrence
 
 PREFIX = "\n"  # read before each text: a first position is special, and a line's start is what it most looks like
 POOLS = ("last", "mean", "first")
-FORMATS = (".npz", ".jsonl", ".vec")
 STATISTICS_TOKENS = 8192
-# Thai to Myanmar, Khmer, Japanese and Chinese: written without spaces, so a word may begin and end anywhere.
-UNSPACED = re.compile(
-    "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-
-
-@dataclass(frozen=True)
-class Occurrence:
-    """One word in one text: the characters [start, end) of `text`."""
-
-    text_index: int
-    text: str
-    start: int
-    end: int
-
-    @property
-    def word(self) -> str:
-        return self.text[self.start : self.end]
 
 
 @dataclass(frozen=True)
@@ -68,49 +47,6 @@ class WordVector:
     partial: bool
     n_left: int
     expected: tuple[str, ...]
-
-
-def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]")) -> list[Occurrence]:
-    """The words between marks, in the text without them: "a [bank] ." marks "bank" in "a bank ."; \\[ is literal."""
-    opening, closing = mark
-    pattern = re.compile(
-        rf"\\(?P<literal>{re.escape(opening)}|{re.escape(closing)})"
-        rf"|(?P<open>{re.escape(opening)})|(?P<close>{re.escape(closing)})"
-    )
-    clean, spans, start, position = "", [], None, 0
-    for match in pattern.finditer(text):
-        clean += text[position : match.start()]
-        position = match.end()
-        if match["literal"]:
-            clean += match["literal"]
-        elif match["open"] and start is None:
-            start = len(clean)
-        elif match["close"] and start is not None and len(clean) > start:
-            spans.append((start, len(clean)))
-            start = None
-        else:
-            raise UsageError(
-                f"text {text_index + 1}: the marks {opening} and {closing} do not pair up around a word; "
-                f"write \\{match[0]} for the character itself."
-            )
-    if start is not None:
-        raise UsageError(f"text {text_index + 1}: the mark {opening} is never closed by {closing}.")
-    clean += text[position:]
-    return [Occurrence(text_index, clean, *span) for span in spans]
-
-
-def find_word(text: str, text_index: int, word: str) -> list[Occurrence]:
-    """Where `word` stands in `text` as a whole word; "bank#2" is the second place. Lower case matches any case."""
-    name, _, nth = word.rpartition("#")
-    if not (name and nth.isascii() and nth.isdigit()):
-        name, nth = word, ""
-    flags = re.IGNORECASE if name == name.lower() else 0
-    left = r"(?<!\w)" if name[:1].isalnum() and not UNSPACED.match(name[:1]) else ""
-    right = r"(?!\w)" if name[-1:].isalnum() and not UNSPACED.match(name[-1:]) else ""
-    found = [
-        Occurrence(text_index, text, *m.span()) for m in re.finditer(f"{left}{re.escape(name)}{right}", text, flags)
-    ]
-    return found[int(nth) - 1 : int(nth)] if nth else found
 
 
 def resolve_layer(layer: str, n_layers: int) -> int:
@@ -233,59 +169,6 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.shape[1] == 0:
         return torch.zeros_like(x.sum(dim=1)), torch.zeros_like(x.sum(dim=1))
     return x.mean(dim=1), x.std(dim=1, correction=0)
-
-
-def save_vectors(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mapping[str, Any]) -> None:
-    """Write raw vectors of one layer; the suffix decides: .npz (arrays), .jsonl (a line each), .vec (word2vec text)."""
-    if path.suffix not in FORMATS:
-        raise UsageError(f"-o {path}: the name must end in one of {', '.join(FORMATS)}.")
-    try:
-        if path.suffix == ".npz":
-            _save_npz(path, vectors, layer, meta)
-        else:
-            lines = _jsonl(vectors, layer, meta) if path.suffix == ".jsonl" else _vec(vectors, layer)
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
-
-
-def _save_npz(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mapping[str, Any]) -> None:
-    places = [v.occurrence for v in vectors]
-    np.savez(
-        path,
-        vectors=np.stack([v.contextual[layer] for v in vectors]),
-        static=np.stack([v.static for v in vectors]),
-        word=np.array([p.word for p in places]),
-        text_index=np.array([p.text_index for p in places]),
-        start=np.array([p.start for p in places]),
-        end=np.array([p.end for p in places]),
-        n_left=np.array([v.n_left for v in vectors]),
-        meta=np.array(json.dumps({**meta, "layer": layer}, ensure_ascii=False)),
-    )
-
-
-def _jsonl(vectors: Iterable[WordVector], layer: int, meta: Mapping[str, Any]) -> Iterable[str]:
-    for v in vectors:
-        place = v.occurrence
-        line = {
-            "text_index": place.text_index, "word": place.word, "span": [place.start, place.end],
-            "tokens": list(v.tokens), "n_left": v.n_left, **meta, "layer": layer,
-            "vector": _numbers(v.contextual[layer]), "static": _numbers(v.static),
-        }  # fmt: skip
-        yield json.dumps(line, ensure_ascii=False)
-
-
-def _vec(vectors: Sequence[WordVector], layer: int) -> Iterable[str]:
-    """word2vec text: a header, then key and numbers; keys are word#row, because readers drop repeated keys."""
-    yield f"{len(vectors)} {len(vectors[0].static)}"
-    for i, v in enumerate(vectors):
-        key = re.sub(r"\s", "_", v.occurrence.word)
-        yield f"{key}#{i + 1} " + " ".join(str(x) for x in v.contextual[layer])
-
-
-def _numbers(vector: np.ndarray) -> list[float]:
-    """Floats whose shortest decimal form reads back to the same float32."""
-    return [float(str(x)) for x in vector]
 
 
 def _covering_tokens(tokenizer: Tokenizer, occurrence: Occurrence) -> tuple[list[int], list[int], bool]:

@@ -458,9 +458,40 @@ def bpe() -> Tokenizer:
     return Tokenizer.train([prose * 20 + "天地玄黄，宇宙洪荒。」「日月，，盈昃。。" * 20 + make_text(50)], 500)
 
 
-FRAGMENTS = (
-    " |  |\n|\n\n|\r\n|\t|don't|it's|we've|'|''|s|a|the|river|12|3|.|,|...|!|ß|é|e\u0301|ไทย|天|地玄|，|。|、|「|」"
-).split("|")
+FRAGMENTS = [
+    " ",
+    "  ",
+    "\n",
+    "\n\n",
+    "\r\n",
+    "\t",
+    "don't",
+    "it's",
+    "we've",
+    "'",
+    "''",
+    "s",
+    "a",
+    "the",
+    "river",
+    "12",
+    "3",
+    ".",
+    ",",
+    "...",
+    "!",
+    "ß",
+    "é",
+    "é",
+    "ไทย",
+    "天",
+    "地玄",
+    "，",
+    "。",
+    "、",
+    "「",
+    "」",
+]
 PROSE = st.lists(
     st.sampled_from([*FRAGMENTS, "👍🏽", "👩\u200d👧", "\u00a0", "\u3000", "\x1c", "<|endoftext|>"]),
     min_size=1,

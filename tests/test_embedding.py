@@ -15,20 +15,16 @@ from conftest import make_text, random_model, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptlite import embedding
+from gptlite import embedding, vector_files
 from gptlite.config import ARCHITECTURES
 from gptlite.embedding import (
     PREFIX,
-    Occurrence,
     WordVector,
     cosine_matrix,
     embed,
-    find_word,
     measure_statistics,
     nearest,
-    parse_marked,
     resolve_layer,
-    save_vectors,
     standardise,
     static_vector,
 )
@@ -36,6 +32,8 @@ from gptlite.errors import StorageError, UsageError
 from gptlite.model import GPT
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
+from gptlite.vector_files import save_vectors
+from gptlite.words import Occurrence, find_word, parse_marked
 
 
 @pytest.fixture(scope="module")
@@ -547,7 +545,7 @@ def test_other_suffixes_are_a_usage_error(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", embedding.FORMATS)
+@pytest.mark.parametrize("suffix", vector_files.FORMATS)
 def test_a_folder_that_does_not_exist_is_a_storage_error(suffix: str) -> None:
     with pytest.raises(StorageError, match="cannot write gone/v"):
         save_vectors(Path(f"gone/v{suffix}"), awkward_vectors(), 0, META)
@@ -559,7 +557,7 @@ def occurrences_of(texts: Sequence[str]) -> list[Occurrence]:
 
 def test_real_vectors_make_the_round_trip(model: GPT, tokenizer: Tokenizer, tmp_path: Path) -> None:
     vectors = embed(model, tokenizer, occurrences_of(["Ada finds the [bank] .", "the river [bank] of Bela"]))
-    for suffix in embedding.FORMATS:
+    for suffix in vector_files.FORMATS:
         save_vectors(tmp_path / f"v{suffix}", vectors, 1, META)
     expected = np.stack([v.contextual[1] for v in vectors])
     with np.load(tmp_path / "v.npz", allow_pickle=False) as found:

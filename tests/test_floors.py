@@ -12,17 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ("errors", "config", "randomness"),
+    0: ("errors", "config", "randomness", "words"),
     1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf"),
     2: ("model", "data", "optim"),
     3: ("checkpoint", "runs", "tracing", "evaluation"),
-    4: ("training", "pipeline", "generation", "embedding", "planning"),
+    4: ("training", "pipeline", "generation", "embedding", "vector_files", "planning"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 
 # Neighbours on one floor that may look at each other, in this direction only.
 NEIGHBOURS = {
     ("config", "errors"),
+    ("words", "errors"),
+    ("vector_files", "embedding"),
     ("gguf", "tokenizer"),
     ("runs", "checkpoint"),
     ("training", "generation"),
