@@ -54,7 +54,7 @@ def info(
 
 
 def _provenance(run: dict[str, Any], manifest: dict[str, Any]) -> list[list[str]]:
-    rows = [["step", f"{manifest.get('step', '?'):,}"]]
+    rows = [["step", f"{manifest['step']:,}"]] if "step" in manifest else []
     if (bits := manifest.get("val_bits_per_byte")) is not None:
         rows.append(["bits per byte when saved", f"{bits:.4f}"])
     result = run.get("result")

@@ -18,7 +18,7 @@ from gptlite.cli import export as export_command
 from gptlite.cli import generate as generate_command
 from gptlite.cli import info as info_command
 from gptlite.cli import train as train_command
-from gptlite.errors import GptliteError
+from gptlite.errors import GptliteError, StorageError
 
 app = typer.Typer(
     name="gptlite",
@@ -86,10 +86,13 @@ def run(arguments: list[str]) -> int:
         help_for = context.command_path if context else "gptlite"
         console.error(f"{error.format_message().rstrip('.')}. See: {help_for} --help")
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        console.error("interrupted.")
-        return 130
     except BrokenPipeError:
         # The reader of a pipe has left: end as other programs do, without a word.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + getattr(signal, "SIGPIPE", 13)
+    except OSError as error:  # what no function foresaw: a name that is too long, a disk that is gone
+        console.error(f"{error.filename or 'the system'}: {error.strerror or error}.")
+        return StorageError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        console.error("interrupted.")
+        return 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 import time
@@ -231,7 +232,7 @@ def train(
         f"done in {console.duration(result['seconds'])}: {result['val_bits_per_byte']:.3f} bits per byte on "
         f"{result['val_bytes']:,} bytes of held-out text (step {result['best_step']:,})"
     )
-    display.messages.say(f'try: gptlite generate -m {result["run"]} --prompt "..."')
+    display.messages.say(f'try: gptlite generate -m {shlex.quote(result["run"])} --prompt "..."')
 
 
 class _Stop:

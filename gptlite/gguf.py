@@ -6,6 +6,7 @@ llama.cpp's own converter recognises vocabularies by a list of digests and so re
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,7 +79,8 @@ def export_gguf(
         scratch.replace(path)
     except OSError as error:
         writer.close()
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
         raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
 
 

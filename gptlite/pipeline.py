@@ -79,6 +79,8 @@ def train(
             val, arguments = previous["val"], arguments or previous["arguments"]
         else:  # what can be refused is refused before any work is done
             planning.check_request(hardware, architecture, size, overrides)
+            if vocab_size is not None:
+                check_vocab_size(vocab_size)
             if out:
                 run = runs.claim_run(Path(out))
         watcher.phase("reading", 0.0)
@@ -167,7 +169,6 @@ def train(
 def train_tokenizer(text: corpus.Text, vocab_size: int | None, watcher: Watcher) -> Tokenizer:
     """Learn the vocabulary from the training text alone: nothing of the held-out text leaks into it."""
     size = planning.choose_vocab_size(text.n_bytes) if vocab_size is None else vocab_size
-    check_vocab_size(size)
     watcher.phase("learning the vocabulary", 0.0)
     if text.n_bytes > TOKENIZER_SAMPLE:
         watcher.notice(f"the vocabulary is learned from {TOKENIZER_SAMPLE >> 20} MiB spread over the text.")

@@ -247,6 +247,15 @@ def test_a_configuration_comes_back_from_its_json(config: ModelConfig) -> None:
     assert hf.from_hf_config(theirs) == config
 
 
+def test_a_config_says_whether_the_head_is_tied() -> None:
+    for name, config in OURS.items():
+        # That of 2017 is stored untied, for its input embeddings are multiplied by sqrt(dim).
+        tied = config.tie_embeddings and name != "transformer-2017"
+        assert hf.to_hf_config(config, 0)["tie_word_embeddings"] is tied
+        stored = hf.to_hf_tensors(config, random_model(config).state_dict())
+        assert ("lm_head.weight" in stored) is not tied
+
+
 def test_a_config_may_leave_out_what_follows_from_the_rest() -> None:
     theirs = hf.to_hf_config(tiny_config("llama", n_heads=4), 0)
     for key in ("num_key_value_heads", "head_dim", "rope_parameters", "attention_bias", "mlp_bias", "hidden_act"):

@@ -14,6 +14,7 @@ from conftest import Command, Outcome, random_model, tiny_config
 from gptlite import checkpoint, embedding, runs
 from gptlite.checkpoint import save_step
 from gptlite.tokenizer import Tokenizer
+from gptlite.words import parse_marked
 
 BANKS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
 PLAIN = tuple(text.replace("[", "").replace("]", "") for text in BANKS)
@@ -60,7 +61,7 @@ def test_the_numbers_are_those_of_the_library(embed: Command, trained_run: Path)
     loaded = checkpoint.load(runs.find_model(str(trained_run)))
     statistics = checkpoint.read_embedding_statistics(loaded)
     assert statistics is not None
-    places = [place for i, text in enumerate(BANKS) for place in embedding.parse_marked(text, i)]
+    places = [place for i, text in enumerate(BANKS) for place in parse_marked(text, i)]
     vectors = np.stack([v.contextual[1] for v in embedding.embed(loaded.model, loaded.tokenizer, places, pool="mean")])
     raw = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--correct", "none", "--json"))
     corrected = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--json"))
@@ -208,7 +209,7 @@ def test_vectors_are_written_raw(embed: Command, suffix: str, trained_run: Path)
     assert (outcome.code, outcome.out) == (0, "")
     assert outcome.err == f"2 raw vectors of 32 numbers in v{suffix}\n"
     loaded = checkpoint.load(runs.find_model(str(trained_run)))
-    places = [place for i, text in enumerate(BANKS) for place in embedding.parse_marked(text, i)]
+    places = [place for i, text in enumerate(BANKS) for place in parse_marked(text, i)]
     expected = np.stack([v.contextual[1] for v in embedding.embed(loaded.model, loaded.tokenizer, places)])
     if suffix == ".npz":
         with np.load("v.npz", allow_pickle=False) as file:
