@@ -101,6 +101,12 @@ def train(
     batch_size: Annotated[
         int | None, _count("--batch-size", help="Windows of text a step.", panel=OPTIMISE, show_default=PLAN)
     ] = None,
+    optimizer: Annotated[
+        str | None,
+        _option(
+            "--optimizer", metavar="NAME", help="muon or adamw.", panel=OPTIMISE, show_default=TrainConfig.optimizer
+        ),
+    ] = None,
     lr: Annotated[
         float | None, _option("--lr", metavar="F", help="Peak learning rate.", panel=OPTIMISE, show_default=PLAN)
     ] = None,
@@ -194,8 +200,9 @@ def train(
         raise UsageError("--demo brings its own text; leave the files out.")
     settings = {
         "seconds": seconds, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
-        "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "lr": lr, "warmup": warmup,
-        "decay": decay, "weight_decay": weight_decay, "clip": clip, "seed": seed, "eval_every": eval_every,
+        "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
+        "warmup": warmup, "decay": decay, "weight_decay": weight_decay, "clip": clip, "seed": seed,
+        "eval_every": eval_every,
         "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}

@@ -150,6 +150,7 @@ class ModelConfig:
 class TrainConfig:
     """How to train: exactly one of `seconds`, `steps`, `epochs` is the budget.
 
+    - `optimizer`: muon (with AdamW for embeddings, head and norms) or adamw; `momentum` is Muon's, the betas AdamW's.
     - `lr` is the peak of the schedule; `warmup` and `decay` are fractions of the whole run.
     - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
       other two means about ten times in the run.
@@ -160,10 +161,12 @@ class TrainConfig:
     steps: int | None = None
     epochs: float | None = None
     batch_size: int = 16
-    lr: float = 3e-3
+    optimizer: str = "muon"
+    lr: float = 0.02
     warmup: float = 0.02
     decay: float = 0.6
     weight_decay: float = 0.1
+    momentum: float = 0.95
     beta1: float = 0.9
     beta2: float = 0.95
     clip: float = 1.0
@@ -182,6 +185,10 @@ class TrainConfig:
         budget = getattr(self, budgets[0])
         _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
         _require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
+        _choose("optimizer", self.optimizer, "muon", "adamw")
+        for name in ("momentum", "beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value}")
         for name in ("lr", "clip"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value > 0, f"{name} must be above zero, not {value}")

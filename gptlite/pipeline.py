@@ -112,11 +112,11 @@ def train(
         model = GPT(plan.model, dropout=config.dropout)
         initialise(model, config.seed)
         model.to(hardware.device)
-        optimizer = optim.make_optimizer(model, config)
+        optimizers = optim.make_optimizers(model, config)
         state = State()
         if saved:
             model.load_state_dict(saved.model.state_dict())
-            state = restore_training_state(saved, model, optimizer)
+            state = restore_training_state(saved, model, optimizers)
         clock = Clock(config, batches.steps_per_epoch, started, state.elapsed)
 
         info = {
@@ -150,7 +150,7 @@ def train(
             hardware,
             model,
             tokenizer,
-            optimizer,
+            optimizers,
             batches,
             val_tokens.ids(),
             clock,

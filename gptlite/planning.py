@@ -84,8 +84,11 @@ def make_plan(
     on_gpu = facts.hardware.device.type != "cpu"
     per_step = TOKENS_PER_STEP["gpu" if on_gpu else "cpu"]
     chosen["batch_size"] = max(4, per_step // model.context_length)
-    # Wider models want smaller steps (Yang et al. 2022), and so does the norm after each sub-layer.
-    chosen["lr"] = round(3e-3 * (192 / model.dim) * (0.35 if model.norm_position == "post" else 1.0), 5)
+    # Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
+    if given.get("optimizer") == "adamw":
+        chosen["lr"] = round(3e-3 * 192 / model.dim, 5)
+    if model.norm_position == "post":
+        chosen["lr"] = round(0.35 * chosen.get("lr", TrainConfig.lr), 5)
     if model.norm_position == "post":
         chosen["warmup"] = 0.1
     epochs = given.get("epochs") or _tokens_in(facts, model, given, chosen["batch_size"]) / facts.n_tokens

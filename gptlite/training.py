@@ -137,7 +137,7 @@ class Session:
     hardware: Hardware
     model: GPT
     tokenizer: Tokenizer
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     batches: Batches
     val_ids: np.ndarray
     clock: Clock
@@ -162,7 +162,7 @@ def fit(s: Session) -> None:
     progress = clock.progress(state)
     while progress < 1:
         lr = optim.learning_rate(progress, config)
-        optim.set_learning_rate(s.optimizer, lr)
+        optim.set_learning_rate(s.optimizers, lr)
         losses.append(train_step(s, s.batches.batch(state.step)))
         state.step += 1
         state.tokens += tokens_per_step
@@ -239,12 +239,13 @@ def train_step(s: Session, batch: Tensor) -> float:
     with s.hardware.autocast():
         logits = s.model(batch[:, :-1])
     loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-    s.optimizer.zero_grad(set_to_none=True)
+    s.model.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(s.model.parameters(), s.plan.train.clip)
     if not torch.isfinite(norm) or not torch.isfinite(loss):
         raise _diverged(s, f"step {s.state.step + 1}: loss {loss.item():.3g}, gradient norm {norm.item():.3g}")
-    s.optimizer.step()
+    for optimizer in s.optimizers:
+        optimizer.step()
     return loss.item()
 
 
@@ -296,16 +297,16 @@ def training_state(s: Session) -> dict[str, bytes]:
     if s.hardware.device.type == "cuda":
         rng["cuda"] = torch.cuda.get_rng_state()
     return {
-        "optimizer.safetensors": checkpoint.tensors_to_bytes(optim.optimizer_tensors(s.model, s.optimizer)),
+        "optimizer.safetensors": checkpoint.tensors_to_bytes(optim.optimizer_tensors(s.model, s.optimizers)),
         "rng.safetensors": checkpoint.tensors_to_bytes(rng),
         "state.json": checkpoint.json_bytes(dataclasses.asdict(s.state)),
     }
 
 
-def restore_training_state(saved: checkpoint.Checkpoint, model: GPT, optimizer: torch.optim.Optimizer) -> State:
+def restore_training_state(saved: checkpoint.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer]) -> State:
     """Undo `training_state`. Raises `CheckpointError` when the folder is damaged or gone."""
     reader = checkpoint.Reader(saved.path, saved.manifest)
-    optim.restore_optimizer(model, optimizer, reader.tensors("training_state/optimizer.safetensors"))
+    optim.restore_optimizers(model, optimizers, reader.tensors("training_state/optimizer.safetensors"))
     rng = reader.tensors("training_state/rng.safetensors")
     torch.set_rng_state(rng["cpu"])
     if "cuda" in rng and torch.cuda.is_initialized():

@@ -51,9 +51,15 @@ def save(parent: Path, tokenizer: Tokenizer, architecture: str = "qwen3", seed: 
     return directory
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    return save(tmp_path_factory.mktemp("saved"), tokenizer)
+
+
 @pytest.fixture
-def step(tmp_path: Path, tokenizer: Tokenizer) -> Path:
-    return save(tmp_path, tokenizer)
+def step(tmp_path: Path, template: Path) -> Path:
+    """A saved step that a test may damage."""
+    return Path(shutil.copytree(template, tmp_path / STEP))
 
 
 @pytest.fixture
@@ -220,29 +226,34 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
 # -- What damage is noticed
 
 
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", PARSED)
-def test_one_flipped_bit_is_noticed(step: Path, name: str, place: float) -> None:
-    flip(step / name, place)
-    with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
-        load(step)
+def test_one_flipped_bit_is_noticed(step: Path, name: str) -> None:
+    for place in PLACES:
+        flip(step / name, place)
+        with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
+            load(step)
+        flip(step / name, place)
+    load(step)
 
 
-@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", LISTED)
-def test_every_listed_file_is_verified_when_read(step: Path, name: str, place: float) -> None:
-    flip(step / name, place)
-    with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
-        Reader(step, read_manifest(step)).bytes(name)
+def test_every_listed_file_is_verified_when_read(step: Path, name: str) -> None:
+    reader = Reader(step, read_manifest(step))
+    for place in PLACES:
+        flip(step / name, place)
+        with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
+            reader.bytes(name)
+        flip(step / name, place)
+    reader.bytes(name)
 
 
 @pytest.mark.parametrize("name", TRAINING)
 def test_a_damaged_training_state_is_not_resumed(step: Path, name: str) -> None:
     loaded = load(step)
-    optimizer = optim.make_optimizer(loaded.model, TrainConfig())
+    optimizers = optim.make_optimizers(loaded.model, TrainConfig())
     flip(step / name, 0.5)
     with pytest.raises(CheckpointError, match=rf"{name} is damaged"):
-        restore_training_state(loaded, loaded.model, optimizer)
+        restore_training_state(loaded, loaded.model, optimizers)
 
 
 def test_damaged_statistics_are_noticed(step: Path) -> None:

@@ -38,6 +38,12 @@ WRONG_TRAININGS: list[tuple[dict[str, Any], str]] = [
     *(({"seconds": None, "steps": value}, "the training budget must be above zero") for value in (0, -5)),
     *(({"seconds": None, "epochs": value}, "the training budget must be above zero") for value in (0.0, NAN)),
     ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+    ({"optimizer": "sgd"}, "optimizer must be one of muon, adamw, not 'sgd'"),
+    *(
+        ({name: value}, f"{name} must be at least 0 and below 1, not {value}")
+        for name in ("momentum", "beta1", "beta2")
+        for value in (-0.1, 1.0, NAN)
+    ),
     *(({"lr": value}, "lr must be above zero") for value in (0.0, -1e-3, NAN, INFINITY)),
     *(({"clip": value}, "clip must be above zero") for value in (0.0, NAN, INFINITY)),
     *(({"warmup": value}, "warmup is a fraction of the run, between 0 and 1") for value in (-0.1, 1.1, NAN)),

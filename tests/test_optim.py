@@ -1,21 +1,28 @@
-"""Optimizer and schedule: what decays, the shape of the learning rate, and a state that can be saved and given back."""
+"""Optimizers and schedule: what decays, what an update looks like, the rate's shape, and a state that can be saved."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import random_model, tiny_config
+from torch import Tensor, nn
 
 from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
 from gptlite.errors import CheckpointError
 from gptlite.model import GPT
 from gptlite.optim import (
+    OTHERS_SHARE,
+    Muon,
     learning_rate,
-    make_optimizer,
+    make_optimizers,
     optimizer_tensors,
+    orthogonalise,
     parameter_groups,
-    restore_optimizer,
+    restore_optimizers,
     set_learning_rate,
 )
 
@@ -24,20 +31,30 @@ CONFIGS = [
     tiny_config("qwen3", n_kv_heads=1, tie_embeddings=False),
     tiny_config("gpt2", tie_embeddings=False),
 ]
-TRAIN = TrainConfig(lr=0.01, weight_decay=0.3, beta1=0.8, beta2=0.99)
+ADAMW = TrainConfig(optimizer="adamw", lr=0.01, weight_decay=0.3, beta1=0.8, beta2=0.99)
+MUON = dataclasses.replace(ADAMW, optimizer="muon", momentum=0.9)
+both = pytest.mark.parametrize("train", [ADAMW, MUON], ids=lambda t: t.optimizer)
 
 
 def label(config: ModelConfig) -> str:
     return config.architecture + ("" if config.tie_embeddings else "-untied")
 
 
-def train(model: GPT, optimizer: torch.optim.Optimizer, steps: range) -> None:
+def take_steps(model: GPT, optimizers: Sequence[torch.optim.Optimizer], steps: range) -> None:
     for step in steps:
         tokens = torch.randint(300, (2, 9), generator=torch.Generator().manual_seed(step))
         loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def random_matrices(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Groups
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
@@ -51,10 +68,10 @@ def test_every_parameter_is_in_one_group(config: ModelConfig) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
-def test_only_hidden_matrices_decay(config: ModelConfig) -> None:
+def test_only_hidden_matrices_are_matrices(config: ModelConfig) -> None:
     model = GPT(config)
-    decaying = {id(p) for p in parameter_groups(model)["matrices"]}
-    names = {name for name, p in model.named_parameters() if id(p) in decaying}
+    matrices = {id(p) for p in parameter_groups(model)["matrices"]}
+    names = {name for name, p in model.named_parameters() if id(p) in matrices}
     kinds = {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"}
     kinds |= {"gate_proj"} if config.activation == "swiglu" else set()
     assert {name.split(".")[-2] for name in names} == kinds
@@ -62,24 +79,148 @@ def test_only_hidden_matrices_decay(config: ModelConfig) -> None:
     assert len(names) == len(kinds) * config.n_layers
 
 
-def test_the_groups_get_their_settings() -> None:
-    optimizer = make_optimizer(GPT(CONFIGS[0]), TRAIN)
+@both
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_every_parameter_has_one_optimizer(config: ModelConfig, train: TrainConfig) -> None:
+    model = GPT(config)
+    groups = [group for optimizer in make_optimizers(model, train) for group in optimizer.param_groups]
+    members = [id(p) for group in groups for p in group["params"]]
+    assert len(members) == len(set(members))
+    assert set(members) == {id(p) for p in model.parameters()}
+
+
+def test_adamw_gets_its_settings() -> None:
+    model = GPT(CONFIGS[0])
+    (optimizer,) = make_optimizers(model, ADAMW)
     assert isinstance(optimizer, torch.optim.AdamW)
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
-    assert all((group["lr"], group["betas"]) == (0.01, (0.8, 0.99)) for group in optimizer.param_groups)
+    matrices, others = optimizer.param_groups
+    assert [id(p) for p in matrices["params"]] == [id(p) for p in parameter_groups(model)["matrices"]]
+    assert (matrices["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert all((group["lr"], group["betas"]) == (0.01, (0.8, 0.99)) for group in (matrices, others))
 
 
-def test_without_gradient_only_matrices_shrink() -> None:
+def test_muon_gets_the_matrices_and_adamw_the_rest() -> None:
+    model = GPT(CONFIGS[0])
+    groups = parameter_groups(model)
+    muon, adamw = make_optimizers(model, MUON)
+    assert isinstance(muon, Muon)
+    assert isinstance(adamw, torch.optim.AdamW)
+    (matrices,), (others,) = muon.param_groups, adamw.param_groups
+    assert [id(p) for p in matrices["params"]] == [id(p) for p in groups["matrices"]]
+    assert [id(p) for p in others["params"]] == [id(p) for p in groups["others"]]
+    assert (matrices["lr"], matrices["momentum"], matrices["weight_decay"]) == (0.01, 0.9, 0.3)
+    assert (others["lr"], others["betas"], others["weight_decay"]) == (0.01 * OTHERS_SHARE, (0.8, 0.99), 0.0)
+
+
+@both
+def test_without_gradient_only_matrices_shrink(train: TrainConfig) -> None:
     model = random_model(CONFIGS[0])
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = make_optimizer(model, TRAIN)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    decaying = {id(p) for p in parameter_groups(model)["matrices"]}
+    for optimizer in make_optimizers(model, train):
+        optimizer.step()
+    matrices = {id(p) for p in parameter_groups(model)["matrices"]}
     for name, p in model.named_parameters():
-        expected = before[name] * (1 - 0.01 * 0.3) if id(p) in decaying else before[name]
+        expected = before[name] * (1 - 0.01 * 0.3) if id(p) in matrices else before[name]
         assert torch.allclose(p, expected, rtol=1e-6, atol=0), name
+
+
+# Muon
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24), (64, 16), (1, 5), (5, 1)], ids=str)
+def test_orthogonalised_matrices_keep_their_directions_only(shape: tuple[int, int]) -> None:
+    """Singular values become about 1; singular vectors stay."""
+    u, _, vh = torch.linalg.svd(random_matrices(3, *shape), full_matrices=False)
+    rank = min(shape)
+    values = torch.linspace(1.0, 0.05, rank).expand(3, rank)
+    for scale in (1e-3, 1.0, 1e4):
+        updates = orthogonalise((u * values[:, None]) @ vh * scale)
+        assert updates.shape == (3, *shape)
+        inside = u.mT @ updates @ vh.mT  # diagonal if and only if the vectors are the same
+        assert float((inside.diagonal(dim1=1, dim2=2) - 1).abs().max()) < 0.11
+        assert float((inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max()) < 1e-3
+
+
+def test_matrices_are_orthogonalised_each_by_itself() -> None:
+    matrices = random_matrices(4, 12, 20) * torch.tensor([1e-3, 1.0, 30.0, 1e5])[:, None, None]
+    together = orthogonalise(matrices)
+    for i in range(4):
+        assert torch.allclose(together[i], orthogonalise(matrices[i : i + 1])[0], atol=1e-5)
+
+
+def test_orthogonalising_turns_with_its_argument() -> None:
+    matrices = random_matrices(2, 6, 10)
+    assert torch.allclose(orthogonalise(matrices.mT), orthogonalise(matrices).mT, atol=1e-5)
+    assert torch.allclose(orthogonalise(-matrices), -orthogonalise(matrices), atol=1e-6)
+    assert not orthogonalise(torch.zeros(2, 6, 10)).any()
+
+
+def step_of(muon: Muon, parameters: list[nn.Parameter], gradients: list[Tensor | None]) -> list[Tensor]:
+    """How far one step moves each parameter."""
+    before = [p.detach().clone() for p in parameters]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    muon.step()
+    return [p.detach() - b for p, b in zip(parameters, before, strict=True)]
+
+
+@pytest.mark.parametrize(("shape", "stretch"), [((6, 6), 1.0), ((6, 24), 1.0), ((24, 6), 2.0)], ids=str)
+def test_the_first_step_follows_the_gradient(shape: tuple[int, int], stretch: float) -> None:
+    parameter, gradient = nn.Parameter(random_matrices(*shape)), random_matrices(*shape, seed=1)
+    (moved,) = step_of(Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.0), [parameter], [gradient])
+    assert torch.allclose(moved, -0.1 * stretch * orthogonalise(gradient[None])[0], atol=1e-5)
+
+
+def test_later_steps_remember_earlier_gradients() -> None:
+    parameter = nn.Parameter(random_matrices(5, 7))
+    muon = Muon([parameter], lr=0.1, momentum=0.8, weight_decay=0.0)
+    momentum = torch.zeros(5, 7)
+    for seed in range(1, 5):
+        gradient = random_matrices(5, 7, seed=seed)
+        momentum = 0.8 * momentum + 0.2 * gradient
+        ahead = 0.8 * momentum + 0.2 * gradient
+        (moved,) = step_of(muon, [parameter], [gradient.clone()])
+        assert torch.allclose(moved, -0.1 * orthogonalise(ahead[None])[0], atol=1e-5)
+
+
+def test_decay_does_not_wait_for_the_gradients_direction() -> None:
+    parameter, gradient = nn.Parameter(random_matrices(5, 7)), random_matrices(5, 7, seed=1)
+    expected = parameter.detach() * (1 - 0.1 * 0.5) - 0.1 * orthogonalise(gradient[None])[0]
+    step_of(Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.5), [parameter], [gradient])
+    assert torch.allclose(parameter, expected, atol=1e-5)
+
+
+def test_parameters_step_as_if_alone() -> None:
+    shapes = [(4, 6), (6, 4), (4, 6), (4, 4), (4, 6)]
+    gradients = [random_matrices(*shape, seed=i) for i, shape in enumerate(shapes)]
+    together = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    moved = step_of(Muon(together, 0.1, 0.9, 0.1), together, [g.clone() for g in gradients])
+    for shape, gradient, expected in zip(shapes, gradients, moved, strict=True):
+        alone = nn.Parameter(torch.zeros(shape))
+        assert torch.allclose(step_of(Muon([alone], 0.1, 0.9, 0.1), [alone], [gradient])[0], expected, atol=1e-6)
+
+
+def test_a_matrix_without_gradient_stays() -> None:
+    parameters = [nn.Parameter(random_matrices(4, 6, seed=i)) for i in range(2)]
+    muon = Muon(parameters, lr=0.1, momentum=0.9, weight_decay=0.5)
+    moved = step_of(muon, parameters, [None, random_matrices(4, 6, seed=9)])
+    assert not moved[0].any()
+    assert moved[1].any()
+    assert parameters[0] not in muon.state
+
+
+def test_gradients_are_left_as_they_are() -> None:
+    parameter, gradient = nn.Parameter(random_matrices(4, 6)), random_matrices(4, 6, seed=1)
+    before = gradient.clone()
+    muon = Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.0)
+    for _ in range(2):
+        step_of(muon, [parameter], [gradient])
+    assert torch.equal(gradient, before)
+
+
+# The learning rate
 
 
 @pytest.mark.parametrize(
@@ -114,59 +255,73 @@ def test_without_decay_the_rate_ends_at_its_peak() -> None:
     assert [learning_rate(p, config) for p in (0.0, 0.1, 0.5, 1.0)] == [0, 1e-3, 1e-3, 1e-3]
 
 
-def test_the_rate_is_set_in_all_groups() -> None:
-    optimizer = make_optimizer(GPT(CONFIGS[0]), TRAIN)
-    set_learning_rate(optimizer, 0.125)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.125, 0.125]
+@both
+def test_each_group_gets_its_share_of_the_rate(train: TrainConfig) -> None:
+    optimizers = make_optimizers(GPT(CONFIGS[0]), train)
+    before = [group["lr"] / train.lr for optimizer in optimizers for group in optimizer.param_groups]
+    set_learning_rate(optimizers, 0.125)
+    after = [group["lr"] / 0.125 for optimizer in optimizers for group in optimizer.param_groups]
+    assert after == pytest.approx(before)
+    assert after == pytest.approx([1.0, OTHERS_SHARE if train is MUON else 1.0])
 
 
+# State
+
+
+@both
 @pytest.mark.parametrize("config", CONFIGS, ids=label)
-def test_a_restored_optimizer_goes_on_bit_for_bit(config: ModelConfig) -> None:
+def test_restored_optimizers_go_on_bit_for_bit(config: ModelConfig, train: TrainConfig) -> None:
     model = random_model(config)
-    optimizer = make_optimizer(model, TRAIN)
-    train(model, optimizer, range(3))
-    # Cloned because on a CPU the tensors are those that the optimizer goes on to change.
-    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(model, optimizer).items()}
+    optimizers = make_optimizers(model, train)
+    take_steps(model, optimizers, range(3))
+    # Cloned because on a CPU the tensors are those that the optimizers go on to change.
+    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(model, optimizers).items()}
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    train(model, optimizer, range(3, 6))
+    take_steps(model, optimizers, range(3, 6))
 
     other = GPT(config)
     other.load_state_dict(weights)
-    restored = make_optimizer(other, TRAIN)
-    restore_optimizer(other, restored, saved)
-    train(other, restored, range(3, 6))
+    restored = make_optimizers(other, train)
+    restore_optimizers(other, restored, saved)
+    take_steps(other, restored, range(3, 6))
     for (name, expected), actual in zip(model.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(actual, expected), name
     again = optimizer_tensors(other, restored)
-    assert all(torch.equal(tensor, again[name]) for name, tensor in optimizer_tensors(model, optimizer).items())
+    assert all(torch.equal(tensor, again[name]) for name, tensor in optimizer_tensors(model, optimizers).items())
 
 
-def test_the_state_matters() -> None:
-    """So that the test above can fail: a fresh optimizer goes elsewhere."""
+@both
+def test_the_state_matters(train: TrainConfig) -> None:
+    """So that the test above can fail: fresh optimizers go elsewhere."""
     model = random_model(CONFIGS[0])
-    optimizer = make_optimizer(model, TRAIN)
-    train(model, optimizer, range(3))
+    optimizers = make_optimizers(model, train)
+    take_steps(model, optimizers, range(3))
     other = GPT(CONFIGS[0])
     other.load_state_dict(model.state_dict())
-    train(model, optimizer, range(3, 4))
-    train(other, make_optimizer(other, TRAIN), range(3, 4))
-    assert not torch.equal(model.head.weight, other.head.weight)
+    take_steps(model, optimizers, range(3, 4))
+    take_steps(other, make_optimizers(other, train), range(3, 4))
+    assert all(not torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_state_is_named_by_kind_and_parameter() -> None:
-    model = GPT(CONFIGS[0])
-    optimizer = make_optimizer(model, TRAIN)
-    assert optimizer_tensors(model, optimizer) == {}
+@both
+def test_state_is_named_by_kind_and_parameter(train: TrainConfig) -> None:
     model = random_model(CONFIGS[0])
-    optimizer = make_optimizer(model, TRAIN)
-    train(model, optimizer, range(1))
-    names = [name for name, _ in model.named_parameters()]
-    tensors = optimizer_tensors(model, optimizer)
-    assert set(tensors) == {f"{kind}.{name}" for kind in ("step", "exp_avg", "exp_avg_sq") for name in names}
-    assert all(tensors[f"step.{name}"].item() == 1 for name in names)
+    optimizers = make_optimizers(model, train)
+    assert optimizer_tensors(model, optimizers) == {}
+    take_steps(model, optimizers, range(1))
+    matrices = {id(p) for p in parameter_groups(model)["matrices"]}
+    expected = {
+        f"{kind}.{name}"
+        for name, p in model.named_parameters()
+        for kind in (["momentum"] if train is MUON and id(p) in matrices else ["step", "exp_avg", "exp_avg_sq"])
+    }
+    tensors = optimizer_tensors(model, optimizers)
+    assert set(tensors) == expected
+    assert tensors["step.transformer.embed.weight"].item() == 1
 
 
-def test_state_of_another_model_is_refused() -> None:
+@both
+def test_state_of_another_model_is_refused(train: TrainConfig) -> None:
     model = random_model(CONFIGS[0])
     with pytest.raises(CheckpointError, match=r"the optimizer state names 'head\.bias', which this model does not"):
-        restore_optimizer(model, make_optimizer(model, TRAIN), {"exp_avg.head.bias": torch.zeros(3)})
+        restore_optimizers(model, make_optimizers(model, train), {"exp_avg.head.bias": torch.zeros(3)})

@@ -100,9 +100,14 @@ def test_a_context_that_was_asked_for_is_kept() -> None:
     assert make_plan(facts(400), overrides={"context_length": 100}).model.context_length == 100
 
 
-def test_wider_models_learn_more_slowly() -> None:
-    rates = [make_plan(facts(10**7), size=size).train.lr for size in ORDER]
+def test_wider_models_learn_more_slowly_under_adamw() -> None:
+    plans = [make_plan(facts(10**7), size=size, overrides={"optimizer": "adamw"}) for size in ORDER]
+    rates = [plan.train.lr for plan in plans]
     assert rates == sorted(rates, reverse=True) and rates[0] > rates[-1]
+
+
+def test_one_rate_fits_all_widths_under_muon() -> None:
+    assert {make_plan(facts(10**7), size=size).train.lr for size in ORDER} == {TrainConfig.lr}
 
 
 def test_the_model_of_2017_is_treated_gently() -> None:
@@ -148,6 +153,7 @@ def test_a_step_has_about_as_many_tokens_whatever_the_context(hardware: Hardware
         {"dropout": 0.0, "epochs": 50.0},
         {"dropout": 0.3},
         {"lr": 1e-5},
+        {"optimizer": "adamw", "lr": 1e-5},
         {"batch_size": 3},
         {"warmup": 0.5},
         {"seed": 9},

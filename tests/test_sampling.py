@@ -157,6 +157,14 @@ def test_what_was_dropped_is_never_drawn(monkeypatch: pytest.MonkeyPatch, draw: 
     assert make_sampler(config(top_k=len(wanted)), [1])(logits).item() in wanted
 
 
+@pytest.mark.parametrize(("draw", "expected"), [(1 - 2**-38, 0), (1 - 2**-42, 1)])
+def test_rare_tokens_are_as_rare_as_they_should_be(monkeypatch: pytest.MonkeyPatch, draw: float, expected: int) -> None:
+    """In single precision both draws would be 1."""
+    logits = torch.tensor([[0.0, math.log(2**-40)]])
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(draw, dtype=torch.float64))
+    assert make_sampler(config(), [1])(logits).item() == expected
+
+
 def test_the_same_seed_draws_the_same() -> None:
     logits = [random_logits(3, 40, seed) for seed in range(20)]
     first, second, other = (make_sampler(config(), seeds) for seeds in ([1, 2, 3], [1, 2, 3], [4, 5, 6]))

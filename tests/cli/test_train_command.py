@@ -18,7 +18,8 @@ from conftest import TRAIN_TINY, Command, make_text
 
 from gptlite.runs import Run
 
-FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1")
+# A few steps, and one score and one save at the end.
+FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 KEYS = {
     "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
     "val_loss", "val_bits_per_byte", "val_bytes",
@@ -89,6 +90,7 @@ def test_the_run_says_how_it_was_made(gptlite: Command, corpus_file: Path, monke
         ("--arch", "gpt2", "model", {"architecture": "gpt2"}),
         ("--dropout", "0.25", "train", {"dropout": 0.25}),
         ("--lr", "0.001", "train", {"lr": 0.001}),
+        ("--optimizer", "adamw", "train", {"optimizer": "adamw"}),
         ("--warmup", "0.5", "train", {"warmup": 0.5}),
         ("--decay", "0.25", "train", {"decay": 0.25}),
         ("--weight-decay", "0", "train", {"weight_decay": 0.0}),
