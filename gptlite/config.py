@@ -77,6 +77,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _known_architecture(self.architecture)
+        for name, choice in ARCHITECTURES[self.architecture].items():
+            if name != "norm_eps":
+                _require(
+                    getattr(self, name) == choice,
+                    f"{self.architecture} means {name} = {choice!r}, not {getattr(self, name)!r}",
+                )
         for name in ("vocab_size", "context_length", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
         _require(self.hidden_dim >= 1, f"hidden_dim must be at least 1, not {self.hidden_dim}")
@@ -84,18 +90,19 @@ class ModelConfig:
             self.n_heads % self.n_kv_heads == 0,
             f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})",
         )
-        _choose("norm", self.norm, "rmsnorm", "layernorm")
-        _choose("norm_position", self.norm_position, "pre", "post")
-        _choose("position", self.position, "rope", "learned", "sinusoidal")
-        _choose("activation", self.activation, "swiglu", "gelu", "relu")
         if self.position == "rope":
             _require(self.head_dim % 2 == 0, f"rotary positions need an even head_dim, not {self.head_dim}")
+        if self.architecture != "qwen3":  # where the width of a head is not a choice of its own
+            _require(
+                self.dim % self.n_heads == 0,
+                f"dim ({self.dim}) must be a multiple of the number of heads ({self.n_heads})",
+            )
         if self.architecture in ("gpt2", "transformer-2017"):
             _require(
-                self.n_heads * self.head_dim == self.dim and self.n_kv_heads == self.n_heads,
-                f"{self.architecture} needs dim = n_heads x head_dim and no shared heads; {self.dim} is not "
-                f"{self.n_heads} x {self.head_dim}",
+                self.n_heads * self.head_dim == self.dim,
+                f"{self.architecture} needs dim = n_heads x head_dim; {self.dim} is not {self.n_heads} x {self.head_dim}",
             )
+            _require(self.n_kv_heads == self.n_heads, f"{self.architecture} has no shared key-value heads")
         if self.architecture == "transformer-2017":
             _require(self.dim % 2 == 0, f"sinusoidal positions need an even dim, not {self.dim}")
             _require(self.tie_embeddings, "transformer-2017 shares its embeddings with the output head")
@@ -117,7 +124,7 @@ class ModelConfig:
         values: dict[str, Any] = {**SIZES[size], **given}
         dim = values["dim"]
         if "n_heads" not in given:
-            values["n_heads"] = max(1, dim // 64)
+            values["n_heads"] = next(n for n in range(max(1, dim // 64), 0, -1) if dim % n == 0)
         n_heads = values["n_heads"]
         _require(
             n_heads >= 1 and dim % n_heads == 0, f"dim ({dim}) must be a multiple of the number of heads ({n_heads})"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gptlite.errors import CorpusError, UsageError
+from gptlite.errors import CorpusError, StorageError, UsageError
 
 SMALLEST_TEXT = 2048  # bytes; less teaches a model nothing
 READ_SIZE = 1 << 18  # bytes read at a time
@@ -30,14 +30,14 @@ BOM = codecs.BOM_UTF8
 # The first bytes of what people pass by mistake, and what to do about it.
 KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip; unpack it first, for example with gunzip"),
-    (b"BZh", "bzip2; unpack it first with bunzip2"),
+    *((b"BZh%d1AY&SY" % level, "bzip2; unpack it first with bunzip2") for level in range(1, 10)),
     (b"\xfd7zXZ\x00", "xz; unpack it first with unxz"),
     (b"\x28\xb5\x2f\xfd", "zstandard; unpack it first with unzstd"),
     (b"PK\x03\x04", "a zip archive (perhaps .docx or .epub); extract its text first"),
     (b"%PDF", "a PDF; extract its text first, for example with pdftotext"),
     (b"\x89PNG", "a PNG picture"),
     (b"\x7fELF", "a program"),
-    (b"PAR1", "a Parquet table; export its text column first"),
+    (b"PAR1\x15", "a Parquet table; export its text column first"),
     (b"SQLite format 3\x00", "an SQLite database; export its text first"),
     (b"\xff\xfe\x00\x00", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
     (b"\x00\x00\xfe\xff", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
@@ -223,6 +223,8 @@ def check_file(path: Path, name: str | None = None) -> Document:
                 raise CorpusError(f"{name} looks binary: NUL byte at offset {offset + nul:,}.")
             _decode(decoder, raw, name, offset, lines)
             offset += len(raw)
+            if before.st_size and offset > before.st_size:
+                break  # it grows, perhaps as fast as it is read
             lines += raw.count(b"\n")
         _decode(decoder, b"", name, offset, lines, final=True)
         after = os.fstat(file.fileno())
@@ -236,11 +238,19 @@ def spool_stdin(directory: Path) -> Path:
     """Copy standard input to a file in `directory` and return its path; the caller removes it."""
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("- reads standard input, but nothing is piped into it; try: cat FILES | gptlite train -")
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=directory, prefix="stdin-", suffix=".txt", delete=False) as spool:
-        while raw := sys.stdin.buffer.read(READ_SIZE):
-            spool.write(raw)
-    return Path(spool.name)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory, prefix="stdin-", suffix=".txt", delete=False) as spool:
+            path = Path(spool.name)
+            try:
+                while raw := sys.stdin.buffer.read(READ_SIZE):
+                    spool.write(raw)
+            except BaseException:
+                path.unlink()
+                raise
+    except OSError as error:
+        raise StorageError(f"cannot keep standard input in {directory}: {error.strerror or error}.") from error
+    return path
 
 
 def _paths(arguments: Iterable[str]) -> list[tuple[Path, bool]]:
@@ -342,7 +352,7 @@ def _last_safe_cut(text: str) -> int:
 
 
 def _line_start(piece: Piece, target: int) -> int:
-    """The first line start at or after byte `target`, or, if none is near, the first character start."""
+    """The first line start after byte `target`, or, if none is near, the first character start from there."""
     near = b"".join(_read(Piece(piece.document, target, min(piece.end, target + (1 << 16))), READ_SIZE))
     newline = near.find(b"\n")
     if newline >= 0 and target + newline + 1 < piece.end:

@@ -10,11 +10,13 @@ an epoch come in a shuffled order, each exactly once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +65,8 @@ def tokenize(
     key = hashlib.sha256(f"{FORMAT}:{text.digest}:{tokenizer.digest}".encode()).hexdigest()[:32]
     entry = cache / f"tokens-{key}"
     if (found := _open_cached(entry)) is not None:
-        os.utime(entry)
+        with contextlib.suppress(OSError):  # a cache that others may only read
+            os.utime(entry)
         return found
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -176,6 +179,12 @@ def _open_cached(entry: Path) -> TokenFile | None:
 
 
 def _evict(cache: Path) -> None:
-    entries = sorted(cache.glob("tokens-*"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for old in entries[CACHE_ENTRIES:]:
+    """Delete the entries used least recently, and what killed runs left half done a day ago; others may do so too."""
+    ages: dict[Path, float] = {}
+    for path in (*cache.glob("tokens-*"), *cache.glob(".tmp-*")):
+        with contextlib.suppress(OSError):
+            ages[path] = time.time() - path.stat().st_mtime
+    entries = sorted((p for p in ages if p.name.startswith("tokens-")), key=lambda p: ages[p])
+    abandoned = [p for p in ages if p.name.startswith(".tmp-") and ages[p] > 86400]
+    for old in (*entries[CACHE_ENTRIES:], *abandoned):
         shutil.rmtree(old, ignore_errors=True)

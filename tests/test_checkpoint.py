@@ -196,6 +196,16 @@ def test_a_failing_flush_leaves_all_or_nothing(
     assert n > len(LISTED), "every file and its folder must be forced to disk"
 
 
+def test_the_name_is_forced_to_disk_after_the_files(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = []
+    monkeypatch.setattr(checkpoint, "_fsync_directory", lambda path: flushed.append((path, (tmp_path / STEP).exists())))
+    save(tmp_path, tokenizer)
+    assert flushed[-1] == (tmp_path, True)
+    assert {folder.name for folder, renamed in flushed if not renamed} > {"training_state", "embedding"}
+
+
 def test_a_step_is_never_overwritten(step: Path, tokenizer: Tokenizer) -> None:
     before = load(step).model.state_dict()
     with pytest.raises(StorageError, match="earlier steps are intact"):

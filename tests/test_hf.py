@@ -331,7 +331,7 @@ def test_old_and_new_spellings_of_rotary_positions() -> None:
         ("gpt2", {"n_layer": None}, "has no 'n_layer'"),
         ("gpt2", {"n_inner": "x"}, "'n_inner' must be a number"),
         ("gpt2", {"n_head": 0}, "n_heads must be at least 1"),
-        ("gpt2", {"n_head": 3}, "gpt2 needs dim = n_heads x head_dim"),
+        ("gpt2", {"n_head": 3}, r"dim \(32\) must be a multiple of the number of heads \(3\)"),
         ("qwen3", {"num_key_value_heads": 3}, "must be a multiple of n_kv_heads"),
         ("qwen3", {"num_hidden_layers": -1}, "n_layers must be at least 1"),
         ("transformer-2017", {"n_inner": 10}, "feed-forward layer 4 times as wide"),

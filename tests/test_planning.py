@@ -71,6 +71,14 @@ def test_text_and_time_reach_from_the_smallest_to_the_largest() -> None:
     assert (size_of(small), size_of(large)) == (0, len(ORDER) - 1)
 
 
+def test_a_small_text_gets_a_small_model_however_long_it_may_take() -> None:
+    assert size_of(make_plan(facts(20_000, GPU), overrides={"seconds": 1e7})) == 0
+
+
+def test_little_time_gets_a_small_model_however_long_the_text() -> None:
+    assert size_of(make_plan(facts(10**10), overrides={"seconds": 5.0})) == 0
+
+
 def test_the_reason_names_the_size() -> None:
     plan = make_plan(facts(10**6))
     assert any(ORDER[size_of(plan)] in reason for reason in plan.reasons)

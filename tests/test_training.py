@@ -498,7 +498,7 @@ def test_a_loss_that_is_no_number_ends_the_run(corpus_file: Path, monkeypatch: p
 
     monkeypatch.setattr(training, "F", SimpleNamespace(cross_entropy=broken))
     with pytest.raises(NumericsError, match=r"step 8\b.*smaller --lr"):
-        train(str(corpus_file), out="run", steps=STEPS, save_every=3, keep=9, **TINY)
+        train(str(corpus_file), out="run", steps=STEPS, save_every=3, eval_every=1000, keep=9, **TINY)
     assert assert_every_step_loads(Path("run")) == [3, 6]
 
 

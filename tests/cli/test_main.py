@@ -555,10 +555,11 @@ def test_control_characters_are_made_visible_on_terminals_only(
         ("info --json MODEL | true", 0),
     ],
 )
-def test_a_reader_that_leaves_early_is_no_error(trained_run: Path, line: str, out: int) -> None:
+def test_a_reader_that_leaves_early_ends_it_without_a_word(trained_run: Path, line: str, out: int) -> None:
     command = shlex.join(GPTLITE) + " " + line.replace("MODEL", shlex.quote(str(trained_run)))
-    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=120)
-    assert (done.returncode, done.stderr, len(done.stdout)) == (0, b"", out)
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False, timeout=120)
+    assert (done.stderr, len(done.stdout)) == (b"", out)
+    assert done.returncode == 128 + signal.SIGPIPE, "as other programs end"
 
 
 def test_standard_output_need_not_be_utf8(trained_run: Path) -> None:
