@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from conftest import tiny_config
 
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, SamplingConfig, TrainConfig, default_hidden_dim
 from gptlite.errors import UsageError

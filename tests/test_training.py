@@ -420,7 +420,7 @@ def test_a_time_budget_is_kept_whatever_the_machine_does(
     result = train(str(corpus_file), out="run", seconds=6.0, started=0.0, watcher=log, **TINY)
     fractions = [p.fraction for p in log.progress]
     peak = info(Path("run"))["plan"]["train"]["lr"]
-    assert 4.0 < result["seconds"] <= 6.5
+    assert 5.0 < result["seconds"] <= 6.0, "the last score and save are within the budget"
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
     assert max(p.lr for p in log.progress) == pytest.approx(peak)
     assert log.progress[-1].lr < 0.3 * peak, "the schedule lands near zero"
