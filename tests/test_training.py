@@ -388,13 +388,13 @@ def test_there_must_be_something_to_resume(
 class FakeTime:
     """A clock that moves when work is done, `slowdown` times as far after `later` seconds.
 
-    A step takes 20 ms, the score of a window 1 ms, a save 50 ms.
+    A step takes 50 ms, the score of a window 1 ms, a save 50 ms.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, later: float = math.inf, slowdown: float = 1.0) -> None:
         self.now, self.later, self.slowdown = 0.0, later, slowdown
         patch.setattr(training, "time", self)
-        self.count(patch, training, "train_step", lambda *_: 0.02)
+        self.count(patch, training, "train_step", lambda *_: 0.05)
         self.count(patch, training, "score_model", lambda *arguments: 0.001 * len(arguments[-1]))
         self.count(patch, checkpoint, "save_step", lambda *_: 0.05)
 

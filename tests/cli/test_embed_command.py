@@ -110,17 +110,16 @@ def test_a_word_that_is_missing_is_told_what_is_there(embed: Command) -> None:
     assert "'rivers' is not in the texts" in outcome.err and "river" in outcome.err.partition("for example")[2]
 
 
-@pytest.mark.parametrize("source", ["file", "pipe", "windows"])
-def test_sentences_come_from_files_and_pipes(embed: Command, source: str) -> None:
-    expected = parsed(embed(*BANKS, "--json"))
-    lines = "\n\n".join(BANKS) + "\n"
-    if source == "pipe":
-        outcome = embed("-", "--json", stdin=lines.encode())
-    else:
-        content = lines.replace("\n", "\r\n") if source == "windows" else lines
-        Path("sentences.txt").write_bytes(content.encode())
-        outcome = embed("-f", "sentences.txt", "--json")
-    assert parsed(outcome) == expected
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["unix", "windows"])
+@pytest.mark.parametrize("word", [(), ("-w", "bank")], ids=["marked", "named"])
+def test_sentences_come_from_files_and_pipes(embed: Command, word: tuple[str, ...], line_end: str) -> None:
+    sentences = PLAIN if word else BANKS
+    content = line_end.join((*sentences, "", "")).encode()
+    Path("sentences.txt").write_bytes(content)
+    expected = embed(*sentences, *word)
+    assert expected.code == 0
+    assert embed("-", *word, stdin=content).out == expected.out
+    assert embed("-f", "sentences.txt", *word).out == expected.out
 
 
 @pytest.mark.parametrize(
