@@ -100,7 +100,7 @@ class ModelConfig:
         if self.architecture in ("gpt2", "transformer-2017"):
             _require(
                 self.n_heads * self.head_dim == self.dim,
-                f"{self.architecture} needs dim = n_heads x head_dim; {self.dim} is no {self.n_heads} x {self.head_dim}",
+                f"{self.architecture} needs dim = n_heads x head_dim, not {self.dim}, {self.n_heads}, {self.head_dim}",
             )
             _require(self.n_kv_heads == self.n_heads, f"{self.architecture} has no shared key-value heads")
         if self.architecture == "transformer-2017":
