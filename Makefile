@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_TIME ?= 2m
-SENTENCES := "a reference to an [object] of this class" "The [object] is not callable" "the name of the [object] is bound"
+SENTENCES := "The [return] statement leaves the function" "A [return] statement may only occur in a function" \
+	"It must [return] a new object" "These methods should [return] the result"
 
 .PHONY: demo test test-all lint check clean
 
@@ -25,7 +26,7 @@ demo: $(VENV)/installed
 	$(BIN)/gptlite train --demo --time $(DEMO_TIME)
 	@echo; echo "== a sample =="
 	$(BIN)/gptlite generate --prompt "The object" --max-new-tokens 120 --seed 1
-	@echo; echo "== one word, three sentences =="
+	@echo; echo "== one word, two meanings =="
 	$(BIN)/gptlite embed $(SENTENCES)
 
 test: $(VENV)/installed-tests

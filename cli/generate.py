@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -110,8 +109,6 @@ def generate(
     text = _read_prompt(prompt, prompt_option, prompt_file)
     if seed is None:
         seed = secrets.randbelow(2**31)
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gptlite generate | head` ends quietly
 
     from gptlite import checkpoint, generation, runs
     from gptlite import device as machine

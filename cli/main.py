@@ -64,6 +64,8 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that wait sleep instead of spinning. Alone on a machine that changes nothing; beside any other load,
     # spinning threads steal the very core that the thread they wait for needs, and a step takes several times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if hasattr(signal, "SIGPIPE") and arguments[:1] != ["train"]:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gptlite generate | head` ends quietly; a training goes on
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

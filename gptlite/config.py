@@ -46,6 +46,9 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
+LARGEST_RATE = 1e30  # float32, in which weights are kept, ends at 3e38
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Shape and choices of one decoder. Raises `UsageError` when they do not fit together.
@@ -198,7 +201,7 @@ class TrainConfig:
             _require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value}")
         for name in ("lr", "clip"):
             value = getattr(self, name)
-            _require(math.isfinite(value) and value > 0, f"{name} must be above zero, not {value}")
+            _require(0 < value <= LARGEST_RATE, f"{name} must be above zero and at most {LARGEST_RATE:g}, not {value}")
         for name in ("warmup", "decay"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"{name} is a fraction of the run, between 0 and 1, not {value}")

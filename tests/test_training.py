@@ -188,6 +188,14 @@ def test_another_seed_is_another_model(corpus_file: Path, straight: Path) -> Non
     assert weights(Path("run")) != weights(straight)
 
 
+def test_the_seed_decides_the_first_weights_too(corpus_file: Path) -> None:
+    logs = [Log(), Log(), Log()]
+    for i, (log, seed) in enumerate(zip(logs, (2, 2, 3), strict=True)):
+        train(str(corpus_file), out=f"run{i}", steps=1, seed=seed, watcher=log, **TINY, **SELDOM)
+    (_, first), (_, again), (_, other) = (log.evaluations[0] for log in logs)
+    assert first == again != other
+
+
 # -- Stopped and resumed
 
 
@@ -224,11 +232,9 @@ def test_a_crash_between_two_saves_loses_only_time(corpus_file: Path, straight: 
 @pytest.mark.parametrize(
     "cadence",
     [
-        {"eval_every": 1},
-        {"eval_every": 1000},
-        {"save_every": 1},
-        {"save_every": 1000},
-        {"sample_every": 8},
+        {"eval_every": 1, "save_every": 1000},
+        {"eval_every": 1000, "save_every": 1},
+        {"sample_every": 8, "eval_every": 1000, "save_every": 1000},
         {"sample_every": 5, "sample_prompt": "Ada finds", "eval_every": 3, "save_every": 7, "keep": 1},
     ],
     ids=str,
@@ -475,6 +481,23 @@ def test_progress_is_told_step_by_step(corpus_file: Path) -> None:
     assert [step for step, _ in log.samples] == [5, 10]
     assert all(text.startswith("Ada") for _, text in log.samples)
     assert log.saves[-1] == 10
+
+
+def test_progress_shows_the_newest_score(corpus_file: Path) -> None:
+    log = Log()
+    train(str(corpus_file), out="run", steps=6, eval_every=2, save_every=1000, watcher=log, **TINY)
+    scores = dict(log.evaluations[2:5])  # two looks at the untrained model come first, and the score of the end last
+    assert list(scores) == [2, 4, 6]
+    assert [p.val_bits_per_byte for p in log.progress] == [None, None, scores[2], scores[2], scores[4], scores[4]]
+
+
+def test_the_loss_is_the_mean_since_the_line_before(corpus_file: Path) -> None:
+    train(str(corpus_file), out="each", steps=12, eval_every=1, save_every=1000, **TINY)
+    train(str(corpus_file), out="ten", steps=12, **TINY, **SELDOM)
+    losses = [line["train_loss"] for line in metrics(Path("each"))]
+    found = {line["step"]: line["train_loss"] for line in metrics(Path("ten"))}
+    assert len(losses) == 12
+    assert found == {10: pytest.approx(sum(losses[:10]) / 10), 12: pytest.approx(sum(losses[10:]) / 2)}
 
 
 # -- Divergence

@@ -562,12 +562,15 @@ def test_a_reader_that_leaves_early_ends_it_without_a_word(trained_run: Path, li
     assert done.returncode == 128 + signal.SIGPIPE, "as other programs end"
 
 
-def test_standard_output_need_not_be_utf8(trained_run: Path) -> None:
-    """The prompt comes out as UTF-8 whatever the locale says."""
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
-    command = [*GPTLITE, "generate", "河岸 🙂", "-m", str(trained_run), "--max-new-tokens", "0"]
-    done = subprocess.run(command, capture_output=True, check=False, env=environment, timeout=120)
-    assert (done.returncode, done.stdout.decode()) == (0, "河岸 🙂\n")
+def test_text_comes_out_as_utf8_whatever_the_locale_says(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = io.BytesIO(), io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding="ascii"))
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(err, encoding="ascii"))
+    with pytest.raises(SystemExit) as caught:
+        command_line.main(["generate", "河岸 🙂", "-m", str(trained_run), "--max-new-tokens", "0"])
+    assert caught.value.code == 0
+    sys.stderr.flush()
+    assert (out.getvalue().decode(), "·" in err.getvalue().decode()) == ("河岸 🙂\n", True)
 
 
 def test_texts_are_made_of_the_small_grammar() -> None:

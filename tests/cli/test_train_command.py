@@ -280,7 +280,11 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    ids=["ctrl-c", "term"],
+)
 def test_a_signal_saves_and_says_how_to_go_on(gptlite: Command, corpus_file: Path, number: int, code: int) -> None:
     process = start("corpus.txt", "-o", "run", "--json", *FEW, "--steps", "20k", "--save-every", "20k")
     wait_for(Path("run/metrics.jsonl"), process)
