@@ -199,7 +199,7 @@ def test_the_seed_decides_the_first_weights_too(corpus_file: Path) -> None:
 # -- Stopped and resumed
 
 
-@pytest.mark.parametrize("stops", [(1,), (11,), (23,), (5, 7), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("stops", [(1,), (23,), (5, 2, 7)], ids=str)
 def test_a_resumed_run_ends_with_the_same_bits(corpus_file: Path, straight: Path, stops: tuple[int, ...]) -> None:
     for i, stop in enumerate(stops):
         settings: dict[str, Any] = (
@@ -233,7 +233,7 @@ def test_a_crash_between_two_saves_loses_only_time(corpus_file: Path, straight: 
     "cadence",
     [
         {"eval_every": 1, "save_every": 1000},
-        {"eval_every": 1000, "save_every": 1},
+        {"eval_every": 1000, "save_every": 3},
         {"sample_every": 8, "eval_every": 1000, "save_every": 1000},
         {"sample_every": 5, "sample_prompt": "Ada finds", "eval_every": 3, "save_every": 7, "keep": 1},
     ],
@@ -273,7 +273,7 @@ def test_a_finished_run_can_be_resumed_with_nothing_left(corpus_file: Path) -> N
     }
 
 
-@pytest.mark.parametrize("budget", [{"steps": 9}, {"epochs": 1.0}, {"seconds": 2.0}], ids=str)
+@pytest.mark.parametrize("budget", [{"steps": 9}, {"epochs": 0.3}, {"seconds": 2.0}], ids=str)
 def test_a_longer_budget_is_accepted(
     corpus_file: Path, budget: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,12 +329,11 @@ def test_cadence_and_keep_may_change(corpus_file: Path) -> None:
     ],
     ids=str,
 )
-def test_a_changed_setting_is_refused(corpus_file: Path, change: dict[str, Any]) -> None:
-    train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
-    before = info(Path("run"))
+def test_a_changed_setting_is_refused(trained_run: Path, change: dict[str, Any]) -> None:
+    before = info(trained_run), os.listdir(trained_run)
     with pytest.raises(UsageError, match=next(iter(change))):
-        train(str(corpus_file), out="run", resume=True, steps=4, threads=1, **change)
-    assert info(Path("run")) == before
+        train(inputs=[], out=trained_run, resume=True, steps=70, threads=1, **change)
+    assert (info(trained_run), os.listdir(trained_run)) == before
 
 
 def append(path: Path) -> None:
@@ -394,13 +393,13 @@ def test_there_must_be_something_to_resume(
 class FakeTime:
     """A clock that moves when work is done, `slowdown` times as far after `later` seconds.
 
-    A step takes 50 ms, the score of a window 1 ms, a save 50 ms.
+    A step takes 0.1 s, the score of a window 1 ms, a save 50 ms.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, later: float = math.inf, slowdown: float = 1.0) -> None:
         self.now, self.later, self.slowdown = 0.0, later, slowdown
         patch.setattr(training, "time", self)
-        self.count(patch, training, "train_step", lambda *_: 0.05)
+        self.count(patch, training, "train_step", lambda *_: 0.1)
         self.count(patch, training, "score_model", lambda *arguments: 0.001 * len(arguments[-1]))
         self.count(patch, checkpoint, "save_step", lambda *_: 0.05)
 
@@ -464,10 +463,11 @@ def test_an_impossible_budget_leaves_no_run(corpus_file: Path, budget: dict[str,
     assert not (Path("run") / "run.json").exists()
 
 
-def test_one_epoch_reads_the_text_once(corpus_file: Path) -> None:
-    result = train(str(corpus_file), out="run", epochs=1.0, **TINY, **SELDOM)
+@pytest.mark.parametrize("epochs", [0.5, 1.0])
+def test_epochs_count_how_often_the_text_is_read(corpus_file: Path, epochs: float) -> None:
+    result = train(str(corpus_file), out="run", epochs=epochs, **{**TINY, **SELDOM, "batch_size": 32})
     n_tokens = info(Path("run"))["train_tokens"]
-    assert result["tokens_seen"] == pytest.approx(n_tokens, abs=TINY["batch_size"] * TINY["context_length"])
+    assert result["tokens_seen"] == pytest.approx(epochs * n_tokens, abs=32 * TINY["context_length"])
 
 
 def test_progress_is_told_step_by_step(corpus_file: Path) -> None:
@@ -569,11 +569,11 @@ def test_the_best_step_has_the_best_score_on_held_out_text(corpus_file: Path, mo
     assert runs.find_model("run") == run.step_path(10)
 
 
-@pytest.mark.parametrize(("keep", "kept"), [(1, 1), (3, 3), (99, 10)])
+@pytest.mark.parametrize(("keep", "kept"), [(1, 1), (3, 3), (99, 5)])
 def test_as_many_steps_stay_as_were_asked_for(corpus_file: Path, keep: int, kept: int) -> None:
-    train(str(corpus_file), out="run", steps=10, keep=keep, **TINY)
+    train(str(corpus_file), out="run", steps=5, keep=keep, **TINY)
     numbers = [step.number for step in Run(Path("run")).steps()]
-    assert numbers[-kept:] == list(range(11 - kept, 11))
+    assert numbers[-kept:] == list(range(6 - kept, 6))
     assert len(numbers) <= kept + 1
 
 

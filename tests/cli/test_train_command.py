@@ -58,7 +58,7 @@ def test_what_is_suggested_at_the_end_works(gptlite: Command, corpus_file: Path)
 
 
 def test_choices_of_the_plan_are_told(gptlite: Command, corpus_file: Path) -> None:
-    outcome = gptlite("train", "corpus.txt", "--steps", "1", "--vocab-size", "300", "--threads", "1")
+    outcome = gptlite("train", "corpus.txt", *FEW, "--steps", "40")
     reasons = info("checkpoints/corpus")["plan"]["reasons"]
     assert reasons and all(f"chosen: {reason}" in outcome.err for reason in reasons)
 
@@ -85,36 +85,33 @@ def test_the_run_says_how_it_was_made(gptlite: Command, corpus_file: Path, monke
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "where", "stored"),
+    ("line", "model", "training"),
     [
-        ("--arch", "gpt2", "model", {"architecture": "gpt2"}),
-        ("--dropout", "0.25", "train", {"dropout": 0.25}),
-        ("--lr", "0.001", "train", {"lr": 0.001}),
-        ("--optimizer", "adamw", "train", {"optimizer": "adamw"}),
-        ("--warmup", "0.5", "train", {"warmup": 0.5}),
-        ("--decay", "0.25", "train", {"decay": 0.25}),
-        ("--weight-decay", "0", "train", {"weight_decay": 0.0}),
-        ("--clip", "0.5", "train", {"clip": 0.5}),
-        ("--seed", "7", "train", {"seed": 7}),
-        ("--eval-every", "2", "train", {"eval_every": 2}),
-        ("--save-every", "3", "train", {"save_every": 3}),
-        ("--sample-every", "4", "train", {"sample_every": 4}),
-        ("--keep", "9", "train", {"keep": 9}),
-        ("--context", "16", "model", {"context_length": 16}),
-        ("--layers", "1", "model", {"n_layers": 1}),
-        ("--heads", "1", "model", {"n_heads": 1, "head_dim": 32}),
-        ("--dim", "64", "model", {"dim": 64}),
-        ("--batch-size", "3", "train", {"batch_size": 3}),
-        ("--epochs", None, "train", {"steps": 2, "epochs": None}),
+        (
+            "--arch gpt2 --context 16 --layers 1 --heads 4 --dim 64 --steps 2",
+            {"architecture": "gpt2", "context_length": 16, "n_layers": 1, "n_heads": 4, "head_dim": 16, "dim": 64},
+            {"steps": 2, "epochs": None, "seconds": None},
+        ),
+        (
+            "--dropout 0.25 --lr 0.001 --optimizer adamw --warmup 0.5 --decay 0.25 --weight-decay 0 --clip 0.5 --seed 7"
+            " --eval-every 2 --save-every 3 --sample-every 4 --sample-prompt Ada --keep 9 --batch-size 3",
+            {"architecture": "qwen3", "n_layers": 2},
+            {
+                "dropout": 0.25, "lr": 0.001, "optimizer": "adamw", "warmup": 0.5, "decay": 0.25, "weight_decay": 0.0,
+                "clip": 0.5, "seed": 7, "eval_every": 2, "save_every": 3, "sample_every": 4, "sample_prompt": "Ada",
+                "keep": 9, "batch_size": 3,
+            },
+        ),
     ],
-)
+    ids=["shape", "training"],
+)  # fmt: skip
 def test_options_reach_the_plan(
-    gptlite: Command, corpus_file: Path, option: str, value: str | None, where: str, stored: dict[str, Any]
+    gptlite: Command, corpus_file: Path, line: str, model: dict[str, Any], training: dict[str, Any]
 ) -> None:
-    more = (option, value) if value is not None else ()
-    assert gptlite("train", "corpus.txt", "-q", *FEW, "--steps", "2", *more).code == 0
-    plan = info("checkpoints/corpus")["plan"][where]
-    assert {name: plan[name] for name in stored} == stored
+    assert gptlite("train", "corpus.txt", "-q", *FEW, *line.split()).code == 0
+    plan = info("checkpoints/corpus")["plan"]
+    assert {name: plan["model"][name] for name in model} == model
+    assert {name: plan["train"][name] for name in training} == training
 
 
 # -- What goes in
@@ -249,18 +246,17 @@ def test_the_same_command_with_resume_goes_on(gptlite: Command, corpus_file: Pat
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("train --resume -o run --lr 0.5", 2, "lr"),
-        ("train --resume -o run --val 9%", 2, "--val"),
-        ("train --resume -o run --size small", 2, "--size"),
-        ("train other.txt --resume -o run", 3, "not the one"),
+        ("train --resume -o RUN --lr 0.5", 2, "lr"),
+        ("train --resume -o RUN --val 9%", 2, "--val"),
+        ("train --resume -o RUN --size small", 2, "--size"),
+        ("train other.txt --resume -o RUN", 3, "not the one"),
         ("train --resume -o gone", 4, "no run at gone"),
         ("train corpus.txt --resume", 4, "no run 'corpus'"),
     ],
 )
-def test_what_cannot_be_resumed(gptlite: Command, corpus_file: Path, line: str, code: int, message: str) -> None:
+def test_what_cannot_be_resumed(gptlite: Command, trained_run: Path, line: str, code: int, message: str) -> None:
     Path("other.txt").write_text(make_text(seed=5))
-    assert gptlite("train", "corpus.txt", "-o", "run", "-q", *FEW).code == 0
-    outcome = gptlite(*shlex.split(line))
+    outcome = gptlite(*(str(trained_run) if word == "RUN" else word for word in shlex.split(line)))
     assert (outcome.code, outcome.out) == (code, "")
     assert message in outcome.err
 
@@ -302,6 +298,7 @@ def test_a_signal_saves_and_says_how_to_go_on(gptlite: Command, corpus_file: Pat
     assert json.loads(outcome.out)["step"] == step.number + 2
 
 
+@pytest.mark.slow
 def test_a_kill_loses_only_what_was_not_saved(gptlite: Command, corpus_file: Path) -> None:
     process = start("corpus.txt", "-o", "run", *FEW, "--steps", "20k", "--save-every", "5")
     wait_for(Path("run/latest"), process)
