@@ -12,15 +12,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gptlite.checkpoint import load
     from gptlite.embedding import embed
     from gptlite.generation import generate
     from gptlite.pipeline import train
+    from gptlite.runs import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "embed", "generate", "load", "train"]
 
-_HOMES = {"train": "pipeline", "generate": "generation", "embed": "embedding", "load": "checkpoint"}
+_HOMES = {"train": "pipeline", "generate": "generation", "embed": "embedding", "load": "runs"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptlite.checkpoint import MANIFEST, read_json, read_manifest, write_json
+from gptlite.checkpoint import MANIFEST, Checkpoint, read_json, read_manifest, write_json
+from gptlite.checkpoint import load as read_checkpoint
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
 
 DEFAULT_PARENT = Path("checkpoints")
@@ -172,6 +173,11 @@ def _reusable(path: Path) -> bool:
     ours = {"run.json", "metrics.jsonl", "LOCK"}
     names = {p.name for p in path.iterdir()} if path.is_dir() else {""}
     return bool(names) and names <= ours
+
+
+def load(model: str | Path | None = None, device: str = "cpu") -> Checkpoint:
+    """The model, tokenizer and configuration of whatever `find_model` finds."""
+    return read_checkpoint(find_model(None if model is None else str(model)), device)
 
 
 def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Path:

@@ -103,18 +103,23 @@ def test_help_and_bad_use_import_nothing_heavy() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def processor_time(*command: str) -> float:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_utime + used.ru_stime
+
+
 def test_help_is_quick() -> None:
-    """In processor time, so that a busy machine does not matter: nothing in it waits for anything."""
-    best = 9.0
-    for _ in range(8):
-        process = subprocess.Popen([*GPTLITE, "--help"], stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 0
-        best = min(best, used.ru_utime + used.ru_stime)
-        if best < 0.4:
+    """Under 0.4 s; on a machine so busy that Python alone takes its time, under 12 times that."""
+    best, python = 9.0, 9.0
+    for _ in range(10):
+        best = min(best, processor_time(*GPTLITE, "--help"))
+        python = min(python, processor_time(sys.executable, "-c", "pass"))
+        if best < max(0.4, 12 * python):
             return
-    pytest.fail(f"gptlite --help took {best:.2f} s")
+    pytest.fail(f"gptlite --help took {best:.2f} s, Python alone {python:.2f} s")
 
 
 def test_the_version_is_a_result(gptlite: Command) -> None:
