@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as the command line does, before torch is loaded
 
 import pytest
 import torch
