@@ -67,6 +67,9 @@ def train(
     resume: Annotated[
         bool, _option("--resume", help="Continue the run of -o, or the newest run on these files.", show_default="off")
     ] = False,
+    dry_run: Annotated[
+        bool, _option("--dry-run", help="Show the plan and what to expect of it; train nothing.", show_default="off")
+    ] = False,
     val: Annotated[
         str | None,
         _option(
@@ -136,6 +139,25 @@ def train(
             show_default=str(TrainConfig.weight_decay),
         ),
     ] = None,
+    init: Annotated[
+        str | None,
+        _option(
+            "--init",
+            metavar="NAME",
+            help="bigrams (vectors start from counts) or random.",
+            panel=OPTIMISE,
+            show_default=TrainConfig.init,
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        _count(
+            "--patience",
+            help="Stop after N scores in a row without a new best one; 0 is never.",
+            panel=OPTIMISE,
+            show_default=str(TrainConfig.patience),
+        ),
+    ] = None,
     clip: Annotated[
         float | None,
         _option(
@@ -196,12 +218,15 @@ def train(
     started = time.monotonic()
     if not files and not demo and not resume:
         raise UsageError("name the text to train on, such as: gptlite train corpus.txt (or try --demo).")
+    if dry_run and resume:
+        raise UsageError("--dry-run plans a new run; leave --resume out.")
     if demo and files:
         raise UsageError("--demo brings its own text; leave the files out.")
     settings = {
         "seconds": seconds, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
         "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
-        "warmup": warmup, "decay": decay, "weight_decay": weight_decay, "clip": clip, "seed": seed,
+        "warmup": warmup, "decay": decay, "weight_decay": weight_decay, "clip": clip, "seed": seed, "init": init,
+        "patience": patience,
         "eval_every": eval_every,
         "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
     }  # fmt: skip
@@ -214,8 +239,29 @@ def train(
         display.phase("starting", 0.0)
         from gptlite import corpus, data, pipeline
 
+        inputs = [str(corpus.demo_text(data.cache_directory()))] if demo else files or []
+        if dry_run:
+            preview = pipeline.preview(
+                inputs,
+                val=val,
+                vocab_size=vocab_size or None,
+                architecture=architecture,
+                size=size,
+                device=device,
+                dtype=dtype,
+                threads=threads,
+                compile=compile,
+                watcher=display,
+                **given,
+            )
+            display.bar.stop()
+            if json:
+                console.write_json(preview)
+            else:
+                show_plan(preview)
+            return
         result = pipeline.train(
-            [str(corpus.demo_text(data.cache_directory()))] if demo else files or [],
+            inputs,
             out=out,
             val=val,
             vocab_size=vocab_size or None,
@@ -239,7 +285,53 @@ def train(
         f"done in {console.duration(result['seconds'])}: {result['val_bits_per_byte']:.3f} bits per byte on "
         f"{result['val_bytes']:,} bytes of held-out text (step {result['best_step']:,})"
     )
+    if others := result.get("yardsticks"):
+        display.messages.say(f"for comparison: {yardsticks(others)}")
     display.messages.say(f'try: gptlite generate -m {shlex.quote(result["run"])} --prompt "..."')
+
+
+def yardsticks(measured: dict[str, Any]) -> str:
+    """What counting and compressing make of the same held-out text."""
+    return f"5-gram {measured['ngram']:.3f}, xz {measured['xz']:.3f}, unigram {measured['unigram']:.3f} bits per byte"
+
+
+def show_plan(preview: dict[str, Any]) -> None:
+    """The plan as a table: what, how much, and whose choice."""
+    model, training, expected = preview["plan"]["model"], preview["plan"]["train"], preview["expected"]
+    given = set(preview["plan"]["given"])
+
+    def whose(*names: str) -> str:
+        return "yours" if given & set(names) else "the plan's"
+
+    if training["seconds"] is not None:
+        budget, how_long = f"{console.duration(training['seconds'])} min", whose("seconds")
+    else:
+        budget, how_long = f"{expected['steps']:,.0f} steps", whose("steps", "epochs")
+    bytes_per_token = preview["train_bytes"] / preview["train_tokens"]
+    by_size = ("size", "n_layers", "dim", "n_heads")
+    rows = [
+        ["text", f"{preview['train_bytes']:,} bytes, {preview['train_tokens']:,} tokens", "yours"],
+        ["held out", f"{preview['val_bytes']:,} bytes", ""],
+        ["vocabulary", f"{model['vocab_size']:,} tokens of {bytes_per_token:.2f} bytes", ""],
+        ["architecture", model["architecture"], ""],
+        ["shape", f"{model['n_layers']} layers, width {model['dim']}, {model['n_heads']} heads", whose(*by_size)],
+        ["parameters", f"{preview['parameters']:,}", ""],
+        ["context", f"{model['context_length']} tokens", whose("context_length")],
+        ["batch", f"{training['batch_size']} windows", whose("batch_size")],
+        ["optimizer", f"{training['optimizer']}, rate {training['lr']:g}", whose("optimizer", "lr")],
+        ["dropout", f"{training['dropout']:g}", whose("dropout")],
+        ["budget", budget, how_long],
+        ["", "", ""],
+        ["speed", f"{expected['tokens_per_second']:,.0f} tokens/s, on {preview['hardware']}", ""],
+        ["steps", f"about {expected['steps']:,.0f}, {expected['epochs']:.1f} times through the text", ""],
+        ["time", f"{console.duration(expected['seconds'])} min", ""],
+        ["memory", f"{expected['memory'] / 1e9:.2f} GB", ""],
+    ]
+    if expected["bits_per_byte"] is not None:
+        rows.append(["result", f"about {expected['bits_per_byte']:.2f} bits per byte", ""])
+        rows.append(["for comparison", yardsticks(preview["yardsticks"]), ""])
+    rows += [["because", reason, ""] for reason in preview["plan"]["reasons"]]
+    console.print_table(["", "plan", "chosen by"], rows)
 
 
 class _Stop:

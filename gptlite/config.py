@@ -162,8 +162,10 @@ class TrainConfig:
 
     - `optimizer`: muon (with AdamW for embeddings, head and norms) or adamw; `momentum` is Muon's, the betas AdamW's.
     - `lr` is the peak of the schedule; `warmup` and `decay` are fractions of the whole run.
+    - `init`: bigrams gives embeddings and head what counting tells (bigrams.py), random leaves all to training.
     - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
       other two means about ten times in the run.
+    - `patience`: stop after so many scores in a row without a new best one; 0 for never.
     - `keep`: how many of the newest saved steps stay on disk, besides the best one.
     """
 
@@ -181,11 +183,13 @@ class TrainConfig:
     beta2: float = 0.95
     clip: float = 1.0
     dropout: float = 0.0
+    init: str = "bigrams"
     seed: int = 1
     eval_every: int | None = None
     save_every: int | None = None
     sample_every: int = 0
     sample_prompt: str = ""
+    patience: int = 0
     keep: int = 2
 
     def __post_init__(self) -> None:
@@ -196,6 +200,7 @@ class TrainConfig:
         _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
         _require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
         _choose("optimizer", self.optimizer, "muon", "adamw")
+        _choose("init", self.init, "bigrams", "random")
         for name in ("momentum", "beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value}")
@@ -214,6 +219,7 @@ class TrainConfig:
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be at least 1, not {value}")
         _require(self.sample_every >= 0, f"sample_every must not be negative, not {self.sample_every}")
+        _require(self.patience >= 0, f"patience must not be negative, not {self.patience}")
         _require(self.keep >= 1, f"keep must be at least 1, not {self.keep}")
         _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2^63 - 1, not {self.seed}")
 

@@ -24,6 +24,7 @@ from gptlite.errors import CorpusError, StorageError, UsageError
 
 SMALLEST_TEXT = 2048  # bytes; less teaches a model nothing
 READ_SIZE = 1 << 18  # bytes read at a time
+SHORTEST_STRETCH, MOST_STRETCHES = 1 << 16, 64  # bytes, and how many, when only a part of a long text is used
 LONGEST_BLOCK = 1 << 22  # characters held while looking for a place to cut
 BOM = codecs.BOM_UTF8
 
@@ -92,23 +93,30 @@ class Text:
     def split(self, fraction: float) -> tuple[Text, Text]:
         """Everything but the last `fraction` of the bytes, and that tail, cut at a line's start if one is near."""
         target = self.n_bytes - round(self.n_bytes * fraction)
-        head: list[Piece] = []
-        tail: list[Piece] = []
+        return self._cut(0, target), self._cut(target, self.n_bytes)
+
+    def spread(self, max_bytes: int) -> Text:
+        """All of the text, or stretches of it with about `max_bytes` together, evenly from beginning to end."""
+        if self.n_bytes <= max_bytes:
+            return self
+        n_stretches = max(1, min(MOST_STRETCHES, max_bytes // SHORTEST_STRETCH))
+        firsts = [self.n_bytes * i // n_stretches for i in range(n_stretches)]
+        return Text(tuple(p for first in firsts for p in self._cut(first, first + max_bytes // n_stretches).pieces))
+
+    def _cut(self, first: int, last: int) -> Text:
+        """What lies between bytes `first` and `last`, both moved to the next line's start if one is near."""
+        found: list[Piece] = []
         position = 0
         for piece in self.pieces:
             length = piece.end - piece.start
-            if position + length <= target:
-                head.append(piece)
-            elif position >= target:
-                tail.append(piece)
-            else:
-                cut = _line_start(piece, piece.start + target - position)
-                if cut > piece.start:
-                    head.append(Piece(piece.document, piece.start, cut))
-                if cut < piece.end:
-                    tail.append(Piece(piece.document, cut, piece.end))
+            start, end = max(0, first - position), min(length, last - position)
+            if start < end:
+                start = _line_start(piece, piece.start + start) if start else piece.start
+                end = _line_start(piece, piece.start + end) if end < length else piece.end
+                if start < end:
+                    found.append(Piece(piece.document, start, end))
             position += length
-        return Text(tuple(head)), Text(tuple(tail))
+        return Text(tuple(found))
 
     def blocks(self, read_size: int = READ_SIZE) -> Iterator[tuple[bool, str]]:
         """(starts a document, characters) for blocks that tokenize independently, whatever `read_size` is.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -88,6 +89,16 @@ def available_memory(device: torch.device) -> int | None:
         return int(facts["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+
+
+def peak_memory() -> int | None:
+    """The most bytes of main memory that this process ever held; None where nobody says."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _bf16_in_hardware(device: str) -> bool:

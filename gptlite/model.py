@@ -248,3 +248,10 @@ def initialise(model: GPT, seed: int) -> None:
         else:
             std = 0.02 if kind in ("embed", "position") else parameter.shape[1] ** -0.5
             parameter.copy_(torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+
+@torch.no_grad()
+def set_vectors(model: GPT, embed: Tensor, head: Tensor) -> None:
+    """Give embeddings and head, which must not be tied, the values of `embed` (V, D) and `head` (V, D)."""
+    model.transformer.embed.weight.copy_(embed)
+    model.head.weight.copy_(head)

@@ -1,14 +1,19 @@
-"""Optimizer and schedule: Muon for the hidden matrices, AdamW for the rest, and how large a step is when."""
+"""One training step: Muon for the hidden matrices, AdamW for the rest, and how large a step is when."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptlite.config import TrainConfig
+from gptlite.device import Hardware
 from gptlite.errors import CheckpointError
+from gptlite.model import GPT
 
 # Three odd quintics a x + b x^3 + c x^5, each the best one on the interval that those before it leave of [0.02, 1];
 # in the end that interval is within 10 % of 1. It is the construction of "Polar Express" (Amsel et al. 2025).
@@ -23,12 +28,15 @@ OTHERS_SHARE = 0.2  # of Muon's rate, for embeddings, head and norms under AdamW
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: every update of a matrix turns all directions by the same amount (Jordan et al. 2024).
 
-    For hidden matrices only, not for embeddings, head, norms or biases. Matrices of one shape are orthogonalised
-    together, in fp32 on a CPU (bf16 is emulated on most of them) and in bf16 on a GPU.
+    For hidden matrices only, not for embeddings, head, norms or biases. A group's `block` (rows, columns) cuts its
+    matrices into blocks that are orthogonalised each by itself, such as those of the attention heads.
     """
 
-    def __init__(self, params: Sequence[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "share": 1.0})
+    def __init__(
+        self, params: Sequence[nn.Parameter] | Sequence[dict[str, Any]], lr: float, momentum: float, weight_decay: float
+    ) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "share": 1.0, "block": None}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -39,11 +47,11 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
-                updates = orthogonalise(torch.stack([self._direction(p, group["momentum"]) for p in parameters]))
-                scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-group["lr"] * scale)
+                rows, columns = group["block"] or shape
+                directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
+                updates = from_blocks(orthogonalise(to_blocks(directions, rows, columns)), shape)
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(parameters, updates.unbind(), alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
         """The running mean of the gradients, with Nesterov's look ahead."""
@@ -55,39 +63,91 @@ class Muon(torch.optim.Optimizer):
         return gradient.lerp(state["momentum"], momentum)
 
 
+def to_blocks(matrices: Tensor, rows: int, columns: int) -> Tensor:
+    """Matrices (N, R, C) cut into blocks (N * R/rows * C/columns, rows, columns)."""
+    return matrices.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).transpose(2, 3).flatten(0, 2)
+
+
+def from_blocks(blocks: Tensor, shape: Sequence[int]) -> Tensor:
+    """Undo `to_blocks` for matrices of `shape` (R, C)."""
+    rows, columns = blocks.shape[1:]
+    grid = blocks.unflatten(0, (-1, shape[0] // rows, shape[1] // columns))
+    return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Matrices (N, rows, columns) with all singular values moved to about 1, and the same singular vectors."""
-    x = matrices.bfloat16() if matrices.is_cuda else matrices
-    tall = x.shape[1] > x.shape[2]
-    if tall:  # the products below have the shorter side squared
-        x = x.mT
+    """Matrices (N, rows, columns) with all singular values moved to about 1, and the same singular vectors.
+
+    A quintic of x is a polynomial of its Gram matrix G = x x^T times x, so that all products but two have the shorter
+    side squared.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).float()
     x = x / (x.norm(dim=(1, 2), keepdim=True) * 1.01 + 1e-7)
+    gram = x @ x.mT
+    product = None
     for a, b, c in ORTHOGONALISATION:
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        quintic = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        quintic.diagonal(dim1=1, dim2=2).add_(a)
+        gram = quintic @ gram @ quintic
+        product = quintic if product is None else quintic @ product
+    assert product is not None
+    x = product @ x
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """Muon and AdamW, or AdamW alone (Loshchilov & Hutter 2019); only hidden matrices decay."""
     groups = parameter_groups(model)
     betas = (config.beta1, config.beta2)
+    others = {"params": groups.pop("others"), "weight_decay": 0.0, "share": 1.0}
     if config.optimizer == "adamw":
-        decaying = {"params": groups["matrices"], "weight_decay": config.weight_decay, "share": 1.0}
-        others = {"params": groups["others"], "weight_decay": 0.0, "share": 1.0}
+        matrices = [p for group in groups.values() for p in group]
+        decaying = {"params": matrices, "weight_decay": config.weight_decay, "share": 1.0}
         return [torch.optim.AdamW([decaying, others], lr=config.lr, betas=betas, fused=True)]
-    muon = Muon(groups["matrices"], config.lr, config.momentum, config.weight_decay)
-    others = {"params": groups["others"], "weight_decay": 0.0, "share": OTHERS_SHARE}
+    # A head is a unit of its own: orthogonalised with its neighbours, it would have to share their directions.
+    blocks = {
+        "to_heads": (model.config.head_dim, model.config.dim),
+        "from_heads": (model.config.dim, model.config.head_dim),
+    }
+    matrices = [{"params": group, "block": blocks.get(name)} for name, group in groups.items()]
+    muon = Muon(matrices, config.lr, config.momentum, config.weight_decay)
+    others["share"] = OTHERS_SHARE
     return [muon, torch.optim.AdamW([others], lr=config.lr * OTHERS_SHARE, betas=betas, fused=True)]
 
 
-def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Hidden matrices, and all the rest; a tied head belongs to the embeddings."""
-    groups: dict[str, list[nn.Parameter]] = {"matrices": [], "others": []}
+def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
+    """Hidden matrices whose rows (`to_heads`) or columns (`from_heads`) belong to heads, other `matrices`, `others`.
+
+    A tied head belongs to the embeddings, which are among the others.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"to_heads": [], "from_heads": [], "matrices": [], "others": []}
+    kinds = {"q_proj": "to_heads", "k_proj": "to_heads", "v_proj": "to_heads", "o_proj": "from_heads"}
     for name, parameter in model.named_parameters():
         hidden = parameter.ndim == 2 and ".blocks." in name
-        groups["matrices" if hidden else "others"].append(parameter)
+        groups[kinds.get(name.split(".")[-2], "matrices") if hidden else "others"].append(parameter)
     return groups
+
+
+def training_step(
+    model: GPT, optimizers: Sequence[torch.optim.Optimizer], batch: Tensor, hardware: Hardware, clip: float
+) -> tuple[float, float]:
+    """One forward, backward and optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
+
+    Where either is not finite, the weights are left as they were.
+    """
+    batch = batch.to(hardware.device, non_blocking=True)
+    with hardware.autocast():
+        logits = model(batch[:, :-1])
+    loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    numbers = loss.item(), norm.item()
+    if all(math.isfinite(number) for number in numbers):
+        for optimizer in optimizers:
+            optimizer.step()
+    return numbers
 
 
 def learning_rate(progress: float, config: TrainConfig) -> float:

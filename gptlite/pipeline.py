@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +17,20 @@ import tokenizers
 import torch
 
 import gptlite
-from gptlite import checkpoint, corpus, data, optim, planning, runs
+from gptlite import bigrams, checkpoint, corpus, data, optim, planning, runs, yardsticks
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import available_memory, choose_hardware
+from gptlite.device import Hardware, available_memory, choose_hardware, peak_memory
 from gptlite.errors import CheckpointError, CorpusError, UsageError
-from gptlite.model import GPT, initialise
+from gptlite.model import GPT, initialise, set_vectors
+from gptlite.speed import Speed, measure_speed
 from gptlite.tokenizer import Tokenizer, check_vocab_size
 from gptlite.training import Clock, Session, State, Watcher, finish, fit, restore_training_state
 
 TOKENIZER_SAMPLE = 64 << 20  # bytes of training text that the vocabulary is learned from
 DEFAULT_VAL = "5%"
+MEASURING_SHARE = 0.03  # of a time budget, for finding the best shape
+MEASURING_SECONDS = 3.0  # where the budget is not a time
+FULL_EFFORT = 200.0  # seconds; in less time the yardsticks read less text
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ def train(
                 run = runs.claim_run(Path(out))
         watcher.phase("reading", 0.0)
         text = stack.enter_context(corpus.opened(arguments, data.cache_directory(), notice=watcher.notice))
-        texts = hold_out(text, val or DEFAULT_VAL, watcher)
+        limits = previous.get("text_limits") if previous else planning.text_limits(_seconds(overrides), hardware)
+        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher), limits, watcher)
         if run is None:
             run = runs.new_run(runs.run_name(arguments))
         if previous is not None and previous["text"] != _text_facts(texts):
@@ -95,14 +102,14 @@ def train(
         stack.enter_context(run.lock())
 
         saved = checkpoint.load(_step_to_resume(run), hardware.device) if resume else None
-        tokenizer = saved.tokenizer if saved else train_tokenizer(texts.train, vocab_size, watcher)
-        tokens = data.tokenize(texts.train, tokenizer, progress=partial(watcher.phase, "tokenizing"))
-        val_tokens = data.tokenize(texts.val, tokenizer)
-        facts = planning.Facts(texts.train.n_bytes, tokens.n_tokens, tokenizer.vocab_size, hardware)
+        material = tokenize(texts, saved.tokenizer if saved else vocab_size, watcher)
+        tokenizer, tokens, val_tokens = material.tokenizer, material.tokens, material.val_tokens
         if previous is None:
-            plan = planning.make_plan(facts, architecture=architecture, size=size, overrides=overrides)
+            outlook = look_ahead(material, hardware, architecture, size, overrides, watcher)
+            plan, foreseen = outlook.plan, outlook.to_dict()
         else:
             plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
+            foreseen = {}
         planning.check_memory(plan, available_memory(hardware.device))
         config = plan.train
         batches = data.Batches(
@@ -111,6 +118,9 @@ def train(
         torch.manual_seed(config.seed)
         model = GPT(plan.model, dropout=config.dropout)
         initialise(model, config.seed)
+        if config.init == "bigrams" and saved is None:
+            vectors = bigrams.bigram_vectors(tokens.ids(), plan.model.vocab_size, plan.model.dim, config.seed)
+            set_vectors(model, *vectors)
         model.to(hardware.device)
         optimizers = optim.make_optimizers(model, config)
         state = State()
@@ -133,6 +143,8 @@ def train(
             "train_tokens": tokens.n_tokens,
             "val_tokens": val_tokens.n_tokens,
             "parameters": plan.model.n_params,
+            "text_limits": limits,
+            **foreseen,
             "plan": plan.to_dict(),
             "hardware": hardware.describe(),
             "versions": _versions(),
@@ -161,9 +173,145 @@ def train(
         if hardware.compile:
             model.compile()
         fit(session)
-        result = finish(session)
+        result = {**finish(session), "yardsticks": info.get("yardsticks")}
         run.write_info({**info, "result": result})
         return result
+
+
+def preview(
+    inputs: Sequence[str] | str,
+    *,
+    val: str | None = None,
+    vocab_size: int | None = None,
+    architecture: str | None = None,
+    size: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int | None = None,
+    compile: str = "auto",
+    watcher: Watcher | None = None,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """What `train` with the same arguments would do: plan, speed, time, memory, expected bits per byte, yardsticks.
+
+    Nothing is written but tokens to the cache. Raises what `train` raises before its first step.
+    """
+    watcher = watcher or Watcher()
+    arguments = [inputs] if isinstance(inputs, str) else list(inputs)
+    hardware = choose_hardware(device, dtype, threads, compile)
+    planning.check_request(hardware, architecture, size, overrides)
+    if vocab_size is not None:
+        check_vocab_size(vocab_size)
+    with corpus.opened(arguments, data.cache_directory(), notice=watcher.notice) as text:
+        limits = planning.text_limits(_seconds(overrides), hardware)
+        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher), limits, watcher)
+        material = tokenize(texts, vocab_size, watcher)
+        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher)
+    planning.check_memory(outlook.plan, available_memory(hardware.device))
+    return {
+        "plan": outlook.plan.to_dict(),
+        "parameters": outlook.plan.model.n_params,
+        "train_bytes": texts.train.n_bytes,
+        "train_tokens": material.tokens.n_tokens,
+        "val_bytes": texts.val.n_bytes,
+        "hardware": hardware.describe(),
+        **outlook.to_dict(),
+    }
+
+
+@dataclass(frozen=True)
+class Material:
+    """Texts, the tokenizer that was learned from them, and their tokens."""
+
+    texts: Inputs
+    tokenizer: Tokenizer
+    tokens: data.TokenFile
+    val_tokens: data.TokenFile
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A plan and what it should lead to; what others need for the same text."""
+
+    plan: planning.Plan
+    expected: planning.Expected
+    memory: int  # bytes that the whole program takes
+    yardsticks: yardsticks.Yardsticks
+
+    def to_dict(self) -> dict[str, Any]:
+        expected = dataclasses.asdict(self.expected) | {"memory": self.memory}
+        return {"expected": expected, "yardsticks": self.yardsticks.to_dict()}
+
+
+def tokenize(texts: Inputs, known: Tokenizer | int | None, watcher: Watcher) -> Material:
+    """Both texts as tokens of the `known` tokenizer, or of a new one with so many tokens."""
+    tokenizer = known if isinstance(known, Tokenizer) else train_tokenizer(texts.train, known, watcher)
+    tokens = data.tokenize(texts.train, tokenizer, progress=partial(watcher.phase, "tokenizing"))
+    return Material(texts, tokenizer, tokens, data.tokenize(texts.val, tokenizer))
+
+
+def look_ahead(
+    material: Material,
+    hardware: Hardware,
+    architecture: str | None,
+    size: str | None,
+    overrides: Mapping[str, Any],
+    watcher: Watcher,
+) -> Outlook:
+    """Choose a plan and foresee its result; times training steps for a small share of the budget."""
+    watcher.phase("measuring this machine", 0.0)
+    seconds = _seconds(overrides)
+    tokens, val_tokens = material.tokens, material.val_tokens
+    facts = planning.Facts(
+        n_bytes=material.texts.train.n_bytes,
+        n_tokens=tokens.n_tokens,
+        vocab_size=material.tokenizer.vocab_size,
+        hardware=hardware,
+        memory=available_memory(hardware.device),
+        val_tokens=val_tokens.n_tokens,
+    )
+    stopwatch = Stopwatch(hardware, MEASURING_SHARE * seconds if seconds else MEASURING_SECONDS)
+    plan = planning.make_plan(
+        facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure
+    )
+    before = peak_memory() or 0
+    speed = stopwatch.speeds.get(plan.model) or stopwatch.measure(plan.model, plan.train)
+    effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
+    others = yardsticks.measure(tokens.ids(), val_tokens.ids(), material.tokenizer.token_bytes, effort)
+    expected = planning.expect(facts, plan, speed, None if math.isnan(others.ngram) else others.ngram)
+    # A step that was timed has shown what it needs; elsewhere it comes on top of what is there.
+    measured_here = speed is not None and hardware.device.type == "cpu"
+    memory = (peak_memory() or 0) if measured_here else before + expected.memory
+    return Outlook(plan, expected, memory, others)
+
+
+class Stopwatch:
+    """Measures speeds for the planner until `seconds` are used; remembers them."""
+
+    def __init__(self, hardware: Hardware, seconds: float) -> None:
+        self.hardware, self.seconds = hardware, seconds
+        self.until = time.monotonic() + seconds
+        self.speeds: dict[ModelConfig, Speed] = {}
+
+    def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
+        """The speed of one shape, or None when the time is used up."""
+        if time.monotonic() > self.until:
+            return None
+        self.speeds[model] = measure_speed(model, train, self.hardware, self.seconds / 6)
+        return self.speeds[model]
+
+
+def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> Inputs:
+    """Of texts longer than `limits` (bytes to train on, bytes to hold out), parts spread over the whole."""
+    if limits is None:
+        return texts
+    shorter = Inputs(texts.train.spread(limits[0]), texts.val.spread(limits[1]))
+    if shorter.train is not texts.train:
+        watcher.notice(
+            f"there is no time to read all {texts.train.n_bytes / 1e6:,.0f} MB; "
+            f"{shorter.train.n_bytes / 1e6:,.0f} MB spread over the whole are used."
+        )
+    return shorter
 
 
 def train_tokenizer(text: corpus.Text, vocab_size: int | None, watcher: Watcher) -> Tokenizer:
@@ -221,6 +369,13 @@ def _versions() -> dict[str, str]:
         "tokenizers": tokenizers.__version__,
         "platform": platform.platform(),
     }
+
+
+def _seconds(overrides: Mapping[str, Any]) -> float | None:
+    """The time budget, None where steps or epochs are the budget."""
+    if overrides.get("steps") is not None or overrides.get("epochs") is not None:
+        return None
+    return overrides.get("seconds") or TrainConfig.seconds
 
 
 def _text_facts(texts: Inputs) -> dict[str, Any]:

@@ -1,24 +1,41 @@
 """From a text, a machine and a budget to a model and a way to train it.
 
-The rules are simple ones, by size: measured choices can replace them behind the same `make_plan`.
+Candidates are a ladder of shapes, each half as large again as the one below. A scaling law says how many bits per byte
+each would reach with the tokens that it can read in time, and how fast it reads is measured on this machine.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gptlite.config import SIZES, ModelConfig, TrainConfig
+from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import LimitError, UsageError
+from gptlite.speed import Speed
 from gptlite.tokenizer import LARGEST_VOCABULARY
 
-CPU_FLOPS_PER_THREAD = 35e9  # training throughput of an ordinary core at these sizes
+CPU_FLOPS_PER_THREAD = 40e9  # training throughput of an ordinary core, where nothing was measured
 GPU_FLOPS = 2e13
 TOKENS_PER_STEP = {"cpu": 2048, "gpu": 16384}
+MILESTONES = 10  # evaluations and saves in a run, unless --eval-every or --save-every say otherwise
+QUICK_WINDOWS = 96  # windows of held-out text scored at a milestone, at most
+FINAL_WINDOWS = 4096  # at most, at the end; `gptlite eval` scores everything
+READING_RATE = 5e4  # bytes of text a second
+SHORTEST_LIMIT = 1 << 22  # bytes
+OVERHEAD_SHARE = 0.1  # of a time budget: start, vocabulary, scores, saves
+
+# Layers and width, by number of parameters.
+LADDER = (
+    (2, 64), (3, 96), (4, 128), (6, 128), (4, 192), (6, 192), (4, 256), (6, 256), (6, 320), (6, 384), (8, 512),
+    (12, 640), (12, 768),
+)  # fmt: skip
+LARGEST_ON_CPU = (6, 384)
+
+Measure = Callable[[ModelConfig, TrainConfig], Speed | None]  # None when there is no time left to measure
 
 
 @dataclass(frozen=True)
@@ -29,18 +46,38 @@ class Facts:
     n_tokens: int
     vocab_size: int
     hardware: Hardware
+    memory: int | None = None  # bytes that are free, if known
+    val_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a plan leads to, as far as one can tell before."""
+
+    tokens_per_second: float  # of training steps
+    steps: float
+    epochs: float
+    seconds: float  # of training, scoring and saving
+    memory: int  # bytes that training takes, besides what the program has already
+    bits_per_byte: float | None  # None without a yardstick of how hard the text is
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The choices, and one sentence for each that was not the user's."""
+    """The choices, a sentence for some that were not the user's, and the names of those that were (`given`)."""
 
     model: ModelConfig
     train: TrainConfig
     reasons: tuple[str, ...]
+    given: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"model": self.model.to_dict(), "train": self.train.to_dict(), "reasons": list(self.reasons)}
+        return {
+            "model": self.model.to_dict(),
+            "train": self.train.to_dict(),
+            "reasons": list(self.reasons),
+            "given": list(self.given),
+        }
 
 
 def choose_vocab_size(n_bytes: int) -> int:
@@ -53,50 +90,176 @@ def choose_vocab_size(n_bytes: int) -> int:
     return min(max(size, 384), 32_768, LARGEST_VOCABULARY)
 
 
+def text_limits(seconds: float | None, hardware: Hardware) -> tuple[int, int] | None:
+    """Bytes of training text and of held-out text that `seconds` could ever use; None where there is no such limit.
+
+    A processor reads at most some 50 kB a second while it learns, so tokenizing more would be time lost.
+    """
+    if seconds is None or hardware.device.type != "cpu":
+        return None
+    return max(SHORTEST_LIMIT, int(READING_RATE * seconds)), max(SHORTEST_LIMIT // 4, int(READING_RATE * seconds / 8))
+
+
 def make_plan(
     facts: Facts,
     *,
     architecture: str | None = None,
     size: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    measure: Measure | None = None,
 ) -> Plan:
     """Choose model and training for `facts`; `overrides` (fields of the two configurations) are taken as they are.
 
-    Raises `UsageError` for an unknown size, architecture or field.
+    With a time budget and `measure`, candidates are timed on this machine; a plan for a number of steps is the same
+    everywhere. Raises `UsageError` for an unknown size, architecture or field.
     """
     architecture, size = architecture or ModelConfig.architecture, size or "auto"
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    shape = {name: given.pop(name) for name in list(given) if name in _names(ModelConfig)}
-    unknown = set(given) - _names(TrainConfig)
+    for name in ("architecture", "vocab_size"):
+        if name in given:
+            raise UsageError(f"{name} is an argument of its own.")
+    shape = {name: given[name] for name in given if name in _names(ModelConfig)}
+    training = {name: given[name] for name in given if name not in shape}
+    unknown = set(training) - _names(TrainConfig)
     if unknown:
         raise UsageError(f"unknown setting '{sorted(unknown)[0]}'.")
     if size != "auto" and size not in SIZES:
         raise UsageError(f"unknown size '{size}': choose from auto, {', '.join(SIZES)}.")
-    reasons: list[str] = []
-    if any(name in given for name in ("steps", "epochs")):
-        given.setdefault("seconds", None)
-    if size == "auto":
-        size, reason = _choose_size(facts, given.get("seconds", TrainConfig.seconds), architecture)
-        reasons.append(reason)
-    model = ModelConfig.preset(architecture, size, facts.vocab_size, **_context(facts, size, shape), **shape)
+    if any(name in training for name in ("steps", "epochs")):
+        training.setdefault("seconds", None)
+    asked = tuple(sorted([*given, *(["size"] if size != "auto" else [])]))
 
+    def complete(layers_and_dim: tuple[int, int] | None) -> Plan:
+        values: dict[str, Any] = {}
+        if layers_and_dim is not None:
+            n_layers, dim = layers_and_dim
+            values = {"n_layers": n_layers, "dim": dim, "context_length": 128 if dim < 320 else 256}
+        base = "small" if size == "auto" else size
+        values.setdefault("context_length", SIZES[base]["context_length"])
+        values["context_length"] = min(values["context_length"], _longest_context(facts))
+        return _complete(facts, architecture, base, values | shape, training, asked)
+
+    if size != "auto" or {"n_layers", "dim"} <= shape.keys():
+        return complete(None)
+    rungs = LADDER if _on_gpu(facts) else LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
+    plans = [complete(rung) for rung in rungs]
+    fitting = [p for p in plans if facts.memory is None or expect(facts, p).memory <= facts.memory]
+    return _best(facts, fitting or plans[:1], measure)
+
+
+def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: float | None = None) -> Expected:
+    """What training as planned leads to, at the measured speed or a rough guess of it.
+
+    - `ngram_bits`: bits per byte of a 5-gram on the held-out text, which tells how hard the text is.
+    """
+    config, context = plan.train, plan.model.context_length
+    rate = speed.tokens_per_second if speed else _guessed_speed(facts, plan.model)
+    per_step = config.batch_size * context
+    if config.seconds is not None:
+        seconds = config.seconds
+        steps = (1 - OVERHEAD_SHARE) * seconds * rate / per_step
+    else:
+        steps = config.steps or max(1, round((config.epochs or 0) * facts.n_tokens / per_step))
+        # A window is scored by a forward pass, about a third of a step, and moves on by half a context.
+        windows = min(FINAL_WINDOWS, 2 * facts.val_tokens // context) + (MILESTONES + 1) * QUICK_WINDOWS
+        saves = (MILESTONES + 1) * save_seconds(plan.model)
+        seconds = steps * per_step / rate + windows * context / (3 * rate) + saves
+    tokens = steps * per_step
+    bits = None if ngram_bits is None else ngram_bits * predicted_bits(plan.model, tokens, facts) / NGRAM_LEVEL
+    memory = training_memory(plan.model, config.batch_size)
+    return Expected(rate, steps, tokens / facts.n_tokens, seconds, memory, bits)
+
+
+def save_seconds(model: ModelConfig) -> float:
+    """A guess at the time of a save: weights and two moments at 100 MB/s, and a little."""
+    return 0.5 + model.n_params * 12 / 100e6
+
+
+# The law of Hoffmann et al. (2022) with repeated tokens counting less and less (Muennighoff et al. 2023). Fitted by
+# hand to runs of 1 to 15 minutes on tinyshakespeare (docs/log.md); a text is harder as its 5-gram needs more bits.
+FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.50, 0.38, 0.32, 0.35  # parameters and tokens in millions
+NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on that text
+REUSE = 5.0  # how many more readings of a text are worth at most
+ROOM, EXCESS_TERM = 6.0, 0.4  # parameters for each token of text beyond which a model learns the text by heart
+
+
+def predicted_bits(model: ModelConfig, tokens: float, facts: Facts) -> float:
+    """Bits per byte on held-out text after `tokens` tokens, on the scale of the text that the law was fitted to."""
+    unique = min(tokens, facts.n_tokens)
+    worth = unique * (1 + REUSE * (1 - math.exp(-(tokens / unique - 1) / REUSE)))
+    # The vocabulary changes what a token is; count as if there were 2.5 bytes in each.
+    worth *= facts.n_bytes / facts.n_tokens / 2.5
+    hidden = model.n_params - model.vocab_size * model.dim * (1 if model.tie_embeddings else 2)
+    bits = FLOOR + PARAMETER_TERM * (1e6 / hidden) ** EXPONENT + TOKEN_TERM * (1e6 / max(1.0, worth)) ** EXPONENT
+    return bits + EXCESS_TERM * max(0.0, math.log(hidden / (ROOM * facts.n_tokens)))
+
+
+def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
+    """Of plans from small to large models, the one with the fewest predicted bits; its neighbours are measured too."""
+    speeds: dict[int, Speed] = {}
+
+    def bits(i: int) -> float:
+        expected = expect(facts, plans[i], speeds.get(i))
+        return predicted_bits(plans[i].model, expected.epochs * facts.n_tokens, facts)
+
+    best = min(range(len(plans)), key=bits)
+    if measure is not None and plans[best].train.seconds is not None:
+        out_of_time = False
+        while not out_of_time:
+            for i in (best, best - 1, best + 1):
+                if 0 <= i < len(plans) and i not in speeds:
+                    speed = measure(plans[i].model, plans[i].train)
+                    if speed is None:
+                        out_of_time = True
+                        break
+                    speeds[i] = speed
+            if speeds:
+                before, best = best, min(speeds, key=bits)
+                if best == before:
+                    break
+    chosen = plans[best]
+    seconds = chosen.train.seconds
+    budget = f"{seconds:.0f} s" if seconds else "this budget"
+    how = f"{len(speeds)} shapes timed here" if speeds else "by rule of thumb"
+    reason = (
+        f"{chosen.model.n_layers} layers of width {chosen.model.dim}, for {facts.n_tokens:,} tokens of text and "
+        f"{budget} on {facts.hardware.device.type}; {how}"
+    )
+    return dataclasses.replace(chosen, reasons=(reason, *chosen.reasons))
+
+
+def _complete(
+    facts: Facts,
+    architecture: str,
+    size: str,
+    shape: Mapping[str, Any],
+    given: Mapping[str, Any],
+    asked: tuple[str, ...],
+) -> Plan:
+    """The plan for one shape: everything that was not given follows from it."""
+    reasons: list[str] = []
     chosen: dict[str, Any] = {}
-    on_gpu = facts.hardware.device.type != "cpu"
-    per_step = TOKENS_PER_STEP["gpu" if on_gpu else "cpu"]
-    chosen["batch_size"] = max(4, per_step // model.context_length)
+    pre_norm = ARCHITECTURES.get(architecture, {}).get("norm_position") == "pre"
+    tied = shape.get("tie_embeddings", not pre_norm)
+    if given.get("init", "bigrams" if pre_norm and not tied else "random") == "random":
+        chosen["init"] = "random"
+    else:
+        shape = {"tie_embeddings": False, **shape}
+    model = ModelConfig.preset(architecture, size, facts.vocab_size, **shape)
+
+    chosen["batch_size"] = max(4, TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"] // model.context_length)
     # Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
     if given.get("optimizer") == "adamw":
         chosen["lr"] = round(3e-3 * 192 / model.dim, 5)
     if model.norm_position == "post":
         chosen["lr"] = round(0.35 * chosen.get("lr", TrainConfig.lr), 5)
-    if model.norm_position == "post":
         chosen["warmup"] = 0.1
-    epochs = given.get("epochs") or _tokens_in(facts, model, given, chosen["batch_size"]) / facts.n_tokens
-    if epochs > 4:
-        chosen["dropout"] = 0.1
-        reasons.append(f"dropout 0.1, because the text will be read about {epochs:.0f} times")
-    train = TrainConfig(**{**chosen, **given})
-    return Plan(model, train, tuple(reasons))
+    plan = Plan(model, TrainConfig(**{**chosen, **given}), (), asked)
+    epochs = expect(facts, plan).epochs
+    if epochs > 4 and "dropout" not in given:
+        chosen["dropout"] = 0.1 if epochs <= 12 else 0.2
+        reasons.append(f"dropout {chosen['dropout']:g}, because the text will be read about {epochs:.0f} times")
+    return Plan(model, TrainConfig(**{**chosen, **given}), tuple(reasons), asked)
 
 
 def training_memory(model: ModelConfig, batch_size: int) -> int:
@@ -126,36 +289,17 @@ def check_request(hardware: Hardware, architecture: str | None, size: str | None
     make_plan(some_text, architecture=architecture, size=size, overrides=overrides)
 
 
-def _choose_size(facts: Facts, seconds: float | None, architecture: str) -> tuple[str, str]:
-    """The largest size that the budget can feed at least half a token a parameter, and the text a sixth of one."""
-    on_gpu = facts.hardware.device.type != "cpu"
-    best = next(iter(SIZES))
-    for name in SIZES:
-        n_params = ModelConfig.preset(architecture, name, facts.vocab_size).n_params
-        affordable = seconds is None or _tokens_per_second(facts, n_params) * seconds >= 0.5 * n_params
-        if affordable and facts.n_tokens >= n_params / 6 and (on_gpu or name != "large"):
-            best = name
-    budget = f"{seconds:.0f} s" if seconds else "this budget"
-    return best, f"size {best}, for {facts.n_tokens:,} tokens of text and {budget} on {facts.hardware.device.type}"
+def _longest_context(facts: Facts) -> int:
+    """A context that the text fills at least four times."""
+    return 2 ** int(math.log2(max(16, facts.n_tokens // 4)))
 
 
-def _context(facts: Facts, size: str, shape: Mapping[str, Any]) -> dict[str, int]:
-    """A context that the text fills at least four times, unless the user named one."""
-    if "context_length" in shape:
-        return {}
-    longest = 2 ** int(math.log2(max(16, facts.n_tokens // 4)))
-    return {"context_length": min(SIZES[size]["context_length"], longest)}
+def _on_gpu(facts: Facts) -> bool:
+    return facts.hardware.device.type != "cpu"
 
 
-def _tokens_per_second(facts: Facts, n_params: int) -> float:
-    on_gpu = facts.hardware.device.type != "cpu"
-    return (GPU_FLOPS if on_gpu else CPU_FLOPS_PER_THREAD * facts.hardware.threads) / (6 * n_params)
-
-
-def _tokens_in(facts: Facts, model: ModelConfig, given: Mapping[str, Any], batch_size: int) -> float:
-    if given.get("steps"):
-        return given["steps"] * given.get("batch_size", batch_size) * model.context_length
-    return _tokens_per_second(facts, model.n_params) * (given.get("seconds") or TrainConfig.seconds or 0)
+def _guessed_speed(facts: Facts, model: ModelConfig) -> float:
+    return (GPU_FLOPS if _on_gpu(facts) else CPU_FLOPS_PER_THREAD * facts.hardware.threads) / (6 * model.n_params)
 
 
 def _names(config: type) -> set[str]:

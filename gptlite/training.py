@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gptlite import checkpoint, embedding, generation, optim
@@ -27,16 +26,17 @@ from gptlite.device import Hardware
 from gptlite.errors import CheckpointError, Interrupted, NumericsError
 from gptlite.evaluation import Score, Window, score_model, sliding_windows, spread
 from gptlite.model import GPT
-from gptlite.planning import Plan
+from gptlite.planning import FINAL_WINDOWS, MILESTONES, QUICK_WINDOWS, Plan, save_seconds
 from gptlite.runs import Run
 from gptlite.tokenizer import Tokenizer
 
 LOG_EVERY = 10  # steps
-MILESTONES = 10  # evaluations and saves in a run, unless --eval-every or --save-every say otherwise
-QUICK_WINDOWS = 96  # windows of held-out text scored at a milestone
-FINAL_WINDOWS = 4096  # at most, at the end; `gptlite eval` scores everything
 ENOUGH_TOKENS = 512  # of held-out text for the statistics of its hidden states; else training text serves
-EVALUATION_SHARE = 0.05  # of a time budget, for the score at the end
+EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much again for all those before
+FEWEST_QUICK_WINDOWS = 16
+MILESTONE_SECONDS = 30.0  # a short run has fewer milestones
+WORSE = 1.005  # times the best score: a held-out text that got harder, and not by chance
+RISE = 1.0  # nats a token that the training loss rises before anyone is told
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,9 @@ class Clock:
         if config.epochs is not None:
             self.total_steps = max(1, round(config.epochs * steps_per_epoch))
         self.started, self.elapsed_before = started, elapsed_before
+        self.milestones = MILESTONES
+        if self.seconds is not None:
+            self.milestones = min(MILESTONES, max(2, int(self.seconds / MILESTONE_SECONDS)))
 
     def elapsed(self) -> float:
         """Seconds since the command began, those before a resume included."""
@@ -116,16 +119,19 @@ class State:
     tokens: int = 0
     elapsed: float = 0.0
     loop_started: float = 0.0  # on the clock's scale
+    quick_windows: int = QUICK_WINDOWS
     final_windows: int = FINAL_WINDOWS
     seconds_per_window: float = 0.0  # the slowest scoring so far
     save_seconds: float = 0.0  # the slowest save so far
     train_loss: float | None = None
+    lowest_train_loss: float | None = None
+    warned: bool = False
     history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte of the held-out windows
 
     @property
     def reserve(self) -> float:
         """Seconds kept for the end: two scores and a save."""
-        return (QUICK_WINDOWS + self.final_windows) * self.seconds_per_window + self.save_seconds
+        return (self.quick_windows + self.final_windows) * self.seconds_per_window + self.save_seconds
 
 
 @dataclass
@@ -147,7 +153,11 @@ class Session:
 
     def __post_init__(self) -> None:
         self.windows = sliding_windows(len(self.val_ids), self.plan.model.context_length)
-        self.quick_windows = spread(self.windows, QUICK_WINDOWS)
+
+    @property
+    def quick_windows(self) -> list[Window]:
+        """What is scored at a milestone."""
+        return spread(self.windows, self.state.quick_windows)
 
 
 def fit(s: Session) -> None:
@@ -168,9 +178,9 @@ def fit(s: Session) -> None:
         state.tokens += tokens_per_step
         state.train_loss = sum(losses) / len(losses)
 
-        milestones = int(progress * MILESTONES)
+        milestones = int(progress * clock.milestones)
         progress = clock.progress(state)
-        last, milestone = progress >= 1, int(progress * MILESTONES) > milestones
+        last, milestone = progress >= 1, int(progress * clock.milestones) > milestones
         seconds_per_step = (time.monotonic() - loop_began) / (state.step - first_step)
         tokens_per_second = tokens_per_step / seconds_per_step
         s.watcher.stepped(
@@ -186,12 +196,14 @@ def fit(s: Session) -> None:
                 val_bits_per_byte=state.history[max(state.history)] if state.history else None,
             )
         )
-        signal = s.should_stop()
+        signal, enough = s.should_stop(), False
         scores: dict[str, float] = {}
         if last or _due(config.eval_every, state.step, milestone):
             result = evaluate(s, s.quick_windows)
             state.history[state.step] = result.bits_per_byte
             scores = {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
+            enough = learned_enough(s)
+            last = last or enough
         if scores or state.step % LOG_EVERY == 0:
             s.run.log(
                 {
@@ -204,6 +216,7 @@ def fit(s: Session) -> None:
                     **scores,
                 }
             )
+            watch_loss(s)
             losses = []
         if config.sample_every and state.step % config.sample_every == 0:
             s.watcher.sampled(state.step, draw_sample(s))
@@ -215,38 +228,68 @@ def fit(s: Session) -> None:
                 f"continue with: gptlite train --resume -o {shlex.quote(str(s.run.path))}",
                 signal,
             )
+        if enough:
+            break
 
 
 def first_look(s: Session) -> None:
-    """Score the untrained model, which shows how long scoring takes, and see how much the end can afford."""
-    evaluate(s, s.quick_windows[:8])  # the first pass of all is slower
-    s.state.seconds_per_window = 0.0
-    evaluate(s, s.quick_windows)
-    s.state.save_seconds = 0.5 + s.plan.model.n_params * 12 / 100e6  # weights and two moments at 100 MB/s, and a little
-    s.state.final_windows = min(len(s.windows), FINAL_WINDOWS)
+    """Score the untrained model, which shows how long scoring takes, and see how much of it the budget can afford."""
+    state = s.state
+    evaluate(s, s.windows[:8])  # the first pass of all is slower
+    state.seconds_per_window = 0.0
+    evaluate(s, spread(s.windows, 2 * FEWEST_QUICK_WINDOWS))
+    state.save_seconds = save_seconds(s.plan.model)
+    state.quick_windows = min(len(s.windows), QUICK_WINDOWS)
+    state.final_windows = min(len(s.windows), FINAL_WINDOWS)
     if s.clock.seconds is not None:
-        affordable = int(EVALUATION_SHARE * s.clock.seconds / max(1e-9, s.state.seconds_per_window))
-        s.state.final_windows = min(s.state.final_windows, max(len(s.quick_windows), affordable))
-    s.state.loop_started = s.clock.elapsed()
+        affordable = int(EVALUATION_SHARE * s.clock.seconds / max(1e-9, state.seconds_per_window))
+        state.quick_windows = min(state.quick_windows, max(FEWEST_QUICK_WINDOWS, affordable // s.clock.milestones))
+        state.final_windows = min(state.final_windows, max(state.quick_windows, affordable))
+    state.loop_started = s.clock.elapsed()
+
+
+def learned_enough(s: Session) -> bool:
+    """After a score: warn, once, when the held-out text gets harder; true when that went on for `patience` scores."""
+    history, config = s.state.history, s.plan.train
+    best_step = min(history, key=lambda step: history[step])
+    best, now = history[best_step], history[max(history)]
+    scores_since = sum(step > best_step for step in history)
+    if scores_since >= 2 and now > WORSE * best and not s.state.warned:
+        s.state.warned = True
+        s.watcher.notice(
+            f"held-out text was predicted best at step {best_step:,} ({best:.3f} bits per byte, now {now:.3f}): the "
+            "model begins to learn its text by heart. That step is kept; more text or --dropout would help more than "
+            "more time, and --patience 2 stops by itself."
+        )
+    if config.patience and scores_since >= config.patience:
+        s.watcher.notice(f"stopped early: no better score since step {best_step:,}, {scores_since} scores ago.")
+        return True
+    return False
+
+
+def watch_loss(s: Session) -> None:
+    """Warn, once, when the training loss climbs: the first sign of divergence."""
+    state = s.state
+    assert state.train_loss is not None
+    lowest = state.train_loss if state.lowest_train_loss is None else state.lowest_train_loss
+    if state.train_loss > lowest + RISE and not state.warned:
+        state.warned = True
+        s.watcher.notice(
+            f"the training loss rose from {lowest:.2f} to {state.train_loss:.2f} by step "
+            f"{state.step:,}; if it does not fall again, start anew with a smaller --lr than {s.plan.train.lr:g}."
+        )
+    state.lowest_train_loss = min(lowest, state.train_loss)
 
 
 def train_step(s: Session, batch: Tensor) -> float:
-    """One forward, backward and optimizer step on windows (B, T + 1); returns the mean loss a token.
+    """One step on windows (B, T + 1); returns the mean loss a token.
 
     Raises `NumericsError` before the weights are touched when the loss or its gradient is not finite.
     """
-    batch = batch.to(s.hardware.device, non_blocking=True)
-    with s.hardware.autocast():
-        logits = s.model(batch[:, :-1])
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-    s.model.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(s.model.parameters(), s.plan.train.clip)
-    if not torch.isfinite(norm) or not torch.isfinite(loss):
-        raise _diverged(s, f"step {s.state.step + 1}: loss {loss.item():.3g}, gradient norm {norm.item():.3g}")
-    for optimizer in s.optimizers:
-        optimizer.step()
-    return loss.item()
+    loss, norm = optim.training_step(s.model, s.optimizers, batch, s.hardware, s.plan.train.clip)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise _diverged(s, f"step {s.state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")
+    return loss
 
 
 def evaluate(s: Session, windows: Sequence[Window]) -> Score:

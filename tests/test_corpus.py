@@ -449,6 +449,27 @@ def test_a_half_that_is_split_again_stays_inside_itself() -> None:
     assert second.pieces[0].end == head.pieces[0].end
 
 
+# A part of a long text
+
+
+@pytest.mark.parametrize("max_bytes", [1, 70_000, 200_000, 500_000])
+def test_a_part_of_a_text_comes_from_everywhere(max_bytes: int) -> None:
+    text = text_of(*("".join(f"document {d} line {i}\n" for i in range(20_000)) for d in range(3)))
+    part = text.spread(max_bytes)
+    content = read(part)
+    assert abs(part.n_bytes - max_bytes) <= 64 * 100  # each stretch begins and ends with a line
+    assert all(line in read(text) for line in content.splitlines()[:: max(1, len(content) // 500)])
+    assert len(set(content.splitlines())) == len(content.splitlines())  # nothing twice
+    if max_bytes >= 200_000:
+        assert all(f"document {d} line" in content for d in range(3))
+    assert text.spread(max_bytes) == part
+
+
+def test_a_short_text_is_all_there() -> None:
+    text = text_of("some lines\n" * 50)
+    assert text.spread(text.n_bytes) is text
+
+
 # Blocks
 
 

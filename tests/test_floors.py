@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ("errors", "config", "randomness", "words"),
     1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf"),
-    2: ("model", "data", "optim"),
-    3: ("checkpoint", "runs", "tracing", "evaluation"),
+    2: ("model", "data", "optim", "bigrams"),
+    3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed"),
     4: ("training", "pipeline", "generation", "embedding", "vector_files", "planning"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
@@ -26,6 +26,7 @@ NEIGHBOURS = {
     ("words", "errors"),
     ("vector_files", "embedding"),
     ("gguf", "tokenizer"),
+    ("optim", "model"),
     ("runs", "checkpoint"),
     ("training", "generation"),
     ("training", "embedding"),

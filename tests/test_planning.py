@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -10,7 +11,18 @@ import torch
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import UsageError
-from gptlite.planning import Facts, Plan, choose_vocab_size, make_plan
+from gptlite.planning import (
+    LADDER,
+    LARGEST_ON_CPU,
+    Facts,
+    Plan,
+    choose_vocab_size,
+    expect,
+    make_plan,
+    predicted_bits,
+    text_limits,
+)
+from gptlite.speed import Speed
 
 CPU = Hardware(torch.device("cpu"), bf16=False, threads=2, compile=False, reason="a test")
 GPU = Hardware(torch.device("cuda"), bf16=True, threads=2, compile=True, reason="a test")
@@ -22,11 +34,8 @@ def facts(n_bytes: int, hardware: Hardware = CPU, vocab_size: int | None = None)
 
 
 def size_of(plan: Plan) -> int:
-    """Which size was chosen, by its place in the order."""
-    (place,) = (
-        i for i, s in enumerate(SIZES.values()) if (s["dim"], s["n_layers"]) == (plan.model.dim, plan.model.n_layers)
-    )
-    return place
+    """Which rung of the ladder was chosen."""
+    return LADDER.index((plan.model.n_layers, plan.model.dim))
 
 
 # -- Vocabulary
@@ -68,7 +77,7 @@ def test_more_time_never_means_a_smaller_model(n_bytes: int, hardware: Hardware)
 def test_text_and_time_reach_from_the_smallest_to_the_largest() -> None:
     small = make_plan(facts(3_000), overrides={"seconds": 10.0})
     large = make_plan(facts(10**10, GPU), overrides={"seconds": 86_400.0})
-    assert (size_of(small), size_of(large)) == (0, len(ORDER) - 1)
+    assert (size_of(small), size_of(large)) == (0, len(LADDER) - 1)
 
 
 def test_a_small_text_gets_a_small_model_however_long_it_may_take() -> None:
@@ -76,21 +85,140 @@ def test_a_small_text_gets_a_small_model_however_long_it_may_take() -> None:
 
 
 def test_little_time_gets_a_small_model_however_long_the_text() -> None:
-    assert size_of(make_plan(facts(10**10), overrides={"seconds": 5.0})) == 0
+    sizes = [size_of(make_plan(facts(10**10), overrides={"seconds": s})) for s in (5.0, 500.0)]
+    assert sizes[0] < sizes[1]
 
 
 def test_the_reason_names_the_size() -> None:
     plan = make_plan(facts(10**6))
-    assert any(ORDER[size_of(plan)] in reason for reason in plan.reasons)
+    assert any(f"{plan.model.n_layers} layers of width {plan.model.dim}" in reason for reason in plan.reasons)
 
 
 @pytest.mark.parametrize("size", ORDER)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_named_size_is_taken(architecture: str, size: str) -> None:
     plan = make_plan(facts(10**7), architecture=architecture, size=size)
-    assert ORDER[size_of(plan)] == size
+    assert (plan.model.n_layers, plan.model.dim) == (SIZES[size]["n_layers"], SIZES[size]["dim"])
     assert plan.model.architecture == architecture
-    assert not any(reason.startswith("size") for reason in plan.reasons)
+    assert not any("layers of width" in reason for reason in plan.reasons)
+
+
+# -- Speeds that were measured
+
+
+class Machine:
+    """Takes steps in a time of its own making and counts the questions."""
+
+    def __init__(self, flops: float, patience: int = 100) -> None:
+        self.flops, self.patience, self.asked = flops, patience, 0
+
+    def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
+        if self.asked == self.patience:
+            return None
+        self.asked += 1
+        tokens_per_second = self.flops / (6 * model.n_params)
+        return Speed(train.batch_size * model.context_length / tokens_per_second, tokens_per_second)
+
+
+def test_a_faster_machine_gets_a_larger_model() -> None:
+    sizes = []
+    for flops in (1e9, 1e10, 1e11, 1e12):
+        plan = make_plan(facts(10**7), overrides={"seconds": 100.0}, measure=Machine(flops).measure)
+        sizes.append(size_of(plan))
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+def test_the_best_of_the_measured_shapes_and_its_neighbours_is_chosen() -> None:
+    machine = Machine(3e9)
+    plan = make_plan(facts(10**7), overrides={"seconds": 100.0}, measure=machine.measure)
+    assert 3 <= machine.asked < len(LADDER)
+    everywhere = [
+        make_plan(facts(10**7), overrides={"seconds": 100.0, "n_layers": n, "dim": d})
+        for n, d in LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
+    ]
+
+    def bits(p: Plan) -> float:
+        expected = expect(facts(10**7), p, machine.measure(p.model, p.train))
+        return predicted_bits(p.model, expected.epochs * facts(10**7).n_tokens, facts(10**7))
+
+    assert bits(plan) <= min(map(bits, everywhere)) + 1e-9
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2])
+def test_measuring_stops_when_its_time_is_over(patience: int) -> None:
+    machine = Machine(1e9, patience)
+    assert make_plan(facts(10**7), overrides={"seconds": 100.0}, measure=machine.measure)
+    assert machine.asked == patience
+
+
+def test_a_plan_for_steps_is_the_same_on_every_machine() -> None:
+    machine = Machine(1e9)
+    plan = make_plan(facts(10**6), overrides={"steps": 100}, measure=machine.measure)
+    assert machine.asked == 0
+    assert plan == make_plan(facts(10**6), overrides={"steps": 100})
+
+
+def test_a_model_that_does_not_fit_into_memory_is_not_chosen() -> None:
+    free = make_plan(facts(10**8), overrides={"seconds": 1e6})
+    tight = make_plan(dataclasses.replace(facts(10**8), memory=400 << 20), overrides={"seconds": 1e6})
+    assert size_of(tight) < size_of(free)
+    assert expect(facts(10**8), tight).memory <= 400 << 20
+
+
+# -- What to expect
+
+
+def test_more_of_anything_never_hurts_on_paper() -> None:
+    model, some = make_plan(facts(10**7)).model, facts(10**7)
+    by_tokens = [predicted_bits(model, 10.0**n, some) for n in range(3, 10)]
+    assert by_tokens == sorted(by_tokens, reverse=True)
+    by_text = [
+        predicted_bits(model, 1e7, dataclasses.replace(some, n_tokens=10**n, n_bytes=4 * 10**n)) for n in (4, 5, 6, 7)
+    ]
+    assert by_text == sorted(by_text, reverse=True)
+
+
+def test_expectations_follow_the_budget() -> None:
+    some = facts(10**6)
+    for budget, steps in (({"steps": 100}, 100.0), ({"epochs": 2.0}, 2 * some.n_tokens / 2048)):
+        expected = expect(some, make_plan(some, overrides=budget), Speed(0.1, 20_480.0))
+        assert expected.steps == pytest.approx(steps, abs=1)
+        assert expected.epochs == pytest.approx(expected.steps * 2048 / some.n_tokens)
+        assert expected.seconds > 0.1 * expected.steps
+    assert expect(some, make_plan(some, overrides={"seconds": 77.0})).seconds == 77.0
+    assert expect(some, make_plan(some)).bits_per_byte is None
+    hard, easy = (expect(some, make_plan(some), None, bits).bits_per_byte or 0 for bits in (4.0, 2.0))
+    assert hard == pytest.approx(2 * easy)
+
+
+def test_only_a_short_time_on_a_processor_limits_the_text() -> None:
+    assert text_limits(None, CPU) is None
+    assert text_limits(100.0, GPU) is None
+    short, long = text_limits(1.0, CPU), text_limits(10_000.0, CPU)
+    assert short is not None and long is not None
+    assert short[0] >= 1 << 22 and long[0] > short[0] and long[1] > short[1]
+
+
+def test_what_was_given_is_remembered() -> None:
+    plan = make_plan(facts(10**6), size="tiny", overrides={"seconds": 9.0, "dropout": 0.3, "lr": None})
+    assert plan.given == ("dropout", "seconds", "size")
+
+
+# -- Starting from bigrams
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_vectors_start_from_bigrams_where_blocks_start_as_the_identity(architecture: str) -> None:
+    plan = make_plan(facts(10**6), architecture=architecture)
+    post_norm = architecture == "transformer-2017"
+    assert plan.train.init == ("random" if post_norm else "bigrams")
+    assert plan.model.tie_embeddings is post_norm
+
+
+def test_tied_embeddings_leave_no_room_for_bigrams() -> None:
+    assert make_plan(facts(10**6), overrides={"tie_embeddings": True}).train.init == "random"
+    random = make_plan(facts(10**6), overrides={"init": "random"})
+    assert (random.train.init, random.model.tie_embeddings) == ("random", True)
 
 
 # -- Context, batch, rate, dropout

@@ -1,0 +1,166 @@
+"""What a model has to beat: xz, a unigram and a 5-gram that know the same training text, in bits per byte.
+
+They take seconds and no gradient, so a Transformer that does not need fewer bits than they do has not earned its keep.
+All three are scored as the model is in `evaluation`: on every token of the held-out stream but the first, separators
+not counted, divided by the bytes of text that these tokens spell.
+
+- xz: the bytes that `xz -9e` adds to the archive of the training text when the held-out text follows it.
+- unigram: how often each of the model's tokens occurs, and nothing else.
+- 5-gram: interpolated modified Kneser-Ney over the model's tokens (Kneser & Ney 1995), the best way of counting that
+  Chen & Goodman (1999) found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import lzma
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+ORDER = 5  # tokens in the longest n-gram: four of context, and the one predicted
+# On one core, counting takes about a second a million tokens, and xz, which reads the training text twice, about a
+# second a megabyte: with these limits both together some six seconds at most.
+LARGEST_TRAIN = 1 << 21  # tokens of training text that are counted
+LARGEST_XZ = 1 << 21  # bytes of training text that xz reads
+LARGEST_VAL = 1 << 19  # bytes of held-out text
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """Bits per byte of the first `val_bytes` held-out bytes, and how many of the last training bytes were known."""
+
+    xz: float
+    unigram: float
+    ngram: float
+    val_bytes: int
+    train_bytes: int  # to the n-grams
+    xz_train_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def measure(train_ids: np.ndarray, val_ids: np.ndarray, spellings: Sequence[bytes], effort: float = 1.0) -> Yardsticks:
+    """All three for the streams `train_ids` (N,) and `val_ids` (M,), mapped from disk or not.
+
+    - `spellings` (V,): the bytes behind each id, such as `Tokenizer.token_bytes`.
+    - Of a long text, only the last `LARGEST_TRAIN` tokens of training text are counted, the last `LARGEST_XZ` bytes of
+      them given to xz, and the first `LARGEST_VAL` held-out bytes scored, in whole tokens. Against a model that learned
+      from more text, the yardsticks are that much too modest.
+    - `effort`: the share of these limits that may be used, where time is short.
+    The values are NaN when no held-out token counts.
+    """
+    token_bytes = np.array([len(spelling) for spelling in spellings], dtype=np.int64)
+    train_ids = train_ids[max(0, len(train_ids) - int(effort * LARGEST_TRAIN)) :]
+    val_ids = _first(val_ids, token_bytes, int(effort * LARGEST_VAL))
+    xz_train = _spell(_first(train_ids[::-1], token_bytes, int(effort * LARGEST_XZ))[::-1], spellings)
+    # The first held-out token is context to the others, so xz knows it too.
+    first, held_out = _spell(val_ids[:1], spellings), _spell(val_ids[1:], spellings)
+    return Yardsticks(
+        xz=xz_bits_per_byte(xz_train + first, held_out),
+        unigram=unigram_bits_per_byte(train_ids, val_ids, token_bytes),
+        ngram=ngram_bits_per_byte(train_ids, val_ids, token_bytes),
+        val_bytes=len(held_out),
+        train_bytes=int(token_bytes[train_ids].sum()),
+        xz_train_bytes=len(xz_train),
+    )
+
+
+def xz_bits_per_byte(train: bytes, val: bytes) -> float:
+    """Bits that xz, having read `train`, needs for a byte of `val`."""
+    return 8 * (_xz_size(train + val) - _xz_size(train)) / len(val) if val else math.nan
+
+
+def unigram_bits_per_byte(train_ids: np.ndarray, val_ids: np.ndarray, token_bytes: np.ndarray) -> float:
+    """Bits a byte when each token has its frequency in `train_ids`, with one added to every count (Laplace).
+
+    - `token_bytes` (V,): bytes of text behind each id; targets of no bytes do not count.
+    """
+    counts = np.bincount(train_ids, minlength=len(token_bytes)) + 1.0
+    return _bits_per_byte((counts / counts.sum())[val_ids], val_ids, token_bytes)
+
+
+def ngram_bits_per_byte(
+    train_ids: np.ndarray, val_ids: np.ndarray, token_bytes: np.ndarray, order: int = ORDER
+) -> float:
+    """Bits a byte under `ngram_probabilities`. `token_bytes` as for the unigram."""
+    return _bits_per_byte(ngram_probabilities(train_ids, val_ids, len(token_bytes), order), val_ids, token_bytes)
+
+
+def ngram_probabilities(train_ids: np.ndarray, ids: np.ndarray, vocab_size: int, order: int = ORDER) -> np.ndarray:
+    """p (M,) of each token of `ids` (M,) after the up to `order` - 1 tokens before it, all below `vocab_size`.
+
+    Interpolated modified Kneser-Ney, estimated on the stream `train_ids` (N,): after any context, the probabilities of
+    all `vocab_size` tokens add up to one. The longest n-grams count occurrences; a shorter one counts the different
+    tokens before it, where the start of the stream is one. Unigrams are interpolated with the uniform distribution.
+    """
+    n = len(train_ids)
+    stream = np.concatenate([train_ids, ids]).astype(np.int64)
+    grams = _number_grams(stream, vocab_size, order)
+    p, weight = np.zeros(len(ids)), np.ones(len(ids))  # weight: what the longer n-grams left to the shorter ones
+    places = np.arange(n - order + 1)  # where the n-grams that count begin
+    for k in range(order, 0, -1):
+        gram, context = grams[k], grams[k - 1]
+        size = gram.max(initial=0) + 1
+        counts = np.bincount(gram[places], minlength=size)
+        place = np.zeros(size, dtype=np.int64)
+        place[gram[places]] = places  # one place of each, whichever
+        seen = np.flatnonzero(counts)
+        discount = _discounts(counts[seen])[np.minimum(counts, 3)]
+        context_of_seen, n_contexts = context[place[seen]], context.max(initial=0) + 1
+        total = np.bincount(context_of_seen, counts[seen], n_contexts)
+        kept_back = np.bincount(context_of_seen, discount[seen], n_contexts)
+
+        # The first k - 1 tokens have too little before them for this length.
+        g, h = gram[n:], context[n:-1]  # (M - k + 1,)
+        p[k - 1 :] += weight[k - 1 :] * (counts - discount)[g] / np.maximum(total[h], 1)
+        weight[k - 1 :] *= np.where(total[h] > 0, kept_back[h] / np.maximum(total[h], 1), 1)
+        if n >= k - 1:
+            places = np.append(place[seen] + 1, 0)
+    return p + weight / vocab_size
+
+
+def _number_grams(stream: np.ndarray, vocab_size: int, order: int) -> list[np.ndarray]:
+    """[k][i]: the number of the k-gram that begins at i, dense, so that one more token fits into 64 bits beside it."""
+    grams = [np.zeros(len(stream) + 1, dtype=np.int64)]
+    for k in range(order):
+        longer = grams[-1][:-1] * vocab_size + stream[k:]
+        grams.append(np.unique(longer, return_inverse=True)[1])
+    return grams
+
+
+def _discounts(counts: np.ndarray) -> np.ndarray:
+    """What n-grams seen 0, 1, 2, and 3 or more times give up: (4,), estimated from how many were seen how often."""
+    n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
+    if n1 and n2 and n3 and n4:
+        y = n1 / (n1 + 2 * n2)
+        estimated = np.array([0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
+        if estimated[1:].min() > 0:  # nothing given up would leave nothing for what was never seen
+            return estimated
+    return np.array([0, 0.5, 1, 1.5])  # the --discount_fallback of KenLM's lmplz (Heafield et al. 2013)
+
+
+def _bits_per_byte(p: np.ndarray, ids: np.ndarray, token_bytes: np.ndarray) -> float:
+    lengths = token_bytes[ids[1:]]
+    return float(-np.log2(p[1:][lengths > 0]).sum() / lengths.sum()) if lengths.any() else math.nan
+
+
+def _first(ids: np.ndarray, token_bytes: np.ndarray, largest: int) -> np.ndarray:
+    """The first of `ids`, as many as spell at most `largest` bytes, and at most `largest` of them."""
+    ids = np.asarray(ids[:largest])
+    return ids[: np.searchsorted(np.cumsum(token_bytes[ids]), largest, side="right")]
+
+
+def _spell(ids: np.ndarray, spellings: Sequence[bytes]) -> bytes:
+    return b"".join([spellings[i] for i in ids.tolist()])
+
+
+def _xz_size(text: bytes) -> int:
+    # Preset 9's own dictionary of 64 MiB costs 674 MiB of memory; one as long as the text finds the same matches.
+    preset = 9 | lzma.PRESET_EXTREME
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": max(4096, len(text))}]
+    return len(lzma.compress(text, filters=filters))
