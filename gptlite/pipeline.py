@@ -206,7 +206,7 @@ def preview(
         limits = planning.text_limits(_seconds(overrides), hardware)
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher), limits, watcher)
         material = tokenize(texts, vocab_size, watcher)
-        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher)
+        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, thorough=True)
     planning.check_memory(outlook.plan, available_memory(hardware.device))
     return {
         "plan": outlook.plan.to_dict(),
@@ -257,8 +257,12 @@ def look_ahead(
     size: str | None,
     overrides: Mapping[str, Any],
     watcher: Watcher,
+    thorough: bool = False,
 ) -> Outlook:
-    """Choose a plan and foresee its result; times training steps for a small share of the budget."""
+    """Choose a plan and foresee its result; times training steps for a small share of the budget.
+
+    Where the plan is for steps or epochs, nothing needs to be timed, unless the outlook is to be `thorough`.
+    """
     watcher.phase("measuring this machine", 0.0)
     seconds = _seconds(overrides)
     tokens, val_tokens = material.tokens, material.val_tokens
@@ -275,7 +279,7 @@ def look_ahead(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure
     )
     before = peak_memory() or 0
-    speed = stopwatch.speeds.get(plan.model) or stopwatch.measure(plan.model, plan.train)
+    speed = stopwatch.speeds.get(plan.model) or (stopwatch.measure(plan.model, plan.train) if thorough else None)
     effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
     others = yardsticks.measure(tokens.ids(), val_tokens.ids(), material.tokenizer.token_bytes, effort)
     expected = planning.expect(facts, plan, speed, None if math.isnan(others.ngram) else others.ngram)

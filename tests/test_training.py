@@ -21,7 +21,7 @@ from conftest import make_text
 from torch import Tensor
 
 import gptlite
-from gptlite import checkpoint, evaluation, runs, training
+from gptlite import checkpoint, evaluation, optim, planning, runs, training
 from gptlite.config import ARCHITECTURES
 from gptlite.errors import (
     CheckpointError,
@@ -519,7 +519,7 @@ def test_a_loss_that_is_no_number_ends_the_run(corpus_file: Path, monkeypatch: p
         loss = torch.nn.functional.cross_entropy(logits, targets)
         return loss * (math.nan if calls[0] == 8 else 1.0)
 
-    monkeypatch.setattr(training, "F", SimpleNamespace(cross_entropy=broken))
+    monkeypatch.setattr(optim, "F", SimpleNamespace(cross_entropy=broken))
     with pytest.raises(NumericsError, match=r"step 8\b.*smaller --lr"):
         train(str(corpus_file), out="run", steps=STEPS, save_every=3, eval_every=1000, keep=9, **TINY)
     assert assert_every_step_loads(Path("run")) == [3, 6]
@@ -582,7 +582,7 @@ def test_as_many_steps_stay_as_were_asked_for(corpus_file: Path, keep: int, kept
 EACH_LINE = {"step", "elapsed", "tokens", "lr", "train_loss", "tokens_per_second"}
 RESULT = {
     "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
-    "val_loss", "val_bits_per_byte", "val_bytes",
+    "val_loss", "val_bits_per_byte", "val_bytes", "yardsticks",
 }  # fmt: skip
 
 
@@ -620,6 +620,85 @@ def test_each_step_says_how_good_it_was(trained_run: Path) -> None:
     scores = {line["step"]: line.get("val_bits_per_byte") for line in metrics(trained_run)}
     steps = Run(trained_run).steps()
     assert steps and all(step.val_bits_per_byte == scores[step.number] for step in steps)
+
+
+# -- Trouble that is seen coming
+
+
+def session_with(history: dict[int, float], patience: int = 0) -> SimpleNamespace:
+    """As much of a session as those who watch it look at."""
+    config = SimpleNamespace(patience=patience, lr=0.02)
+    state = training.State(step=max(history, default=0), history=history)
+    return SimpleNamespace(state=state, plan=SimpleNamespace(train=config), watcher=Log())
+
+
+def test_a_text_that_is_learned_by_heart_is_told_once() -> None:
+    s = session_with({})
+    for step, bits in enumerate((2.5, 2.2, 2.21, 2.25, 2.3)):
+        s.state.history[step] = bits
+        assert training.learned_enough(s) is False
+    (notice,) = s.watcher.notices
+    assert "step 1 (2.200 bits per byte, now 2.250)" in notice and "--patience" in notice
+
+
+def test_a_score_that_wavers_is_not_told() -> None:
+    s = session_with({})
+    for step, bits in enumerate((2.5, 2.2, 2.21, 2.205, 2.209, 2.1)):
+        s.state.history[step] = bits
+        training.learned_enough(s)
+    assert s.watcher.notices == []
+
+
+@pytest.mark.parametrize(("patience", "expected"), [(0, False), (1, True), (2, True), (3, False)])
+def test_patience_counts_the_scores_since_the_best(patience: int, expected: bool) -> None:
+    s = session_with({10: 2.5, 20: 2.2, 30: 2.3, 40: 2.21}, patience)
+    assert training.learned_enough(s) is expected
+    assert any("stopped early" in notice for notice in s.watcher.notices) is expected
+
+
+def test_a_training_loss_that_climbs_is_told_once() -> None:
+    s = session_with({})
+    for loss in (6.0, 3.0, 3.9, 4.2, 5.0):
+        s.state.train_loss = loss
+        training.watch_loss(s)
+    (notice,) = s.watcher.notices
+    assert "from 3.00 to 4.20" in notice and "--lr" in notice
+
+
+def test_a_run_that_learns_nothing_more_stops_early(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([9.0, 9.0, 5.0, 4.0, 4.5, 4.6, 4.7, 4.8, 4.0])
+
+    def scripted(*_: Any, **__: Any) -> Score:
+        return Score(next(scores) * math.log(2) * 100, 50, 100)
+
+    monkeypatch.setattr(training, "score_model", scripted)
+    log = Log()
+    result = train(str(corpus_file), out="run", steps=80, eval_every=10, save_every=10, patience=2, watcher=log, **TINY)
+    assert (result["step"], result["best_step"]) == (40, 20)
+    assert any("stopped early: no better score since step 20" in notice for notice in log.notices)
+
+
+# -- A long text and a short time
+
+
+def test_of_a_long_text_as_much_is_used_as_can_be_read(
+    corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "SHORTEST_LIMIT", 200_000)
+    monkeypatch.setattr(planning, "READING_RATE", 1.0)
+    long = tmp_path / "long.txt"
+    long.write_text(make_text(20_000))
+    log = Log()
+    stop_at_once = iter([2])
+    with pytest.raises(Interrupted):
+        train(str(long), out="run", seconds=60, watcher=log, should_stop=lambda: next(stop_at_once), **TINY, **SELDOM)
+    sizes = {part: facts["bytes"] for part, facts in info(Path("run"))["text"].items()}
+    assert sizes["train"] == pytest.approx(200_000, rel=0.01)
+    assert any("no time to read all" in notice for notice in log.notices)
+    # Resumed, the same parts are taken, whatever the limits are then.
+    monkeypatch.setattr(planning, "SHORTEST_LIMIT", 100_000)
+    train(str(long), out="run", resume=True, steps=3)
+    assert {part: facts["bytes"] for part, facts in info(Path("run"))["text"].items()} == sizes
 
 
 # -- What is held out

@@ -42,7 +42,7 @@ def test_the_table_says_what_it_is_and_where_it_came_from(gptlite: Command, trai
         "32 tokens",
         "320 tokens",
         "rmsnorm (pre), rope, swiglu",
-        "tied to the head",
+        "apart from the head",
         "corpus.txt",
         digest[:16],
         f"{stored['result']['val_bits_per_byte']:.4f}",

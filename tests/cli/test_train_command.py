@@ -22,7 +22,7 @@ from gptlite.runs import Run
 FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 KEYS = {
     "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
-    "val_loss", "val_bits_per_byte", "val_bytes",
+    "val_loss", "val_bits_per_byte", "val_bytes", "yardsticks",
 }  # fmt: skip
 
 
@@ -58,9 +58,41 @@ def test_what_is_suggested_at_the_end_works(gptlite: Command, corpus_file: Path)
 
 
 def test_choices_of_the_plan_are_told(gptlite: Command, corpus_file: Path) -> None:
-    outcome = gptlite("train", "corpus.txt", *FEW, "--steps", "40")
+    outcome = gptlite("train", "corpus.txt", *TRAIN_TINY, "--steps", "20")
     reasons = info("checkpoints/corpus")["plan"]["reasons"]
     assert reasons and all(f"chosen: {reason}" in outcome.err for reason in reasons)
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", "--dry-run", *FEW)
+    assert outcome.code == 0
+    for part in ("2 layers, width 32, 2 heads", "4 steps", "tokens/s", "memory", "bits per byte", "5-gram"):
+        assert part in outcome.out
+    rows = {line.split("  ")[0].strip(): line for line in outcome.out.splitlines()}
+    assert rows["shape"].rstrip().endswith("yours") and rows["batch"].rstrip().endswith("yours")
+    assert rows["optimizer"].rstrip().endswith("the plan's")
+    assert not Path("checkpoints").exists()
+
+
+def test_a_dry_run_as_json_has_the_numbers(gptlite: Command, corpus_file: Path) -> None:
+    preview = json.loads(gptlite("train", "corpus.txt", "--dry-run", "--json", "--time", "20s").out)
+    assert preview["plan"]["train"]["seconds"] == preview["expected"]["seconds"] == 20
+    assert preview["plan"]["given"] == ["seconds"]
+    assert preview["expected"]["memory"] > 10**8  # torch alone needs that
+    assert set(preview["yardsticks"]) >= {"xz", "unigram", "ngram"}
+    assert 0 < preview["expected"]["bits_per_byte"] < 10
+    assert preview["train_bytes"] + preview["val_bytes"] == corpus_file.stat().st_size
+
+
+def test_a_dry_run_resumes_nothing(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", "--dry-run", "--resume")
+    assert outcome.code == 2 and "--resume" in outcome.err
+
+
+def test_yardsticks_stand_beside_the_result(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", "corpus.txt", *FEW)
+    measured = info("checkpoints/corpus")["yardsticks"]
+    assert f"for comparison: 5-gram {measured['ngram']:.3f}, xz {measured['xz']:.3f}" in outcome.err
 
 
 def test_samples_are_shown_on_standard_error(gptlite: Command, corpus_file: Path) -> None:
