@@ -1,6 +1,7 @@
 # make demo    a virtual environment, a model of the built-in text, a sample, a comparison of word vectors
 # make test    the checks that every change must pass
 # make check   lint, types and tests
+# make bench TEXT=corpus.txt    gptlite beside its peers, half an hour on a quiet machine
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ DEMO_TIME ?= 2m
 SENTENCES := "The [return] statement leaves the function" "A [return] statement may only occur in a function" \
 	"It must [return] a new object" "These methods should [return] the result"
 
-.PHONY: demo test test-all lint check clean
+.PHONY: demo test test-all lint check bench clean
 
 # What the demo needs, and with it what the tests need; a stamp remembers when.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -45,6 +46,14 @@ lint: $(VENV)/installed-tests
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint test
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+bench: $(VENV)/installed-bench
+	$(if $(TEXT),,$(error name a text file: make bench TEXT=corpus.txt))
+	$(BIN)/python benchmarks/train.py "$(TEXT)" --val 10%
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -29,8 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -359,16 +358,9 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     ours.train()
     hardware, optimizers = choose_hardware("cpu"), optim.make_optimizers(ours, config)
     optim.set_learning_rate(optimizers, 0.1 * config.lr)
-    session = SimpleNamespace(
-        model=ours,
-        hardware=hardware,
-        optimizers=optimizers,
-        plan=SimpleNamespace(model=shape, train=config),
-        state=training.State(),
-    )
 
     def our_step(batch: Tensor) -> None:
-        training.train_step(cast(training.Session, session), batch)
+        optim.training_step(ours, optimizers, batch, hardware, config.clip)
 
     theirs = their_model(best)
     theirs.train()
