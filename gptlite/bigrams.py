@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SMOOTHING = 20.0  # k: imagined successors of each token
+# k, as a share of how often a token occurs on average. It is far above what would predict best by itself (0.01):
+# vectors from a smoother table leave more to the training that follows (docs/log.md).
+SMOOTHING = 0.4
 LARGEST_COUNT = 1 << 23  # tokens that are counted, in stretches spread over a longer text
 STRETCHES = 64
 EMBEDDING_RMS = 0.5  # of the components of an embedding; the norm before the head makes its size free to choose
@@ -36,9 +38,10 @@ def bigram_vectors(ids: np.ndarray, vocab_size: int, dim: int, seed: int) -> tup
     p /= p.sum()
     pairs, n = np.unique(ids[:-1] * vocab_size + ids[1:], return_counts=True)
     before, after = np.divmod(pairs, vocab_size)
+    k = SMOOTHING * len(ids) / vocab_size
     # Frequent tokens matter more: each row and each column of the matrix weighs as often as its token occurs.
     weight = np.sqrt(p)
-    values = np.log1p(n / (SMOOTHING * p[after])) * weight[before] * weight[after]
+    values = np.log1p(n / (k * p[after])) * weight[before] * weight[after]
     matrix = torch.sparse_coo_tensor(
         torch.from_numpy(np.stack([before, after])),
         torch.from_numpy(values).float(),

@@ -34,6 +34,7 @@ LOG_EVERY = 10  # steps
 ENOUGH_TOKENS = 512  # of held-out text for the statistics of its hidden states; else training text serves
 EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much again for all those before
 FEWEST_QUICK_WINDOWS = 16
+LEAVING_SECONDS = 1.5  # that a process takes before its clock starts and, with torch inside, to end
 MILESTONE_SECONDS = 30.0  # a short run has fewer milestones
 WORSE = 1.005  # times the best score: a held-out text that got harder, and not by chance
 RISE = 1.0  # nats a token that the training loss rises before anyone is told
@@ -86,6 +87,8 @@ class Clock:
         self, config: TrainConfig, steps_per_epoch: float, started: float, elapsed_before: float = 0.0
     ) -> None:
         self.seconds = config.seconds
+        if self.seconds is not None:
+            self.seconds -= min(LEAVING_SECONDS, 0.02 * self.seconds)
         self.total_steps = config.steps or 0
         if config.epochs is not None:
             self.total_steps = max(1, round(config.epochs * steps_per_epoch))
