@@ -164,6 +164,7 @@ def read_tokenizer(reader: Reader) -> Tokenizer:
         separator = reader.json("tokenizer_config.json").get("eos_token", SEPARATOR)
         if isinstance(separator, dict):  # older files spell a token with its properties
             separator = separator.get("content")
+        separator = SEPARATOR if separator is None else separator
     return Tokenizer.from_json(reader.text("tokenizer.json"), reader.directory / "tokenizer.json", str(separator))
 
 
@@ -179,15 +180,16 @@ class Reader:
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
         self.directory = directory
-        self.entries: Mapping[str, Any] = (manifest or {}).get("files", {})
+        self.entries: Mapping[str, Any] | None = manifest.get("files") if manifest else None
 
     def has(self, name: str) -> bool:
-        return (self.directory / name).exists()
+        """Is the file there, or should it be?"""
+        return (self.directory / name).exists() or name in (self.entries or {})
 
     def bytes(self, name: str) -> bytes:
         path = self.directory / name
-        entry = self.entries.get(name)
-        if self.entries and not isinstance(entry, dict):
+        entry = None if self.entries is None else self.entries.get(name)
+        if self.entries is not None and not isinstance(entry, dict):
             raise CheckpointError(f"{path} is not listed in {MANIFEST}.")
         content = _read_bounded(path, None)
         if entry and (len(content), hashlib.sha256(content).hexdigest()) != (entry.get("size"), entry.get("sha256")):

@@ -78,7 +78,7 @@ def train(
     hardware = choose_hardware(device, dtype, threads, compile)
     with ExitStack() as stack:
         run = _run_to_resume(arguments, out) if resume else None
-        previous = run.read_info() if run else None
+        previous = _info_to_resume(run) if run else None
         if previous is not None:
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
@@ -405,6 +405,15 @@ def _run_to_resume(arguments: Sequence[str], out: str | Path | None) -> runs.Run
     return run
 
 
+def _info_to_resume(run: runs.Run) -> dict[str, Any]:
+    """The run's `run.json`. Raises `CheckpointError` where it lacks what a resumed run needs."""
+    info = run.read_info()
+    missing = [name for name in ("val", "arguments", "text", "plan") if name not in info]
+    if missing:
+        raise CheckpointError(f"{run.path}/run.json does not say '{missing[0]}', so the run cannot be resumed.")
+    return info
+
+
 def _step_to_resume(run: runs.Run) -> Path:
     latest = run.latest()
     if latest is None:
@@ -417,7 +426,10 @@ def _plan_to_resume(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -
     budget = {name: overrides.get(name) for name in ("seconds", "steps", "epochs")}
     free = {"eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
     stored = previous["plan"]
-    model, train_fields = ModelConfig(**stored["model"]), dict(stored["train"])
+    try:
+        model, train_fields = ModelConfig(**stored["model"]), dict(stored["train"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"the plan in run.json is not one that this gptlite writes: {error}.") from error
     for name, value in overrides.items():
         if value is None or name in budget:
             continue
@@ -429,4 +441,6 @@ def _plan_to_resume(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -
             raise UsageError(f"--resume continues with {name} {current!r}; start a new run to change it to {value!r}.")
     if any(value is not None for value in budget.values()):
         train_fields |= budget
-    return planning.Plan(model, TrainConfig(**train_fields), tuple(stored["reasons"]))
+    return planning.Plan(
+        model, TrainConfig(**train_fields), tuple(stored.get("reasons", ())), tuple(stored.get("given", ()))
+    )

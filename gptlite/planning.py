@@ -35,6 +35,8 @@ LADDER = (
 )  # fmt: skip
 LARGEST_ON_CPU = (6, 384)
 
+NARROWEST_FOR_BIGRAMS = 8  # components of a vector
+
 Measure = Callable[[ModelConfig, TrainConfig], Speed | None]  # None when there is no time left to measure
 
 
@@ -142,7 +144,15 @@ def make_plan(
     if size != "auto" or {"n_layers", "dim"} <= shape.keys():
         return complete(None)
     rungs = LADDER if _on_gpu(facts) else LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
-    plans = [complete(rung) for rung in rungs]
+    plans: list[Plan] = []
+    refusals: list[UsageError] = []
+    for rung in rungs:
+        try:
+            plans.append(complete(rung))
+        except UsageError as error:  # a number of heads that was asked for does not divide every width
+            refusals.append(error)
+    if not plans:
+        raise refusals[0]
     fitting = [p for p in plans if facts.memory is None or expect(facts, p).memory <= facts.memory]
     return _best(facts, fitting or plans[:1], measure)
 
@@ -177,7 +187,7 @@ def save_seconds(model: ModelConfig) -> float:
 
 # The law of Hoffmann et al. (2022) with repeated tokens counting less and less (Muennighoff et al. 2023). Fitted by
 # hand to runs of 1 to 15 minutes on tinyshakespeare (docs/log.md); a text is harder as its 5-gram needs more bits.
-FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.50, 0.38, 0.32, 0.35  # parameters and tokens in millions
+FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.43, 0.38, 0.32, 0.35  # parameters and tokens in millions
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on that text
 REUSE = 5.0  # how many more readings of a text are worth at most
 ROOM, EXCESS_TERM = 6.0, 0.4  # parameters for each token of text beyond which a model learns the text by heart
@@ -203,20 +213,14 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
         return predicted_bits(plans[i].model, expected.epochs * facts.n_tokens, facts)
 
     best = min(range(len(plans)), key=bits)
-    if measure is not None and plans[best].train.seconds is not None:
-        out_of_time = False
-        while not out_of_time:
-            for i in (best, best - 1, best + 1):
-                if 0 <= i < len(plans) and i not in speeds:
-                    speed = measure(plans[i].model, plans[i].train)
-                    if speed is None:
-                        out_of_time = True
-                        break
-                    speeds[i] = speed
-            if speeds:
-                before, best = best, min(speeds, key=bits)
-                if best == before:
-                    break
+    timing = measure is not None and plans[best].train.seconds is not None
+    while timing and (untimed := [i for i in (best, best - 1, best + 1) if 0 <= i < len(plans) and i not in speeds]):
+        assert measure is not None
+        speed = measure(plans[untimed[0]].model, plans[untimed[0]].train)
+        if speed is None:  # no time left
+            break
+        speeds[untimed[0]] = speed
+        best = min(speeds, key=bits)
     chosen = plans[best]
     seconds = chosen.train.seconds
     budget = f"{seconds:.0f} s" if seconds else "this budget"
@@ -241,7 +245,8 @@ def _complete(
     chosen: dict[str, Any] = {}
     pre_norm = ARCHITECTURES.get(architecture, {}).get("norm_position") == "pre"
     tied = shape.get("tie_embeddings", not pre_norm)
-    if given.get("init", "bigrams" if pre_norm and not tied else "random") == "random":
+    wide_enough = (shape.get("dim") or SIZES[size]["dim"]) >= NARROWEST_FOR_BIGRAMS
+    if given.get("init", "bigrams" if pre_norm and not tied and wide_enough else "random") == "random":
         chosen["init"] = "random"
     else:
         shape = {"tie_embeddings": False, **shape}

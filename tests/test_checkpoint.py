@@ -318,7 +318,13 @@ def test_weights_cannot_be_swapped_for_shards(step: Path) -> None:
     (step / "model.safetensors").rename(step / "shard.safetensors")
     index = {"weight_map": {"model.norm.weight": "shard.safetensors"}}
     (step / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="not listed"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+        load(step)
+
+
+def test_a_listed_file_that_is_gone_is_missed(step: Path) -> None:
+    (step / "tokenizer_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json is missing"):
         load(step)
 
 
@@ -329,6 +335,7 @@ def test_weights_cannot_be_swapped_for_shards(step: Path) -> None:
         ('{"files": {}}', "format None"),
         ('{"format": 1}', "lists no files"),
         ('{"format": 1, "files": []}', "lists no files"),
+        ('{"format": 1, "files": {}}', "not listed"),
         ('{"format": 1, "files": {"config.json": 3}}', "not listed"),
         ("[]", "JSON object"),
         ("", "not JSON"),
@@ -430,8 +437,10 @@ def test_a_bad_tokenizer_is_refused(foreign: Path, content: str) -> None:
         load(foreign)
 
 
-@pytest.mark.parametrize("eos", ["<|endoftext|>", {"content": "<|endoftext|>", "special": True}], ids=["text", "token"])
-def test_both_spellings_of_the_separator_are_read(foreign: Path, eos: Any) -> None:
+@pytest.mark.parametrize(
+    "eos", ["<|endoftext|>", {"content": "<|endoftext|>", "special": True}, None], ids=["text", "token", "null"]
+)
+def test_all_spellings_of_the_separator_are_read(foreign: Path, eos: Any) -> None:
     (foreign / "tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
     assert load(foreign).tokenizer.separator == "<|endoftext|>"
 

@@ -221,6 +221,17 @@ def test_tied_embeddings_leave_no_room_for_bigrams() -> None:
     assert (random.train.init, random.model.tie_embeddings) == ("random", True)
 
 
+def test_the_narrowest_models_start_at_random(dim: int = 6) -> None:
+    assert make_plan(facts(10**6), overrides={"dim": dim, "n_layers": 1, "n_heads": 1}).train.init == "random"
+
+
+def test_only_shapes_that_fit_the_heads_are_considered() -> None:
+    plan = make_plan(facts(10**7), overrides={"n_heads": 5, "seconds": 1000.0})
+    assert (plan.model.n_heads, plan.model.dim) == (5, 320)
+    with pytest.raises(UsageError, match="multiple of the number of heads"):
+        make_plan(facts(10**7), overrides={"n_heads": 7})
+
+
 # -- Context, batch, rate, dropout
 
 

@@ -387,6 +387,17 @@ def test_there_must_be_something_to_resume(
         train(resume=True, **arguments)
 
 
+@pytest.mark.parametrize("content", [{}, {"plan": {}}, {"val": "5%", "arguments": [], "text": {}, "plan": {"model": {}}}])
+def test_a_run_json_without_the_plan_is_told(corpus_file: Path, content: dict[str, Any]) -> None:
+    train(str(corpus_file), out="run", steps=1, **TINY, **SELDOM)
+    stored = info(Path("run"))
+    if "val" in content:  # all is there but a plan that makes sense
+        content = {**stored, "plan": content["plan"]}
+    Path("run/run.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"run\.json"):
+        train(resume=True, inputs=[], out="run", steps=2)
+
+
 # -- The budget
 
 
