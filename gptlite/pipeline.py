@@ -30,6 +30,7 @@ TOKENIZER_SAMPLE = 64 << 20  # bytes of training text that the vocabulary is lea
 DEFAULT_VAL = "5%"
 MEASURING_SHARE = 0.03  # of a time budget, for finding the best shape
 MEASURING_SECONDS = 3.0  # where the budget is not a time
+HEAP_GAPS, SAVING_BYTES = 1.08, 20  # measured: share of the peak; bytes a parameter
 FULL_EFFORT = 200.0  # seconds; in less time the yardsticks read less text
 
 
@@ -283,10 +284,11 @@ def look_ahead(
     effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
     others = yardsticks.measure(tokens.ids(), val_tokens.ids(), material.tokenizer.token_bytes, effort)
     expected = planning.expect(facts, plan, speed, None if math.isnan(others.ngram) else others.ngram)
-    # A step that was timed has shown what it needs; elsewhere it comes on top of what is there.
+    # A step that was timed has shown what it needs; elsewhere it comes on top of what is there. Saving adds the weights
+    # and what the optimizers remember, as tensors and as bytes, and the heap of a long run has gaps.
     measured_here = speed is not None and hardware.device.type == "cpu"
     memory = (peak_memory() or 0) if measured_here else before + expected.memory
-    return Outlook(plan, expected, memory, others)
+    return Outlook(plan, expected, int(HEAP_GAPS * memory) + SAVING_BYTES * plan.model.n_params, others)
 
 
 class Stopwatch:
