@@ -50,8 +50,10 @@ class Muon(torch.optim.Optimizer):
                 rows, columns = group["block"] or shape
                 directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
                 updates = from_blocks(orthogonalise(to_blocks(directions, rows, columns)), shape)
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, updates.unbind(), alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
+                scale = max(1.0, rows / columns) ** 0.5
+                for parameter, update in zip(parameters, updates, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-group["lr"] * scale)
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
         """The running mean of the gradients, with Nesterov's look ahead."""

@@ -35,6 +35,7 @@ LADDER = (
 )  # fmt: skip
 LARGEST_ON_CPU = (6, 384)
 
+FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # fewer steps are worth having smaller batches for
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
 Measure = Callable[[ModelConfig, TrainConfig], Speed | None]  # None when there is no time left to measure
@@ -129,7 +130,7 @@ def make_plan(
         raise UsageError(f"unknown size '{size}': choose from auto, {', '.join(SIZES)}.")
     if any(name in training for name in ("steps", "epochs")):
         training.setdefault("seconds", None)
-    asked = tuple(sorted([*given, *(["size"] if size != "auto" else [])]))
+    asked = tuple(sorted({*given, *(("size",) if size != "auto" else ())}))
 
     def complete(layers_and_dim: tuple[int, int] | None) -> Plan:
         values: dict[str, Any] = {}
@@ -223,13 +224,19 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
         best = min(speeds, key=bits)
     chosen = plans[best]
     seconds = chosen.train.seconds
+    reasons = list(chosen.reasons)
+    steps, batch_size = expect(facts, chosen, speeds.get(best)).steps, chosen.train.batch_size
+    if seconds is not None and steps < FEWEST_STEPS and "batch_size" not in chosen.given:
+        smaller = max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS))
+        chosen = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, batch_size=smaller))
+        reasons.append(f"batches of {smaller}, because there is time for about {steps:,.0f} steps of {batch_size} only")
     budget = f"{seconds:.0f} s" if seconds else "this budget"
     how = f"{len(speeds)} shapes timed here" if speeds else "by rule of thumb"
     reason = (
         f"{chosen.model.n_layers} layers of width {chosen.model.dim}, for {facts.n_tokens:,} tokens of text and "
         f"{budget} on {facts.hardware.device.type}; {how}"
     )
-    return dataclasses.replace(chosen, reasons=(reason, *chosen.reasons))
+    return dataclasses.replace(chosen, reasons=(reason, *reasons))
 
 
 def _complete(
@@ -252,7 +259,9 @@ def _complete(
         shape = {"tie_embeddings": False, **shape}
     model = ModelConfig.preset(architecture, size, facts.vocab_size, **shape)
 
-    chosen["batch_size"] = max(4, TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"] // model.context_length)
+    chosen["batch_size"] = max(
+        SMALLEST_BATCH, TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"] // model.context_length
+    )
     # Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
     if given.get("optimizer") == "adamw":
         chosen["lr"] = round(3e-3 * 192 / model.dim, 5)

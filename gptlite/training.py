@@ -108,6 +108,14 @@ class Clock:
         end = self.seconds - state.reserve
         return (self.elapsed() - state.loop_started) / max(1e-9, end - state.loop_started)
 
+    def over(self, state: State, seconds_per_step: float) -> bool:
+        """Is the loop's budget used, or so nearly that another step would end further from it than this one?"""
+        progress = self.progress(state)
+        if self.seconds is None or progress >= 1:
+            return progress >= 1
+        loop = self.seconds - state.reserve - state.loop_started
+        return (1 - progress) * loop < seconds_per_step / 2
+
     def remaining(self, state: State, seconds_per_step: float) -> float:
         if self.seconds is not None:
             return max(0.0, self.seconds - self.elapsed())
@@ -183,8 +191,8 @@ def fit(s: Session) -> None:
 
         milestones = int(progress * clock.milestones)
         progress = clock.progress(state)
-        last, milestone = progress >= 1, int(progress * clock.milestones) > milestones
         seconds_per_step = (time.monotonic() - loop_began) / (state.step - first_step)
+        last, milestone = clock.over(state, seconds_per_step), int(progress * clock.milestones) > milestones
         tokens_per_second = tokens_per_step / seconds_per_step
         s.watcher.stepped(
             Progress(
@@ -231,7 +239,7 @@ def fit(s: Session) -> None:
                 f"continue with: gptlite train --resume -o {shlex.quote(str(s.run.path))}",
                 signal,
             )
-        if enough:
+        if last:
             break
 
 

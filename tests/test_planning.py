@@ -165,6 +165,16 @@ def test_a_model_that_does_not_fit_into_memory_is_not_chosen() -> None:
     assert expect(facts(10**8), tight).memory <= 400 << 20
 
 
+def test_little_time_gets_smaller_batches() -> None:
+    hasty, calm = (
+        make_plan(facts(10**7), overrides={"seconds": 20.0}, measure=Machine(flops).measure) for flops in (1e8, 1e12)
+    )
+    assert 4 <= hasty.train.batch_size < calm.train.batch_size == 16
+    assert any("batches of" in reason for reason in hasty.reasons)
+    asked = {"seconds": 20.0, "batch_size": 16}
+    assert make_plan(facts(10**7), overrides=asked, measure=Machine(1e8).measure).train.batch_size == 16
+
+
 # -- What to expect
 
 

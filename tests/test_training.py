@@ -387,7 +387,9 @@ def test_there_must_be_something_to_resume(
         train(resume=True, **arguments)
 
 
-@pytest.mark.parametrize("content", [{}, {"plan": {}}, {"val": "5%", "arguments": [], "text": {}, "plan": {"model": {}}}])
+@pytest.mark.parametrize(
+    "content", [{}, {"plan": {}}, {"val": "5%", "arguments": [], "text": {}, "plan": {"model": {}}}]
+)
 def test_a_run_json_without_the_plan_is_told(corpus_file: Path, content: dict[str, Any]) -> None:
     train(str(corpus_file), out="run", steps=1, **TINY, **SELDOM)
     stored = info(Path("run"))
