@@ -226,9 +226,7 @@ def train(
         "seconds": seconds, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
         "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
         "warmup": warmup, "decay": decay, "weight_decay": weight_decay, "clip": clip, "seed": seed, "init": init,
-        "patience": patience,
-        "eval_every": eval_every,
-        "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
+        "patience": patience, "eval_every": eval_every, "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
@@ -240,20 +238,12 @@ def train(
         from gptlite import corpus, data, pipeline
 
         inputs = [str(corpus.demo_text(data.cache_directory()))] if demo else files or []
+        request: dict[str, Any] = {
+            "val": val, "vocab_size": vocab_size or None, "architecture": architecture, "size": size, "device": device,
+            "dtype": dtype, "threads": threads, "compile": compile, "watcher": display, **given,
+        }  # fmt: skip
         if dry_run:
-            preview = pipeline.preview(
-                inputs,
-                val=val,
-                vocab_size=vocab_size or None,
-                architecture=architecture,
-                size=size,
-                device=device,
-                dtype=dtype,
-                threads=threads,
-                compile=compile,
-                watcher=display,
-                **given,
-            )
+            preview = pipeline.preview(inputs, **request)
             display.bar.stop()
             if json:
                 console.write_json(preview)
@@ -263,20 +253,11 @@ def train(
         result = pipeline.train(
             inputs,
             out=out,
-            val=val,
-            vocab_size=vocab_size or None,
-            architecture=architecture,
-            size=size,
             resume=resume,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-            compile=compile,
-            watcher=display,
             should_stop=should_stop,
             started=started,
             command=["gptlite", *sys.argv[1:]],
-            **given,
+            **request,
         )
     if json:
         console.write_json(result)

@@ -87,11 +87,12 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     x = (matrices.mT if tall else matrices).float()
     x = x / (x.norm(dim=(1, 2), keepdim=True) * 1.01 + 1e-7)
     gram = x @ x.mT
-    product = None
+    quintic = product = None  # the last factor, and the product of all so far
     for a, b, c in ORTHOGONALISATION:
+        if quintic is not None:
+            gram = quintic @ gram @ quintic
         quintic = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         quintic.diagonal(dim1=1, dim2=2).add_(a)
-        gram = quintic @ gram @ quintic
         product = quintic if product is None else quintic @ product
     assert product is not None
     x = product @ x

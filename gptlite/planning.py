@@ -256,6 +256,8 @@ def _complete(
     if given.get("init", "bigrams" if pre_norm and not tied and wide_enough else "random") == "random":
         chosen["init"] = "random"
     else:
+        if shape.get("tie_embeddings"):
+            raise UsageError("to start from bigrams, embeddings and head must not be tied; use init random.")
         shape = {"tie_embeddings": False, **shape}
     model = ModelConfig.preset(architecture, size, facts.vocab_size, **shape)
 

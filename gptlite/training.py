@@ -136,7 +136,8 @@ class State:
     save_seconds: float = 0.0  # the slowest save so far
     train_loss: float | None = None
     lowest_train_loss: float | None = None
-    warned: bool = False
+    warned_of_heart: bool = False  # that the text is being learned by heart
+    warned_of_rise: bool = False  # that the training loss climbs
     history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte of the held-out windows
 
     @property
@@ -265,8 +266,8 @@ def learned_enough(s: Session) -> bool:
     best_step = min(history, key=lambda step: history[step])
     best, now = history[best_step], history[max(history)]
     scores_since = sum(step > best_step for step in history)
-    if scores_since >= 2 and now > WORSE * best and not s.state.warned:
-        s.state.warned = True
+    if scores_since >= 2 and now > WORSE * best and not s.state.warned_of_heart:
+        s.state.warned_of_heart = True
         s.watcher.notice(
             f"held-out text was predicted best at step {best_step:,} ({best:.3f} bits per byte, now {now:.3f}): the "
             "model begins to learn its text by heart. That step is kept; more text or --dropout would help more than "
@@ -283,8 +284,8 @@ def watch_loss(s: Session) -> None:
     state = s.state
     assert state.train_loss is not None
     lowest = state.train_loss if state.lowest_train_loss is None else state.lowest_train_loss
-    if state.train_loss > lowest + RISE and not state.warned:
-        state.warned = True
+    if state.train_loss > lowest + RISE and not state.warned_of_rise:
+        state.warned_of_rise = True
         s.watcher.notice(
             f"the training loss rose from {lowest:.2f} to {state.train_loss:.2f} by step "
             f"{state.step:,}; if it does not fall again, start anew with a smaller --lr than {s.plan.train.lr:g}."

@@ -231,8 +231,13 @@ def test_tied_embeddings_leave_no_room_for_bigrams() -> None:
     assert (random.train.init, random.model.tie_embeddings) == ("random", True)
 
 
-def test_the_narrowest_models_start_at_random(dim: int = 6) -> None:
-    assert make_plan(facts(10**6), overrides={"dim": dim, "n_layers": 1, "n_heads": 1}).train.init == "random"
+def test_the_narrowest_models_start_at_random() -> None:
+    assert make_plan(facts(10**6), overrides={"dim": 6, "n_layers": 1, "n_heads": 1}).train.init == "random"
+
+
+def test_bigrams_and_tied_embeddings_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="tied"):
+        make_plan(facts(10**6), overrides={"init": "bigrams", "tie_embeddings": True})
 
 
 def test_only_shapes_that_fit_the_heads_are_considered() -> None:

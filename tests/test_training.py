@@ -22,7 +22,7 @@ from torch import Tensor
 
 import gptlite
 from gptlite import checkpoint, evaluation, optim, planning, runs, training
-from gptlite.config import ARCHITECTURES
+from gptlite.config import ARCHITECTURES, TrainConfig
 from gptlite.errors import (
     CheckpointError,
     CorpusError,
@@ -633,6 +633,39 @@ def test_each_step_says_how_good_it_was(trained_run: Path) -> None:
     scores = {line["step"]: line.get("val_bits_per_byte") for line in metrics(trained_run)}
     steps = Run(trained_run).steps()
     assert steps and all(step.val_bits_per_byte == scores[step.number] for step in steps)
+
+
+# -- Where training starts and ends
+
+
+def test_training_starts_from_the_bigrams_of_its_text(corpus_file: Path) -> None:
+    """The loss of the first step is taken before any update."""
+    counted, random_start = (
+        train(str(corpus_file), out=f"run-{init}", steps=1, init=init, **TINY, **SELDOM)
+        for init in ("bigrams", "random")
+    )
+    assert random_start["train_loss"] == pytest.approx(math.log(320), abs=0.2)
+    assert counted["train_loss"] < random_start["train_loss"] - 1
+
+
+@pytest.mark.parametrize(("elapsed", "over"), [(50.0, False), (94.0, False), (96.0, True), (101.0, True)])
+def test_the_loop_ends_at_the_step_nearest_to_its_time(
+    elapsed: float, over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 seconds without a reserve, and steps of 10: at 94 another one ends nearer, at 96 it would end further."""
+    clock = training.Clock(TrainConfig(seconds=100.0), 1.0, started=0.0)
+    clock.seconds = 100.0
+    monkeypatch.setattr(training.time, "monotonic", lambda: elapsed)
+    assert clock.over(training.State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
+
+
+def test_a_loss_that_climbed_does_not_hide_what_is_learned_by_heart() -> None:
+    s = session_with({1: 2.0, 2: 2.1, 3: 2.2})
+    for loss in (3.0, 5.0):
+        s.state.train_loss = loss
+        training.watch_loss(s)
+    training.learned_enough(s)
+    assert len(s.watcher.notices) == 2
 
 
 # -- Trouble that is seen coming
