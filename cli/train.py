@@ -226,7 +226,8 @@ def train(
         "seconds": seconds, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
         "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
         "warmup": warmup, "decay": decay, "weight_decay": weight_decay, "clip": clip, "seed": seed, "init": init,
-        "patience": patience, "eval_every": eval_every, "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
+        "patience": patience, "eval_every": eval_every, "save_every": save_every, "sample_every": sample_every,
+        "sample_prompt": sample_prompt, "keep": keep,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
