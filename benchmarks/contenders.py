@@ -40,6 +40,7 @@ from gptlite import checkpoint, corpus, data, evaluation, optim, pipeline, train
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.model import GPT, initialise
+from gptlite.reader import Reader
 from gptlite.runs import Run
 from gptlite.tokenizer import Tokenizer
 
@@ -125,7 +126,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], Path, Tokenizer]:
     best = run.best()
     if best is None:
         raise SystemExit(f"there is no step of gptlite in {path}.")
-    return run.read_info(), best.path, checkpoint.read_tokenizer(checkpoint.Reader(best.path))
+    return run.read_info(), best.path, checkpoint.read_tokenizer(Reader(best.path))
 
 
 # ----------------------------------------------------------------------------------------------------- contenders

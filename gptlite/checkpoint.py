@@ -1,15 +1,11 @@
 """Saved steps: complete Hugging Face model directories, written so that a crash leaves all of one or nothing.
 
-Everything is safetensors or JSON; nothing is ever unpickled. A step is written under a temporary name, every file
-forced to disk, the manifest with sizes and digests last; only then does it get its name, by one atomic rename.
+Everything is safetensors or JSON; nothing is ever unpickled. `durable.py` knows how to write, `reader.py` how to read;
+what a step consists of stands here.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +13,16 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from gptlite import hf
 from gptlite.config import ModelConfig
-from gptlite.errors import CheckpointError, StorageError
+from gptlite.durable import MANIFEST, json_bytes, write_directory
+from gptlite.errors import CheckpointError
 from gptlite.model import GPT
+from gptlite.reader import Reader, read_manifest
 from gptlite.tokenizer import SEPARATOR, Tokenizer
 
-MANIFEST = "MANIFEST.json"
-FORMAT = 1
-LARGEST_JSON = 1 << 20  # bytes of a configuration or manifest
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -71,64 +65,6 @@ def save_step(
     if embedding:
         files["embedding/statistics.safetensors"] = tensors_to_bytes(embedding)
     write_directory(directory, files, facts)
-
-
-def write_directory(directory: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
-    """Write `files` and a manifest under a temporary name, force them to disk, then rename to `directory`."""
-    scratch = directory.parent / f".tmp-{directory.name}-{os.getpid()}"
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        entries = {}
-        for name, content in files.items():
-            path = scratch / name
-            path.parent.mkdir(exist_ok=True)
-            _write_durably(path, content)
-            entries[name] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for folder in {(scratch / name).parent for name in files} - {scratch}:
-            _fsync_directory(folder)
-        _write_durably(scratch / MANIFEST, json_bytes({"format": FORMAT, **facts, "files": entries}))
-        _fsync_directory(scratch)
-        scratch.rename(directory)
-        _fsync_directory(directory.parent)
-    except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise StorageError(f"cannot save {directory}: {error.strerror or error}; earlier steps are intact.") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON, all or nothing. Raises `StorageError`."""
-    scratch = path.with_name(f".tmp-{path.name}-{os.getpid()}")
-    try:
-        _write_durably(scratch, json_bytes(value))
-        scratch.replace(path)
-        _fsync_directory(path.parent)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of bounded size. Raises `CheckpointError`."""
-    content = _read_bounded(path, LARGEST_JSON)
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object.")
-    return value
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a step, checked for form. Raises `CheckpointError`."""
-    manifest = read_json(directory / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{directory / MANIFEST} has format {manifest.get('format')!r}; this gptlite reads format {FORMAT}."
-        )
-    if not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{directory / MANIFEST} lists no files.")
-    return manifest
 
 
 def load(directory: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -175,54 +111,6 @@ def read_embedding_statistics(loaded: Checkpoint) -> dict[str, Tensor] | None:
     return reader.tensors(name) if reader.has(name) else None
 
 
-class Reader:
-    """Files of one model directory; those in the manifest must have its sizes and digests."""
-
-    def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
-        self.directory = directory
-        self.entries: Mapping[str, Any] | None = manifest.get("files") if manifest else None
-
-    def has(self, name: str) -> bool:
-        """Is the file there, or should it be?"""
-        return (self.directory / name).exists() or name in (self.entries or {})
-
-    def bytes(self, name: str) -> bytes:
-        path = self.directory / name
-        entry = None if self.entries is None else self.entries.get(name)
-        if self.entries is not None and not isinstance(entry, dict):
-            raise CheckpointError(f"{path} is not listed in {MANIFEST}.")
-        content = _read_bounded(path, None)
-        if entry and (len(content), hashlib.sha256(content).hexdigest()) != (entry.get("size"), entry.get("sha256")):
-            raise CheckpointError(
-                f"{path} is damaged: its {len(content):,} bytes are not the {entry.get('size')} that were saved; "
-                "use another step of the run."
-            )
-        return content
-
-    def text(self, name: str) -> str:
-        try:
-            return self.bytes(name).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{self.directory / name} is not UTF-8: {error}.") from error
-
-    def json(self, name: str) -> dict[str, Any]:
-        if (self.directory / name).exists() and (self.directory / name).stat().st_size > LARGEST_JSON:
-            raise CheckpointError(f"{self.directory / name} is too large to be a configuration.")
-        try:
-            value = json.loads(self.text(name))
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.directory / name} is not JSON: {error}.") from error
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{self.directory / name} must hold a JSON object.")
-        return value
-
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        try:
-            return safetensors.torch.load(self.bytes(name))
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{self.directory / name} is not a safetensors file: {error}.") from error
-
-
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a safetensors file."""
     return safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()}, metadata={"format": "pt"})
@@ -248,35 +136,3 @@ def _model_tensors(reader: Reader) -> dict[str, Tensor]:
             "convert it to safetensors with the library that wrote it."
         )
     raise CheckpointError(f"{reader.directory} has no model.safetensors.")
-
-
-def json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _read_bounded(path: Path, limit: int | None) -> bytes:
-    try:
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing.")
-        if limit is not None and path.stat().st_size > limit:
-            raise CheckpointError(f"{path} is larger than {limit:,} bytes, which it should never be.")
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync_directory(path: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a directory to flush it
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gptlite.checkpoint import MANIFEST, Checkpoint, read_json, read_manifest, write_json
+from gptlite.checkpoint import Checkpoint
 from gptlite.checkpoint import load as read_checkpoint
+from gptlite.durable import MANIFEST, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
+from gptlite.reader import read_json, read_manifest
 
 DEFAULT_PARENT = Path("checkpoints")
 STEP_NAME = re.compile(r"step-(\d{9,18})")

@@ -23,10 +23,12 @@ from gptlite import checkpoint, embedding, generation, optim
 from gptlite.config import SamplingConfig, TrainConfig
 from gptlite.data import Batches
 from gptlite.device import Hardware
+from gptlite.durable import json_bytes
 from gptlite.errors import CheckpointError, Interrupted, NumericsError
 from gptlite.evaluation import Score, Window, score_model, sliding_windows, spread
 from gptlite.model import GPT
 from gptlite.planning import FINAL_WINDOWS, MILESTONES, QUICK_WINDOWS, Plan, save_seconds
+from gptlite.reader import Reader
 from gptlite.runs import Run
 from gptlite.tokenizer import Tokenizer
 
@@ -354,13 +356,13 @@ def training_state(s: Session) -> dict[str, bytes]:
     return {
         "optimizer.safetensors": checkpoint.tensors_to_bytes(optim.optimizer_tensors(s.model, s.optimizers)),
         "rng.safetensors": checkpoint.tensors_to_bytes(rng),
-        "state.json": checkpoint.json_bytes(dataclasses.asdict(s.state)),
+        "state.json": json_bytes(dataclasses.asdict(s.state)),
     }
 
 
 def restore_training_state(saved: checkpoint.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer]) -> State:
     """Undo `training_state`. Raises `CheckpointError` when the folder is damaged or gone."""
-    reader = checkpoint.Reader(saved.path, saved.manifest)
+    reader = Reader(saved.path, saved.manifest)
     optim.restore_optimizers(model, optimizers, reader.tensors("training_state/optimizer.safetensors"))
     rng = reader.tensors("training_state/rng.safetensors")
     torch.set_rng_state(rng["cpu"])

@@ -19,10 +19,12 @@ import safetensors.torch
 import torch
 from conftest import random_model, tiny_config
 
-from gptlite import checkpoint, optim
-from gptlite.checkpoint import MANIFEST, Reader, load, read_manifest, save_step
+from gptlite import checkpoint, durable, optim
+from gptlite.checkpoint import load, save_step
 from gptlite.config import TrainConfig
+from gptlite.durable import MANIFEST
 from gptlite.errors import CheckpointError, LimitError, StorageError
+from gptlite.reader import Reader, read_manifest
 from gptlite.tokenizer import Tokenizer
 from gptlite.training import restore_training_state
 
@@ -37,7 +39,7 @@ def training_files() -> dict[str, bytes]:
     return {
         "optimizer.safetensors": checkpoint.tensors_to_bytes({"step.transformer.embed.weight": torch.tensor(7.0)}),
         "rng.safetensors": checkpoint.tensors_to_bytes({"cpu": torch.get_rng_state()}),
-        "state.json": checkpoint.json_bytes({"step": 7, "history": {"7": 1.5}}),
+        "state.json": durable.json_bytes({"step": 7, "history": {"7": 1.5}}),
     }
 
 
@@ -154,7 +156,7 @@ def test_modes_obey_the_umask(tmp_path: Path, tokenizer: Tokenizer, mask: int) -
 def test_a_failing_write_leaves_nothing(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
-    write, written = checkpoint._write_durably, []
+    write, written = durable._write_durably, []
 
     def full_disk(path: Path, content: bytes) -> None:
         if len(written) == n:
@@ -163,7 +165,7 @@ def test_a_failing_write_leaves_nothing(
         written.append(path.name)
         write(path, content)
 
-    monkeypatch.setattr(checkpoint, "_write_durably", full_disk)
+    monkeypatch.setattr(durable, "_write_durably", full_disk)
     with pytest.raises(StorageError, match=rf"{STEP}: No space left on device"):
         save(tmp_path, tokenizer)
     assert not list(tmp_path.iterdir())
@@ -200,7 +202,7 @@ def test_the_name_is_forced_to_disk_after_the_files(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed = []
-    monkeypatch.setattr(checkpoint, "_fsync_directory", lambda path: flushed.append((path, (tmp_path / STEP).exists())))
+    monkeypatch.setattr(durable, "_fsync_directory", lambda path: flushed.append((path, (tmp_path / STEP).exists())))
     save(tmp_path, tokenizer)
     assert flushed[-1] == (tmp_path, True)
     assert {folder.name for folder, renamed in flushed if not renamed} > {"training_state", "embedding"}
@@ -221,15 +223,15 @@ def test_a_folder_that_is_gone_is_a_storage_error(tmp_path: Path, tokenizer: Tok
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.json"
-    checkpoint.write_json(path, {"old": 1})
+    durable.write_json(path, {"old": 1})
 
     def full_disk(path: Path, content: bytes) -> None:
         path.write_bytes(content[:3])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_durably", full_disk)
+    monkeypatch.setattr(durable, "_write_durably", full_disk)
     with pytest.raises(StorageError, match=r"run\.json: No space left"):
-        checkpoint.write_json(path, {"new": 2})
+        durable.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
 
 

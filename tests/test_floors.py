@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ("errors", "config", "randomness", "words"),
-    1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf"),
+    1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf", "durable", "reader"),
     2: ("model", "data", "optim", "bigrams"),
     3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed"),
     4: ("training", "pipeline", "generation", "embedding", "vector_files", "planning"),
@@ -23,6 +23,7 @@ FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in mod
 # Neighbours on one floor that may look at each other, in this direction only.
 NEIGHBOURS = {
     ("config", "errors"),
+    ("reader", "durable"),
     ("words", "errors"),
     ("vector_files", "embedding"),
     ("gguf", "tokenizer"),

@@ -15,7 +15,8 @@ import pytest
 from conftest import random_model, tiny_config
 
 from gptlite import runs
-from gptlite.checkpoint import save_step, write_directory
+from gptlite.checkpoint import save_step
+from gptlite.durable import write_directory
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
 from gptlite.runs import Run, claim_run, find_model, new_run, newest_run, run_name
 from gptlite.tokenizer import Tokenizer

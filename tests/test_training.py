@@ -21,7 +21,7 @@ from conftest import make_text
 from torch import Tensor
 
 import gptlite
-from gptlite import checkpoint, evaluation, optim, planning, runs, training
+from gptlite import checkpoint, durable, evaluation, optim, planning, runs, training
 from gptlite.config import ARCHITECTURES, TrainConfig
 from gptlite.errors import (
     CheckpointError,
@@ -843,7 +843,7 @@ def test_a_run_in_use_is_refused(corpus_file: Path) -> None:
 
 
 def test_a_disk_that_fills_up_keeps_the_earlier_steps(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = checkpoint._write_durably
+    write = durable._write_durably
 
     def nearly_full(path: Path, content: bytes) -> None:
         if "step-000000009" in str(path) and path.name == "tokenizer.json":
@@ -851,7 +851,7 @@ def test_a_disk_that_fills_up_keeps_the_earlier_steps(corpus_file: Path, monkeyp
         write(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write_durably", nearly_full)
+        patch.setattr(durable, "_write_durably", nearly_full)
         with pytest.raises(StorageError, match="earlier steps are intact"):
             train(str(corpus_file), out="run", steps=12, save_every=3, **TINY)
     assert assert_every_step_loads(Path("run")) == [3, 6]
