@@ -34,7 +34,7 @@ def run(
     timeout: float = 60.0,
     wrapper: Sequence[str] = (),
 ) -> Ended:
-    """Run `gptlite ARGUMENTS...`, behind `wrapper` (such as strace or unshare) if one is given; kill it at `timeout`."""
+    """Run `gptlite ARGUMENTS...`, behind `wrapper` (such as strace) if one is given; kill it at `timeout`."""
     command = [*wrapper, *COMMAND, *(str(a) for a in arguments)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         began = time.monotonic()
