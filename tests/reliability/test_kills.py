@@ -33,7 +33,7 @@ def kill(*options: object) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.row("P08", "P09", "P23", "D21")
+@pytest.mark.row("P08", "P09", "P23")
 @pytest.mark.parametrize(
     ("kills", "every"), [(200, 3), pytest.param(1000, 1, marks=pytest.mark.slow)], ids=["200", "1000"]
 )
