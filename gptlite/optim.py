@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ ORTHOGONALISATION = (
     (3.215276, -2.411172, 0.501300),
     (2.218308, -1.593990, 0.410748),
 )
+Loss = Callable[[GPT, Tensor], Tensor]  # of a model on windows (B, T + 1)
 OTHERS_SHARE = 0.2  # of Muon's rate, for embeddings, head and norms under AdamW
 
 
@@ -132,17 +133,27 @@ def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
+def mean_loss(model: GPT, batch: Tensor) -> Tensor:
+    """Nats a token on windows (B, T + 1), each token but the first predicted from those before it."""
+    logits = model(batch[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
 def training_step(
-    model: GPT, optimizers: Sequence[torch.optim.Optimizer], batch: Tensor, hardware: Hardware, clip: float
+    model: GPT,
+    optimizers: Sequence[torch.optim.Optimizer],
+    batch: Tensor,
+    hardware: Hardware,
+    clip: float,
+    loss_of: Loss = mean_loss,
 ) -> tuple[float, float]:
     """One forward, backward and optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
 
-    Where either is not finite, the weights are left as they were.
+    Where either is not finite, the weights are left as they were. `loss_of` may be a compiled `mean_loss`.
     """
     batch = batch.to(hardware.device, non_blocking=True)
     with hardware.autocast():
-        logits = model(batch[:, :-1])
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+        loss = loss_of(model, batch)
     model.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

@@ -17,7 +17,7 @@ import tokenizers
 import torch
 
 import gptlite
-from gptlite import bigrams, checkpoint, corpus, data, optim, planning, runs, yardsticks
+from gptlite import bigrams, checkpoint, compilation, corpus, data, optim, planning, runs, yardsticks
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, choose_hardware, peak_memory
 from gptlite.errors import CheckpointError, CorpusError, UsageError
@@ -129,6 +129,9 @@ def train(
             model.load_state_dict(saved.model.state_dict())
             state = restore_training_state(saved, model, optimizers)
         clock = Clock(config, batches.steps_per_epoch, started, state.elapsed)
+        hardware = with_compilation(hardware, compile, plan, state.elapsed)
+        loss_of = _loss(model, plan, hardware, watcher)
+        hardware = dataclasses.replace(hardware, compile=loss_of is not optim.mean_loss)
 
         info = {
             "format": 1,
@@ -170,9 +173,8 @@ def train(
             state,
             watcher,
             should_stop,
+            loss_of,
         )
-        if hardware.compile:
-            model.compile()
         fit(session)
         result = {**finish(session), "yardsticks": info.get("yardsticks")}
         run.write_info({**info, "result": result})
@@ -209,6 +211,7 @@ def preview(
         material = tokenize(texts, vocab_size, watcher)
         outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, thorough=True)
     planning.check_memory(outlook.plan, available_memory(hardware.device))
+    hardware = with_compilation(hardware, compile, outlook.plan)
     return {
         "plan": outlook.plan.to_dict(),
         "parameters": outlook.plan.model.n_params,
@@ -280,7 +283,10 @@ def look_ahead(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure
     )
     before = peak_memory() or 0
-    speed = stopwatch.speeds.get(plan.model) or (stopwatch.measure(plan.model, plan.train) if thorough else None)
+    speed = stopwatch.speed(plan)
+    if speed is None and (seconds or thorough):
+        stopwatch.until = math.inf  # what was chosen is timed in any case
+        speed = stopwatch.measure(plan.model, plan.train)
     effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
     others = yardsticks.measure(tokens.ids(), val_tokens.ids(), material.tokenizer.token_bytes, effort)
     expected = planning.expect(facts, plan, speed, None if math.isnan(others.ngram) else others.ngram)
@@ -297,14 +303,40 @@ class Stopwatch:
     def __init__(self, hardware: Hardware, seconds: float) -> None:
         self.hardware, self.seconds = hardware, seconds
         self.until = time.monotonic() + seconds
-        self.speeds: dict[ModelConfig, Speed] = {}
+        self.speeds: dict[tuple[ModelConfig, int], Speed] = {}  # by shape and batch size
 
     def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
         """The speed of one shape, or None when the time is used up."""
         if time.monotonic() > self.until:
             return None
-        self.speeds[model] = measure_speed(model, train, self.hardware, self.seconds / 6)
-        return self.speeds[model]
+        speed = measure_speed(model, train, self.hardware, self.seconds / 6)
+        self.speeds[model, train.batch_size] = speed
+        return speed
+
+    def speed(self, plan: planning.Plan) -> Speed | None:
+        """What was measured for this plan's model and batch."""
+        return self.speeds.get((plan.model, plan.train.batch_size))
+
+
+def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan, elapsed: float = 0.0) -> Hardware:
+    """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it."""
+    seconds = plan.train.seconds
+    left = None if seconds is None else seconds - elapsed
+    if asked == "auto" and compilation.pays(left, plan.model, plan.train, hardware):
+        return dataclasses.replace(hardware, compile=True)
+    return hardware
+
+
+def _loss(model: GPT, plan: planning.Plan, hardware: Hardware, watcher: Watcher) -> optim.Loss:
+    """The loss of a step, compiled where that was decided and the machine can do it."""
+    if not hardware.compile:
+        return optim.mean_loss
+    watcher.phase("compiling", 0.0)
+    try:
+        return compilation.compile_loss(model, plan.train, hardware)
+    except Exception as error:  # compilers fail in many ways, and none of them is a reason not to train
+        watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
+        return optim.mean_loss
 
 
 def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> Inputs:

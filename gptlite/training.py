@@ -164,6 +164,7 @@ class Session:
     state: State
     watcher: Watcher
     should_stop: Callable[[], int | None]
+    loss_of: optim.Loss = optim.mean_loss
 
     def __post_init__(self) -> None:
         self.windows = sliding_windows(len(self.val_ids), self.plan.model.context_length)
@@ -300,7 +301,7 @@ def train_step(s: Session, batch: Tensor) -> float:
 
     Raises `NumericsError` before the weights are touched when the loss or its gradient is not finite.
     """
-    loss, norm = optim.training_step(s.model, s.optimizers, batch, s.hardware, s.plan.train.clip)
+    loss, norm = optim.training_step(s.model, s.optimizers, batch, s.hardware, s.plan.train.clip, s.loss_of)
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise _diverged(s, f"step {s.state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")
     return loss
