@@ -407,7 +407,7 @@ def _read_state(reader: Reader, step: object) -> State:
     return state
 
 
-def _is_amount(value: object) -> bool:
+def _is_amount(value: Any) -> bool:
     return type(value) in (int, float) and value >= 0
 
 
