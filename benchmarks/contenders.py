@@ -126,7 +126,8 @@ def read_run(path: Path) -> tuple[dict[str, Any], Path, Tokenizer]:
     best = run.best()
     if best is None:
         raise SystemExit(f"there is no step of gptlite in {path}.")
-    return run.read_info(), best.path, checkpoint.read_tokenizer(Reader(best.path))
+    with Reader(best.path) as reader:
+        return run.read_info(), best.path, checkpoint.read_tokenizer(reader)
 
 
 # ----------------------------------------------------------------------------------------------------- contenders

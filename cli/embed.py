@@ -15,6 +15,7 @@ from gptlite.words import Occurrence, find_word, parse_marked
 if TYPE_CHECKING:
     import numpy as np
 
+    from gptlite.checkpoint import Checkpoint
     from gptlite.embedding import WordVector
 
 WHICH, OUTPUT = "Which vector", "Output"
@@ -72,19 +73,18 @@ def embed(
         raise UsageError(f"--correct must be zscore or none, not '{correct}'.")
     lines = _read_texts(texts or [], file)
 
-    from gptlite import checkpoint, embedding, runs, vector_files
     from gptlite import device as machine
+    from gptlite import embedding, runs, vector_files
 
     if out is not None:
         vector_files.check_format(Path(out))
     occurrences = _occurrences(lines, word or [])
     hardware = machine.choose_hardware(device, "fp32", threads)
-    loaded = checkpoint.load(runs.find_model(model), hardware.device)
+    loaded, statistics = runs.read_model(model, lambda path: _read(path, hardware.device))
     n_layers = loaded.config.n_layers
     chosen = embedding.resolve_layer(layer, n_layers)
     vectors = embedding.embed(loaded.model, loaded.tokenizer, occurrences, pool=pool)
 
-    statistics = checkpoint.read_embedding_statistics(loaded)
     if statistics is None and correct == "zscore":
         messages.notice(
             f"{loaded.path} holds no statistics for corrected cosines; raw ones are shown, which are all high."
@@ -125,6 +125,14 @@ def embed(
         )
     elif out is None:
         _print(vectors, contextual, static, scale, chosen, n_layers, pool, correct)
+
+
+def _read(path: Path, device: Any) -> tuple[Checkpoint, dict[str, Any] | None]:
+    """The model and what was measured about its cosines."""
+    from gptlite import checkpoint
+
+    loaded = checkpoint.load(path, device)
+    return loaded, checkpoint.read_embedding_statistics(loaded)
 
 
 def _read_texts(texts: list[str], file: str | None) -> list[str]:

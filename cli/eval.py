@@ -26,11 +26,11 @@ def evaluate(
     [bold]gptlite eval chapter.txt[/bold]
     """
     messages = console.Messages(quiet)
-    from gptlite import checkpoint, corpus, data, evaluation, runs
+    from gptlite import corpus, data, evaluation, runs
     from gptlite import device as machine
 
     hardware = machine.choose_hardware(device, dtype, threads)
-    loaded = checkpoint.load(runs.find_model(model), hardware.device)
+    loaded = runs.load(model, hardware.device)
     with corpus.opened(files, data.cache_directory(), notice=messages.notice, smallest=1) as text:
         tokens = data.tokenize(text, loaded.tokenizer)
     began = time.monotonic()

@@ -110,11 +110,11 @@ def generate(
     if seed is None:
         seed = secrets.randbelow(2**31)
 
-    from gptlite import checkpoint, generation, runs
     from gptlite import device as machine
+    from gptlite import generation, runs
 
     hardware = machine.choose_hardware(device, "fp32", threads)
-    loaded = checkpoint.load(runs.find_model(model), hardware.device)
+    loaded = runs.load(model, hardware.device)
     messages.say(f"{loaded.path} · seed {seed}", "dim")
     work = generation.Generation(
         loaded.model, loaded.tokenizer, text, config, seed=seed, stop=[options.unescape(s) for s in stop or []]

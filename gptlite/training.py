@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from gptlite.model import GPT
 from gptlite.planning import FINAL_WINDOWS, MILESTONES, QUICK_WINDOWS, Plan, save_seconds
 from gptlite.reader import Reader
 from gptlite.runs import Run
+from gptlite.strict import Entry, is_count, shown
 from gptlite.tokenizer import Tokenizer
 
 LOG_EVERY = 10  # steps
@@ -39,6 +41,7 @@ FEWEST_QUICK_WINDOWS = 16
 LEAVING_SECONDS = 1.5  # that a process takes before its clock starts and, with torch inside, to end
 MILESTONE_SECONDS = 30.0  # a short run has fewer milestones
 WORSE = 1.01  # times the best score: a held-out text that got harder, and not by chance
+CUDA_STATE = 16  # bytes of the state of a GPU's random numbers
 RISE = 1.0  # nats a token that the training loss rises before anyone is told
 
 
@@ -387,18 +390,64 @@ def training_state(s: Session) -> dict[str, bytes]:
 
 
 def restore_training_state(saved: checkpoint.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer]) -> State:
-    """Undo `training_state`. Raises `CheckpointError` when the folder is damaged or gone."""
-    reader = Reader(saved.path, saved.manifest)
-    optim.restore_optimizers(model, optimizers, reader.tensors("training_state/optimizer.safetensors"))
-    rng = reader.tensors("training_state/rng.safetensors")
-    torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(rng["cuda"])
-    fields = reader.json("training_state/state.json")
+    """Undo `training_state`. Raises `CheckpointError` when the folder is damaged or gone, or cannot be of this run."""
+    folder = saved.path / "training_state"
+    shapes = optim.expected_state(model, optimizers)
+    with Reader(saved.path, saved.manifest) as reader:
+        state = _read_state(reader, saved.manifest.get("step"))
+        random = reader.table("training_state/rng.safetensors")
+        generators = {"cpu": torch.get_rng_state()}
+        if "cuda" in random.entries:  # saved where there was one; used where there is one
+            generators["cuda"] = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else torch.empty(CUDA_STATE)
+        rng = reader.tensors(
+            "training_state/rng.safetensors", {name: Entry("U8", tuple(t.shape)) for name, t in generators.items()}
+        )
+        tensors = reader.tensors(
+            "training_state/optimizer.safetensors", {name: Entry("F32", shape) for name, shape in shapes.items()}
+        )
     try:
-        return State(**{**fields, "history": {int(k): float(v) for k, v in fields["history"].items()}})
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{saved.path}/training_state/state.json is not what gptlite writes: {error}.") from error
+        torch.set_rng_state(rng["cpu"])
+        if "cuda" in rng and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(rng["cuda"])
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}/rng.safetensors holds no state of random numbers: {shown(error)}.") from error
+    try:
+        optim.restore_optimizers(model, optimizers, tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}/optimizer.safetensors: {error}") from error
+    return state
+
+
+def _read_state(reader: Reader, step: object) -> State:
+    """Where the run stood; each number is one that `State` could have held at this step."""
+    name = "training_state/state.json"
+    fields, where = reader.json(name), reader.directory / name
+    kinds = {f.name: f.type for f in dataclasses.fields(State)}
+    for key, value in fields.items():
+        if key not in kinds or not STATE_KINDS[kinds[key]](value):
+            raise CheckpointError(f"{where}: '{shown(key)[1:-1]}' is {shown(value)}, which cannot be.")
+    history = {int(step): score for step, score in fields.get("history", {}).items()}
+    state = State(**{**fields, "history": history})
+    if state.step != step or max(history, default=0) > state.step:
+        raise CheckpointError(f"{where} is that of step {state.step:,}, which is not the one it lies in.")
+    return state
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and value >= 0
+
+
+STATE_KINDS: dict[Any, Callable[[Any], bool]] = {
+    "int": is_count,
+    "bool": lambda value: isinstance(value, bool),
+    "float": _is_amount,
+    "float | None": lambda value: value is None or _is_amount(value),
+    "list[float]": lambda value: isinstance(value, list) and all(map(_is_amount, value)),
+    "dict[int, float]": lambda value: (
+        isinstance(value, dict)
+        and all(re.fullmatch("[0-9]{1,18}", step) and _is_amount(score) for step, score in value.items())
+    ),
+}
 
 
 def finish(s: Session) -> dict[str, Any]:

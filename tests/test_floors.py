@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ("errors", "config", "randomness", "words"),
+    0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file"),
     1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf", "durable", "reader"),
     2: ("model", "data", "optim", "bigrams"),
     3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation"),
@@ -25,6 +25,9 @@ NEIGHBOURS = {
     ("config", "errors"),
     ("reader", "durable"),
     ("words", "errors"),
+    ("strict", "errors"),
+    ("tokenizer_file", "errors"),
+    ("tokenizer_file", "strict"),
     ("vector_files", "embedding"),
     ("gguf", "tokenizer"),
     ("optim", "model"),
