@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from gptlite.errors import UsageError
+
 COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -61,6 +63,14 @@ def parse_seconds(text: str | float) -> float:
 def unescape(text: str) -> str:
     r"""The line breaks and tabs that a shell makes hard to type: \n, \r, \t, \\."""
     return re.sub(r"\\([nrt\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[m[1]], text)
+
+
+def check_text(text: str, what: str) -> str:
+    """`text` itself. Raises `UsageError` when bytes that are not UTF-8 came in with the command."""
+    for character in text:
+        if "\ud800" <= character <= "\udfff":
+            raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(character) & 0xFF:02X}.")
+    return text
 
 
 ModelOption = Annotated[
