@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from gptlite.errors import UsageError
+
 COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -39,8 +41,12 @@ def parse_count(text: str | int) -> int:
 
 
 def parse_count_or_auto(text: str | int) -> int:
-    """A count, or 0 for "auto"."""
-    return 0 if str(text).lower() == "auto" else parse_count(text)
+    """A count above 0, or 0 for "auto"."""
+    if str(text).lower() == "auto":
+        return 0
+    if not (count := parse_count(text)):
+        raise typer.BadParameter("it must be auto or above zero")
+    return count
 
 
 def parse_seconds(text: str | float) -> float:
@@ -57,6 +63,14 @@ def parse_seconds(text: str | float) -> float:
 def unescape(text: str) -> str:
     r"""The line breaks and tabs that a shell makes hard to type: \n, \r, \t, \\."""
     return re.sub(r"\\([nrt\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[m[1]], text)
+
+
+def check_text(text: str, what: str) -> str:
+    """`text` itself. Raises `UsageError` when bytes that are not UTF-8 came in with the command."""
+    for character in text:
+        if "\ud800" <= character <= "\udfff":
+            raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(character) & 0xFF:02X}.")
+    return text
 
 
 ModelOption = Annotated[
@@ -84,5 +98,11 @@ ThreadsOption = Annotated[
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.", show_default="off")
+]
+LossyOption = Annotated[
+    bool,
+    typer.Option(
+        "--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", show_default="off", rich_help_panel="Data"
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.", show_default="off")]

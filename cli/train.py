@@ -76,6 +76,7 @@ def train(
             "--val", metavar="5%|FILE", help="Held out: a share of the end, or a file.", panel=DATA, show_default="5%"
         ),
     ] = None,
+    lossy: options.LossyOption = False,
     vocab_size: Annotated[
         int | None,
         _option(
@@ -231,7 +232,7 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
-        given["sample_prompt"] = options.unescape(sample_prompt)
+        given["sample_prompt"] = options.unescape(options.check_text(sample_prompt, "--sample-prompt"))
     if sum(name in given for name in ("seconds", "steps", "epochs")) > 1:
         raise UsageError("give only one of --time, --steps and --epochs.")
     with console.TrainingDisplay(quiet) as display, _signals() as should_stop:
@@ -240,8 +241,8 @@ def train(
 
         inputs = [str(corpus.demo_text(data.cache_directory()))] if demo else files or []
         request: dict[str, Any] = {
-            "val": val, "vocab_size": vocab_size or None, "architecture": architecture, "size": size, "device": device,
-            "dtype": dtype, "threads": threads, "compile": compile, "watcher": display, **given,
+            "val": val, "lossy": lossy, "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
+            "device": device, "dtype": dtype, "threads": threads, "compile": compile, "watcher": display, **given,
         }  # fmt: skip
         if dry_run:
             preview = pipeline.preview(inputs, **request)

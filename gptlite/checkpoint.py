@@ -19,7 +19,7 @@ from torch import Tensor
 from gptlite import hf
 from gptlite.config import ModelConfig
 from gptlite.device import available_memory
-from gptlite.durable import json_bytes, write_directory
+from gptlite.durable import MANIFEST, json_bytes, write_directory
 from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.model import GPT
 from gptlite.reader import LARGEST_TOKENIZER, Reader, not_finite
