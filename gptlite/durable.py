@@ -5,11 +5,14 @@ Nothing is announced before the directory that holds the new name is on disk too
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +75,28 @@ def _fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """A scratch file to write, which replaces `path` when the block ends; if the block fails, `path` stays as it was.
+
+    A link stays a link: the file behind it is replaced, with the permissions that it had. Raises `StorageError`.
+    """
+    target = Path(os.path.realpath(path))
+    scratch = target.with_name(f".tmp-{secrets.token_hex(8)}")
+    try:
+        scratch.touch(exist_ok=False)
+        try:
+            if target.exists():
+                scratch.chmod(stat.S_IMODE(target.stat().st_mode))
+            yield scratch
+            with open(scratch, "rb+") as file:
+                os.fsync(file.fileno())
+            scratch.replace(target)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
+        _fsync_directory(target.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error

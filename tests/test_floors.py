@@ -27,6 +27,7 @@ NEIGHBOURS = {
     ("words", "errors"),
     ("vector_files", "embedding"),
     ("gguf", "tokenizer"),
+    ("gguf", "durable"),
     ("optim", "model"),
     ("runs", "checkpoint"),
     ("training", "generation"),
