@@ -93,19 +93,8 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + getattr(signal, "SIGPIPE", 13)
     except OSError as error:  # what no function foresaw: a name that is too long, a disk that is gone
-        where = error.filename or ("standard output" if _output_fails() else "the system")
-        console.error(f"{where}: {error.strerror or error}.")
+        console.error(f"{error.filename or 'the system'}: {error.strerror or error}.")
         return StorageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted.")
         return 130
-
-
-def _output_fails() -> bool:
-    """Is standard output what cannot be written? If so, drop what it still holds: Python would try again at the end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
