@@ -17,6 +17,7 @@ def evaluate(
         list[str], typer.Argument(metavar="FILES", help="Text files, folders or patterns; - reads standard input.")
     ],
     model: options.ModelOption = None,
+    lossy: options.LossyOption = False,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     threads: options.ThreadsOption = None,
@@ -33,7 +34,7 @@ def evaluate(
 
     hardware = machine.choose_hardware(device, dtype, threads)
     loaded = checkpoint.load(runs.find_model(model), hardware.device)
-    with corpus.opened(files, data.cache_directory(), notice=messages.notice, smallest=1) as text:
+    with corpus.opened(files, data.cache_directory(), notice=messages.notice, smallest=1, lossy=lossy) as text:
         tokens = data.tokenize(text, loaded.tokenizer)
     began = time.monotonic()
     result = evaluation.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 from typing import Annotated
@@ -18,7 +19,7 @@ from gptlite.cli import export as export_command
 from gptlite.cli import generate as generate_command
 from gptlite.cli import info as info_command
 from gptlite.cli import train as train_command
-from gptlite.errors import GptliteError, StorageError
+from gptlite.errors import GptliteError, LimitError, StorageError
 
 app = typer.Typer(
     name="gptlite",
@@ -64,6 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that wait spin only briefly before they sleep: as quick as the default on a quiet machine, and beside
     # another load they do not for long steal the very core that the thread they wait for needs.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):  # rich and typer fall over numbers that are none
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "80")):
+            del os.environ[name]
     if hasattr(signal, "SIGPIPE") and arguments[:1] != ["train"]:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gptlite generate | head` ends quietly; a training goes on
     for stream in (sys.stdout, sys.stderr):
@@ -78,7 +82,8 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False, prog_name="gptlite")
         if code == 130:  # what typer makes of Ctrl-C
             console.error("interrupted.")
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GptliteError as error:
         console.error(str(error))
@@ -88,10 +93,16 @@ def run(arguments: list[str]) -> int:
         help_for = context.command_path if context else "gptlite"
         console.error(f"{error.format_message().rstrip('.')}. See: {help_for} --help")
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of a pipe has left: end as other programs do, without a word.
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader of a pipe has left, which typer and rich turn into SystemExit: end as other programs do, without a
+        # word. Completion in a shell exits too.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + getattr(signal, "SIGPIPE", 13)
+    except MemoryError:
+        console.error("there is not enough memory for this; use a smaller model, batch or context.")
+        return LimitError.exit_code
     except OSError as error:  # what no function foresaw: a name that is too long, a disk that is gone
         console.error(f"{error.filename or 'the system'}: {error.strerror or error}.")
         return StorageError.exit_code

@@ -42,8 +42,12 @@ def parse_count(text: str | int) -> int:
 
 
 def parse_count_or_auto(text: str | int) -> int:
-    """A count, or 0 for "auto"."""
-    return 0 if str(text).lower() == "auto" else parse_count(text)
+    """A count above 0, or 0 for "auto"."""
+    if str(text).lower() == "auto":
+        return 0
+    if not (count := parse_count(text)):
+        raise typer.BadParameter("it must be auto or above zero")
+    return count
 
 
 def parse_seconds(text: str | float) -> float:
@@ -107,5 +111,11 @@ ThreadsOption = Annotated[
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.", show_default="off")
+]
+LossyOption = Annotated[
+    bool,
+    typer.Option(
+        "--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", show_default="off", rich_help_panel="Data"
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.", show_default="off")]

@@ -76,6 +76,7 @@ def train(
             "--val", metavar="5%|FILE", help="Held out: a share of the end, or a file.", panel=DATA, show_default="5%"
         ),
     ] = None,
+    lossy: options.LossyOption = False,
     vocab_size: Annotated[
         int | None,
         _option(
@@ -240,8 +241,8 @@ def train(
 
         inputs = [str(corpus.demo_text(data.cache_directory()))] if demo else files or []
         request: dict[str, Any] = {
-            "val": val, "vocab_size": vocab_size or None, "architecture": architecture, "size": size, "device": device,
-            "dtype": dtype, "threads": threads, "compile": compile, "watcher": display, **given,
+            "val": val, "lossy": lossy, "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
+            "device": device, "dtype": dtype, "threads": threads, "compile": compile, "watcher": display, **given,
         }  # fmt: skip
         if dry_run:
             preview = pipeline.preview(inputs, **request)

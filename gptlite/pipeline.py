@@ -48,6 +48,7 @@ def train(
     out: str | Path | None = None,
     val: str | None = None,
     vocab_size: int | None = None,
+    lossy: bool = False,
     architecture: str | None = None,
     size: str | None = None,
     resume: bool = False,
@@ -66,6 +67,7 @@ def train(
     - `inputs`: files, folders, patterns, or "-" for standard input.
     - `out`: the run directory; `checkpoints/<name of the first input>` where none is given.
     - `val`: a share such as "5%" (the default) of the text's end, or a file, held out from all training.
+    - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing them.
     - `vocab_size`, `architecture`, `size`: None leaves the choice to the plan.
     - `resume`: go on with the newest saved step of the run; budget and cadence may be changed, nothing else.
     - `overrides`: fields of `ModelConfig` and `TrainConfig`; what is not given, the plan chooses.
@@ -84,6 +86,7 @@ def train(
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
             val, arguments = previous["val"], arguments or previous["arguments"]
+            lossy = lossy or previous.get("lossy", False)
         else:  # what can be refused is refused before any work is done
             planning.check_request(hardware, architecture, size, overrides)
             if vocab_size is not None:
@@ -91,9 +94,10 @@ def train(
             if out:
                 run = runs.claim_run(Path(out))
         watcher.phase("reading", 0.0)
-        text = stack.enter_context(corpus.opened(arguments, data.cache_directory(), notice=watcher.notice))
+        opened = corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy)
+        text = stack.enter_context(opened)
         limits = previous.get("text_limits") if previous else planning.text_limits(_seconds(overrides), hardware)
-        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher), limits, watcher)
+        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         if run is None:
             run = runs.new_run(runs.run_name(arguments))
         if previous is not None and previous["text"] != _text_facts(texts):
@@ -137,6 +141,7 @@ def train(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "arguments": [a if a == "-" else str(Path(a).absolute()) for a in arguments],
             "val": _remembered_val(val or DEFAULT_VAL),
+            "lossy": lossy,
             "inputs": _input_facts(texts),
             "text": _text_facts(texts),
             "vocab_size_asked": vocab_size,
@@ -184,6 +189,7 @@ def preview(
     *,
     val: str | None = None,
     vocab_size: int | None = None,
+    lossy: bool = False,
     architecture: str | None = None,
     size: str | None = None,
     device: str = "auto",
@@ -203,9 +209,9 @@ def preview(
     planning.check_request(hardware, architecture, size, overrides)
     if vocab_size is not None:
         check_vocab_size(vocab_size)
-    with corpus.opened(arguments, data.cache_directory(), notice=watcher.notice) as text:
+    with corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy) as text:
         limits = planning.text_limits(_seconds(overrides), hardware)
-        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher), limits, watcher)
+        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         material = tokenize(texts, vocab_size, watcher)
         outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, thorough=True)
     planning.check_memory(outlook.plan, available_memory(hardware.device))
@@ -332,14 +338,14 @@ def train_tokenizer(text: corpus.Text, vocab_size: int | None, watcher: Watcher)
     return tokenizer
 
 
-def hold_out(text: corpus.Text, val: str, watcher: Watcher) -> Inputs:
+def hold_out(text: corpus.Text, val: str, watcher: Watcher, lossy: bool = False) -> Inputs:
     """The text to train on and the text held out: the end of the former, or a file of its own."""
     if (fraction := _fraction(val)) is not None:
         head, tail = text.split(fraction)
         if not head.pieces or not tail.pieces:
             raise UsageError(f"--val {val} leaves nothing to train on or nothing to hold out; choose another share.")
         return Inputs(head, tail)
-    held_out = corpus.open_text([val], notice=watcher.notice, smallest=1)
+    held_out = corpus.open_text([val], notice=watcher.notice, smallest=1, lossy=lossy)
     digests = {p.document.digest for p in held_out.pieces}
     if any(p.document.digest in digests for p in text.pieces):
         raise UsageError(f"--val {val} is also among the texts to train on; leave it out there.")
