@@ -139,7 +139,7 @@ def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
         end = start + LONGEST_PIECE
         if end < len(text):
             safe = SAFE_CUT.search(text, end, end + LONGEST_PIECE)
-            end = safe.start() if safe else end
+            end = safe.start() if safe else end + LONGEST_PIECE
         ids += tokenizer.encode(text[start:end])
         start = end
     return ids

@@ -141,7 +141,7 @@ def test_pieces_joined_are_the_text_of_all_tokens(n: int) -> None:
         pieces = [decoder.push(token) for token in ids]
         end = decoder.finish()
         assert "".join(pieces) + end == tokenizer.decode(ids)
-        assert end in ("", "\ufffd") and decoder.finish() == "", "what is unfinished comes once"
+        assert set(end) <= {"\ufffd"} and decoder.finish() == "", "what is unfinished comes once"
         unfinished += end != ""
     assert unfinished > n / 100
 
@@ -294,7 +294,7 @@ def test_settings_work_or_are_a_usage_error(
     gptlite: Command, trained_run: Path, option: str, value: str, code: int
 ) -> None:
     short = () if option == "--max-new-tokens" else ("--max-new-tokens", "3")
-    outcome = gptlite("generate", "Ada", "-m", trained_run, f"{option}={value}", *short)
+    outcome = gptlite("generate", "Ada", "-m", trained_run, option, value, *short)
     assert outcome.code == code
     assert outcome.out.startswith("Ada") if code == 0 else outcome.err.startswith("gptlite: error: ")
 
@@ -303,7 +303,7 @@ def test_settings_work_or_are_a_usage_error(
 @pytest.mark.parametrize("temperature", ["-0.0", "1e-40", "1e-5"])
 def test_temperatures_near_0_are_greedy(gptlite: Command, trained_run: Path, temperature: str) -> None:
     line = ("generate", "Ada", "-m", trained_run, "--seed", "1", "--max-new-tokens", "30")
-    assert gptlite(*line, f"-t={temperature}").out == gptlite(*line, "-t=0").out
+    assert gptlite(*line, "-t", temperature).out == gptlite(*line, "-t", "0").out
 
 
 @pytest.mark.row("G12")
