@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from gptlite.config import ModelConfig
-from gptlite.durable import replace_file
+from gptlite.durable import replacing
 from gptlite.errors import UsageError
 from gptlite.tokenizer import Tokenizer
 
@@ -61,7 +61,7 @@ def export_gguf(
     except ImportError as error:
         raise UsageError("writing GGUF needs the gguf package; install it with: pip install 'gptlite[gguf]'") from error
 
-    with replace_file(path) as scratch, contextlib.closing(gguf.GGUFWriter(scratch, config.architecture)) as writer:
+    with replacing(path) as scratch, contextlib.closing(gguf.GGUFWriter(scratch, config.architecture)) as writer:
         _write_config(writer, config)
         _write_tokenizer(writer, tokenizer, config.vocab_size)
         kinds = gguf.GGMLQuantizationType

@@ -20,6 +20,7 @@ import gptlite
 from gptlite import bigrams, checkpoint, corpus, data, optim, planning, runs, yardsticks
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, choose_hardware, peak_memory
+from gptlite.durable import check_storage
 from gptlite.errors import CheckpointError, CorpusError, UsageError
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.speed import Speed, measure_speed
@@ -93,6 +94,8 @@ def train(
                 check_vocab_size(vocab_size)
             if out:
                 run = runs.claim_run(Path(out))
+        if locked := run is not None and run.path.is_dir():  # a new directory is made once the text is known to be good
+            stack.enter_context(run.lock())
         watcher.phase("reading", 0.0)
         opened = corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy)
         text = stack.enter_context(opened)
@@ -104,9 +107,12 @@ def train(
             raise CorpusError(
                 f"the text is not the one that {run.path} was trained on; start a new run without --resume."
             )
-        stack.enter_context(run.lock())
+        if not locked:
+            stack.enter_context(run.lock())
+        if previous is None:
+            runs.claim_run(run.path)  # again, because another process may have trained there meanwhile
 
-        saved = checkpoint.load(_step_to_resume(run), hardware.device) if resume else None
+        saved = checkpoint.load(run.step_to_resume(watcher.notice), hardware.device) if resume else None
         material = tokenize(texts, saved.tokenizer if saved else vocab_size, watcher)
         tokenizer, tokens, val_tokens = material.tokenizer, material.tokens, material.val_tokens
         if previous is None:
@@ -116,6 +122,7 @@ def train(
             plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
             foreseen = {}
         planning.check_memory(plan, available_memory(hardware.device))
+        check_storage(run.path, 2 * planning.step_size(plan.model))
         config = plan.train
         batches = data.Batches(
             tokens, context=plan.model.context_length, batch_size=config.batch_size, seed=config.seed
@@ -420,13 +427,6 @@ def _info_to_resume(run: runs.Run) -> dict[str, Any]:
     if missing:
         raise CheckpointError(f"{run.path}/run.json does not say '{missing[0]}', so the run cannot be resumed.")
     return info
-
-
-def _step_to_resume(run: runs.Run) -> Path:
-    latest = run.latest()
-    if latest is None:
-        raise CheckpointError(f"{run.path}: no step was ever completed, so there is nothing to resume; start it anew.")
-    return latest.path
 
 
 def _plan_to_resume(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> planning.Plan:

@@ -186,6 +186,11 @@ def save_seconds(model: ModelConfig) -> float:
     return 0.5 + model.n_params * 12 / 100e6
 
 
+def step_size(model: ModelConfig) -> int:
+    """Bytes that a saved step takes at most: weights and two moments, and a little."""
+    return model.n_params * 12 + (1 << 20)
+
+
 # The law of Hoffmann et al. (2022) with repeated tokens counting less and less (Muennighoff et al. 2023). Fitted by
 # hand to runs of 1 to 15 minutes on tinyshakespeare (docs/log.md); a text is harder as its 5-gram needs more bits.
 FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.43, 0.38, 0.32, 0.35  # parameters and tokens in millions

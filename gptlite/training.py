@@ -24,7 +24,7 @@ from gptlite.config import SamplingConfig, TrainConfig
 from gptlite.data import Batches
 from gptlite.device import Hardware
 from gptlite.durable import json_bytes
-from gptlite.errors import CheckpointError, Interrupted, NumericsError
+from gptlite.errors import CheckpointError, Interrupted, NumericsError, StorageError
 from gptlite.evaluation import Score, Window, score_model, sliding_windows, spread
 from gptlite.model import GPT
 from gptlite.planning import FINAL_WINDOWS, MILESTONES, QUICK_WINDOWS, Plan, save_seconds
@@ -164,6 +164,7 @@ class Session:
     state: State
     watcher: Watcher
     should_stop: Callable[[], int | None]
+    logging: bool = True  # until the log cannot be written
 
     def __post_init__(self) -> None:
         self.windows = sliding_windows(len(self.val_ids), self.plan.model.context_length)
@@ -219,7 +220,8 @@ def fit(s: Session) -> None:
             enough = learned_enough(s)
             last = last or enough
         if scores or state.step % LOG_EVERY == 0:
-            s.run.log(
+            log(
+                s,
                 {
                     "step": state.step,
                     "elapsed": round(clock.elapsed(), 3),
@@ -228,14 +230,14 @@ def fit(s: Session) -> None:
                     "train_loss": state.train_loss,
                     "tokens_per_second": round(tokens_per_second),
                     **scores,
-                }
+                },
             )
             watch_loss(s)
             losses = []
         if config.sample_every and state.step % config.sample_every == 0:
             s.watcher.sampled(state.step, draw_sample(s))
         if last or signal or _due(config.save_every, state.step, milestone):
-            save(s)
+            save(s, final=bool(last or signal))
         if signal and not last:
             raise Interrupted(
                 f"stopped after step {state.step}, which is saved; "
@@ -326,26 +328,49 @@ def draw_sample(s: Session) -> str:
     return prompt + sample.text
 
 
-def save(s: Session) -> None:
-    """Write this step; then, and only then, delete what is no longer kept."""
+def log(s: Session, line: dict[str, Any]) -> None:
+    """Append to the log of the run; one that cannot be written is no reason to stop."""
+    if s.logging:
+        try:
+            s.run.log(line)
+        except StorageError as error:
+            s.logging = False
+            s.watcher.notice(f"{error} Training goes on without its log.")
+
+
+def save(s: Session, final: bool) -> None:
+    """Write this step; then, and only then, delete what is no longer kept.
+
+    Raises `StorageError` where no later save could make up for this one, because it is the `final` one or the run
+    directory is gone; otherwise a failure is a notice.
+    """
     began, s.state.elapsed = time.monotonic(), s.clock.elapsed()
     directory = s.run.step_path(s.state.step)
     s.model.eval()
     enough = s.val_ids if len(s.val_ids) >= ENOUGH_TOKENS else s.batches.ids
     statistics = embedding.measure_statistics(s.model, s.tokenizer, enough)
     s.model.train()
-    checkpoint.save_step(
-        directory,
-        s.model,
-        s.tokenizer,
-        {"step": s.state.step, "val_bits_per_byte": s.state.history.get(s.state.step)},
-        training_state=training_state(s),
-        embedding=statistics,
-    )
-    s.run.link()
-    s.run.prune(s.plan.train.keep)
-    s.state.save_seconds = max(s.state.save_seconds, time.monotonic() - began)
+    try:
+        checkpoint.save_step(
+            directory,
+            s.model,
+            s.tokenizer,
+            {"step": s.state.step, "val_bits_per_byte": s.state.history.get(s.state.step)},
+            training_state=training_state(s),
+            embedding=statistics,
+        )
+    except StorageError as error:
+        if final or not s.run.path.is_dir():
+            raise
+        s.watcher.notice(f"{error} Training goes on; the next save tries again.")
+        return
     s.watcher.saved(s.state.step, directory)
+    s.run.link()
+    try:
+        s.run.prune(s.plan.train.keep)
+    except StorageError as error:
+        s.watcher.notice(f"{error} Training goes on; it takes room until it is deleted.")
+    s.state.save_seconds = max(s.state.save_seconds, time.monotonic() - began)
 
 
 def training_state(s: Session) -> dict[str, bytes]:

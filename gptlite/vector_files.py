@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gptlite.durable import replace_file
+from gptlite.durable import replacing
 from gptlite.embedding import WordVector
 from gptlite.errors import UsageError
 
@@ -67,7 +67,7 @@ def json_lines(records: Iterable[Record], layer: int, meta: Mapping[str, Any]) -
 
 
 def _save_lines(path: Path, lines: Iterable[str]) -> None:
-    with replace_file(path) as scratch, open(scratch, "w", encoding="utf-8", newline="\n") as file:
+    with replacing(path) as scratch, open(scratch, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(f"{line}\n" for line in lines)
 
 
@@ -85,7 +85,7 @@ def _save_npz(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mappi
         "n_left": np.array([v.n_left for v in vectors]),
         "meta": np.array(json.dumps({**meta, "layer": layer}, ensure_ascii=False)),
     }
-    with replace_file(path) as scratch, open(scratch, "wb") as file:
+    with replacing(path) as scratch, open(scratch, "wb") as file:
         np.savez(file, **arrays)
 
 

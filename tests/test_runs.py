@@ -94,7 +94,7 @@ def test_a_run_without_a_step_is_used_again(run: Run) -> None:
     assert new_run("corpus", run.path.parent).path == run.path
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "step-000000001", ".tmp-step-000000001-7"])
+@pytest.mark.parametrize("name", ["notes.txt", "step-000000001", ".tmp-mine"])
 def test_whatever_else_lies_there_is_left_alone(run: Run, name: str) -> None:
     (run.path / name).write_text("mine")
     assert new_run("corpus", run.path.parent).path.name == "corpus-2"

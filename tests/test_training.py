@@ -842,19 +842,31 @@ def test_a_run_in_use_is_refused(corpus_file: Path) -> None:
         train(inputs=[], out="run", resume=True, steps=2, threads=1)
 
 
-def test_a_disk_that_fills_up_keeps_the_earlier_steps(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = durable._write_durably
+@pytest.mark.row("D01")
+@pytest.mark.parametrize("bad_steps", [(9,), (3, 6), (12,), (6, 9, 12)], ids=str)
+def test_a_save_that_fails_is_tried_again(
+    corpus_file: Path, monkeypatch: pytest.MonkeyPatch, bad_steps: tuple[int, ...]
+) -> None:
+    """A full disk is a notice while training goes on, and an error only when the last save meets it."""
+    write, log = durable._write_new, Log()
 
-    def nearly_full(path: Path, content: bytes) -> None:
-        if "step-000000009" in str(path) and path.name == "tokenizer.json":
+    def nearly_full(path: Path, content: bytes) -> str:
+        if path.name == "tokenizer.json" and any(f"step-{step:09d}" in str(path) for step in bad_steps):
             raise OSError(28, "No space left on device")
-        write(path, content)
+        return write(path, content)
 
+    settings = {"steps": 12, "save_every": 3, "keep": 9, "watcher": log, **TINY}
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "_write_durably", nearly_full)
-        with pytest.raises(StorageError, match="earlier steps are intact"):
-            train(str(corpus_file), out="run", steps=12, save_every=3, **TINY)
-    assert assert_every_step_loads(Path("run")) == [3, 6]
+        patch.setattr(durable, "_write_new", nearly_full)
+        if 12 in bad_steps:
+            with pytest.raises(StorageError, match="earlier steps are intact"):
+                train(str(corpus_file), out="run", **settings)
+        else:
+            assert train(str(corpus_file), out="run", **settings)["step"] == 12
+    saved = [step for step in (3, 6, 9, 12) if step not in bad_steps]
+    assert assert_every_step_loads(Path("run")) == log.saves == saved
+    assert sum("the next save tries again" in n for n in log.notices) == len(set(bad_steps) - {12})
+    assert not list(Path("run").glob(".*"))
     assert train(inputs=[], out="run", resume=True, threads=1)["step"] == 12
 
 
