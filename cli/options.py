@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
 import sys
 from typing import Annotated, BinaryIO
@@ -78,12 +80,15 @@ def open_text(name: str, what: str) -> BinaryIO:
     return sys.stdin.buffer
 
 
-def check_text(text: str, what: str) -> str:
-    """`text` itself. Raises `UsageError` when bytes that are not UTF-8 came in with the command."""
-    for character in text:
-        if "\ud800" <= character <= "\udfff":
-            raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(character) & 0xFF:02X}.")
-    return text
+def read_argument(text: str, what: str) -> str:
+    """The text that an argument spells in UTF-8, whatever the locale. Raises `UsageError` when it spells none."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError as error:  # Python keeps bytes that the locale does not know as surrogates
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(text).decode("utf-8")
+        raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(text[error.start]) & 0xFF:02X}.") from error
 
 
 ModelOption = Annotated[

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import json
+import os
 import random
 import re
 import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -18,9 +26,11 @@ import torch
 from conftest import Command, make_text, random_model, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
+from reliability.screens import Screen, Terminal
 
-from gptlite import generation
+from gptlite import checkpoint, generation, runs
 from gptlite.checkpoint import save_step
+from gptlite.cli import main as command_line
 from gptlite.config import SamplingConfig
 from gptlite.errors import CheckpointError
 from gptlite.generation import Generation, StopFilter, generate_ids
@@ -369,3 +379,229 @@ def test_a_model_of_nan_is_code_4(gptlite: Command, corpus_file: Path, tokenizer
     outcome = gptlite(*line.split(), "-m", "broken", "-q")
     assert outcome.code == 4
     assert outcome.err.startswith("gptlite: error: ") and outcome.err.count("\n") == 1
+
+
+@pytest.mark.row("G26")
+@pytest.mark.parametrize("seed", range(8))
+def test_json_holds_any_text(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    rng = random.Random(seed)
+    tokenizer = checkpoint.load(runs.find_model(str(trained_run))).tokenizer
+    ids = [i for _ in range(5) for i in random_ids(tokenizer, rng) if i != tokenizer.separator_id]
+    ids += tokenizer.encode('\u2028\x00\x1b\ufeff"\\')
+    written(monkeypatch, ids)
+    line = ("generate", "\x00 ", "-m", trained_run, "--json", "--max-new-tokens", len(ids))
+    outcome = gptlite(*line)
+    assert outcome.code == 0 and outcome.out.count("\n") == 1 and len(outcome.out.splitlines()) == 1
+    result = json.loads(outcome.out.encode("utf-8"))
+    assert result["samples"][0]["text"] == tokenizer.decode(ids)
+    assert [token["id"] for token in result["samples"][0]["tokens"]] == ids
+
+
+# -- Where the text goes
+
+
+class Broken(io.StringIO):
+    """A file on a disk that is full."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+WRITING = (
+    "generate", "generate --json", "generate -n 2", "info", "info --json", "eval corpus.txt", "eval corpus.txt --json",
+    "embed the[bank]", "embed the[bank] --json", "embed the[bank] -o -",
+)  # fmt: skip
+
+
+@pytest.mark.row("G18", "G19", "E13")
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [(Broken, "cannot write to standard output: No space left"), (lambda: None, "no standard output to write to")],
+    ids=["full", "closed"],
+)
+@pytest.mark.parametrize("line", WRITING)
+def test_results_that_cannot_be_written_are_code_5(
+    corpus_file: Path, trained_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    line: str, stream: type, message: str,
+) -> None:  # fmt: skip
+    command, *rest = line.split()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stream())
+        code = command_line.run([command, *(["-m"] if command != "info" else []), str(trained_run), *rest])
+    assert code == 5
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.row("G18", "G19")
+@pytest.mark.parametrize("where", [">/dev/full", ">&-"])
+def test_a_process_whose_output_is_gone_ends_with_one_sentence(trained_run: Path, where: str) -> None:
+    shell = ("bash", "-c", f'exec "$@" {where}', "bash")
+    ended = processes.run("info", trained_run, wrapper=shell)
+    assert ended.code == 5
+    assert re.fullmatch(rb"gptlite: error: [^\n]*standard output[^\n]*\n", ended.err)
+
+
+@pytest.mark.row("G20", "G24")
+def test_a_pipe_gets_exactly_the_text_whatever_the_locale(trained_run: Path) -> None:
+    prompt = "a\r\nb\x1b[31m 河岸 🙂 \u2028" + "long " * 90
+    env = {
+        "LC_ALL": "C",
+        "PYTHONIOENCODING": "ascii",
+        "PYTHONUTF8": "0",
+        "FORCE_COLOR": "1",
+        "COLUMNS": "20",
+        "NO_COLOR": "",
+    }
+    ended = processes.run("generate", "-p", prompt, "-m", trained_run, "--max-new-tokens", "0", env=env)
+    assert (ended.code, ended.out) == (0, f"{prompt}\n".encode())
+    assert ended.err.startswith(b"/") and "·".encode() in ended.err
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process holds now."""
+    (pages,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(pages) * 1024
+
+
+@pytest.mark.row("G13", "G17", "G25", "E13")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and sets the size of a pipe")
+def test_a_slow_reader_is_waited_for_and_one_that_leaves_ends_it(trained_run: Path) -> None:
+    line = (
+        "generate",
+        "Ada",
+        "-m",
+        str(trained_run),
+        "--max-new-tokens",
+        "1000000000",
+        "--stop",
+        "never",
+        "-q",
+        "-t",
+        "9",
+    )
+    process = subprocess.Popen([*processes.COMMAND, *line], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    fcntl.fcntl(process.stdout, 1031, 4096)  # F_SETPIPE_SZ: the least
+    assert os.read(process.stdout.fileno(), 3) == b"Ada"
+    time.sleep(0.5)
+    before = memory(process.pid)
+    for _ in range(5):
+        os.read(process.stdout.fileno(), 1)
+        time.sleep(0.1)
+    assert process.poll() is None
+    assert memory(process.pid) - before < 4 << 20
+    process.stdout.close()
+    assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == -signal.SIGPIPE
+
+
+# -- Terminals
+
+
+@pytest.mark.row("G21")
+@pytest.mark.parametrize(
+    ("env", "styled"),
+    [
+        ({}, True),
+        ({"NO_COLOR": ""}, True),
+        ({"NO_COLOR": "1"}, False),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False),
+        ({"TERM": "dumb"}, False),
+        ({"CI": "true"}, True),
+    ],
+    ids=str,
+)
+def test_styles_are_for_terminals_that_want_them(
+    gptlite: Command, terminal: Terminal, trained_run: Path, monkeypatch: pytest.MonkeyPatch, env: dict[str, str],
+    styled: bool,
+) -> None:  # fmt: skip
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    generate = ("generate", "Ada", "-m", trained_run, "--seed", "1", "--max-new-tokens", "9")
+    for line in (generate, ("info", trained_run), ("info", "gone")):
+        code, arrived = terminal(*line)
+        assert code == (4 if "gone" in line else 0)
+        assert ("\x1b[" in arrived) == styled
+        piped = gptlite(*line)
+        assert "\x1b" not in piped.out + piped.err
+    code, arrived = terminal(*generate, "-q")
+    assert arrived == gptlite(*generate, "-q").out, "a model's text has no styles and is not wrapped"
+
+
+@pytest.mark.row("G22")
+@pytest.mark.parametrize("columns", [20, 10, 1, 0])
+def test_narrow_terminals(gptlite: Command, terminal: Terminal, trained_run: Path, columns: int) -> None:
+    generate = ("generate", "Ada " * 20, "-m", trained_run, "--seed", "1", "-q", "--max-new-tokens", "40")
+    assert terminal(*generate, columns=columns) == (0, gptlite(*generate).out)
+    for line in (("info", trained_run), ("embed", "the [bank]", "a [bank]", "-m", trained_run), ("info", "--help")):
+        assert terminal(*line, columns=columns)[0] == 0
+
+
+ODD_WIDTHS = """
+import contextlib, io, os, sys
+from gptlite.cli.main import main
+for width in ("20", "10", "1", "0", "-3", "abc", "9" * 30):
+    for arguments in (["--help"], ["info", sys.argv[1]], ["info", "gone"], ["embed", "the[bank]", "-m", sys.argv[1]]):
+        os.environ["COLUMNS"] = os.environ["LINES"] = width
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            try:
+                main(arguments)
+            except SystemExit as end:
+                assert end.code == (4 if "gone" in arguments else 0), (width, arguments, end.code)
+"""
+
+
+@pytest.mark.row("G22")
+def test_widths_that_are_none(trained_run: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ODD_WIDTHS, str(trained_run)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.row("G22", "G23")
+def test_ctrl_c_keeps_the_text_and_ends_its_line(trained_run: Path) -> None:
+    """On a terminal that changes its size meanwhile."""
+    screen = Screen(60)
+    line = ("generate", "Ada", "-m", str(trained_run), "--max-new-tokens", "1000000", "--seed", "1", "--stop", "never")
+    process = subprocess.Popen(
+        [*processes.COMMAND, *line], stdin=screen.slave, stdout=screen.slave, stderr=screen.slave,
+        env={**os.environ, "NO_COLOR": "", "TERM": "xterm-256color"},
+    )  # fmt: skip
+    wait_for(lambda: len(screen.received) > 400)
+    for columns in (10, 1, 200):
+        fcntl.ioctl(screen.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        process.send_signal(signal.SIGWINCH)
+    seen = len(screen.received)
+    wait_for(lambda: len(screen.received) > seen + 200)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    arrived = screen.close()
+    text, message = arrived.split("Ada", 1)[1].rsplit("\n", 2)[:2]
+    assert re.sub("\x1b.*?m", "", message) == "gptlite: error: interrupted."
+    assert "\x1b" not in text and len(text) > 300
+    assert arrived.count("\x1b[0m") == len(re.findall("\x1b\\[[1-9][0-9;]*m", arrived)), "each style is taken back"
+    assert "\x1b[?25l" not in arrived, "the cursor was never hidden"
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.row("G23")
+@pytest.mark.parametrize("more", [(), ("--json",), ("-n", "2"), ("--no-stream",)], ids=str)
+def test_an_interrupted_text_is_kept_if_it_was_streamed(
+    gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer, more: tuple[str, ...]
+) -> None:
+    def interrupted(_model: object, _prompt: object, n_rows: int, _sampler: object) -> Iterator[list[int]]:
+        yield [tokenizer.token_bytes.index(b"x")] * n_rows
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generation, "generate_ids", interrupted)
+    outcome = gptlite("generate", "Ada", "-m", trained_run, "-q", *more)
+    assert (outcome.code, outcome.err) == (130, "gptlite: error: interrupted.\n")
+    assert outcome.out == ("" if more else "Adax\n")
