@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -40,9 +42,9 @@ def one_line(text: str) -> str:
 
 def write(text: str) -> None:
     """Text to standard output: as it is, or visible on a terminal."""
-    stream = _standard_output()
-    stream.write(visible(text) if stream.isatty() else text)
-    stream.flush()
+    with _standard_output() as stream:
+        stream.write(visible(text) if stream.isatty() else text)
+        stream.flush()
 
 
 def write_json(value: Any) -> None:
@@ -51,10 +53,19 @@ def write_json(value: Any) -> None:
     write(CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
 
 
-def _standard_output() -> TextIO:
+@contextlib.contextmanager
+def _standard_output() -> Iterator[TextIO]:
+    """Standard output. Raises `StorageError` when it is closed or cannot be written."""
     if sys.stdout is None:
         raise StorageError("there is no standard output to write to: it is closed.")
-    return sys.stdout
+    try:
+        yield sys.stdout
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what was not written must not be tried again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StorageError(f"cannot write to standard output: {error.strerror or error}.") from error
 
 
 class _StandardError(io.TextIOBase):
@@ -79,8 +90,9 @@ class _StandardError(io.TextIOBase):
 
 
 def _console(stream: IO[str], **more: Any) -> Console:
-    """A console that never takes a pipe or a file for a terminal."""
-    return Console(file=stream, force_terminal=None if stream.isatty() else False, highlight=False, **more)
+    """A console that never takes a pipe or a file for a terminal, and writes nothing but text with NO_COLOR."""
+    plain: Any = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    return Console(file=stream, force_terminal=None if stream.isatty() else False, highlight=False, **plain, **more)
 
 
 class Messages:
@@ -206,5 +218,6 @@ def print_table(columns: list[str], rows: list[list[str]], right: frozenset[int]
         table.add_column(title, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))
-    stream = _standard_output()
-    _console(stream, width=None if stream.isatty() else 120).print(table)
+    with _standard_output() as stream:
+        _console(stream, width=None if stream.isatty() else 120).print(table)
+        stream.flush()

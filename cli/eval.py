@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Annotated
 
 import typer
 
 from gptlite.cli import console, options
+from gptlite.errors import CheckpointError
 
 
 def evaluate(
@@ -37,11 +39,15 @@ def evaluate(
     began = time.monotonic()
     result = evaluation.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware)
     seconds = time.monotonic() - began
+    if not math.isfinite(result.loss):
+        raise CheckpointError(
+            f"the predictions of {loaded.path} are not numbers, so its weights are damaged; use another step."
+        )
     messages.say(f"{loaded.path}", "dim")
     facts = {
         "model": str(loaded.path),
         "bits_per_byte": result.bits_per_byte,
-        "perplexity": result.perplexity,
+        "perplexity": result.perplexity if math.isfinite(result.perplexity) else None,
         "loss": result.loss,
         "tokens": result.tokens,
         "bytes": result.bytes,

@@ -1,14 +1,17 @@
-"""Options that several commands share, and the units that numbers may carry."""
+"""Options that several commands share, the units that numbers may carry, and where texts come from."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
-from typing import Annotated
+import sys
+from typing import Annotated, BinaryIO
 
 import typer
 
-from gptlite.errors import UsageError
+from gptlite.errors import CorpusError, UsageError
 
 COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -65,12 +68,27 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([nrt\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[m[1]], text)
 
 
-def check_text(text: str, what: str) -> str:
-    """`text` itself. Raises `UsageError` when bytes that are not UTF-8 came in with the command."""
-    for character in text:
-        if "\ud800" <= character <= "\udfff":
-            raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(character) & 0xFF:02X}.")
-    return text
+def open_text(name: str, what: str) -> BinaryIO:
+    """The file `name` to read from, or standard input for -; `what` says in errors what is read."""
+    if name != "-":
+        try:
+            return open(name, "rb")
+        except OSError as error:
+            raise CorpusError(f"cannot read {what} from {name}: {error.strerror or error}.") from error
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(f"- reads {what} from standard input, but nothing is piped into it.")
+    return sys.stdin.buffer
+
+
+def read_argument(text: str, what: str) -> str:
+    """The text that an argument spells in UTF-8, whatever the locale. Raises `UsageError` when it spells none."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError as error:  # Python keeps bytes that the locale does not know as surrogates
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(text).decode("utf-8")
+        raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(text[error.start]) & 0xFF:02X}.") from error
 
 
 ModelOption = Annotated[

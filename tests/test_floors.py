@@ -30,6 +30,7 @@ NEIGHBOURS = {
     ("tokenizer_file", "strict"),
     ("vector_files", "embedding"),
     ("gguf", "tokenizer"),
+    ("gguf", "durable"),
     ("optim", "model"),
     ("runs", "checkpoint"),
     ("training", "generation"),

@@ -125,7 +125,7 @@ def test_sentences_come_from_files_and_pipes(embed: Command, word: tuple[str, ..
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "message"),
     [
-        (("-f", "gone.txt"), None, 3, "cannot read gone.txt"),
+        (("-f", "gone.txt"), None, 3, "cannot read texts from gone.txt"),
         (("-f", "blank.txt"), None, 2, "at least one text"),
         (("-",), b"", 2, "at least one text"),
         (("-",), b"caf\xe9 [x]", 3, "not UTF-8"),

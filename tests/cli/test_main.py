@@ -185,8 +185,7 @@ BAD_USE = (
     ("generate -m MODEL a b", "unexpected"),
     ("generate -m MODEL a -p b", "once"),
     ("generate -m MODEL -p a -f corpus.txt", "once"),
-    ("generate -m MODEL -f gone.txt", "cannot read the prompt"),
-    ("generate -m MODEL -f full", "cannot read the prompt"),
+    ("generate -m MODEL --stop ''", "--stop needs a text"),
     ("generate -m MODEL -t -1", "temperature"),
     ("generate -m MODEL -t nan", "temperature"),
     ("generate -m MODEL --top-p 0", "top_p"),
@@ -343,6 +342,18 @@ def test_names_that_are_too_long_are_errors_like_others(
     assert outcome.code in (2, 3, 4, 5)
     assert outcome.out == ""
     assert_one_sentence(outcome.err)
+
+
+@pytest.mark.parametrize("name", ["gone.txt", "folder"])
+@pytest.mark.parametrize("line", ["generate -m MODEL -f {}", "embed -m MODEL -f {}", "embed -m MODEL -o - -f {}"])
+def test_prompts_and_sentences_that_cannot_be_read_are_code_3(
+    gptlite: Command, trained_run: Path, line: str, name: str
+) -> None:
+    write_bad_texts()
+    outcome = gptlite(*(str(trained_run) if w == "MODEL" else w for w in shlex.split(line.format(name))))
+    assert (outcome.code, outcome.out) == (3, "")
+    assert_one_sentence(outcome.err)
+    assert f"from {name}: " in outcome.err
 
 
 @pytest.mark.parametrize("line", ["generate -m MODEL -f latin.txt", "embed -m MODEL -f latin.txt"])
