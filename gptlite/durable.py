@@ -44,9 +44,14 @@ def write_directory(directory: Path, files: Mapping[str, bytes], facts: Mapping[
 
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by `value` as JSON, all or nothing. Raises `StorageError`."""
+    write_file(path, json_bytes(value))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, all or nothing. Raises `StorageError`."""
     scratch = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
-        _write_durably(scratch, json_bytes(value))
+        _write_durably(scratch, content)
         scratch.replace(path)
         _fsync_directory(path.parent)
     except OSError as error:

@@ -133,18 +133,26 @@ def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
 
 
 def training_step(
-    model: GPT, optimizers: Sequence[torch.optim.Optimizer], batch: Tensor, hardware: Hardware, clip: float
+    model: GPT,
+    optimizers: Sequence[torch.optim.Optimizer],
+    batch: Tensor,
+    hardware: Hardware,
+    clip: float,
+    accumulate: int = 1,
 ) -> tuple[float, float]:
-    """One forward, backward and optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
+    """One optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
 
-    Where either is not finite, the weights are left as they were.
+    Forward and backward pass go through `accumulate` equal parts of the batch, one after the other; their gradients add
+    up to that of the whole. Where loss or norm is not finite, the weights are left as they were.
     """
-    batch = batch.to(hardware.device, non_blocking=True)
-    with hardware.autocast():
-        logits = model(batch[:, :-1])
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
     model.zero_grad(set_to_none=True)
-    loss.backward()
+    loss = torch.zeros((), device=hardware.device)
+    for part in batch.to(hardware.device, non_blocking=True).chunk(accumulate):
+        with hardware.autocast():
+            logits = model(part[:, :-1])
+        share = F.cross_entropy(logits.flatten(0, 1).float(), part[:, 1:].flatten()) / accumulate
+        share.backward()
+        loss += share.detach()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     numbers = loss.item(), norm.item()
     if all(math.isfinite(number) for number in numbers):

@@ -11,6 +11,7 @@ checkpoints/<run>/
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from typing import Any
 
 from gptlite.checkpoint import Checkpoint
 from gptlite.checkpoint import load as read_checkpoint
-from gptlite.durable import MANIFEST, write_json
+from gptlite.durable import MANIFEST, write_file, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
 from gptlite.reader import read_json, read_manifest
 
@@ -107,6 +108,14 @@ class Run:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    def cut_log(self, step: int) -> None:
+        """Forget what was logged after `step`, which will come again, and a line that a crash left half written."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if (logged := _logged_step(line)) is not None and logged <= step]
+        if kept != lines:
+            write_file(path, b"".join(kept))
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for one trainer; the kernel lets go when the process ends, however it ends."""
@@ -135,6 +144,14 @@ class Run:
             yield
 
 
+def _logged_step(line: bytes) -> int | None:
+    """The step of one line of the log; None when it is not a whole line."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def run_name(inputs: Sequence[str]) -> str:
     """What a run on these inputs is called: the first one's name without its suffix."""
     first = inputs[0]
@@ -142,14 +159,22 @@ def run_name(inputs: Sequence[str]) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
 
 
-def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Run:
-    """`checkpoints/<name>`, with a number appended when that run exists."""
-    n = 1
-    while True:
-        path = parent / (name if n == 1 else f"{name}-{n}")
-        if not path.exists() or _reusable(path):
-            return Run(path)
-        n += 1
+@contextlib.contextmanager
+def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Iterator[Run]:
+    """`checkpoints/<name>`, locked; with a number appended when that run exists or another process begins it."""
+    with contextlib.ExitStack() as held:
+        for n in itertools.count(1):
+            run = Run(parent / (name if n == 1 else f"{name}-{n}"))
+            if run.path.exists() and not _reusable(run.path):
+                continue
+            try:
+                held.enter_context(run.lock())
+            except RunInUseError:
+                continue
+            if _reusable(run.path):  # still, now that nobody else can train in it
+                break
+            held.close()
+        yield run
 
 
 def newest_run(name: str, parent: Path = DEFAULT_PARENT) -> Run | None:

@@ -281,7 +281,7 @@ def test_the_same_command_with_resume_goes_on(gptlite: Command, corpus_file: Pat
         ("train --resume -o RUN --lr 0.5", 2, "lr"),
         ("train --resume -o RUN --val 9%", 2, "--val"),
         ("train --resume -o RUN --size small", 2, "--size"),
-        ("train other.txt --resume -o RUN", 3, "not the one"),
+        ("train other.txt --resume -o RUN", 4, "not the one"),
         ("train --resume -o gone", 4, "no run at gone"),
         ("train corpus.txt --resume", 4, "no run 'corpus'"),
     ],
