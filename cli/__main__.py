@@ -1,6 +1,6 @@
 """`python -m gptlite.cli`."""
 
-from gptlite.cli.main import main
+from gptlite.cli.process import start
 
 if __name__ == "__main__":
-    main()
+    start()

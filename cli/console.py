@@ -6,7 +6,9 @@ to a terminal, and is never read as markup; into a file or a pipe it goes as it 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import sys
 import time
@@ -37,11 +39,39 @@ def write_json(value: Any) -> None:
     write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_json_if_read(value: Any) -> None:
+    """As `write_json`, for a result that is on disk too: nobody has to be listening any more."""
+    if sys.stdout is None:
+        return
+    try:
+        write_json(value)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class StandardError(Console):
+    """What is said there accompanies the work and never ends it."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError:  # the terminal is gone, or the disk is full
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 class Messages:
     """What is said on standard error; nothing when quiet."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = StandardError(quiet)
 
     def say(self, text: str, style: str = "") -> None:
         self.console.print(Text(visible(text), style=style))
@@ -53,9 +83,7 @@ class Messages:
 def error(text: str) -> None:
     """The one form that every error has."""
     if sys.stderr is not None:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            Text.assemble(("gptlite: error: ", "bold red"), visible(text)[:2000])
-        )
+        StandardError().print(Text.assemble(("gptlite: error: ", "bold red"), visible(text)[:2000]))
 
 
 def duration(seconds: float) -> str:
@@ -139,6 +167,11 @@ class TrainingDisplay:
         if not self.live and now - self.last_line >= PLAIN_INTERVAL:
             self.last_line = now
             self.messages.say(f"{100 * p.fraction:3.0f}% {facts}")
+
+    def stopping(self) -> None:
+        """Called by a signal's handler; the next signal shows nothing any more."""
+        self.messages.console.show_cursor(True)
+        self.notice("finishing this step, then saving; once more to stop at once.")
 
     def evaluated(self, step: int, result: Any) -> None:
         pass  # the score stands in the bar

@@ -10,15 +10,16 @@ from typing import Annotated
 
 import typer
 
-from gptlite import __version__
-from gptlite.cli import console, options
+from gptlite import __version__, background
+from gptlite.cli import check as check_command
+from gptlite.cli import console, options, process
 from gptlite.cli import embed as embed_command
 from gptlite.cli import eval as eval_command
 from gptlite.cli import export as export_command
 from gptlite.cli import generate as generate_command
 from gptlite.cli import info as info_command
 from gptlite.cli import train as train_command
-from gptlite.errors import GptliteError, StorageError
+from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory
 
 app = typer.Typer(
     name="gptlite",
@@ -33,6 +34,7 @@ app.command("embed")(embed_command.embed)
 app.command("eval")(eval_command.evaluate)
 app.command("info")(info_command.info)
 app.command("export")(export_command.export)
+app.command("check")(check_command.check)
 
 
 def _print_version(wanted: bool) -> None:
@@ -69,7 +71,10 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    sys.exit(run(arguments or ["--help"]))
+    code = run(arguments or ["--help"])
+    if background.left_behind():
+        process.leave(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -78,7 +83,8 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False, prog_name="gptlite")
         if code == 130:  # what typer makes of Ctrl-C
             console.error("interrupted.")
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GptliteError as error:
         console.error(str(error))
@@ -95,6 +101,11 @@ def run(arguments: list[str]) -> int:
     except OSError as error:  # what no function foresaw: a name that is too long, a disk that is gone
         console.error(f"{error.filename or 'the system'}: {error.strerror or error}.")
         return StorageError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort, process.Ended) as error:
         console.error("interrupted.")
-        return 130
+        return error.code if isinstance(error, process.Ended) else 130
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        console.error("memory ran out; close other programs, or ask for a smaller --batch-size, --context or --size.")
+        return LimitError.exit_code

@@ -112,7 +112,7 @@ class Run:
         """Forget what was logged after `step`, which will come again, and a line that a crash left half written."""
         path = self.path / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if (logged := _logged_step(line)) is not None and logged <= step]
+        kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
         if kept != lines:
             write_file(path, b"".join(kept))
 
@@ -144,7 +144,7 @@ class Run:
             yield
 
 
-def _logged_step(line: bytes) -> int | None:
+def logged_step(line: bytes) -> int | None:
     """The step of one line of the log; None when it is not a whole line."""
     try:
         return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
@@ -162,19 +162,23 @@ def run_name(inputs: Sequence[str]) -> str:
 @contextlib.contextmanager
 def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Iterator[Run]:
     """`checkpoints/<name>`, locked; with a number appended when that run exists or another process begins it."""
+    numbered = (Run(parent / (name if n == 1 else f"{name}-{n}")) for n in itertools.count(1))
     with contextlib.ExitStack() as held:
-        for n in itertools.count(1):
-            run = Run(parent / (name if n == 1 else f"{name}-{n}"))
-            if run.path.exists() and not _reusable(run.path):
-                continue
-            try:
-                held.enter_context(run.lock())
-            except RunInUseError:
-                continue
-            if _reusable(run.path):  # still, now that nobody else can train in it
-                break
-            held.close()
-        yield run
+        yield next(run for run in numbered if _begin(run, held))
+
+
+def _begin(run: Run, held: contextlib.ExitStack) -> bool:
+    """Lock a run that has no step yet; False where there is one, or another process is about to make it."""
+    if run.path.exists() and not _reusable(run.path):
+        return False
+    try:
+        held.enter_context(run.lock())
+    except RunInUseError:
+        return False
+    if not _reusable(run.path):  # no longer, now that the other process has ended
+        held.close()
+        return False
+    return True
 
 
 def newest_run(name: str, parent: Path = DEFAULT_PARENT) -> Run | None:

@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ("errors", "config", "randomness", "words"),
+    0: ("errors", "config", "randomness", "words", "background"),
     1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf", "durable", "reader"),
     2: ("model", "data", "optim", "bigrams"),
     3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed"),
-    4: ("training", "pipeline", "generation", "embedding", "vector_files", "planning"),
+    4: ("training", "pipeline", "generation", "embedding", "vector_files", "planning", "verification"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 
@@ -33,6 +33,8 @@ NEIGHBOURS = {
     ("training", "embedding"),
     ("training", "planning"),
     ("pipeline", "training"),
+    ("verification", "pipeline"),
+    ("verification", "training"),
     ("pipeline", "planning"),
 }
 STANDARD_LIBRARY_ONLY = FLOORS[0]
