@@ -221,6 +221,7 @@ def test_a_resumed_run_under_adamw_ends_with_the_same_bits(corpus_file: Path) ->
     assert weights(Path("run"), 8) == weights(Path("straight"), 8)
 
 
+@pytest.mark.row("R01")
 def test_a_crash_between_two_saves_loses_only_time(corpus_file: Path, straight: Path) -> None:
     with pytest.raises(SystemExit):
         train(str(corpus_file), out="run", steps=STEPS, dropout=0.2, save_every=8, watcher=Crash(13), **TINY)
@@ -229,6 +230,7 @@ def test_a_crash_between_two_saves_loses_only_time(corpus_file: Path, straight: 
     assert weights(Path("run")) == weights(straight)
 
 
+@pytest.mark.row("R07")
 @pytest.mark.parametrize(
     "cadence",
     [
@@ -279,6 +281,7 @@ def test_a_finished_run_can_be_resumed_with_nothing_left(corpus_file: Path) -> N
     }
 
 
+@pytest.mark.row("R05")
 @pytest.mark.parametrize("budget", [{"steps": 9}, {"epochs": 0.3}, {"seconds": 2.0}], ids=str)
 def test_a_longer_budget_is_accepted(
     corpus_file: Path, budget: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -318,6 +321,7 @@ def test_cadence_and_keep_may_change(corpus_file: Path) -> None:
     assert [s.number for s in Run(Path("run")).steps()][-3:] == [6, 8, 9]
 
 
+@pytest.mark.row("R10")
 @pytest.mark.parametrize(
     "change",
     [
@@ -351,6 +355,7 @@ def swap(path: Path) -> None:
     path.write_text(content[1:] + content[0])
 
 
+@pytest.mark.row("R08")
 @pytest.mark.parametrize("change", [append, swap])
 def test_a_changed_text_is_refused(corpus_file: Path, change: Callable[[Path], None]) -> None:
     train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
@@ -360,6 +365,7 @@ def test_a_changed_text_is_refused(corpus_file: Path, change: Callable[[Path], N
         train(inputs=[], out="run", resume=True, steps=4, threads=1)
 
 
+@pytest.mark.row("R09")
 def test_a_moved_text_is_still_the_same_text(corpus_file: Path) -> None:
     train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
     corpus_file.rename("elsewhere.txt")
@@ -374,6 +380,7 @@ def test_a_run_is_found_again_by_its_text(corpus_file: Path) -> None:
     assert train(str(corpus_file), resume=True, steps=3, threads=1)["run"] == "checkpoints/corpus-2"
 
 
+@pytest.mark.row("P11")
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -531,6 +538,7 @@ def assert_every_step_loads(run: Path) -> list[int]:
     return [step.number for step in steps]
 
 
+@pytest.mark.row("N01")
 def test_a_loss_that_is_no_number_ends_the_run(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = [0]
 
@@ -545,6 +553,7 @@ def test_a_loss_that_is_no_number_ends_the_run(corpus_file: Path, monkeypatch: p
     assert assert_every_step_loads(Path("run")) == [3, 6]
 
 
+@pytest.mark.row("N01", "N04")
 @pytest.mark.parametrize(
     ("steps", "lr", "architecture"),
     [(60, 1e30, "qwen3"), (10, 1e30, "qwen3"), (10, 1e38, "qwen3"), (10, 1e30, "gpt2")],
@@ -560,6 +569,7 @@ def test_a_rate_that_is_far_too_high_is_a_numerics_error(
         assert all(math.isfinite(value) for value in line.values())
 
 
+@pytest.mark.row("P11")
 def test_a_run_that_is_begun_anew_logs_nothing_of_the_try_before(corpus_file: Path) -> None:
     with pytest.raises(SystemExit):
         train(str(corpus_file), out="run", steps=STEPS, save_every=20, watcher=Crash(13), **TINY)
@@ -710,6 +720,7 @@ def test_patience_counts_the_scores_since_the_best(patience: int, expected: bool
     assert any("stopped early" in notice for notice in s.watcher.notices) is expected
 
 
+@pytest.mark.row("N04")
 def test_a_training_loss_that_climbs_is_told_once() -> None:
     s = session_with({})
     for loss in (6.0, 3.0, 3.9, 4.2, 5.0):
