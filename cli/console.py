@@ -95,6 +95,16 @@ def _console(stream: IO[str], **more: Any) -> Console:
     return Console(file=stream, force_terminal=None if stream.isatty() else False, highlight=False, **plain, **more)
 
 
+def write_json_if_read(value: Any) -> None:
+    """As `write_json`, for a result that is on disk too: nobody has to be listening any more."""
+    if sys.stdout is None:
+        return
+    try:
+        write_json(value)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Messages:
     """What is said on standard error, a line each; nothing when quiet."""
 
@@ -198,6 +208,11 @@ class TrainingDisplay:
         if not self.live and now - self.last_line >= PLAIN_INTERVAL:
             self.last_line = now
             self.messages.say(f"{100 * p.fraction:3.0f}% {facts}")
+
+    def stopping(self) -> None:
+        """Called by a signal's handler; the next signal shows nothing any more."""
+        self.messages.console.show_cursor(True)
+        self.notice("finishing this step, then saving; once more to stop at once.")
 
     def evaluated(self, step: int, result: Any) -> None:
         pass  # the score stands in the bar

@@ -43,7 +43,9 @@ def compile_loss(model: GPT, train: TrainConfig, hardware: Hardware) -> Loss:
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory() / "inductor"))
     compiled: Loss = torch.compile(mean_loss, dynamic=False)
-    batch = torch.zeros(train.batch_size, model.config.context_length + 1, dtype=torch.long, device=hardware.device)
+    batch = torch.zeros(
+        train.windows_at_once, model.config.context_length + 1, dtype=torch.long, device=hardware.device
+    )
     try:
         with torch.random.fork_rng(devices=[hardware.device] if hardware.device.type == "cuda" else []):
             model.train()
@@ -61,7 +63,7 @@ def compile_loss(model: GPT, train: TrainConfig, hardware: Hardware) -> Loss:
 
 def _mark(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Path:
     """The file that says that this very step was compiled here before."""
-    step = (torch.__version__, model, train.batch_size, train.dropout, hardware.bf16, hardware.threads)
+    step = (torch.__version__, model, train.windows_at_once, train.dropout, hardware.bf16, hardware.threads)
     return cache_directory() / "compiled" / hashlib.sha256(repr(step).encode()).hexdigest()[:32]
 
 

@@ -147,17 +147,22 @@ def training_step(
     batch: Tensor,
     hardware: Hardware,
     clip: float,
+    accumulate: int = 1,
     loss_of: Loss = mean_loss,
 ) -> tuple[float, float]:
-    """One forward, backward and optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
+    """One optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
 
-    Where either is not finite, the weights are left as they were. `loss_of` may be a compiled `mean_loss`.
+    Forward and backward pass go through `accumulate` equal parts of the batch, one after the other; their gradients add
+    up to that of the whole. Where loss or norm is not finite, the weights are left as they were. `loss_of` may be a
+    compiled `mean_loss`.
     """
-    batch = batch.to(hardware.device, non_blocking=True)
-    with hardware.autocast():
-        loss = loss_of(model, batch)
     model.zero_grad(set_to_none=True)
-    loss.backward()
+    loss = torch.zeros((), device=hardware.device)
+    for part in batch.to(hardware.device, non_blocking=True).chunk(accumulate):
+        with hardware.autocast():
+            share = loss_of(model, part) / accumulate
+        share.backward()
+        loss += share.detach()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     numbers = loss.item(), norm.item()
     if all(math.isfinite(number) for number in numbers):

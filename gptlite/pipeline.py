@@ -21,11 +21,11 @@ from gptlite import bigrams, checkpoint, compilation, corpus, data, optim, plann
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, choose_hardware, peak_memory
 from gptlite.durable import check_storage
-from gptlite.errors import CheckpointError, CorpusError, UsageError
+from gptlite.errors import CheckpointError, UsageError, is_out_of_memory
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.speed import Speed, measure_speed
 from gptlite.tokenizer import Tokenizer, check_vocab_size
-from gptlite.training import Clock, Session, State, Watcher, finish, fit, restore_training_state
+from gptlite.training import Clock, Session, State, Watcher, finish, fit, out_of_memory, restore_training_state
 
 TOKENIZER_SAMPLE = 64 << 20  # bytes of training text that the vocabulary is learned from
 DEFAULT_VAL = "5%"
@@ -70,7 +70,8 @@ def train(
     - `val`: a share such as "5%" (the default) of the text's end, or a file, held out from all training.
     - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing them.
     - `vocab_size`, `architecture`, `size`: None leaves the choice to the plan.
-    - `resume`: go on with the newest saved step of the run; budget and cadence may be changed, nothing else.
+    - `resume`: go on with the newest saved step of the run. Budget, cadence and `accumulate` may be changed, nothing
+      else; device, precision and threads are as before unless they are given.
     - `overrides`: fields of `ModelConfig` and `TrainConfig`; what is not given, the plan chooses.
     - `should_stop`: asked after every step; a signal number ends the run, saved, with `Interrupted`.
     - `started`: `time.monotonic()` when the command began, for the time budget.
@@ -79,11 +80,13 @@ def train(
     started = time.monotonic() if started is None else started
     watcher = watcher or Watcher()
     arguments = [inputs] if isinstance(inputs, str) else list(inputs)
-    hardware = choose_hardware(device, dtype, threads, compile)
     with ExitStack() as stack:
         run = _run_to_resume(arguments, out) if resume else None
         previous = _info_to_resume(run) if run else None
+        plan: planning.Plan | None = None
+        hardware = machine_to_resume(previous, device, dtype, threads, compile, watcher)
         if previous is not None:
+            plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
             val, arguments = previous["val"], arguments or previous["arguments"]
@@ -99,15 +102,20 @@ def train(
         watcher.phase("reading", 0.0)
         opened = corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy)
         text = stack.enter_context(opened)
+        if previous is not None:
+            text = _in_the_order_of(previous, text)
         limits = previous.get("text_limits") if previous else planning.text_limits(_seconds(overrides), hardware)
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
+        if previous is not None:
+            assert run is not None and plan is not None
+            _check_same_text(run, previous["text"], _text_facts(texts))
+            same_budget = plan.train.budget == TrainConfig(**previous["plan"]["train"]).budget
+            if same_budget and "result" in previous and run.latest():
+                watcher.notice(f"{run.path} is complete: nothing to do, unless --steps or --time ask for more.")
+                return previous["result"]
         if run is None:
-            run = runs.new_run(runs.run_name(arguments))
-        if previous is not None and previous["text"] != _text_facts(texts):
-            raise CorpusError(
-                f"the text is not the one that {run.path} was trained on; start a new run without --resume."
-            )
-        if not locked:
+            run = stack.enter_context(runs.new_run(runs.run_name(arguments)))
+        elif not locked:
             stack.enter_context(run.lock())
         if previous is None:
             runs.claim_run(run.path)  # again, because another process may have trained there meanwhile
@@ -115,13 +123,18 @@ def train(
         saved = checkpoint.load(run.step_to_resume(watcher.notice), hardware.device) if resume else None
         material = tokenize(texts, saved.tokenizer if saved else vocab_size, watcher)
         tokenizer, tokens, val_tokens = material.tokenizer, material.tokens, material.val_tokens
-        if previous is None:
+        digests = {"train": tokens.digest, "val": val_tokens.digest}
+        foreseen = {}
+        if plan is None:
             outlook = look_ahead(material, hardware, architecture, size, overrides, watcher)
             plan, foreseen = outlook.plan, outlook.to_dict()
         else:
-            plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
-            foreseen = {}
-        planning.check_memory(plan, available_memory(hardware.device))
+            planning.check_memory(plan, available_memory(hardware.device))
+            if previous and digests != previous.get("token_digests", digests):
+                raise CheckpointError(
+                    f"the tokens of the text are not those that {run.path} was trained on, though the text is; "
+                    f"resume with the tokenizers library it was begun with ({previous['versions']['tokenizers']})."
+                )
         check_storage(run.path, 2 * planning.step_size(plan.model))
         config = plan.train
         batches = data.Batches(
@@ -139,6 +152,7 @@ def train(
         if saved:
             model.load_state_dict(saved.model.state_dict())
             state = restore_training_state(saved, model, optimizers)
+            run.cut_log(state.step)
         clock = Clock(config, batches.steps_per_epoch, started, state.elapsed)
         hardware = with_compilation(hardware, compile, plan, state.elapsed)
         loss_of = _loss(model, plan, hardware, watcher)
@@ -158,17 +172,25 @@ def train(
             "tokenizer": tokenizer.digest,
             "train_tokens": tokens.n_tokens,
             "val_tokens": val_tokens.n_tokens,
+            "token_digests": digests,
             "parameters": plan.model.n_params,
             "text_limits": limits,
             **foreseen,
             "plan": plan.to_dict(),
             "hardware": hardware.describe(),
+            "machine": hardware.choices(),
             "versions": _versions(),
         }
         if previous is None:
             run.clear_log()
         else:
-            info = {**previous, "plan": plan.to_dict(), "resumed_at": [*previous.get("resumed_at", []), state.step]}
+            info = {
+                **{name: value for name, value in previous.items() if name != "result"},
+                "plan": plan.to_dict(),
+                "machine": hardware.choices(),
+                "resumed_at": [*previous.get("resumed_at", []), state.step],
+                "changes": [*previous.get("changes", []), *_changes(previous, plan, state.step, watcher)],
+            }
         run.write_info(info)
         watcher.planned(plan, run.path, hardware)
 
@@ -187,8 +209,13 @@ def train(
             should_stop,
             loss_of,
         )
-        fit(session)
-        result = {**finish(session), "yardsticks": info.get("yardsticks")}
+        try:
+            fit(session)
+            result = {**finish(session), "yardsticks": info.get("yardsticks")}
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(session) from error
         run.write_info({**info, "result": result})
         return result
 
@@ -223,7 +250,6 @@ def preview(
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         material = tokenize(texts, vocab_size, watcher)
         outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, thorough=True)
-    planning.check_memory(outlook.plan, available_memory(hardware.device))
     hardware = with_compilation(hardware, compile, outlook.plan)
     return {
         "plan": outlook.plan.to_dict(),
@@ -295,6 +321,7 @@ def look_ahead(
     plan = planning.make_plan(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure
     )
+    planning.check_memory(plan, facts.memory)
     before = peak_memory() or 0
     speed = stopwatch.speed(plan)
     if speed is None and (seconds or thorough):
@@ -461,10 +488,61 @@ def _info_to_resume(run: runs.Run) -> dict[str, Any]:
     return info
 
 
+def machine_to_resume(
+    previous: Mapping[str, Any] | None, device: str, dtype: str, threads: int | None, compile: str, watcher: Watcher
+) -> Hardware:
+    """The machine as asked for; what is left open is as it was for a run that is resumed, for bits depend on it."""
+    was = {} if previous is None else previous.get("machine", {})
+    try:
+        hardware = choose_hardware(
+            was.get("device", device) if device == "auto" else device,
+            was.get("dtype", dtype) if dtype == "auto" else dtype,
+            was.get("threads") if threads is None else threads,
+            was.get("compile", compile) if compile == "auto" else compile,
+        )
+    except UsageError:  # perhaps for what this machine does not have and nobody asked for today
+        hardware = choose_hardware(device, dtype, threads, compile)
+    unlike = [f"{name} {now}, not {was[name]}" for name, now in hardware.choices().items() if was and was[name] != now]
+    if unlike:
+        watcher.notice(f"unlike before: {'; '.join(unlike)}. The last bits of what is computed will differ.")
+    return hardware
+
+
+def _in_the_order_of(previous: Mapping[str, Any], text: corpus.Text) -> corpus.Text:
+    """The files as they were ordered when the run began, whatever their names are now."""
+    places = {source["sha256"]: i for i, source in reversed(list(enumerate(previous.get("inputs", []))))}
+    return corpus.Text(tuple(sorted(text.pieces, key=lambda piece: places.get(piece.document.digest, len(places)))))
+
+
+def _check_same_text(run: runs.Run, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for part, name in (("train", "text"), ("val", "held-out text")):
+        if before.get(part) != now[part]:
+            was = before.get(part, {})
+            raise CheckpointError(
+                f"the {name} is not the one that {run.path} was begun with: then {was.get('bytes', 0):,} bytes with "
+                f"sha256 {str(was.get('sha256'))[:16]}, now {now[part]['bytes']:,} with {now[part]['sha256'][:16]}; "
+                "give that text, or start a new run without --resume."
+            )
+
+
+def _changes(previous: Mapping[str, Any], plan: planning.Plan, step: int, watcher: Watcher) -> list[dict[str, Any]]:
+    """What of the plan is not as it was, for run.json, [then, now]; a person is told what it means for the result."""
+    before = TrainConfig(**previous["plan"]["train"])
+    changed = {name: [was, now] for name, was in before.to_dict().items() if (now := getattr(plan.train, name)) != was}
+    if before.budget != plan.train.budget:
+        watcher.notice(
+            f"the budget changes at step {step:,}: its learning rate falls to zero at the new end now, so the result "
+            "is not that of a run planned like this from its start."
+        )
+    if "accumulate" in changed:
+        watcher.notice(f"gradients are added up in other parts from step {step:,} on: the last bits will differ.")
+    return [{"step": step, "plan": changed}] if changed else []
+
+
 def _plan_to_resume(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> planning.Plan:
     """The plan that was stored; only budget, cadence and what is kept may differ from it."""
     budget = {name: overrides.get(name) for name in ("seconds", "steps", "epochs")}
-    free = {"eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
+    free = {"accumulate", "eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
     stored = previous["plan"]
     try:
         model, train_fields = ModelConfig(**stored["model"]), dict(stored["train"])

@@ -37,6 +37,7 @@ LARGEST_ON_CPU = (6, 384)
 
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # fewer steps are worth having smaller batches for
 MANY_STEPS = 1200  # on a CPU, more are worth having batches twice as large for, which it reads a little faster
+MOST_PARTS = 1 << 16  # of a batch, that are looked at
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
 Measure = Callable[[ModelConfig, TrainConfig], Speed | None]  # None when there is no time left to measure
@@ -157,8 +158,8 @@ def make_plan(
             refusals.append(error)
     if not plans:
         raise refusals[0]
-    fitting = [p for p in plans if _fits(facts, p.model, p.train.batch_size)]
-    return _best(facts, fitting or plans[:1], measure)
+    fitting = [p for p in plans if _fits(facts, p.model, p.train.windows_at_once)]
+    return _best(facts, fitting or plans[:1], measure if fitting else None)
 
 
 def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: float | None = None) -> Expected:
@@ -180,7 +181,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
         seconds = steps * per_step / rate + windows * context / (3 * rate) + saves
     tokens = steps * per_step
     bits = None if ngram_bits is None else ngram_bits * predicted_bits(plan.model, tokens, facts) / NGRAM_LEVEL
-    memory = training_memory(plan.model, config.batch_size)
+    memory = training_memory(plan.model, config.windows_at_once)
     return Expected(rate, steps, tokens / facts.n_tokens, seconds, memory, bits)
 
 
@@ -248,9 +249,9 @@ def _suit_batch(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
     steps, batch_size, reasons = expect(facts, plan, speed).steps, plan.train.batch_size, plan.reasons
     if steps < FEWEST_STEPS:
         few = f"there is time for about {steps:,.0f} steps of {batch_size} only"
-        batch_size = max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS))
+        batch_size = _whole_parts(max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS)), plan.train.accumulate)
         reasons = (*reasons, f"batches of {batch_size}, because {few}")
-    elif steps > MANY_STEPS and not _on_gpu(facts) and _fits(facts, plan.model, 2 * batch_size):
+    elif steps > MANY_STEPS and not _on_gpu(facts) and _fits(facts, plan.model, 2 * plan.train.windows_at_once):
         batch_size *= 2
     return dataclasses.replace(plan, train=dataclasses.replace(plan.train, batch_size=batch_size), reasons=reasons)
 
@@ -277,9 +278,8 @@ def _complete(
         shape = {"tie_embeddings": False, **shape}
     model = ModelConfig.preset(architecture, size, facts.vocab_size, **shape)
 
-    chosen["batch_size"] = max(
-        SMALLEST_BATCH, TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"] // model.context_length
-    )
+    tokens = TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"]
+    chosen["batch_size"] = _whole_parts(max(SMALLEST_BATCH, tokens // model.context_length), given.get("accumulate", 1))
     # Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
     if given.get("optimizer") == "adamw":
         chosen["lr"] = round(3e-3 * 192 / model.dim, 5)
@@ -294,7 +294,12 @@ def _complete(
     return Plan(model, TrainConfig(**{**chosen, **given}), tuple(reasons), asked)
 
 
-def training_memory(model: ModelConfig, batch_size: int) -> int:
+def _whole_parts(batch_size: int, accumulate: int) -> int:
+    """The next batch size that `accumulate` divides."""
+    return -(-batch_size // accumulate) * accumulate if accumulate > 0 else batch_size
+
+
+def training_memory(model: ModelConfig, windows_at_once: int) -> int:
     """Bytes that training needs, roughly: weights, gradients, two moments, and what the backward pass keeps.
 
     Kept a token: the logits three times over, and in each block some vectors of `dim` and of `hidden_dim`, counted from
@@ -302,7 +307,7 @@ def training_memory(model: ModelConfig, batch_size: int) -> int:
     """
     wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
     per_token = 3 * model.vocab_size + model.n_layers * (wide * model.dim + inner * model.hidden_dim)
-    return 4 * (4 * model.n_params + batch_size * model.context_length * per_token)
+    return 4 * (4 * model.n_params + windows_at_once * model.context_length * per_token)
 
 
 def _fits(facts: Facts, model: ModelConfig, batch_size: int) -> bool:
@@ -311,12 +316,26 @@ def _fits(facts: Facts, model: ModelConfig, batch_size: int) -> bool:
 
 def check_memory(plan: Plan, available: int | None) -> None:
     """Raises `LimitError` when training would need more than `available` bytes."""
-    needed = training_memory(plan.model, plan.train.batch_size)
+    needed = training_memory(plan.model, plan.train.windows_at_once)
     if available is not None and needed > available:
         raise LimitError(
             f"training would need about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; "
-            f"use a smaller --batch-size than {plan.train.batch_size}, a smaller --context or a smaller --size."
+            f"{less_memory(plan)}."
         )
+
+
+def less_memory(plan: Plan) -> str:
+    """What to ask for where memory is short, as a command."""
+    train = plan.train
+    if (more := more_parts(train)) is not None:
+        return f"use --accumulate {more}, a smaller --batch-size than {train.batch_size}, a smaller --context or --size"
+    return f"use a smaller --context than {plan.model.context_length} or a smaller --size"
+
+
+def more_parts(train: TrainConfig) -> int | None:
+    """The next larger number of equal parts for a batch; None where each part is one window."""
+    later = range(train.accumulate + 1, min(train.batch_size, MOST_PARTS) + 1)
+    return next((parts for parts in later if train.batch_size % parts == 0), None)
 
 
 def check_request(hardware: Hardware, architecture: str | None, size: str | None, overrides: Mapping[str, Any]) -> None:

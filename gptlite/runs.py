@@ -13,6 +13,7 @@ checkpoints/<run>/
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -28,7 +29,7 @@ import torch
 from gptlite import durable
 from gptlite.checkpoint import PICKLES, Checkpoint, verify
 from gptlite.checkpoint import load as read_checkpoint
-from gptlite.durable import MANIFEST, write_json
+from gptlite.durable import MANIFEST, write_file, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
 from gptlite.reader import STEP_NAME, read_json, read_manifest
 
@@ -140,6 +141,14 @@ class Run:
         except OSError as error:
             raise StorageError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}.") from error
 
+    def cut_log(self, step: int) -> None:
+        """Forget what was logged after `step`, which will come again, and a line that a crash left half written."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
+        if kept != lines:
+            write_file(path, b"".join(kept))
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for one trainer; the kernel lets go when the process ends, however it ends."""
@@ -183,6 +192,14 @@ class Run:
                     path.unlink(missing_ok=True)
 
 
+def logged_step(line: bytes) -> int | None:
+    """The step of one line of the log; None when it is not a whole line."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def run_name(inputs: Sequence[str]) -> str:
     """What a run on these inputs is called: the first one's name without its suffix."""
     first = inputs[0]
@@ -190,14 +207,26 @@ def run_name(inputs: Sequence[str]) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
 
 
-def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Run:
-    """`checkpoints/<name>`, with a number appended when that run exists."""
-    n = 1
-    while True:
-        path = parent / (name if n == 1 else f"{name}-{n}")
-        if not path.exists() or _reusable(path):
-            return Run(path)
-        n += 1
+@contextlib.contextmanager
+def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Iterator[Run]:
+    """`checkpoints/<name>`, locked; with a number appended when that run exists or another process begins it."""
+    numbered = (Run(parent / (name if n == 1 else f"{name}-{n}")) for n in itertools.count(1))
+    with contextlib.ExitStack() as held:
+        yield next(run for run in numbered if _begin(run, held))
+
+
+def _begin(run: Run, held: contextlib.ExitStack) -> bool:
+    """Lock a run that has no step yet; False where there is one, or another process is about to make it."""
+    if run.path.exists() and not _reusable(run.path):
+        return False
+    try:
+        held.enter_context(run.lock())
+    except RunInUseError:
+        return False
+    if not _reusable(run.path):  # no longer, now that the other process has ended
+        held.close()
+        return False
+    return True
 
 
 def newest_run(name: str, parent: Path = DEFAULT_PARENT) -> Run | None:

@@ -47,7 +47,7 @@ def assert_one_sentence(err: str) -> None:
 
 
 def test_the_commands_are_these() -> None:
-    assert COMMANDS == ("train", "generate", "embed", "eval", "info", "export")
+    assert COMMANDS == ("train", "generate", "embed", "eval", "info", "export", "check")
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
