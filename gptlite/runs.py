@@ -29,7 +29,7 @@ import torch
 from gptlite import durable
 from gptlite.checkpoint import PICKLES, Checkpoint, verify
 from gptlite.checkpoint import load as read_checkpoint
-from gptlite.durable import MANIFEST, write_file, write_json
+from gptlite.durable import MANIFEST, replace_file, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
 from gptlite.reader import STEP_NAME, read_json, read_manifest
 
@@ -147,7 +147,7 @@ class Run:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
         if kept != lines:
-            write_file(path, b"".join(kept))
+            replace_file(path, b"".join(kept))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
