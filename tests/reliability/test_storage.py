@@ -342,6 +342,7 @@ def test_a_copy_made_while_training_can_be_resumed(disk: Disk, tmp_path: Path) -
             made = tmp_path / f"copy-{len(copies)}"
             cp = subprocess.run(["cp", "-r", run.path, made], stderr=subprocess.DEVNULL, check=False)
             copies.append((Run(made), cp.returncode == 0))
+            time.sleep(0.02)
 
     fit_tiny(disk, run, 3)
     copier = threading.Thread(target=copy)
