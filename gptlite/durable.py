@@ -113,7 +113,8 @@ def replacing(path: Path) -> Iterator[Path]:
         _again(os.replace, scratch, target)
         flush_directory(target.parent)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
+        reason = error.strerror or f"{error}, perhaps because the disk is full"  # NumPy counts, but does not say why
+        raise StorageError(f"cannot write {path}: {reason}.") from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(scratch)

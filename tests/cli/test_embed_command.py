@@ -104,6 +104,7 @@ def test_words_are_named(embed: Command, words: tuple[str, ...], found: list[str
         assert [item["word"] for item in parsed(outcome)["items"]] == found
 
 
+@pytest.mark.row("E01")
 def test_a_word_that_is_missing_is_told_what_is_there(embed: Command) -> None:
     outcome = embed(*PLAIN, "-w", "rivers")
     assert (outcome.code, outcome.out) == (2, "")

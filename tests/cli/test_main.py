@@ -557,6 +557,7 @@ def test_control_characters_are_made_visible_on_terminals_only(
     assert re.sub(r"\\u20..", "", screen.getvalue()) == re.sub("[\u2028-\u202e\u2066-\u2069]", "", visible)
 
 
+@pytest.mark.row("G17", "E13")
 def test_a_reader_that_leaves_early_ends_it_without_a_word(trained_run: Path) -> None:
     """Side by side, because each takes seconds to start."""
     lines = {"generate -q -m {} --max-new-tokens 9000 --stop never | head -c 20": 20, "info --json {} | true": 0}
@@ -571,6 +572,7 @@ def test_a_reader_that_leaves_early_ends_it_without_a_word(trained_run: Path) ->
     assert [code for *_, code in done] == [128 + signal.SIGPIPE] * 2, "as other programs end"
 
 
+@pytest.mark.row("G24")
 def test_text_comes_out_as_utf8_whatever_the_locale_says(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = io.BytesIO(), io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding="ascii"))
