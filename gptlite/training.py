@@ -534,7 +534,7 @@ def out_of_memory(s: Session) -> LimitError:
     if latest is None or parts is None:
         return LimitError(f"{what}; start again: {less_memory(s.plan)}.")
     return LimitError(
-        f"{what}; step {latest.number} is saved. The same batches in smaller parts need less: "
+        f"{what}; step {latest.number} is saved, and batches in smaller parts need less; "
         f"{go_on(s.run, '--accumulate', str(parts))}"
     )
 
