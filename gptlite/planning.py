@@ -36,7 +36,6 @@ LADDER = (
 LARGEST_ON_CPU = (6, 384)
 
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # fewer steps are worth having smaller batches for
-MANY_STEPS = 1200  # on a CPU, more are worth having batches twice as large for, which it reads a little faster
 MOST_PARTS = 1 << 16  # of a batch, that are looked at
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
@@ -158,7 +157,7 @@ def make_plan(
             refusals.append(error)
     if not plans:
         raise refusals[0]
-    fitting = [p for p in plans if _fits(facts, p.model, p.train.windows_at_once)]
+    fitting = [p for p in plans if facts.memory is None or expect(facts, p).memory <= facts.memory]
     return _best(facts, fitting or plans[:1], measure if fitting else None)
 
 
@@ -243,7 +242,7 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
 
 
 def _suit_batch(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
-    """Smaller batches where the time allows few steps of the measured `speed`, larger ones where it allows many."""
+    """Smaller batches where the time allows few steps of the measured `speed`."""
     if speed is None or plan.train.seconds is None or "batch_size" in plan.given:
         return plan
     steps, batch_size, reasons = expect(facts, plan, speed).steps, plan.train.batch_size, plan.reasons
@@ -251,8 +250,6 @@ def _suit_batch(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
         few = f"there is time for about {steps:,.0f} steps of {batch_size} only"
         batch_size = _whole_parts(max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS)), plan.train.accumulate)
         reasons = (*reasons, f"batches of {batch_size}, because {few}")
-    elif steps > MANY_STEPS and not _on_gpu(facts) and _fits(facts, plan.model, 2 * plan.train.windows_at_once):
-        batch_size *= 2
     return dataclasses.replace(plan, train=dataclasses.replace(plan.train, batch_size=batch_size), reasons=reasons)
 
 
@@ -308,10 +305,6 @@ def training_memory(model: ModelConfig, windows_at_once: int) -> int:
     wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
     per_token = 3 * model.vocab_size + model.n_layers * (wide * model.dim + inner * model.hidden_dim)
     return 4 * (4 * model.n_params + windows_at_once * model.context_length * per_token)
-
-
-def _fits(facts: Facts, model: ModelConfig, batch_size: int) -> bool:
-    return facts.memory is None or training_memory(model, batch_size) <= facts.memory
 
 
 def check_memory(plan: Plan, available: int | None) -> None:

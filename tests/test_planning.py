@@ -22,7 +22,6 @@ from gptlite.planning import (
     make_plan,
     predicted_bits,
     text_limits,
-    training_memory,
 )
 from gptlite.speed import Speed
 
@@ -179,21 +178,6 @@ def test_little_time_gets_smaller_batches() -> None:
     )
     assert 4 <= hasty.train.batch_size < calm.train.batch_size == 16
     assert any("batches of" in reason for reason in hasty.reasons)
-
-
-def test_many_steps_are_taken_in_larger_batches() -> None:
-    def at(speed: float, **others: Any) -> int:
-        asked = {"seconds": 900.0, "n_layers": 4, "dim": 192}
-        rate = Speed(1.0, speed)
-        plans = make_plan(dataclasses.replace(facts(1_000_000), **others), overrides=asked, measure=lambda *_: rate)
-        return plans.train.batch_size
-
-    assert [at(1_000), at(5_000)] == [16, 32]
-    assert at(5_000, hardware=GPU) == at(5_000_000, hardware=GPU)
-    tight = training_memory(make_plan(facts(1_000_000)).model, 24)
-    assert at(5_000, memory=tight) == 16
-    asked = {"seconds": 20.0, "batch_size": 16}
-    assert make_plan(facts(10**7), overrides=asked, measure=Machine(1e8).measure).train.batch_size == 16
 
 
 # -- What to expect
