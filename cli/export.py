@@ -26,10 +26,10 @@ def export(
     """
     if to != "gguf":
         raise UsageError(f"--to must be gguf, not '{to}'; for Hugging Face, use the step's directory as it is.")
-    from gptlite import checkpoint, gguf, runs
+    from gptlite import gguf, runs
 
-    path = runs.find_model(model)
-    loaded = checkpoint.load(path)
+    loaded = runs.load(model)
+    path = loaded.path
     name = path.parent.name if runs.STEP_NAME.fullmatch(path.name) else path.name
     target = Path(out or f"{name}-{dtype}.gguf")
     gguf.export_gguf(target, loaded.config, loaded.model.state_dict(), loaded.tokenizer, dtype=dtype)

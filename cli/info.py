@@ -16,10 +16,10 @@ def info(
 
     [bold]gptlite info checkpoints/corpus[/bold]
     """
-    from gptlite import checkpoint, runs
+    from gptlite import runs
 
-    path = runs.find_model(model)
-    loaded = checkpoint.load(path)
+    loaded = runs.load(model)
+    path = loaded.path
     run = runs.Run(path.parent)
     facts: dict[str, Any] = {
         "path": str(path),

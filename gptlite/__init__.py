@@ -7,10 +7,8 @@
 The names below are loaded on first use, so that importing gptlite is quick.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here, not even from Python's own library: see __main__.py.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from gptlite.embedding import embed
     from gptlite.generation import generate
@@ -23,7 +21,7 @@ __all__ = ["__version__", "embed", "generate", "load", "train"]
 _HOMES = {"train": "pipeline", "generate": "generation", "embed": "embedding", "load": "runs"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'gptlite' has no attribute '{name}'")
     import importlib

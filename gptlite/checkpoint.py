@@ -6,6 +6,7 @@ what a step consists of stands here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +18,19 @@ from torch import Tensor
 
 from gptlite import hf
 from gptlite.config import ModelConfig
+from gptlite.device import available_memory
 from gptlite.durable import MANIFEST, json_bytes, write_directory
-from gptlite.errors import CheckpointError
+from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.model import GPT
-from gptlite.reader import Reader, read_manifest
+from gptlite.reader import LARGEST_TOKENIZER, Reader, not_finite
+from gptlite.strict import Entry
 from gptlite.tokenizer import SEPARATOR, Tokenizer
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
+MOST_SHARDS = 1000
+FLOATS = ("F32", "F16", "BF16", "F64")  # that others keep weights in
+ALWAYS_THERE = 256 << 20  # bytes of memory that are not worth a question
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,11 @@ def verify(directory: Path) -> None:
     """Read all that the manifest lists and compare sizes and digests. Raises `CheckpointError`."""
     if directory.is_symlink() or not directory.is_dir():
         raise CheckpointError(f"{directory} is not a directory.")
-    manifest = read_manifest(directory)
-    reader = Reader(directory, manifest)
-    for name in manifest["files"]:
-        reader.bytes(name)
+    with Reader(directory) as reader:
+        if not reader.manifest:
+            raise CheckpointError(f"{directory / MANIFEST} is missing.")
+        for name in reader.manifest["files"]:
+            reader.verify(name)
 
 
 def is_intact(directory: Path) -> bool:
@@ -89,65 +97,89 @@ def is_intact(directory: Path) -> bool:
 def load(directory: Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a saved step, or any Hugging Face model directory of a known family, into a model in `eval()` mode.
 
-    What a manifest covers is verified: the very bytes that are parsed have the digests that were written.
-    Raises `CheckpointError` that names the file and what is wrong with it.
+    What a manifest covers is verified: the very bytes that are parsed have the digests that were written. What the
+    configuration asks for is compared with what the files hold before any of it is allocated.
+    Raises `CheckpointError` that names the file and what is wrong with it, `LimitError` where memory does not suffice.
     """
-    if not directory.is_dir():
-        raise CheckpointError(f"there is no model directory at {directory}.")
-    manifest = read_manifest(directory) if (directory / MANIFEST).exists() else {}
-    reader = Reader(directory, manifest)
-    config = hf.from_hf_config(reader.json("config.json"), directory / "config.json")
-    tokenizer = read_tokenizer(reader)
-    if tokenizer.vocab_size > config.vocab_size:
-        raise CheckpointError(
-            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}."
-        )
-    state = hf.from_hf_tensors(config, _model_tensors(reader), directory / "model.safetensors")
-    model = GPT(config)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{directory}: the weights do not fit config.json: {reason}") from error
-    return Checkpoint(directory, config, model.eval().to(device), tokenizer, manifest)
+    with Reader(directory) as reader:
+        config = hf.from_hf_config(reader.json("config.json"), directory / "config.json")
+        tensors = _model_tensors(reader, config)
+        tokenizer = read_tokenizer(reader)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise CheckpointError(
+                f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}."
+            )
+        model = GPT(config)
+        model.load_state_dict(hf.from_hf_tensors(config, tensors, directory / "model.safetensors"))
+        return Checkpoint(directory, config, model.eval().to(device), tokenizer, dict(reader.manifest))
 
 
 def read_tokenizer(reader: Reader) -> Tokenizer:
     """The tokenizer of a model directory; its end-of-text token separates documents."""
-    separator: Any = SEPARATOR
+    separator: Any = None
     if reader.has("tokenizer_config.json"):
-        separator = reader.json("tokenizer_config.json").get("eos_token", SEPARATOR)
+        separator = reader.json("tokenizer_config.json").get("eos_token")
         if isinstance(separator, dict):  # older files spell a token with its properties
             separator = separator.get("content")
-        separator = SEPARATOR if separator is None else separator
-    return Tokenizer.from_json(reader.text("tokenizer.json"), reader.directory / "tokenizer.json", str(separator))
+    if not isinstance(separator, str | None):
+        raise CheckpointError(f"{reader.directory / 'tokenizer_config.json'}: eos_token must be text.")
+    text = reader.text("tokenizer.json", LARGEST_TOKENIZER)
+    return Tokenizer.from_json(text, reader.directory / "tokenizer.json", SEPARATOR if separator is None else separator)
 
 
 def read_embedding_statistics(loaded: Checkpoint) -> dict[str, Tensor] | None:
     """What `embedding.measure_statistics` found when the step was saved; None for models made elsewhere."""
-    reader = Reader(loaded.path, loaded.manifest)
-    name = "embedding/statistics.safetensors"
-    return reader.tensors(name) if reader.has(name) else None
+    layers, name = loaded.config.n_layers + 1, "embedding/statistics.safetensors"
+    expected = {part: Entry("F32", (layers, loaded.config.dim)) for part in ("mean", "std")}
+    expected |= {part: Entry("F32", (layers, 4)) for part in ("unrelated", "same_word")}
+    with Reader(loaded.path, loaded.manifest) as reader:
+        return reader.tensors(name, expected) if reader.has(name) else None
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """The bytes of a safetensors file."""
+    """The bytes of a safetensors file. Raises `NumericsError` where a value is not finite: that is never saved."""
+    if wrong := not_finite(tensors):
+        raise NumericsError(f"{wrong}, so nothing is saved; go on from an earlier step with a smaller --lr.")
     return safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()}, metadata={"format": "pt"})
 
 
-def _model_tensors(reader: Reader) -> dict[str, Tensor]:
-    """All tensors of the model: one file, or the shards that an index names."""
+def _model_tensors(reader: Reader, config: ModelConfig) -> dict[str, Tensor]:
+    """All tensors of the model, from the one file or the shards that hold it, after a look at their headers."""
+    tables = {name: reader.table(name) for name in _weight_files(reader)}
+    entries = {name: entry for table in tables.values() for name, entry in table.entries.items()}
+    where = reader.directory / "model.safetensors"
+    if len(entries) != sum(len(table.entries) for table in tables.values()):
+        raise CheckpointError(f"{where}: two shards hold the same tensor.")
+    needed = hf.check_shapes(config, {name: entry.shape for name, entry in entries.items()}, where)
+    allowed = ("F32",) if reader.manifest else FLOATS
+    for name in needed.values():
+        if entries[name].dtype not in allowed:
+            raise CheckpointError(
+                f"{where}: tensor '{name}' is {entries[name].dtype}, which is not {' or '.join(allowed)}."
+            )
+    n_bytes = 2 * sum(table.size for table in tables.values()) + 8 * config.n_params
+    if n_bytes > ALWAYS_THERE and n_bytes > (available_memory(torch.device("cpu")) or n_bytes):
+        raise LimitError(
+            f"{where}: to read it takes {n_bytes / 1e9:.1f} GB of memory, more than this machine has free."
+        )
+    return {key: tensor for name, table in tables.items() for key, tensor in reader.tensors(name, table).items()}
+
+
+def _weight_files(reader: Reader) -> list[str]:
+    """`model.safetensors`, or the shards that an index names."""
     if reader.has("model.safetensors"):
-        return reader.tensors("model.safetensors")
+        return ["model.safetensors"]
     index = "model.safetensors.index.json"
-    if reader.has(index):
+    if not reader.manifest and reader.has(index):
         shards = reader.json(index).get("weight_map")
-        if not isinstance(shards, dict):
+        if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
             raise CheckpointError(f"{reader.directory / index} has no weight_map.")
-        names = {str(name) for name in shards.values()}
-        if any(Path(name).name != name for name in names):
-            raise CheckpointError(f"{reader.directory / index} names files outside its folder.")
-        return {key: t for name in sorted(names) for key, t in reader.tensors(name).items()}
+        names = sorted(set(shards.values()))
+        if any(not SHARD_NAME.fullmatch(name) for name in names):
+            raise CheckpointError(f"{reader.directory / index} names files outside its folder, or that are no shards.")
+        if len(names) > MOST_SHARDS:
+            raise LimitError(f"{reader.directory / index} names {len(names):,} shards; {MOST_SHARDS} are the most.")
+        return names
     pickles = [p.name for p in reader.directory.iterdir() if p.suffix in PICKLES]
     if pickles:
         raise CheckpointError(

@@ -14,8 +14,9 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,6 +90,31 @@ def replace_file(path: Path, content: bytes) -> None:
         flush_directory(path.parent)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(scratch)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file to write by any means, which replaces `path` when the block ends; if the block fails, nothing changes.
+
+    A link stays one: the file behind it is replaced, and passes on its permissions. Raises `StorageError`.
+    """
+    target = Path(os.path.realpath(path))
+    scratch = _hidden("tmp", target)
+    try:
+        os.close(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CAREFULLY, 0o666))
+        if target.exists():
+            scratch.chmod(stat.S_IMODE(target.stat().st_mode))
+        yield scratch
+        with open(scratch, "rb+") as file:
+            _flush(file.fileno())
+        _again(os.replace, scratch, target)
+        flush_directory(target.parent)
+    except OSError as error:
+        reason = error.strerror or f"{error}, perhaps because the disk is full"  # NumPy counts, but does not say why
+        raise StorageError(f"cannot write {path}: {reason}.") from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(scratch)

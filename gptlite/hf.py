@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from gptlite.config import ARCHITECTURES, ModelConfig
-from gptlite.errors import CheckpointError, UsageError
+from gptlite.errors import CheckpointError, LimitError, UsageError
+from gptlite.strict import shown
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,8 @@ MODEL_TYPES = ", ".join(FAMILIES)
 # What transformers takes where a config leaves a key out and our own default is another.
 THEIR_DEFAULTS = {"rms_norm_eps": 1e-6, "layer_norm_epsilon": 1e-5, "afn": "gelu"}
 LARGEST_NUMBER = 2**31 - 1
+MOST_LAYERS = 1000
+MOST_ANGLES = 1 << 24  # positions x head_dim: the tables of rotary positions are computed, so no file bounds them
 
 
 def to_hf_config(config: ModelConfig, separator_id: int) -> dict[str, Any]:
@@ -200,33 +203,76 @@ def from_hf_config(theirs: Mapping[str, Any], where: object = "config.json") -> 
     values: dict[str, Any] = {**ARCHITECTURES[family.architecture], "architecture": family.architecture}
     for name, key in family.keys.items():
         if theirs.get(key) is not None:
-            values[name] = _number(theirs[key], key, where, float if name in ("norm_eps", "rope_theta") else int)
+            values[name] = (_real if name in ("norm_eps", "rope_theta") else _whole)(theirs[key], key, where)
         elif name not in ("n_kv_heads", "head_dim", "rope_theta", "norm_eps"):
             raise CheckpointError(f"{where} has no '{key}'.")
     values.setdefault("n_kv_heads", values["n_heads"])
     values.setdefault("head_dim", values["dim"] // max(1, values["n_heads"]))
     if "hidden_dim" not in family.keys:
         inner = theirs.get("n_inner")
-        values["hidden_dim"] = 4 * values["dim"] if inner is None else _number(inner, "n_inner", where, int)
+        values["hidden_dim"] = 4 * values["dim"] if inner is None else _whole(inner, "n_inner", where)
     for key, expected in family.constants.items():
-        if not key.endswith(("pdrop", "dropout")) and theirs.get(key, expected) != expected:
-            raise CheckpointError(
-                f"{where}: '{key}' is {theirs[key]!r}, which is not supported (only {expected!r} is)."
-            )
+        value = theirs.get(key, expected)
+        if key.endswith(("pdrop", "dropout")):  # nothing is dropped here, but the file must make sense
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+                raise CheckpointError(f"{where}: '{key}' must be a number from 0 to 1, not {shown(value)}.")
+        elif type(value) is not type(expected) or value != expected:
+            raise CheckpointError(f"{where}: '{key}' is {shown(value)}, which is not supported (only {expected!r} is).")
     rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
     if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise CheckpointError(f"{where}: rope scaling {rope!r} is not supported.")
+        raise CheckpointError(f"{where}: rope scaling {shown(rope)} is not supported.")
     if "rope_theta" in rope:
-        values["rope_theta"] = _number(rope["rope_theta"], "rope_theta", where, float)
-    values["tie_embeddings"] = (
-        theirs.get("tie_word_embeddings", model_type not in ("llama", "qwen3"))
-        if model_type != "openai-gpt"
-        else True  # stored untied on purpose; from_hf_tensors checks
-    )
+        values["rope_theta"] = _real(rope["rope_theta"], "rope_theta", where)
+    tied = theirs.get("tie_word_embeddings", model_type not in ("llama", "qwen3"))
+    if not isinstance(tied, bool):
+        raise CheckpointError(f"{where}: 'tie_word_embeddings' must be true or false, not {shown(tied)}.")
+    values["tie_embeddings"] = tied or model_type == "openai-gpt"  # stored untied on purpose; from_hf_tensors checks
     try:
         return ModelConfig(**values)
     except UsageError as error:
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of their tensors, by name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for rule in _rules(config):
+        rows, *columns = _shape(config, rule.ours[0])
+        rows += sum(_shape(config, name)[0] for name in rule.ours[1:])
+        shapes[rule.theirs] = (*columns, rows) if rule.transposed else (rows, *columns)
+    return shapes
+
+
+def check_shapes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: object) -> dict[str, str]:
+    """Their name in the file by their full name, for each tensor that the model needs.
+
+    Raises `CheckpointError` unless every tensor has its shape, none is missing, and all others are skipped by name.
+    Of a model that is larger than `shapes`, nothing is computed or allocated.
+    """
+    family = BY_ARCHITECTURE[config.architecture]
+    if config.n_layers * len(family.layer) > len(shapes):
+        raise CheckpointError(f"{where} has {len(shapes):,} tensors, too few for {config.n_layers:,} layers.")
+    n_elements = sum(math.prod(shape) for shape in shapes.values())
+    if config.position == "rope" and config.context_length * config.head_dim > max(MOST_ANGLES, n_elements):
+        raise LimitError(f"{where}: a context of {config.context_length:,} tokens is too long for so small a model.")
+    # Bare backbones leave the prefix out.
+    bare = not any(name.startswith(family.prefix) for name in shapes)
+    names = {family.prefix + name if bare and name != family.head else name: name for name in shapes}
+    expected = expected_shapes(config)
+    missing = [name for name in expected if name not in names]
+    extra = [n for n in names if n not in expected and n != family.head and not n.endswith(family.skip)]
+    if missing or extra:
+        wrong = f"{shown(missing[0])} is missing" if missing else f"{shown(extra[0])} is unknown"
+        raise CheckpointError(f"{where}: tensor {wrong} ({len(missing)} missing, {len(extra)} unknown).")
+    wrong = [
+        f"'{name}' has the shape {shown(shapes[names[name]])}, not {shape}"
+        for name, shape in expected.items()
+        if shapes[names[name]] != shape
+    ]
+    if wrong:
+        more = f"; {len(wrong) - 3} more differ" if len(wrong) > 3 else ""
+        raise CheckpointError(f"{where}: tensor {'; '.join(wrong[:3])}{more}.")
+    return {name: names[name] for name in expected}
 
 
 def to_hf_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -246,26 +292,12 @@ def from_hf_tensors(
     config: ModelConfig, tensors: Mapping[str, Tensor], where: object = "model.safetensors"
 ) -> dict[str, Tensor]:
     """The `state_dict` for our model. Every tensor is used, or skipped by name; raises `CheckpointError` otherwise."""
-    family = BY_ARCHITECTURE[config.architecture]
-    if not any(name.startswith(family.prefix) for name in tensors):  # bare backbones leave the prefix out
-        tensors = {name if name == family.head else family.prefix + name: t for name, t in tensors.items()}
-    rules = _rules(config)
-    expected = {rule.theirs for rule in rules}
-    missing = sorted(expected - set(tensors))
-    extra = sorted(n for n in set(tensors) - expected if n != family.head and not n.endswith(family.skip))
-    if missing or extra:
-        wrong = f"tensor '{missing[0]}' is missing" if missing else f"tensor '{extra[0]}' is unknown"
-        raise CheckpointError(f"{where}: {wrong} ({len(missing)} missing, {len(extra)} unknown).")
+    names = check_shapes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, where)
     state: dict[str, Tensor] = {}
-    for rule in rules:
-        tensor = tensors[rule.theirs].to(torch.float32)
-        try:
-            tensor = tensor.t() if rule.transposed else tensor
-            pieces = tensor.chunk(len(rule.ours)) if len(rule.ours) > 1 else (tensor,)
-            state |= zip(rule.ours, pieces, strict=True)
-        except (RuntimeError, ValueError) as error:
-            shape = tuple(tensors[rule.theirs].shape)
-            raise CheckpointError(f"{where}: tensor '{rule.theirs}' has the shape {shape}, which cannot be.") from error
+    for rule in _rules(config):
+        tensor = tensors[names[rule.theirs]].to(torch.float32)
+        tensor = tensor.t() if rule.transposed else tensor
+        state |= zip(rule.ours, tensor.split([_shape(config, name)[0] for name in rule.ours]), strict=True)
     if config.architecture == "transformer-2017":
         _undo_scaling(config, state, where)
     elif config.tie_embeddings:
@@ -291,8 +323,36 @@ def _undo_scaling(config: ModelConfig, state: dict[str, Tensor], where: object) 
     state["transformer.embed.weight"] = plain
 
 
-def _number(value: Any, key: str, where: object, kind: type) -> Any:
-    allowed = (int, float) if kind is float else (int,)
-    if isinstance(value, bool) or not isinstance(value, allowed) or not abs(value) <= LARGEST_NUMBER:
-        raise CheckpointError(f"{where}: '{key}' must be a number, not {repr(value)[:40]}.")
-    return kind(value)
+def _shape(config: ModelConfig, name: str) -> tuple[int, ...]:
+    """The shape of our tensor of that name."""
+    module, kind = name.split(".")[-2:]
+    heads, kv_heads = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    rows, columns = {
+        "embed": (config.vocab_size, config.dim),
+        "head": (config.vocab_size, config.dim),
+        "position": (config.context_length, config.dim),
+        "q_proj": (heads, config.dim),
+        "k_proj": (kv_heads, config.dim),
+        "v_proj": (kv_heads, config.dim),
+        "o_proj": (config.dim, heads),
+        "gate_proj": (config.hidden_dim, config.dim),
+        "up_proj": (config.hidden_dim, config.dim),
+        "down_proj": (config.dim, config.hidden_dim),
+        "q_norm": (config.head_dim, None),
+        "k_norm": (config.head_dim, None),
+    }.get(module, (config.dim, None))
+    return (rows,) if columns is None or kind == "bias" else (rows, columns)
+
+
+def _whole(value: Any, key: str, where: object) -> int:
+    if type(value) is not int or abs(value) > LARGEST_NUMBER:
+        raise CheckpointError(f"{where}: '{key}' must be a number, not {shown(value)}.")
+    return value
+
+
+def _real(value: Any, key: str, where: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST_NUMBER:
+        raise CheckpointError(f"{where}: '{key}' must be a number, not {shown(value)}.")
+    if value <= 0:
+        raise CheckpointError(f"{where}: '{key}' must be above zero, not {value}.")
+    return float(value)

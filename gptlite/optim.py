@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from gptlite.config import TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import CheckpointError
 from gptlite.model import GPT
+from gptlite.strict import shown
 
 # Three odd quintics a x + b x^3 + c x^5, each the best one on the interval that those before it leave of [0.02, 1];
 # in the end that interval is within 10 % of 1. It is the construction of "Polar Express" (Amsel et al. 2025).
@@ -22,6 +23,8 @@ ORTHOGONALISATION = (
     (3.215276, -2.411172, 0.501300),
     (2.218308, -1.593990, 0.410748),
 )
+Loss = Callable[[GPT, Tensor], Tensor]  # of a model on windows (B, T + 1)
+MOST_STEPS = 10**18
 OTHERS_SHARE = 0.2  # of Muon's rate, for embeddings, head and norms under AdamW
 
 
@@ -132,19 +135,34 @@ def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
-def training_step(
-    model: GPT, optimizers: Sequence[torch.optim.Optimizer], batch: Tensor, hardware: Hardware, clip: float
-) -> tuple[float, float]:
-    """One forward, backward and optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
+def mean_loss(model: GPT, batch: Tensor) -> Tensor:
+    """Nats a token on windows (B, T + 1), each token but the first predicted from those before it."""
+    logits = model(batch[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
 
-    Where either is not finite, the weights are left as they were.
+
+def training_step(
+    model: GPT,
+    optimizers: Sequence[torch.optim.Optimizer],
+    batch: Tensor,
+    hardware: Hardware,
+    clip: float,
+    accumulate: int = 1,
+    loss_of: Loss = mean_loss,
+) -> tuple[float, float]:
+    """One optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
+
+    Forward and backward pass go through `accumulate` equal parts of the batch, one after the other; their gradients add
+    up to that of the whole. Where loss or norm is not finite, the weights are left as they were. `loss_of` may be a
+    compiled `mean_loss`.
     """
-    batch = batch.to(hardware.device, non_blocking=True)
-    with hardware.autocast():
-        logits = model(batch[:, :-1])
-    loss = F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
     model.zero_grad(set_to_none=True)
-    loss.backward()
+    loss = torch.zeros((), device=hardware.device)
+    for part in batch.to(hardware.device, non_blocking=True).chunk(accumulate):
+        with hardware.autocast():
+            share = loss_of(model, part) / accumulate
+        share.backward()
+        loss += share.detach()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     numbers = loss.item(), norm.item()
     if all(math.isfinite(number) for number in numbers):
@@ -181,16 +199,44 @@ def optimizer_tensors(model: nn.Module, optimizers: Sequence[torch.optim.Optimiz
     return tensors
 
 
+def expected_state(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, tuple[int, ...]]:
+    """The shapes of `optimizer_tensors` once steps were taken."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for optimizer in optimizers:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            name, shape = names[id(parameter)], tuple(parameter.shape)
+            if isinstance(optimizer, Muon):
+                shapes[f"momentum.{name}"] = shape
+            else:
+                shapes |= {f"step.{name}": (), f"exp_avg.{name}": shape, f"exp_avg_sq.{name}": shape}
+    return shapes
+
+
 def restore_optimizers(
     model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Give the optimizers back what `optimizer_tensors` took; raises `CheckpointError` if a name does not fit."""
+    """Give the optimizers back what `optimizer_tensors` took; raises `CheckpointError` if it cannot be theirs."""
+    expected = expected_state(model, optimizers)
+    for name in (*tensors, *expected):
+        if name not in expected:
+            raise CheckpointError(f"the optimizer state names {shown(name)}, which this model does not have.")
+        if name not in tensors:
+            raise CheckpointError(f"the optimizer state has no {shown(name)}.")
+        tensor, kind = tensors[name], name.partition(".")[0]
+        if tuple(tensor.shape) != expected[name]:
+            shape = shown(tuple(tensor.shape))
+            raise CheckpointError(f"the optimizer state {shown(name)} has the shape {shape}, not {expected[name]}.")
+        if not torch.isfinite(tensor).all() or (kind in ("step", "exp_avg_sq") and (tensor < 0).any()):
+            raise CheckpointError(f"the optimizer state {shown(name)} holds numbers that no training leaves.")
+        if kind == "step" and (tensor.item() != int(tensor.item()) or tensor.item() > MOST_STEPS):
+            raise CheckpointError(
+                f"the optimizer state {shown(name)} is {tensor.item():g}, which is no count of steps."
+            )
     parameters = dict(model.named_parameters())
     owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
     for full_name, tensor in tensors.items():
         key, _, name = full_name.partition(".")
-        if name not in parameters:
-            raise CheckpointError(f"the optimizer state names '{name}', which this model does not have.")
         parameter = parameters[name]
         # A step counter stays where the optimizer keeps it; everything else lives beside its parameter.
         value = tensor.clone() if tensor.ndim == 0 else tensor.to(parameter.device)

@@ -1,101 +1,275 @@
-"""Reading what anyone may have written: bounded, verified against the manifest, and never unpickled."""
+"""Reading what anyone may have written: opened with care, bounded before it is read, verified before it is parsed.
+
+In a step of ours a manifest says which files there are and what is in them; the bytes that are parsed are the ones that
+were compared with it. A Hugging Face directory has none, so only its content can be judged, and a file there may be a
+link, as all are in Hugging Face's own cache. Nothing is mapped into memory, and nothing is unpickled.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from gptlite.durable import FORMAT, MANIFEST
+from gptlite import strict
+from gptlite.durable import FORMAT, MANIFEST, json_bytes
 from gptlite.errors import CheckpointError
+from gptlite.strict import Entry, Table, shown
 
+STEP_NAME = re.compile(r"step-(\d{9,18})")
 LARGEST_JSON = 1 << 20  # bytes of a configuration or manifest
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of bounded size. Raises `CheckpointError`."""
-    content = _read_bounded(path, LARGEST_JSON)
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object.")
-    return value
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a step, checked for form. Raises `CheckpointError`."""
-    manifest = read_json(directory / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{directory / MANIFEST} has format {manifest.get('format')!r}; this gptlite reads format {FORMAT}."
-        )
-    if not isinstance(manifest.get("files"), dict):
-        raise CheckpointError(f"{directory / MANIFEST} lists no files.")
-    return manifest
+LARGEST_TOKENIZER = 64 << 20
+LARGEST_EXPLAINED = 1 << 30  # of which the digest is computed only to explain an error
+WRITTEN = re.compile(
+    r"(generation_|tokenizer_)?config\.json|tokenizer\.json|model\.safetensors"
+    r"|(training_state|embedding)/[a-z0-9_]+\.(json|safetensors)"
+)
+# What manifests said before they had a digest of their own.
+FIRST_FACTS = {"format", "step", "val_bits_per_byte", "files"}
+# A pipe or a device must not block whoever opens it; not all systems know all of these.
+PLAIN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+CAREFUL = PLAIN | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
 
 class Reader:
-    """Files of one model directory; those in the manifest must have its sizes and digests."""
+    """The files of one model directory, held open so that all that is read comes from the same one.
+
+    A step is read with its manifest, or with the `manifest` that its reader has already. Raises `CheckpointError` for
+    whatever is wrong with the directory or a file.
+    """
 
     def __init__(self, directory: Path, manifest: Mapping[str, Any] | None = None) -> None:
         self.directory = directory
-        self.entries: Mapping[str, Any] | None = manifest.get("files") if manifest else None
+        self._folder: int | None = None
+        self._opened: set[str] = set()
+        try:
+            if not directory.is_dir():
+                raise CheckpointError(f"there is no model directory at {directory}.")
+            if os.open in os.supports_dir_fd:
+                self._folder = os.open(directory, PLAIN | os.O_DIRECTORY)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {directory}: {_reason(error)}.") from error
+        self.manifest: Mapping[str, Any] = manifest or {}
+        try:
+            if manifest is None and self._exists(MANIFEST):
+                self.manifest = parse_manifest(self.bytes(MANIFEST, LARGEST_JSON), directory)
+            elif manifest is None and STEP_NAME.fullmatch(directory.name):
+                raise CheckpointError(f"{directory / MANIFEST} is missing, so the step is not complete; use another.")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if isinstance(error, CheckpointError):  # damage explains more than what came of it
+                for name in self._opened & self.manifest.get("files", {}).keys():
+                    self.verify(name, LARGEST_EXPLAINED)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
 
     def has(self, name: str) -> bool:
         """Is the file there, or should it be?"""
-        return (self.directory / name).exists() or name in (self.entries or {})
+        return name in self.manifest["files"] if self.manifest else self._exists(name)
 
-    def bytes(self, name: str) -> bytes:
+    def bytes(self, name: str, limit: int) -> bytes:
+        """The whole of a regular file of at most `limit` bytes, which are those that the manifest speaks of."""
         path = self.directory / name
-        entry = None if self.entries is None else self.entries.get(name)
-        if self.entries is not None and not isinstance(entry, dict):
-            raise CheckpointError(f"{path} is not listed in {MANIFEST}.")
-        content = _read_bounded(path, None)
-        if entry and (len(content), hashlib.sha256(content).hexdigest()) != (entry.get("size"), entry.get("sha256")):
-            raise CheckpointError(
-                f"{path} is damaged: its {len(content):,} bytes are not the {entry.get('size')} that were saved; "
-                "use another step of the run."
-            )
+        with self._open(name) as (file, size):
+            if size > limit:
+                raise CheckpointError(f"{path} is larger than {limit:,} bytes, which it should never be.")
+            content = file.read(size + 1)
+        if len(content) != size:
+            raise CheckpointError(f"{path} changed while it was read; try again when nothing writes to it.")
+        self._compare(name, hashlib.sha256(content))
         return content
 
-    def text(self, name: str) -> str:
+    def verify(self, name: str, limit: int = sys.maxsize) -> None:
+        """Compare a file with the manifest, a piece at a time; one of more than `limit` bytes only by its size."""
+        with self._open(name) as (file, size):
+            digest = hashlib.sha256()
+            while size <= limit and (piece := file.read(1 << 20)):
+                digest.update(piece)
+        if size <= limit:
+            self._compare(name, digest)
+
+    def text(self, name: str, limit: int) -> str:
         try:
-            return self.bytes(name).decode("utf-8")
+            return self.bytes(name, limit).decode("utf-8")
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{self.directory / name} is not UTF-8: {error}.") from error
 
     def json(self, name: str) -> dict[str, Any]:
-        if (self.directory / name).exists() and (self.directory / name).stat().st_size > LARGEST_JSON:
-            raise CheckpointError(f"{self.directory / name} is too large to be a configuration.")
-        try:
-            value = json.loads(self.text(name))
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.directory / name} is not JSON: {error}.") from error
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{self.directory / name} must hold a JSON object.")
-        return value
+        """The object in a JSON file."""
+        return strict.parse_object(self.text(name, LARGEST_JSON), self.directory / name)
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
+    def table(self, name: str) -> Table:
+        """What the header of a safetensors file says; no more than that is read yet."""
+        path = self.directory / name
+        with self._open(name) as (file, size):
+            first = file.read(8)
+            head = first + file.read(strict.header_length(first, size, path))
+            return strict.parse_table(head, size, path)
+
+    def tensors(self, name: str, expected: Mapping[str, Entry] | Table) -> dict[str, Tensor]:
+        """The tensors of a file, all finite, which are exactly those `expected`, or those of a table that was read.
+
+        Nothing is allocated for a file that holds others.
+        """
+        path = self.directory / name
+        if isinstance(expected, Table):
+            table = expected
+        else:
+            table = self.table(name)
+            strict.check_entries(table.entries, expected, path)
+        content = self.bytes(name, table.size)
+        if not content.startswith(table.head) or len(content) != table.size:
+            raise CheckpointError(f"{path} changed while it was read; try again when nothing writes to it.")
         try:
-            return safetensors.torch.load(self.bytes(name))
+            tensors = safetensors.torch.load(content)
         except (SafetensorError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{self.directory / name} is not a safetensors file: {error}.") from error
+            raise CheckpointError(f"{path} is not a safetensors file: {error}.") from error
+        if wrong := not_finite(tensors):
+            raise CheckpointError(f"{path}: {wrong}, so the model cannot be used.")
+        return tensors
+
+    def _compare(self, name: str, digest: hashlib._Hash) -> None:
+        if self.manifest and digest.hexdigest() != self.manifest["files"][name]["sha256"]:
+            raise CheckpointError(
+                f"{self.directory / name} is damaged: its bytes are not those saved; use another step of the run."
+            )
+
+    def _exists(self, name: str) -> bool:
+        try:
+            if self._folder is None:
+                os.lstat(self.directory / name)
+            else:
+                os.stat(name, dir_fd=self._folder, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def _open(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+        """A regular file and its size, the one that was saved; each folder is opened from the one above it."""
+        if self.manifest and name not in self.manifest["files"]:
+            raise CheckpointError(f"{self.directory / name} is not listed in {MANIFEST}.")
+        links = 0 if not self.manifest and name != MANIFEST else NO_LINKS
+        *folders, last = name.split("/") if self._folder is not None else [str(self.directory / name)]
+        with contextlib.ExitStack() as stack:
+            at = self._folder
+            try:
+                for folder in folders:
+                    at = os.open(folder, PLAIN | os.O_DIRECTORY | links, dir_fd=at)
+                    stack.callback(os.close, at)
+                with open(os.open(last, CAREFUL | links, dir_fd=at), "rb") as file:
+                    facts = os.fstat(file.fileno())
+                    if not stat.S_ISREG(facts.st_mode):
+                        raise CheckpointError(f"{self.directory / name} is not a regular file.")
+                    if self.manifest and facts.st_size != (saved := self.manifest["files"][name]["size"]):
+                        raise CheckpointError(
+                            f"{self.directory / name} is damaged: it has {facts.st_size:,} bytes, and {saved:,} were "
+                            "saved; use another step of the run."
+                        )
+                    self._opened.add(name)
+                    yield file, facts.st_size
+            except (OSError, ValueError) as error:
+                if isinstance(error, FileNotFoundError):
+                    raise CheckpointError(f"{self.directory / name} is missing.") from error
+                raise CheckpointError(f"cannot read {self.directory / name}: {_reason(error)}.") from error
 
 
-def _read_bounded(path: Path, limit: int | None) -> bytes:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of bounded size. Raises `CheckpointError`."""
+    with Reader(path.parent, {}) as reader:
+        return reader.json(path.name)
+
+
+def read_manifest(directory: Path) -> Mapping[str, Any]:
+    """The manifest of a step. Raises `CheckpointError`, also where there is none."""
+    with Reader(directory) as reader:
+        if not reader.manifest:
+            raise CheckpointError(f"{directory / MANIFEST} is missing.")
+        return reader.manifest
+
+
+def parse_manifest(content: bytes, directory: Path) -> dict[str, Any]:
+    """The manifest of the step in `directory`: of a known format, undamaged, and of this step.
+
+    Raises `CheckpointError`.
+    """
+    where = directory / MANIFEST
     try:
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing.")
-        if limit is not None and path.stat().st_size > limit:
-            raise CheckpointError(f"{path} is larger than {limit:,} bytes, which it should never be.")
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{where} is not UTF-8: {error}.") from error
+    manifest = strict.parse_object(text, where)
+    version = manifest.get("format")
+    if not strict.is_count(version) or version != FORMAT:
+        raise CheckpointError(f"{where} has format {shown(version)}; this gptlite reads format {FORMAT}.")
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    if manifest.keys() != rest.keys():
+        canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        # Compared as bytes too: a number may be spelled in two ways, and one of them was not written.
+        damaged = manifest["sha256"] != hashlib.sha256(canonical.encode()).hexdigest() or content != json_bytes(
+            manifest
+        )
+    else:
+        damaged = not rest.keys() <= FIRST_FACTS
+    if damaged:
+        raise CheckpointError(f"{where} is damaged: it is not what was saved; use another step of the run.")
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise CheckpointError(f"{where} lists no files.")
+    for name, entry in files.items():
+        if not WRITTEN.fullmatch(name):
+            raise CheckpointError(f"{where} lists the file {shown(name)}, which gptlite does not write.")
+        if not isinstance(entry, dict) or not strict.is_count(entry.get("size")) or not _is_digest(entry.get("sha256")):
+            raise CheckpointError(f"{where} has no size and digest of {name}.")
+    step, named = manifest.get("step"), STEP_NAME.fullmatch(directory.name)
+    if (named or step is not None) and not strict.is_count(step, 10**18):
+        raise CheckpointError(f"{where} has the step {shown(step)}, which is no number of steps.")
+    if named and int(named[1]) != step:
+        raise CheckpointError(f"{where} is that of step {step:,}, which is not this one.")
+    return manifest
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Which tensor holds values that are not finite, and how many; None if all are finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and (n := int((~torch.isfinite(tensor)).sum())):
+            return f"{n:,} of the {tensor.numel():,} values of tensor {shown(name)} are not finite numbers"
+    return None
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.EMLINK):
+        return "it is a symbolic link, and links inside a saved step are not followed"
+    if isinstance(error, OSError) and error.errno == errno.ENOTDIR:
+        return "it does not lie in a plain folder"
+    return str(getattr(error, "strerror", None) or error)

@@ -13,6 +13,7 @@ checkpoints/<run>/
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -21,19 +22,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from gptlite import durable
-from gptlite.checkpoint import Checkpoint, verify
+from gptlite.checkpoint import PICKLES, Checkpoint, verify
 from gptlite.checkpoint import load as read_checkpoint
-from gptlite.durable import MANIFEST, write_json
+from gptlite.durable import MANIFEST, replace_file, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
-from gptlite.reader import read_json, read_manifest
+from gptlite.reader import STEP_NAME, read_json, read_manifest
 
 DEFAULT_PARENT = Path("checkpoints")
-STEP_NAME = re.compile(r"step-(\d{9,18})")
 LEFTOVER = re.compile(r"\.(tmp|trash)-(step-\d{9,18}|run\.json|best|latest|trial)(-[0-9a-f]+)?")
 OWNER = re.compile(r"process \d+ since [\d: -]+")
+T = TypeVar("T")
+PRUNED_AT_MOST = 3  # times in a row, while a model is read
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,14 @@ class Run:
         except OSError as error:
             raise StorageError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}.") from error
 
+    def cut_log(self, step: int) -> None:
+        """Forget what was logged after `step`, which will come again, and a line that a crash left half written."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
+        if kept != lines:
+            replace_file(path, b"".join(kept))
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for one trainer; the kernel lets go when the process ends, however it ends."""
@@ -180,6 +192,14 @@ class Run:
                     path.unlink(missing_ok=True)
 
 
+def logged_step(line: bytes) -> int | None:
+    """The step of one line of the log; None when it is not a whole line."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def run_name(inputs: Sequence[str]) -> str:
     """What a run on these inputs is called: the first one's name without its suffix."""
     first = inputs[0]
@@ -187,14 +207,26 @@ def run_name(inputs: Sequence[str]) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
 
 
-def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Run:
-    """`checkpoints/<name>`, with a number appended when that run exists."""
-    n = 1
-    while True:
-        path = parent / (name if n == 1 else f"{name}-{n}")
-        if not path.exists() or _reusable(path):
-            return Run(path)
-        n += 1
+@contextlib.contextmanager
+def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Iterator[Run]:
+    """`checkpoints/<name>`, locked; with a number appended when that run exists or another process begins it."""
+    numbered = (Run(parent / (name if n == 1 else f"{name}-{n}")) for n in itertools.count(1))
+    with contextlib.ExitStack() as held:
+        yield next(run for run in numbered if _begin(run, held))
+
+
+def _begin(run: Run, held: contextlib.ExitStack) -> bool:
+    """Lock a run that has no step yet; False where there is one, or another process is about to make it."""
+    if run.path.exists() and not _reusable(run.path):
+        return False
+    try:
+        held.enter_context(run.lock())
+    except RunInUseError:
+        return False
+    if not _reusable(run.path):  # no longer, now that the other process has ended
+        held.close()
+        return False
+    return True
 
 
 def newest_run(name: str, parent: Path = DEFAULT_PARENT) -> Run | None:
@@ -235,9 +267,25 @@ def _reusable(path: Path) -> bool:
     return bool(names) and all(name in ours or LEFTOVER.fullmatch(name) for name in names)
 
 
-def load(model: str | Path | None = None, device: str = "cpu") -> Checkpoint:
+def load(model: str | Path | None = None, device: torch.device | str = "cpu") -> Checkpoint:
     """The model, tokenizer and configuration of whatever `find_model` finds."""
-    return read_checkpoint(find_model(None if model is None else str(model)), device)
+    return read_model(model, lambda path: read_checkpoint(path, device))
+
+
+def read_model(model: str | Path | None, read: Callable[[Path], T]) -> T:
+    """What `read` makes of the directory that `find_model` finds.
+
+    A trainer may delete a step while it is read; then the run has a newer one, and that is read.
+    """
+    for left in range(PRUNED_AT_MOST, -1, -1):
+        path = None
+        try:
+            path = find_model(None if model is None else str(model))
+            return read(path)
+        except CheckpointError:
+            if left == 0 or (path is not None and path.is_dir()):
+                raise
+    raise AssertionError
 
 
 def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Path:
@@ -248,14 +296,17 @@ def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Pa
     argument = argument or os.environ.get("GPTLITE_MODEL") or None
     if argument is None:
         candidates = [Run(p) for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
-        trained = [(best.path.stat().st_mtime, best) for run in candidates if (best := run.best())]
+        trained = [best.path for run in candidates if (best := run.best())]
         if not trained:
             raise CheckpointError(
                 f"no trained model under {parent}; train one with: gptlite train FILE, or name one with -m DIR."
             )
-        return max(trained, key=lambda pair: pair[0])[1].path
+        return max(trained, key=lambda path: (_modified(path), path))
     path = Path(argument)
-    if (path / "config.json").is_file() or (path / MANIFEST).is_file():
+    if path.is_file():
+        why = "it is a pickle, which can run code and is never opened" if path.suffix in PICKLES else "it is a file"
+        raise CheckpointError(f"there is no model at {path}: {why}; name the directory of a model.")
+    if _exists(path / "config.json") or _exists(path / MANIFEST):
         return path.resolve()
     run = Run(path)
     if (best := run.best()) is not None:
@@ -265,3 +316,18 @@ def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Pa
     near = sorted(p.name for p in path.parent.iterdir() if Run(p).is_run()) if path.parent.is_dir() else []
     hint = f" Runs beside it: {', '.join(near[:8])}." if near else ""
     raise CheckpointError(f"there is no model at {path}.{hint}")
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # deleted since it was found
+        return 0.0
+
+
+def _exists(path: Path) -> bool:
+    """Is something there, be it a link that leads nowhere?"""
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a name that no file can have
+        return False

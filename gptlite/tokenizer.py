@@ -15,11 +15,13 @@ from collections.abc import Iterable, Sequence
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from gptlite.background import wait_for
 from gptlite.errors import CheckpointError, UsageError
+from gptlite.strict import shown
+from gptlite.tokenizer_file import LARGEST_VOCABULARY, byte_of_character, check_tokenizer
 
 SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
-LARGEST_VOCABULARY = 1_000_000
 
 
 class Tokenizer:
@@ -30,11 +32,8 @@ class Tokenizer:
         backend.encode_special_tokens = True
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
-        separator_id = backend.token_to_id(separator)
-        if separator_id is None:
-            raise CheckpointError(f"the tokenizer has no '{separator}' token to separate documents.")
         self.separator = separator
-        self.separator_id: int = separator_id
+        self.separator_id: int = backend.get_vocab(with_added_tokens=True)[separator]
         self.token_bytes: list[bytes] = _bytes_of_tokens(backend)
 
     @classmethod
@@ -51,20 +50,25 @@ class Tokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        backend.train_from_iterator(blocks, trainer)
+        wait_for(lambda: backend.train_from_iterator(blocks, trainer))  # the library does not look at signals
         return cls(backend)
 
     @classmethod
     def from_json(cls, text: str, where: object = "tokenizer.json", separator: str = SEPARATOR) -> Tokenizer:
         """The tokenizer in the text of a `tokenizer.json`. Raises `CheckpointError` unless it is byte-level BPE."""
+        ids = check_tokenizer(text, where)
         try:
             backend = tokenizers.Tokenizer.from_str(text)
         except BaseException as error:  # the library's panics are not derived from Exception
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
                 raise
             raise CheckpointError(
-                f"{where} is not a tokenizer that the tokenizers library can read: {error}."
+                f"{where} is not a tokenizer that the tokenizers library can read: {shown(error)}."
             ) from error
+        if backend.get_vocab(with_added_tokens=True) != ids:
+            raise CheckpointError(f"{where} lists its added tokens in another order than that of their ids.")
+        if separator not in ids:
+            raise CheckpointError(f"{where}: the tokenizer has no {shown(separator)} token to separate documents.")
         return cls(backend, separator)
 
     def to_json(self) -> str:
@@ -97,7 +101,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts, computed in parallel."""
-        return [e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        batch = list(texts)
+        return [e.ids for e in wait_for(lambda: self.backend.encode_batch_fast(batch, add_special_tokens=False))]
 
     def encode_with_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids, and for each the characters [start, end) of `text` that it covers."""
@@ -144,24 +149,12 @@ def check_vocab_size(vocab_size: int) -> None:
         )
 
 
-def _byte_of_character() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the others for U+0100 and up."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
 def _bytes_of_tokens(backend: tokenizers.Tokenizer) -> list[bytes]:
-    byte_of = _byte_of_character()
-    special = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
+    byte_of, added = byte_of_character(), backend.get_added_tokens_decoder()
     table = [b""] * backend.get_vocab_size(with_added_tokens=True)
     for token, i in backend.get_vocab(with_added_tokens=True).items():
-        if i >= len(table):
-            raise CheckpointError(f"token id {i} lies outside the tokenizer's vocabulary of {len(table)} tokens.")
-        if i in special:
-            continue
-        try:
+        if i in added:  # these are spelled as they are, and the special ones are no text
+            table[i] = b"" if added[i].special else token.encode()
+        else:
             table[i] = bytes(byte_of[character] for character in token)
-        except KeyError as error:
-            raise CheckpointError(f"the tokenizer is not byte-level BPE: token {token!r} holds {error}.") from error
     return table

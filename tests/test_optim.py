@@ -358,5 +358,7 @@ def test_state_is_named_by_kind_and_parameter(train: TrainConfig) -> None:
 @both
 def test_state_of_another_model_is_refused(train: TrainConfig) -> None:
     model = random_model(CONFIGS[0])
-    with pytest.raises(CheckpointError, match=r"the optimizer state names 'head\.bias', which this model does not"):
+    with pytest.raises(
+        CheckpointError, match=r"the optimizer state names 'exp_avg\.head\.bias', which this model does not"
+    ):
         restore_optimizers(model, make_optimizers(model, train), {"exp_avg.head.bias": torch.zeros(3)})

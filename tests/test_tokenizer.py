@@ -161,7 +161,9 @@ def test_json_keeps_everything(multilingual: Tokenizer) -> None:
     ["", "{}", "[]", "null", "not json", '{"model": {}}', '{"version": "1.0", "model": {"type": "BPE"}}', "\x00" * 100],
 )
 def test_garbage_is_no_tokenizer(garbage: str) -> None:
-    with pytest.raises(CheckpointError, match="some/where is not a tokenizer that the tokenizers library can read"):
+    with pytest.raises(
+        CheckpointError, match=r"some/where (is not JSON|must hold a JSON object|is not byte-level BPE)"
+    ):
         Tokenizer.from_json(garbage, "some/where")
 
 
@@ -201,7 +203,7 @@ def sentencepiece_like() -> tokenizers.Tokenizer:
 
 @pytest.mark.parametrize("make", [word_level, sentencepiece_like])
 def test_other_kinds_of_tokenizers_are_refused(make: Callable[[], tokenizers.Tokenizer]) -> None:
-    with pytest.raises(CheckpointError, match=r"the tokenizer is not byte-level BPE: token '.*' holds"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not byte-level BPE as gptlite reads it"):
         Tokenizer.from_json(make().to_str())
 
 

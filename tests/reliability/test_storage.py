@@ -25,7 +25,7 @@ from reliability.faults import REPEATED_BY_PYTHON, Call, count_calls, watched
 from reliability.tiny import NEVER, Notices, TinyTrainer
 
 from gptlite import checkpoint, durable, embedding
-from gptlite.cli.train import _signals
+from gptlite.cli.process import stoppable
 from gptlite.durable import write_directory
 from gptlite.errors import CheckpointError, Interrupted, RunInUseError, StorageError, UsageError
 from gptlite.reader import read_manifest
@@ -181,7 +181,7 @@ def test_ctrl_c_in_any_call_of_a_save_is_a_wish_that_waits(disk: Disk, every: in
                 os.kill(os.getpid(), signal.SIGINT)
             return call(*arguments, **options)
 
-        with _signals() as should_stop:
+        with stoppable() as should_stop:
             should_stop()
             assert disk.save(interrupt) is None
             assert should_stop() == signal.SIGINT

@@ -1,0 +1,205 @@
+"""What a `tokenizer.json` may hold: byte-level BPE as gptlite, GPT-2, Llama 3 and Qwen write it, and nothing else.
+
+The library that reads such files stops the process, fills the memory or takes for ever on some of them; so each part
+of a file is compared with what is known here before the library sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gptlite.errors import CheckpointError
+from gptlite.strict import is_count, parse_object, shown
+
+LARGEST_VOCABULARY = 1_000_000
+MOST_MERGES = 1_000_000
+MOST_ADDED = 10_000
+WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+PATTERNS = {  # that cut a text before it is merged; other patterns may take exponential time
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
+    WORDS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # Llama 3
+    WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # Qwen
+}
+
+Check = Callable[[Any], bool]
+
+
+def byte_of_character() -> dict[str, int]:
+    """GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the others for U+0100 and up."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def check_tokenizer(text: str, where: object = "tokenizer.json") -> dict[str, int]:
+    """The ids of all tokens. Raises `CheckpointError` unless `text` is a tokenizer whose every part is known."""
+    content = parse_object(text, where)
+    for name, check in PARTS.items():
+        if not check(content.get(name)):
+            raise CheckpointError(
+                f"{where} is not byte-level BPE as gptlite reads it: its {name} is {shown(content.get(name))}."
+            )
+    if unknown := content.keys() - PARTS.keys():
+        raise CheckpointError(f"{where} has the unknown part {shown(min(unknown))}.")
+    vocabulary = content["model"]["vocab"]
+    ids = _check_ids(vocabulary, content["added_tokens"], where)
+    _check_spelling(vocabulary, {token["content"] for token in content["added_tokens"]}, where)
+    _check_merges(vocabulary, content["model"]["merges"], where)
+    return ids
+
+
+def _check_ids(vocabulary: dict[str, Any], added: list[dict[str, Any]], where: object) -> dict[str, int]:
+    """The ids must be 0, 1, 2, ..., each for one token."""
+    ids = dict(vocabulary)
+    for token in added:
+        if ids.setdefault(token["content"], token["id"]) != token["id"]:
+            raise CheckpointError(f"{where} gives the token {shown(token['content'])} two ids.")
+    if len(ids) > LARGEST_VOCABULARY:
+        raise CheckpointError(f"{where} has {len(ids):,} tokens, and {LARGEST_VOCABULARY:,} are the most.")
+    seen: set[int] = set()
+    for token, i in ids.items():
+        if not is_count(i):
+            raise CheckpointError(f"{where} gives the token {shown(token)} the id {shown(i)}, which is no number.")
+        if i >= len(ids):
+            raise CheckpointError(
+                f"{where}: token id {i} lies outside the tokenizer's vocabulary of {len(ids)} tokens."
+            )
+        if i in seen:
+            raise CheckpointError(f"{where} gives the id {i} to two tokens.")
+        seen.add(i)
+    return ids
+
+
+def _check_spelling(vocabulary: dict[str, Any], added: set[str], where: object) -> None:
+    """All tokens but added ones are spelled in stand-ins for bytes, and every byte is a token: no text is unknown."""
+    alphabet = byte_of_character().keys()
+    spelled = vocabulary.keys() - added
+    if strange := set().union(*spelled) - alphabet:
+        token = next(t for t in vocabulary if t in spelled and not alphabet >= set(t))
+        raise CheckpointError(f"{where} is not byte-level BPE: token {shown(token)} holds {min(strange)!r}.")
+    if missing := alphabet - vocabulary.keys():
+        raise CheckpointError(f"{where} is not byte-level BPE: {len(missing)} of the 256 bytes are no tokens.")
+
+
+def _check_merges(vocabulary: dict[str, Any], merges: list[Any], where: object) -> None:
+    """Each merge joins two tokens into a third; pairs stand in lists, or in older files in one text with a space."""
+    for merge in merges:
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise CheckpointError(f"{where}: the merge {shown(merge)} is no pair of tokens.")
+        if not (pair[0] in vocabulary and pair[1] in vocabulary and pair[0] + pair[1] in vocabulary):
+            raise CheckpointError(f"{where}: the merge {shown(merge)} is not one of tokens of the vocabulary.")
+
+
+# -- One check for each part of the file
+
+
+def _is(*values: Any) -> Check:
+    return lambda value: any(type(value) is type(known) and value == known for known in values)
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _lists(check: Check, most: int = 8) -> Check:
+    return lambda value: isinstance(value, list) and len(value) <= most and all(check(item) for item in value)
+
+
+def _holds(required: dict[str, Check], optional: dict[str, Check] | None = None) -> Check:
+    """An object with all of the required names, perhaps some of the optional ones, and no others."""
+    known = {**(optional or {}), **required}
+
+    def check(value: Any) -> bool:
+        if not isinstance(value, dict) or not required.keys() <= value.keys() <= known.keys():
+            return False
+        return all(known[name](item) for name, item in value.items())
+
+    return check
+
+
+def _one_of(*checks: Check) -> Check:
+    return lambda value: any(check(value) for check in checks)
+
+
+BYTE_LEVEL = _holds(
+    {"type": _is("ByteLevel"), "add_prefix_space": _is_bool, "trim_offsets": _is_bool}, {"use_regex": _is_bool}
+)
+CUT = _one_of(
+    BYTE_LEVEL,
+    _holds({"type": _is("Digits"), "individual_digits": _is_bool}),
+    _holds(
+        {
+            "type": _is("Split"),
+            "pattern": _holds({"Regex": _is(*PATTERNS)}),
+            "behavior": _is("Isolated"),
+            "invert": _is(False),
+        }
+    ),
+)
+PIECE = _one_of(
+    _holds({"SpecialToken": _holds({"id": _is_text, "type_id": _is(0, 1)})}),
+    _holds({"Sequence": _holds({"id": _is("A", "B"), "type_id": _is(0, 1)})}),
+)
+SPECIAL = _holds({"id": _is_text, "ids": _lists(is_count), "tokens": _lists(_is_text)})
+
+
+def _is_template(value: Any) -> bool:
+    """Which special tokens stand around a text; those that it names must be among those that it explains."""
+    shape = _holds(
+        {
+            "type": _is("TemplateProcessing"),
+            "single": _lists(PIECE),
+            "pair": _lists(PIECE),
+            "special_tokens": lambda tokens: isinstance(tokens, dict) and all(map(SPECIAL, tokens.values())),
+        }
+    )
+    if not shape(value):
+        return False
+    named = [piece["SpecialToken"]["id"] for piece in (*value["single"], *value["pair"]) if "SpecialToken" in piece]
+    explained = value["special_tokens"]
+    return all(name in explained for name in named) and all(
+        token["id"] == name and len(token["ids"]) == len(token["tokens"]) for name, token in explained.items()
+    )
+
+
+AROUND = _one_of(BYTE_LEVEL, _is_template)
+PARTS: dict[str, Check] = {
+    "version": _is("1.0"),
+    "truncation": _is(None),
+    "padding": _is(None),
+    "added_tokens": _lists(
+        _holds(
+            {"id": is_count, "content": _is_text, "special": _is_bool}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), _is_bool)
+        ),
+        MOST_ADDED,
+    ),
+    "normalizer": _one_of(_is(None), _holds({"type": _is("NFC")})),
+    "pre_tokenizer": _one_of(
+        BYTE_LEVEL,
+        _holds(
+            {"type": _is("Sequence"), "pretokenizers": lambda cuts: _lists(CUT)(cuts) and BYTE_LEVEL((cuts or [0])[-1])}
+        ),
+    ),
+    "post_processor": _one_of(_is(None), AROUND, _holds({"type": _is("Sequence"), "processors": _lists(AROUND)})),
+    "decoder": _one_of(_is(None), BYTE_LEVEL),
+    "model": _holds(
+        {"vocab": lambda value: isinstance(value, dict), "merges": _lists(lambda merge: True, MOST_MERGES)},
+        {
+            "type": _is("BPE"),
+            "dropout": _is(None),
+            "unk_token": lambda value: value is None or isinstance(value, str),
+            "continuing_subword_prefix": _is(None, ""),
+            "end_of_word_suffix": _is(None, ""),
+            "fuse_unk": _is_bool,
+            "byte_fallback": _is(False),
+            "ignore_merges": _is_bool,
+        },
+    ),
+}
