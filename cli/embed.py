@@ -133,7 +133,7 @@ def _read_texts(texts: list[str], file: str | None) -> list[str]:
         for text in texts:
             lines += sys.stdin.buffer.read().decode("utf-8").split("\n") if text == "-" else [text]
         if file is not None:
-            lines += Path(file).read_text(encoding="utf-8").split("\n")
+            lines += Path(file).read_bytes().decode("utf-8").split("\n")
     except OSError as error:
         raise CorpusError(f"cannot read {file}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

@@ -147,7 +147,7 @@ def _read_prompt(argument: str | None, option: str | None, file: str | None) -> 
         return given[0] if given else ""
     try:
         if file is not None and file != "-":
-            return Path(file).read_text(encoding="utf-8")
+            return Path(file).read_bytes().decode("utf-8")
         if sys.stdin is None or sys.stdin.isatty():
             raise UsageError("- reads the prompt from standard input, but nothing is piped into it.")
         return sys.stdin.buffer.read().decode("utf-8")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -20,6 +21,8 @@ from gptlite.errors import CheckpointError, UsageError
 SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
 LARGEST_VOCABULARY = 1_000_000
+LONGEST_WORD = 1000  # characters of a word that a vocabulary is learned from
+LONG_GAP = re.compile(r"\s{%d}" % LONGEST_WORD)
 
 
 class Tokenizer:
@@ -51,7 +54,7 @@ class Tokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        backend.train_from_iterator(blocks, trainer)
+        backend.train_from_iterator(_without_long_words(blocks), trainer)
         return cls(backend)
 
     @classmethod
@@ -142,6 +145,16 @@ def check_vocab_size(vocab_size: int) -> None:
             f"--vocab-size must be between {SMALLEST_VOCABULARY} (the bytes and the separator) and "
             f"{LARGEST_VOCABULARY:,}, not {vocab_size}."
         )
+
+
+def _without_long_words(blocks: Iterable[str]) -> Iterator[str]:
+    """The same text, cut up where words or gaps are long: the library's time grows with the square of their length."""
+    for block in blocks:
+        longest = max(map(len, block.replace("\n", " ").split(" ")))
+        if longest <= LONGEST_WORD and not LONG_GAP.search(block):
+            yield block
+        else:
+            yield from (block[i : i + LONGEST_WORD] for i in range(0, len(block), LONGEST_WORD))
 
 
 def _byte_of_character() -> dict[str, int]:
