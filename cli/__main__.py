@@ -1,6 +1,6 @@
 """`python -m gptlite.cli`."""
 
-from gptlite.__main__ import main
+from gptlite.__main__ import start
 
 if __name__ == "__main__":
-    main()
+    start()

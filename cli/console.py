@@ -6,19 +6,27 @@ to a terminal, and is never read as markup; into a file or a pipe it goes as it 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+from gptlite.errors import StorageError
+
+# C0 but tab and line feed, DEL, C1; line and paragraph separators, what turns the direction of writing; and what stands
+# for bytes of a file name or an argument that are no UTF-8.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN_INTERVAL = 15.0  # seconds between progress lines where there is no terminal
 
 
@@ -27,35 +35,96 @@ def visible(text: str) -> str:
     return CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    """The same, and line breaks too: a name with a line break in it cannot pass for two messages."""
+    return visible(text).replace("\n", r"\n")
+
+
 def write(text: str) -> None:
     """Text to standard output: as it is, or visible on a terminal."""
-    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
-    sys.stdout.flush()
+    with _standard_output() as stream:
+        stream.write(visible(text) if stream.isatty() else text)
+        stream.flush()
 
 
 def write_json(value: Any) -> None:
-    write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    """One line; control characters are escaped as JSON does it, so it is the same value on a terminal and in a pipe."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    write(CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[TextIO]:
+    """Standard output. Raises `StorageError` when it is closed or cannot be written."""
+    if sys.stdout is None:
+        raise StorageError("there is no standard output to write to: it is closed.")
+    try:
+        yield sys.stdout
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what was not written must not be tried again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StorageError(f"cannot write to standard output: {error.strerror or error}.") from error
+
+
+class _StandardError(io.TextIOBase):
+    """Standard error for rich: where it is closed or cannot be written, messages are lost, and nothing else."""
+
+    def __init__(self) -> None:
+        self.stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    def write(self, text: str) -> int:
+        if self.stream is not None and not self.stream.closed:
+            with contextlib.suppress(OSError):
+                self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.stream is not None and not self.stream.closed:
+            with contextlib.suppress(OSError):
+                self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream is not None and not self.stream.closed and self.stream.isatty()
+
+
+def _console(stream: IO[str], **more: Any) -> Console:
+    """A console that never takes a pipe or a file for a terminal, and writes nothing but text with NO_COLOR."""
+    plain: Any = {"color_system": None} if os.environ.get("NO_COLOR") else {}
+    return Console(file=stream, force_terminal=None if stream.isatty() else False, highlight=False, **plain, **more)
+
+
+def write_json_if_read(value: Any) -> None:
+    """As `write_json`, for a result that is on disk too: nobody has to be listening any more."""
+    if sys.stdout is None:
+        return
+    try:
+        write_json(value)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Messages:
-    """What is said on standard error; nothing when quiet."""
+    """What is said on standard error, a line each; nothing when quiet."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self.console = _console(cast(IO[str], _StandardError()), quiet=quiet, soft_wrap=True)
 
     def say(self, text: str, style: str = "") -> None:
-        self.console.print(Text(visible(text), style=style))
+        self.console.print(Text(one_line(text), style=style))
 
     def notice(self, text: str) -> None:
         self.say(f"note: {text}", "yellow")
 
+    def show(self, text: str) -> None:
+        """A text of several lines, such as a sample."""
+        self.console.print(Text(visible(text)))
+
 
 def error(text: str) -> None:
     """The one form that every error has."""
-    if sys.stderr is not None:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            Text.assemble(("gptlite: error: ", "bold red"), visible(text)[:2000])
-        )
+    Messages().console.print(Text.assemble(("gptlite: error: ", "bold red"), one_line(text)[:2000]))
 
 
 def duration(seconds: float) -> str:
@@ -88,10 +157,10 @@ class TrainingDisplay:
         self.messages = Messages(quiet)
         self.live = self.messages.console.is_terminal and not quiet
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
             console=self.messages.console,
             transient=True,
             disable=not self.live,
@@ -110,7 +179,7 @@ class TrainingDisplay:
         self.messages.notice(text)
 
     def phase(self, name: str, fraction: float) -> None:
-        self.bar.update(self.task, description=name, completed=fraction, facts="")
+        self.bar.update(self.task, description=one_line(name), completed=fraction, facts="")
 
     def planned(self, plan: Any, run: Path, hardware: Any) -> None:
         model, train = plan.model, plan.train
@@ -140,12 +209,17 @@ class TrainingDisplay:
             self.last_line = now
             self.messages.say(f"{100 * p.fraction:3.0f}% {facts}")
 
+    def stopping(self) -> None:
+        """Called by a signal's handler; the next signal shows nothing any more."""
+        self.messages.console.show_cursor(True)
+        self.notice("finishing this step, then saving; once more to stop at once.")
+
     def evaluated(self, step: int, result: Any) -> None:
         pass  # the score stands in the bar
 
     def sampled(self, step: int, text: str) -> None:
         self.messages.say(f"-- sample at step {step:,} --", "bold")
-        self.messages.say(text)
+        self.messages.show(text)
 
     def saved(self, step: int, path: Path) -> None:
         pass  # said once, at the end
@@ -155,7 +229,10 @@ def print_table(columns: list[str], rows: list[list[str]], right: frozenset[int]
     """A table on standard output; cells are text, never markup."""
     table = Table(box=None)
     for i, column in enumerate(columns):
-        table.add_column(Text(visible(column), style="dim"), justify="right" if i in right else "left", overflow="fold")
+        title = Text(one_line(column), style="dim")
+        table.add_column(title, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(visible(cell)) for cell in row))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    with _standard_output() as stream:
+        _console(stream, width=None if stream.isatty() else 120).print(table)
+        stream.flush()

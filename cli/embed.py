@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import codecs
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 from gptlite.cli import console, options
-from gptlite.errors import CorpusError, UsageError
+from gptlite.errors import CorpusError, LimitError, UsageError
 from gptlite.words import Occurrence, find_word, parse_marked
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 WHICH, OUTPUT = "Which vector", "Output"
 MAX_COLUMNS = 8  # of a matrix that is printed
 CONTEXT = 44  # characters of a sentence that are shown
+MANY = 1000  # words that are still compared, each with each
+LONGEST_LINE = 128 << 20  # bytes
+EXAMPLE = 'give at least one text, such as: gptlite embed "on the river [bank] ." "into the [bank] ."'
 
 
 def embed(
@@ -54,9 +58,13 @@ def embed(
         str,
         typer.Option("--correct", metavar="NAME", help="Of printed cosines: zscore or none.", rich_help_panel=WHICH),
     ] = "zscore",
+    lossy: Annotated[
+        bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �.", show_default="off")
+    ] = False,
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Write raw vectors: .npz, .jsonl or .vec.",
+        typer.Option("-o", "--out", metavar="FILE",
+                     help="Write raw vectors: .npz, .jsonl or .vec; - is a JSON object a line, as texts come.",
                      show_default="none", rich_help_panel=OUTPUT),
     ] = None,
     device: options.DeviceOption = "auto",
@@ -71,19 +79,47 @@ def embed(
     messages = console.Messages(quiet)
     if correct not in ("zscore", "none"):
         raise UsageError(f"--correct must be zscore or none, not '{correct}'.")
-    lines = _read_texts(texts or [], file)
+    if out == "-" and json:
+        raise UsageError("--json and -o - both write to standard output; give one of them.")
+    source = Texts(texts or [], file, lossy)
+    found = Finder(source, [options.read_argument(w, "--word") for w in word or []])
 
     from gptlite import device as machine
     from gptlite import embedding, runs, vector_files
 
-    if out is not None:
+    if out not in (None, "-"):
         vector_files.check_format(Path(out))
-    occurrences = _occurrences(lines, word or [])
+    as_they_come = out == "-" or (out is not None and Path(out).suffix == ".jsonl" and not json)
+    places = [] if as_they_come else [place for _, place in found if place]
+    if len(places) > MANY and (json or out is None):
+        raise LimitError(f"{len(places):,} words are too many to compare; write their vectors with -o FILE or -o -.")
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded, statistics = runs.read_model(model, lambda path: _read(path, hardware.device))
     n_layers = loaded.config.n_layers
     chosen = embedding.resolve_layer(layer, n_layers)
-    vectors = embedding.embed(loaded.model, loaded.tokenizer, occurrences, pool=pool)
+    meta = {"model": str(loaded.path), "pool": pool, "prefix": embedding.PREFIX}
+
+    def vectors_of(place: Occurrence) -> WordVector:
+        return embedding.embed_word(loaded.model, loaded.tokenizer, place, pool=pool)
+
+    if as_they_come:
+        records = ((i, vectors_of(place) if place else None) for i, place in found)
+        if out == "-":
+            for line in vector_files.json_lines(records, chosen, meta):
+                console.write(f"{line}\n")
+        else:
+            vector_files.save_records(Path(out), records, chosen, meta)
+    vectors = [vectors_of(place) for place in places]
+    if vectors and out is not None:
+        vector_files.save_vectors(Path(out), vectors, chosen, meta)
+    if out not in (None, "-"):
+        messages.say(f"{found.n_words} raw vectors of {loaded.config.dim} numbers in {out}")
+    if source.n_damaged:
+        messages.notice(f"{console.plural(source.n_damaged, 'text')} held bytes that are not UTF-8, now � in them.")
+    if as_they_come and found.n_empty:
+        messages.notice(f"{console.plural(found.n_empty, 'text')} held no word, and null stands for their vectors.")
+    if not vectors or not (json or out is None):
+        return
 
     if statistics is None and correct == "zscore":
         messages.notice(
@@ -96,10 +132,6 @@ def embed(
     contextual = embedding.cosine_matrix(in_context)
     static = embedding.cosine_matrix(_static(vectors))
     scale = _scale(statistics, chosen, correct)
-    meta = {"model": str(loaded.path), "pool": pool, "prefix": embedding.PREFIX}
-    if out is not None:
-        vector_files.save_vectors(Path(out), vectors, chosen, meta)
-        messages.say(f"{len(vectors)} raw vectors of {len(vectors[0].static)} numbers in {out}")
     if json:
         console.write_json(
             {
@@ -123,7 +155,7 @@ def embed(
                 "static": static.round(6).tolist(),
             }
         )
-    elif out is None:
+    else:
         _print(vectors, contextual, static, scale, chosen, n_layers, pool, correct)
 
 
@@ -135,39 +167,98 @@ def _read(path: Path, device: Any) -> tuple[Checkpoint, dict[str, Any] | None]:
     return loaded, checkpoint.read_embedding_statistics(loaded)
 
 
-def _read_texts(texts: list[str], file: str | None) -> list[str]:
-    lines: list[str] = []
+class Texts:
+    """The texts that are arguments, then the lines of a file: one after the other, empty lines too.
+
+    `n_damaged` counts those with bytes that are not UTF-8.
+    """
+
+    def __init__(self, arguments: list[str], file: str | None, lossy: bool) -> None:
+        self.arguments = [options.read_argument(text, "a text") for text in arguments]
+        self.file, self.lossy, self.n_damaged = file, lossy, 0
+        for i, text in enumerate(self.arguments):
+            if not text.strip():
+                raise UsageError(f"text {i + 1} is empty; {EXAMPLE}")
+        if not arguments and file is None:
+            raise UsageError(EXAMPLE)
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.arguments:
+            if text == "-":
+                yield from self._read("-")
+            else:
+                yield text
+        if self.file is not None:
+            yield from self._read(self.file)
+
+    def _read(self, name: str) -> Iterator[str]:
+        with options.open_text(name, "texts") as source:
+            for i, line in enumerate(_lines(source)):
+                yield self._decode(line, i)
+
+    def _decode(self, line: bytes, i: int) -> str:
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if not self.lossy:
+                raise CorpusError(
+                    f"line {i + 1:,} of the texts is not UTF-8: {error.reason} at its byte {error.start:,}; "
+                    "--lossy reads it all the same."
+                ) from error
+        self.n_damaged += 1
+        return line.decode("utf-8", errors="replace")
+
+
+def _lines(source: BinaryIO) -> Iterator[bytes]:
+    """Lines as soon as they are there, without their ends and without a byte order mark."""
+    first = True
     try:
-        for text in texts:
-            lines += sys.stdin.buffer.read().decode("utf-8").split("\n") if text == "-" else [text]
-        if file is not None:
-            lines += Path(file).read_text(encoding="utf-8").split("\n")
+        while line := source.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise LimitError(f"a line of the texts is longer than {LONGEST_LINE >> 20} MiB; break it up.")
+            yield line.removeprefix(codecs.BOM_UTF8 if first else b"").removesuffix(b"\n").rstrip(b"\r")
+            first = False
     except OSError as error:
-        raise CorpusError(f"cannot read {file}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"the texts are not UTF-8: {error.reason} at byte {error.start}.") from error
-    lines = [line.rstrip("\r") for line in lines if line.strip()]
-    if not lines:
-        raise UsageError('give at least one text, such as: gptlite embed "on the river [bank] ." "into the [bank] ."')
-    return lines
+        raise CorpusError(f"cannot read the texts: {error.strerror or error}.") from error
 
 
-def _occurrences(lines: list[str], words: list[str]) -> list[Occurrence]:
-    found: list[Occurrence] = []
-    for i, line in enumerate(lines):
-        if words:
-            found += [place for w in words for place in find_word(line, i, w)]
-        else:
-            found += parse_marked(line, i)
-    if not found and words:
+class Finder:
+    """The words in one text after the other, each with the number of its text; None for a text without one.
+
+    Raises `UsageError` at the end when no text had any.
+    """
+
+    def __init__(self, texts: Iterable[str], words: list[str]) -> None:
+        self.texts, self.words = texts, words
+        self.n_words = self.n_empty = 0
+
+    def __iter__(self) -> Iterator[tuple[int, Occurrence | None]]:
+        others: set[str] = set()  # some of the words that are there instead
+        for i, text in enumerate(self.texts):
+            if self.words:
+                places = [place for word in self.words for place in find_word(text, i, word)]
+            else:
+                places = parse_marked(text, i)
+            if not places:
+                self.n_empty += 1
+                yield i, None
+            for place in places:
+                self.n_words += 1
+                yield i, place
+            if not self.n_words and len(others) < 500:
+                others.update(text[:10_000].split())
+        if not self.n_words:
+            raise self._nothing_found(others)
+
+    def _nothing_found(self, others: set[str]) -> UsageError:
+        if not others:
+            return UsageError(EXAMPLE)
+        if not self.words:
+            return UsageError('mark the word with brackets, "the [bank] of", or name it with --word.')
         import difflib
 
-        there = sorted({w for line in lines for w in line.split()})[:500]
-        near = difflib.get_close_matches(words[0], there, n=8, cutoff=0.3) or there[:8]
-        raise UsageError(f"the word '{words[0]}' is not in the texts; they have, for example: {', '.join(near)}.")
-    if not found:
-        raise UsageError('mark the word with brackets, "the [bank] of", or name it with --word.')
-    return found
+        near = difflib.get_close_matches(self.words[0], sorted(others), n=8, cutoff=0.3) or sorted(others)[:8]
+        return UsageError(f"the word '{self.words[0]}' is not in the texts; they have, for example: {', '.join(near)}.")
 
 
 def _stack(vectors: list[WordVector], layer: int) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Annotated
 
 import typer
 
 from gptlite.cli import console, options
+from gptlite.errors import CheckpointError
 
 
 def evaluate(
@@ -15,6 +17,7 @@ def evaluate(
         list[str], typer.Argument(metavar="FILES", help="Text files, folders or patterns; - reads standard input.")
     ],
     model: options.ModelOption = None,
+    lossy: options.LossyOption = False,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     threads: options.ThreadsOption = None,
@@ -31,16 +34,20 @@ def evaluate(
 
     hardware = machine.choose_hardware(device, dtype, threads)
     loaded = runs.load(model, hardware.device)
-    with corpus.opened(files, data.cache_directory(), notice=messages.notice, smallest=1) as text:
+    with corpus.opened(files, data.cache_directory(), notice=messages.notice, smallest=1, lossy=lossy) as text:
         tokens = data.tokenize(text, loaded.tokenizer)
     began = time.monotonic()
     result = evaluation.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware)
     seconds = time.monotonic() - began
+    if not math.isfinite(result.loss):
+        raise CheckpointError(
+            f"the predictions of {loaded.path} are not numbers, so its weights are damaged; use another step."
+        )
     messages.say(f"{loaded.path}", "dim")
     facts = {
         "model": str(loaded.path),
         "bits_per_byte": result.bits_per_byte,
-        "perplexity": result.perplexity,
+        "perplexity": result.perplexity if math.isfinite(result.perplexity) else None,
         "loss": result.loss,
         "tokens": result.tokens,
         "bytes": result.bytes,

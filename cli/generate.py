@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import secrets
-import sys
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gptlite.cli import console, options
 from gptlite.config import SamplingConfig
-from gptlite.errors import CorpusError, UsageError
+from gptlite.errors import CorpusError, LimitError, UsageError
+
+if TYPE_CHECKING:
+    from gptlite.generation import Generation
 
 SAMPLING, OUTPUT = "Sampling", "Output"
+LONGEST_PROMPT = 64 << 20  # bytes
 
 
 def generate(
@@ -56,7 +58,13 @@ def generate(
     ] = SamplingConfig.temperature,
     top_k: Annotated[
         int,
-        typer.Option("-k", "--top-k", metavar="N", help="Keep the N likeliest; 0 is off.", rich_help_panel=SAMPLING),
+        typer.Option(
+            "-k",
+            "--top-k",
+            metavar="N",
+            help="Keep the N likeliest and their equals; 0 is off.",
+            rich_help_panel=SAMPLING,
+        ),
     ] = SamplingConfig.top_k,
     top_p: Annotated[
         float,
@@ -106,6 +114,7 @@ def generate(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         max_new_tokens=max_new_tokens, num_samples=num_samples,
     )  # fmt: skip
+    stops = [options.unescape(options.read_argument(s, "--stop")) for s in stop or []]
     text = _read_prompt(prompt, prompt_option, prompt_file)
     if seed is None:
         seed = secrets.randbelow(2**31)
@@ -115,28 +124,36 @@ def generate(
 
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded = runs.load(model, hardware.device)
+    streamed = num_samples == 1 and stream and not json
+    work = generation.Generation(loaded.model, loaded.tokenizer, text, config, seed=seed, stop=stops, keep=not streamed)
     messages.say(f"{loaded.path} · seed {seed}", "dim")
-    work = generation.Generation(
-        loaded.model, loaded.tokenizer, text, config, seed=seed, stop=[options.unescape(s) for s in stop or []]
-    )
-    if json:
-        for _ in work:
-            pass
-        console.write_json(_as_json(work, loaded, text, seed))
-        return
-    if num_samples == 1 and stream:
-        if echo:
-            console.write(text)
-        for chunk in work:
-            console.write(chunk.text)
-        console.write("\n")
+    context = loaded.config.context_length
+    if len(work.prompt_ids) > context:
+        messages.notice(f"the prompt has {len(work.prompt_ids):,} tokens; the model sees the last {context:,}.")
+    if streamed:
+        _stream(work, text if echo else "")
         return
     for _ in work:
         pass
+    if json:
+        console.write_json(_as_json(work, loaded, text, seed))
+        return
     for i, sample in enumerate(work.samples):
         if num_samples > 1:
             messages.say(f"-- sample {i + 1} of {num_samples} --", "dim")
         console.write(f"{text if echo else ''}{sample.text}\n")
+
+
+def _stream(work: Generation, prompt: str) -> None:
+    """Write the text as it comes; an interrupted one keeps what is there and ends its line."""
+    try:
+        console.write(prompt)
+        for chunk in work:
+            console.write(chunk.text)
+    except KeyboardInterrupt:
+        console.write("\n")
+        raise
+    console.write("\n")
 
 
 def _read_prompt(argument: str | None, option: str | None, file: str | None) -> str:
@@ -144,17 +161,18 @@ def _read_prompt(argument: str | None, option: str | None, file: str | None) -> 
     if len(given) > 1:
         raise UsageError("give the prompt once: as an argument, with -p, or with -f.")
     if file is None and given[:1] != ["-"]:
-        return given[0] if given else ""
+        return options.read_argument(given[0], "the prompt") if given else ""
+    name = "-" if file is None else file
     try:
-        if file is not None and file != "-":
-            return Path(file).read_text(encoding="utf-8")
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("- reads the prompt from standard input, but nothing is piped into it.")
-        return sys.stdin.buffer.read().decode("utf-8")
+        with options.open_text(name, "the prompt") as source:
+            content = source.read(LONGEST_PROMPT + 1)
+        if len(content) > LONGEST_PROMPT:
+            raise LimitError(f"the prompt in {name} is longer than {LONGEST_PROMPT >> 20} MiB; give the end of it.")
+        return content.decode("utf-8-sig")  # a mark at the beginning is no text
     except OSError as error:
-        raise UsageError(f"cannot read the prompt from {file}: {error.strerror or error}.") from error
+        raise CorpusError(f"cannot read the prompt from {name}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise CorpusError(f"the prompt is not UTF-8: {error.reason} at byte {error.start}.") from error
+        raise CorpusError(f"the prompt is not UTF-8: {error.reason} at byte {error.start:,}.") from error
 
 
 def _as_json(work, loaded, prompt: str, seed: int) -> dict[str, object]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 from typing import Annotated
 
 import typer
 
-from gptlite import __version__
-from gptlite.cli import console, options
+from gptlite import __version__, background
+from gptlite.cli import check as check_command
+from gptlite.cli import console, options, process
 from gptlite.cli import embed as embed_command
 from gptlite.cli import eval as eval_command
 from gptlite.cli import export as export_command
 from gptlite.cli import generate as generate_command
 from gptlite.cli import info as info_command
 from gptlite.cli import train as train_command
-from gptlite.errors import GptliteError, StorageError
+from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory
 
 app = typer.Typer(
     name="gptlite",
@@ -33,6 +35,7 @@ app.command("embed")(embed_command.embed)
 app.command("eval")(eval_command.evaluate)
 app.command("info")(info_command.info)
 app.command("export")(export_command.export)
+app.command("check")(check_command.check)
 
 
 def _print_version(wanted: bool) -> None:
@@ -64,12 +67,18 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that wait spin only briefly before they sleep: as quick as the default on a quiet machine, and beside
     # another load they do not for long steal the very core that the thread they wait for needs.
     os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):  # rich and typer fall over numbers that are none
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "80")):
+            del os.environ[name]
     if hasattr(signal, "SIGPIPE") and arguments[:1] != ["train"]:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gptlite generate | head` ends quietly; a training goes on
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    sys.exit(run(arguments or ["--help"]))
+    code = run(arguments or ["--help"])
+    if background.left_behind():
+        process.leave(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -78,7 +87,8 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, standalone_mode=False, prog_name="gptlite")
         if code == 130:  # what typer makes of Ctrl-C
             console.error("interrupted.")
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GptliteError as error:
         console.error(str(error))
@@ -88,13 +98,21 @@ def run(arguments: list[str]) -> int:
         help_for = context.command_path if context else "gptlite"
         console.error(f"{error.format_message().rstrip('.')}. See: {help_for} --help")
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of a pipe has left: end as other programs do, without a word.
+    except (KeyboardInterrupt, typer.Abort, process.Ended) as error:
+        console.error("interrupted.")
+        return error.code if isinstance(error, process.Ended) else 130
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader of a pipe has left, which typer and rich turn into SystemExit: end as other programs do, without a
+        # word. Completion in a shell exits too.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + getattr(signal, "SIGPIPE", 13)
     except OSError as error:  # what no function foresaw: a name that is too long, a disk that is gone
         console.error(f"{error.filename or 'the system'}: {error.strerror or error}.")
         return StorageError.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        console.error("interrupted.")
-        return 130
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        console.error("memory ran out; close other programs, or ask for a smaller --batch-size, --context or --size.")
+        return LimitError.exit_code

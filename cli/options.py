@@ -1,12 +1,17 @@
-"""Options that several commands share, and the units that numbers may carry."""
+"""Options that several commands share, the units that numbers may carry, and where texts come from."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
-from typing import Annotated
+import sys
+from typing import Annotated, BinaryIO
 
 import typer
+
+from gptlite.errors import CorpusError, UsageError
 
 COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -39,8 +44,12 @@ def parse_count(text: str | int) -> int:
 
 
 def parse_count_or_auto(text: str | int) -> int:
-    """A count, or 0 for "auto"."""
-    return 0 if str(text).lower() == "auto" else parse_count(text)
+    """A count above 0, or 0 for "auto"."""
+    if str(text).lower() == "auto":
+        return 0
+    if not (count := parse_count(text)):
+        raise typer.BadParameter("it must be auto or above zero")
+    return count
 
 
 def parse_seconds(text: str | float) -> float:
@@ -57,6 +66,29 @@ def parse_seconds(text: str | float) -> float:
 def unescape(text: str) -> str:
     r"""The line breaks and tabs that a shell makes hard to type: \n, \r, \t, \\."""
     return re.sub(r"\\([nrt\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[m[1]], text)
+
+
+def open_text(name: str, what: str) -> BinaryIO:
+    """The file `name` to read from, or standard input for -; `what` says in errors what is read."""
+    if name != "-":
+        try:
+            return open(name, "rb")
+        except OSError as error:
+            raise CorpusError(f"cannot read {what} from {name}: {error.strerror or error}.") from error
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError(f"- reads {what} from standard input, but nothing is piped into it.")
+    return sys.stdin.buffer
+
+
+def read_argument(text: str, what: str) -> str:
+    """The text that an argument spells in UTF-8, whatever the locale. Raises `UsageError` when it spells none."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError as error:  # Python keeps bytes that the locale does not know as surrogates
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(text).decode("utf-8")
+        raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(text[error.start]) & 0xFF:02X}.") from error
 
 
 ModelOption = Annotated[
@@ -84,5 +116,11 @@ ThreadsOption = Annotated[
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on standard output.", show_default="off")
+]
+LossyOption = Annotated[
+    bool,
+    typer.Option(
+        "--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", show_default="off", rich_help_panel="Data"
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.", show_default="off")]

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import console, options, process
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.errors import UsageError
 
@@ -76,6 +73,7 @@ def train(
             "--val", metavar="5%|FILE", help="Held out: a share of the end, or a file.", panel=DATA, show_default="5%"
         ),
     ] = None,
+    lossy: options.LossyOption = False,
     vocab_size: Annotated[
         int | None,
         _option(
@@ -103,6 +101,15 @@ def train(
     ] = None,
     batch_size: Annotated[
         int | None, _count("--batch-size", help="Windows of text a step.", panel=OPTIMISE, show_default=PLAN)
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        _count(
+            "--accumulate",
+            help="Compute each batch in N parts: less memory, the same step.",
+            panel=OPTIMISE,
+            show_default=str(TrainConfig.accumulate),
+        ),
     ] = None,
     optimizer: Annotated[
         str | None,
@@ -224,24 +231,25 @@ def train(
         raise UsageError("--demo brings its own text; leave the files out.")
     settings = {
         "seconds": seconds, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
-        "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "optimizer": optimizer, "lr": lr,
-        "warmup": warmup, "decay": decay, "weight_decay": weight_decay, "clip": clip, "seed": seed, "init": init,
-        "patience": patience, "eval_every": eval_every, "save_every": save_every, "sample_every": sample_every,
-        "sample_prompt": sample_prompt, "keep": keep,
+        "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "accumulate": accumulate,
+        "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay, "weight_decay": weight_decay,
+        "clip": clip, "seed": seed, "init": init, "patience": patience, "eval_every": eval_every,
+        "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
-        given["sample_prompt"] = options.unescape(sample_prompt)
+        given["sample_prompt"] = options.unescape(options.read_argument(sample_prompt, "--sample-prompt"))
     if sum(name in given for name in ("seconds", "steps", "epochs")) > 1:
         raise UsageError("give only one of --time, --steps and --epochs.")
-    with console.TrainingDisplay(quiet) as display, _signals() as should_stop:
+    with console.TrainingDisplay(quiet) as display, process.stoppable(display.stopping) as should_stop:
         display.phase("starting", 0.0)
         from gptlite import corpus, data, pipeline
 
         inputs = [str(corpus.demo_text(data.cache_directory()))] if demo else files or []
         request: dict[str, Any] = {
-            "val": val, "vocab_size": vocab_size or None, "architecture": architecture, "size": size, "device": device,
-            "dtype": dtype, "threads": threads, "compile": compile, "watcher": display, **given,
+            "val": val, "lossy": lossy, "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
+            "device": device, "dtype": dtype, "threads": threads, "compile": compile, "watcher": _Sheltered(display),
+            **given,
         }  # fmt: skip
         if dry_run:
             preview = pipeline.preview(inputs, **request)
@@ -261,7 +269,7 @@ def train(
             **request,
         )
     if json:
-        console.write_json(result)
+        console.write_json_if_read(result)
         return
     display.messages.say(
         f"done in {console.duration(result['seconds'])}: {result['val_bits_per_byte']:.3f} bits per byte on "
@@ -316,41 +324,19 @@ def show_plan(preview: dict[str, Any]) -> None:
     console.print_table(["", "plan", "chosen by"], rows)
 
 
-class _Stop:
-    """Turns the first signal into a wish, once the trainer asks for wishes; before that, and again, it ends at once.
+class _Sheltered:
+    """A display that may fail: it is told once, and no training ends for it."""
 
-    Ending at once is safe: saved steps survive it.
-    """
+    def __init__(self, display: console.TrainingDisplay) -> None:
+        self.display, self.failed = display, False
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.asked = False
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._tell, getattr(self.display, name))
 
-    def __call__(self) -> int | None:
-        self.asked = True
-        return self.signal
-
-    def handle(self, number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        if self.asked:
-            self.signal = number
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
-        else:
-            raise typer.Exit(128 + number)
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Let the trainer finish its step and save when a signal arrives."""
-    stop = _Stop()
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {n: signal.getsignal(n) for n in numbers}
-    for number in numbers:
-        if before[number] != signal.SIG_IGN:  # nohup asked for that
-            signal.signal(number, stop.handle)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _tell(self, method: Any, *facts: Any) -> None:
+        try:
+            method(*facts)
+        except Exception as error:
+            if not self.failed:
+                self.failed = True
+                self._tell(self.display.notice, f"progress cannot be shown, and training goes on: {error!r}.")

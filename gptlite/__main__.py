@@ -8,7 +8,7 @@ import sys
 if sys.path[:1] in ([""], [os.getcwd()]):
     del sys.path[0]
 
-from gptlite.cli.main import main
+from gptlite.cli.process import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -19,7 +19,7 @@ from torch import Tensor
 from gptlite import hf
 from gptlite.config import ModelConfig
 from gptlite.device import available_memory
-from gptlite.durable import json_bytes, write_directory
+from gptlite.durable import MANIFEST, json_bytes, write_directory
 from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.model import GPT
 from gptlite.reader import LARGEST_TOKENIZER, Reader, not_finite
@@ -53,10 +53,10 @@ def save_step(
     training_state: Mapping[str, bytes] | None = None,
     embedding: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write everything a step consists of to `directory`, which must not exist.
+    """Write everything a step consists of to `directory`. An intact step of that name is never overwritten.
 
     - `facts` go into the manifest; `training_state` and `embedding` into folders of these names, because some loaders
-      read every safetensors file beside the model's. Raises `StorageError`; then nothing of that name exists.
+      read every safetensors file beside the model's. Raises `StorageError` and `CheckpointError`.
     """
     config = model.config
     separator = tokenizer.separator_id
@@ -71,7 +71,27 @@ def save_step(
     files |= {f"training_state/{name}": content for name, content in (training_state or {}).items()}
     if embedding:
         files["embedding/statistics.safetensors"] = tensors_to_bytes(embedding)
-    write_directory(directory, files, facts)
+    write_directory(directory, files, facts, is_intact)
+
+
+def verify(directory: Path) -> None:
+    """Read all that the manifest lists and compare sizes and digests. Raises `CheckpointError`."""
+    if directory.is_symlink() or not directory.is_dir():
+        raise CheckpointError(f"{directory} is not a directory.")
+    with Reader(directory) as reader:
+        if not reader.manifest:
+            raise CheckpointError(f"{directory / MANIFEST} is missing.")
+        for name in reader.manifest["files"]:
+            reader.verify(name)
+
+
+def is_intact(directory: Path) -> bool:
+    """Does `verify` find nothing wrong?"""
+    try:
+        verify(directory)
+    except CheckpointError:
+        return False
+    return True
 
 
 def load(directory: Path, device: torch.device | str = "cpu") -> Checkpoint:

@@ -46,7 +46,8 @@ SIZES: dict[str, dict[str, int]] = {
 }
 
 
-LARGEST_RATE = 1e30  # float32, in which weights are kept, ends at 3e38
+LARGEST_RATE = 1e3  # a typing error; rates between this and the useful ones are found out by training
+LARGEST_CLIP = 1e30  # float32, in which gradients are kept, ends at 3e38
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ class ModelConfig:
             values["n_heads"] = next(n for n in range(max(1, dim // 64), 0, -1) if dim % n == 0)
         n_heads = values["n_heads"]
         _require(
-            n_heads >= 1 and dim % n_heads == 0, f"dim ({dim}) must be a multiple of the number of heads ({n_heads})"
+            n_heads >= 1 and dim % n_heads == 0,
+            f"dim ({dim}) must be a multiple of the number of heads ({n_heads}), such as {_nearest(dim, n_heads)}",
         )
         values.setdefault("head_dim", dim // n_heads)
         values.setdefault("n_kv_heads", n_heads)
@@ -161,6 +163,7 @@ class TrainConfig:
     """How to train: exactly one of `seconds`, `steps`, `epochs` is the budget.
 
     - `optimizer`: muon (with AdamW for embeddings, head and norms) or adamw; `momentum` is Muon's, the betas AdamW's.
+    - `accumulate`: parts in which a batch is computed, one after the other, in less memory and to the same gradient.
     - `lr` is the peak of the schedule; `warmup` and `decay` are fractions of the whole run.
     - `init`: bigrams gives embeddings and head what counting tells (bigrams.py), random leaves all to training.
     - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
@@ -173,6 +176,7 @@ class TrainConfig:
     steps: int | None = None
     epochs: float | None = None
     batch_size: int = 16
+    accumulate: int = 1
     optimizer: str = "muon"
     lr: float = 0.02
     warmup: float = 0.02
@@ -199,20 +203,28 @@ class TrainConfig:
         budget = getattr(self, budgets[0])
         _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
         _require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
+        _require(
+            self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
+            f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size}) into equal parts",
+        )
         _choose("optimizer", self.optimizer, "muon", "adamw")
         _choose("init", self.init, "bigrams", "random")
         for name in ("momentum", "beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value}")
-        for name in ("lr", "clip"):
+        for name, largest in (("lr", LARGEST_RATE), ("clip", LARGEST_CLIP)):
             value = getattr(self, name)
-            _require(0 < value <= LARGEST_RATE, f"{name} must be above zero and at most {LARGEST_RATE:g}, not {value}")
+            _require(0 < value <= largest, f"{name} must be above zero and at most {largest:g}, not {value}")
         for name in ("warmup", "decay"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"{name} is a fraction of the run, between 0 and 1, not {value}")
         _require(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
             f"weight_decay must not be negative, not {self.weight_decay}",
+        )
+        _require(
+            self.lr * self.weight_decay < 1,
+            f"weight_decay ({self.weight_decay:g}) times lr ({self.lr:g}) must be below 1, or steps undo the weights",
         )
         _require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, not {self.dropout}")
         for name in ("eval_every", "save_every"):
@@ -222,6 +234,15 @@ class TrainConfig:
         _require(self.patience >= 0, f"patience must not be negative, not {self.patience}")
         _require(self.keep >= 1, f"keep must be at least 1, not {self.keep}")
         _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2^63 - 1, not {self.seed}")
+
+    @property
+    def budget(self) -> tuple[float | None, int | None, float | None]:
+        return self.seconds, self.steps, self.epochs
+
+    @property
+    def windows_at_once(self) -> int:
+        """Windows of text that pass through the model together."""
+        return self.batch_size // self.accumulate
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -258,6 +279,12 @@ def default_hidden_dim(dim: int, activation: str) -> int:
     if activation == "swiglu":
         return max(64, 64 * round(dim * 8 / 3 / 64))
     return 4 * dim
+
+
+def _nearest(number: int, factor: int) -> str:
+    """The multiples of `factor` on both sides of `number`."""
+    below = number // max(1, factor) * factor
+    return f"{below} or {below + factor}" if below > 0 else f"{factor}"
 
 
 def _known_architecture(name: str) -> None:

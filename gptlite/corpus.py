@@ -27,24 +27,33 @@ READ_SIZE = 1 << 18  # bytes read at a time
 SHORTEST_STRETCH, MOST_STRETCHES = 1 << 16, 64  # bytes, and how many, when only a part of a long text is used
 LONGEST_BLOCK = 1 << 22  # characters held while looking for a place to cut
 BOM = codecs.BOM_UTF8
+CONTINUATIONS = bytes(range(0x80, 0xC0))  # what follows the first byte of a character
+REPLACEMENT = "\ufffd"
 
-# The first bytes of what people pass by mistake, and what to do about it.
+# Patterns of the first bytes of what people pass by mistake, and what to do about it.
 KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "gzip; unpack it first, for example with gunzip"),
-    *((b"BZh%d1AY&SY" % level, "bzip2; unpack it first with bunzip2") for level in range(1, 10)),
+    (b"BZh[1-9]1AY&SY", "bzip2; unpack it first with bunzip2"),
     (b"\xfd7zXZ\x00", "xz; unpack it first with unxz"),
-    (b"\x28\xb5\x2f\xfd", "zstandard; unpack it first with unzstd"),
+    (b"[(]\xb5/\xfd", "zstandard; unpack it first with unzstd"),
     (b"PK\x03\x04", "a zip archive (perhaps .docx or .epub); extract its text first"),
     (b"%PDF", "a PDF; extract its text first, for example with pdftotext"),
     (b"\x89PNG", "a PNG picture"),
     (b"\x7fELF", "a program"),
     (b"PAR1\x15", "a Parquet table; export its text column first"),
     (b"SQLite format 3\x00", "an SQLite database; export its text first"),
+    (b"\x80[\x02-\x05]", "a pickle; export its text with the program that wrote it"),
+    (b".{4}\x00{4}{", "a model in safetensors"),  # the length of its header, and the header
+    (b"GGUF.\x00{3}", "a model in GGUF"),
     (b"\xff\xfe\x00\x00", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
     (b"\x00\x00\xfe\xff", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
     (b"\xff\xfe", "UTF-16; convert it first with iconv -f UTF-16 -t UTF-8"),
     (b"\xfe\xff", "UTF-16; convert it first with iconv -f UTF-16 -t UTF-8"),
 )
+
+# Files that stand together only in folders that gptlite wrote: a run, a saved step, the tokens of a text.
+RUN = frozenset({"run.json", "LOCK"})
+OUTPUTS = (RUN, frozenset({"config.json", "tokenizer.json"}), frozenset({"facts.json", "ids.bin"}))
 
 # Places where GPT-2's pattern always ends a piece, so that the text on both sides tokenizes as if it stood alone:
 # before a space or line end that follows a character, and between CJK punctuation and an ideograph.
@@ -60,7 +69,8 @@ class Document:
     start: int
     size: int
     digest: str
-    modified: int  # ns, to notice a change between two readings
+    stamp: tuple[int, ...]  # of the file system, to notice a change between two readings
+    replaced: int = 0  # stretches of bytes that are no UTF-8, each read as U+FFFD
 
 
 @dataclass(frozen=True)
@@ -142,37 +152,50 @@ def open_text(
     *,
     notice: Callable[[str], None] = lambda _: None,
     smallest: int = SMALLEST_TEXT,
+    lossy: bool = False,
     called: Mapping[Path, str] | None = None,
 ) -> Text:
     """Check the files, folders and patterns named by `arguments` and return them as one text.
 
     Files come in the order of their paths, each once. In a folder, files that are not text are passed over with a
-    `notice`; a file named directly must be text. `called` gives files another name in messages. Raises `CorpusError` or
-    `UsageError`.
+    `notice`, and so are folders that gptlite wrote; a file named directly must be text. With `lossy`, bytes that are no
+    UTF-8 are read as U+FFFD, and a file named directly may hold NULs. `called` gives files another name in messages.
+    Raises `CorpusError`, `StorageError` or `UsageError`.
     """
     called = called or {}
-    names = ", ".join(called.get(Path(argument), argument) for argument in arguments)
+    names = ", ".join(called.get(Path(argument), argument) for argument in arguments[:3])
+    names += f" and {len(arguments) - 3:,} more" if len(arguments) > 3 else ""
     if not arguments:
         raise UsageError("name at least one text file, folder or pattern, or - for standard input.")
     documents: list[Document] = []
     seen: set[tuple[int, int]] = set()
-    skipped: list[str] = []
-    for path, named in _paths(arguments):
+    twice: list[Path] = []
+    skipped: list[Path] = []
+    paths, outputs = _paths(arguments)
+    for path, named in paths:
         try:
             status = os.stat(path)
             if (status.st_dev, status.st_ino) in seen:
-                notice(f"{path} is the same file as one before; counted once.")
+                twice.append(path)
                 continue
-            documents.append(check_file(path, called.get(path)))
+            documents.append(check_file(path, called.get(path), lossy=lossy, nul=lossy and named))
             seen.add((status.st_dev, status.st_ino))
         except OSError as error:
             raise CorpusError(f"cannot read {path}: {error.strerror or error}.") from error
         except CorpusError:
             if named:
                 raise
-            skipped.append(str(path))
-    if skipped:
-        notice(f"passed over {len(skipped)} file(s) that are not text, such as {skipped[0]}.")
+            skipped.append(path)
+    replaced = sum(document.replaced for document in documents)
+    for what, which in (
+        ("passed over {} folder(s) that gptlite wrote", outputs),
+        ("passed over {} file(s) that are not text", skipped),
+        ("counted {} file(s) once that are there under another name too", twice),
+        ("left out the byte order mark of {} file(s)", [d.name for d in documents if d.start]),
+        (f"put {replaced:,} � for bytes that are not UTF-8 in {{}} file(s)", [d.name for d in documents if d.replaced]),
+    ):
+        if which:
+            notice(f"{what.format(len(which))}, such as {which[0]}.")
     if not documents:
         raise CorpusError(f"{names}: no text files there.")
     text = Text(tuple(Piece(d, d.start, d.size) for d in documents if d.size > d.start))
@@ -193,6 +216,7 @@ def opened(
     *,
     notice: Callable[[str], None] = lambda _: None,
     smallest: int = SMALLEST_TEXT,
+    lossy: bool = False,
 ) -> Iterator[Text]:
     """`open_text`, with standard input ("-") kept in a file of the folder `spool` for as long as the context lasts."""
     spooled: list[Path] = []
@@ -203,43 +227,51 @@ def opened(
                 spooled.append(spool_stdin(spool))
             paths.append(str(spooled[0]) if argument == "-" else argument)
         called = dict.fromkeys(spooled, "standard input")
-        yield open_text(paths, notice=notice, smallest=smallest, called=called)
+        yield open_text(paths, notice=notice, smallest=smallest, lossy=lossy, called=called)
     finally:
         for path in spooled:
             path.unlink(missing_ok=True)
 
 
-def check_file(path: Path, name: str | None = None) -> Document:
-    """Read the whole file once; raise `CorpusError` with file, offset and remedy unless it is UTF-8 text."""
+def check_file(path: Path, name: str | None = None, *, lossy: bool = False, nul: bool = False) -> Document:
+    """Read the whole file once; raise `CorpusError` with file, offset and remedy unless it is UTF-8 text.
+
+    `lossy` lets bytes pass that are no UTF-8, and counts them; `nul` lets NUL pass.
+    """
     name = name or str(path)
     with _open_regular(path) as file:
         before = os.fstat(file.fileno())
-        head = file.read(16)
+        head = _read_some(file, 16, name, 0)
         if not head:
             raise CorpusError(f"{name} is empty.")
         for magic, kind in KINDS:
-            if head.startswith(magic):
+            if re.match(magic, head, re.DOTALL):
                 raise CorpusError(f"{name} is not plain text: it looks like {kind}.")
         file.seek(0)
         digest = hashlib.sha256()
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        offset = lines = 0
-        while raw := file.read(READ_SIZE):
+        decoder = codecs.getincrementaldecoder("utf-8")("replace" if lossy else "strict")
+        offset = lines = replaced = 0
+        tail = b""
+        while raw := _read_some(file, READ_SIZE, name, offset):
             digest.update(raw)
-            nul = raw.find(b"\x00")
-            if nul >= 0:
-                raise CorpusError(f"{name} looks binary: NUL byte at offset {offset + nul:,}.")
-            _decode(decoder, raw, name, offset, lines)
+            at = -1 if nul else raw.find(b"\x00")
+            if at >= 0:
+                raise CorpusError(
+                    f"{name} looks binary: NUL byte at offset {offset + at:,}; if it is text all the same, add --lossy."
+                )
+            replaced += _decode(decoder, raw, name, offset, lines).count(REPLACEMENT)
+            replaced -= (tail + raw).count(REPLACEMENT.encode())  # those that stand in the file itself
+            tail = raw[-2:]
             offset += len(raw)
             if before.st_size and offset > before.st_size:
                 break  # it grows, perhaps as fast as it is read
             lines += raw.count(b"\n")
-        _decode(decoder, b"", name, offset, lines, final=True)
+        replaced += _decode(decoder, b"", name, offset, lines, final=True).count(REPLACEMENT)
         after = os.fstat(file.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise CorpusError(f"{name} changed while it was being read; try again when nothing writes to it.")
+    if _stamp(before) != _stamp(after):
+        raise _changed(name)
     start = len(BOM) if head.startswith(BOM) else 0
-    return Document(path, name, start, offset, digest.hexdigest(), after.st_mtime_ns)
+    return Document(path, name, start, offset, digest.hexdigest(), _stamp(after), replaced)
 
 
 def spool_stdin(directory: Path) -> Path:
@@ -261,30 +293,69 @@ def spool_stdin(directory: Path) -> Path:
     return path
 
 
-def _paths(arguments: Iterable[str]) -> list[tuple[Path, bool]]:
-    """(path, was it named directly?) of all files, sorted by path."""
+def _paths(arguments: Iterable[str]) -> tuple[list[tuple[Path, bool]], list[Path]]:
+    """(path, was it named directly?) of all files, sorted by path; and the folders that gptlite wrote, passed over.
+
+    What a model wrote teaches it nothing: naming a file or folder of a run raises `UsageError`.
+    """
     found: dict[Path, bool] = {}
+    outputs: set[Path] = set()
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
-            inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
-            if not inside:
-                raise CorpusError(f"{argument} is a folder without files.")
-            for p in inside:
-                found.setdefault(p, False)
-        elif path.exists() or not glob.has_magic(argument):
-            found[path] = True
-        else:
+        if glob.has_magic(argument) and not os.path.lexists(path):
             matches = [Path(p) for p in glob.glob(argument, recursive=True) if os.path.isfile(p)]
             if not matches:
                 raise UsageError(f"no file matches the pattern {argument!r}.")
-            for p in matches:
-                found.setdefault(p, False)
-    return sorted(found.items(), key=lambda item: os.fsencode(item[0]))
+            ours = {run for p in matches if (run := _run_around(p))}
+            inside = [p for p in matches if not ours or not _run_around(p)]
+        elif run := _run_around(path):
+            raise UsageError(f"{argument} is of the run {run}, which gptlite wrote itself; name a text of your own.")
+        elif os.path.isdir(path):
+            inside, ours = _walk(path)
+            if not inside and not ours:
+                raise CorpusError(f"{argument} is a folder without files.")
+        else:
+            found[path] = True
+            continue
+        outputs |= ours
+        for p in inside:
+            found.setdefault(p, False)
+    return sorted(found.items(), key=lambda item: os.fsencode(item[0])), sorted(outputs)
 
 
-def _hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
+def _walk(folder: Path) -> tuple[list[Path], set[Path]]:
+    """The files in a folder and below, but for hidden ones; and the folders there that gptlite wrote."""
+
+    def fail(error: OSError) -> None:
+        raise CorpusError(f"cannot read {error.filename}: {error.strerror or error}.") from error
+
+    files: list[Path] = []
+    outputs: set[Path] = set()
+    for place, folders, names in os.walk(folder, onerror=fail):
+        if any(marks <= {*names} for marks in OUTPUTS):
+            outputs.add(Path(place))
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(place, name) for name in names if not name.startswith(".")]
+        files += [path for path in paths if path.is_file()]
+    return files, outputs
+
+
+def _run_around(path: Path) -> Path | None:
+    """The run directory that `path` is, or lies in."""
+    for folder in (path.absolute(), *path.absolute().parents):
+        if all(os.path.isfile(folder / name) for name in RUN):
+            return folder
+    return None
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _changed(name: str) -> CorpusError:
+    return CorpusError(f"{name} changed while it was being read; try again when nothing writes to it.")
 
 
 def _open_regular(path: Path) -> BinaryIO:
@@ -296,19 +367,28 @@ def _open_regular(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def _read_some(file: BinaryIO, size: int, name: str, offset: int) -> bytes:
+    try:
+        return file.read(size)
+    except OSError as error:
+        raise StorageError(
+            f"cannot read {name} at offset {offset:,}: {error.strerror or error}; is its disk failing?"
+        ) from error
+
+
 def _decode(
     decoder: codecs.IncrementalDecoder, raw: bytes, name: str, offset: int, lines: int, final: bool = False
-) -> None:
+) -> str:
     pending = len(decoder.getstate()[0])
     try:
-        decoder.decode(raw, final)
+        return decoder.decode(raw, final)
     except UnicodeDecodeError as error:
         at = offset - pending + error.start
         line = 1 + lines + raw[: max(0, error.start - pending)].count(b"\n")
         byte = error.object[error.start]
         raise CorpusError(
             f"{name} is not UTF-8: byte 0x{byte:02X} at offset {at:,} (line {line:,}); "
-            "convert it first, for example with iconv -f LATIN1 -t UTF-8."
+            "convert it first, for example with iconv -f LATIN1 -t UTF-8, or add --lossy."
         ) from None
 
 
@@ -318,14 +398,14 @@ def _read(piece: Piece, read_size: int) -> Iterator[bytes]:
         with _open_regular(document.path) as file:
             file.seek(piece.start)
             left = piece.end - piece.start
-            while left and (raw := file.read(min(read_size, left))):
+            while left and (raw := _read_some(file, min(read_size, left), document.name, piece.end - left)):
                 left -= len(raw)
                 yield raw
             status = os.fstat(file.fileno())
     except OSError as error:
         raise CorpusError(f"cannot read {document.name}: {error.strerror or error}.") from error
-    if left or (status.st_size, status.st_mtime_ns) != (document.size, document.modified):
-        raise CorpusError(f"{document.name} changed while it was being read; try again when nothing writes to it.")
+    if left or _stamp(status) != document.stamp:
+        raise _changed(document.name)
 
 
 def _blocks_of(piece: Piece, read_size: int) -> Iterator[str]:
@@ -365,10 +445,8 @@ def _line_start(piece: Piece, target: int) -> int:
     newline = near.find(b"\n")
     if newline >= 0 and target + newline + 1 < piece.end:
         return target + newline + 1
-    while near and near[0] & 0xC0 == 0x80:  # inside a character
-        near = near[1:]
-        target += 1
-    return target
+    inside = len(near) - len(near.lstrip(CONTINUATIONS))  # bytes of the character that the target is in
+    return target + inside
 
 
 def demo_text(directory: Path) -> Path:

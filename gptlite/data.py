@@ -147,7 +147,7 @@ def _write_tokens(text: Text, tokenizer: Tokenizer, directory: Path, progress: C
                 n_tokens += len(ids)
                 n_bytes += len(block.encode())
             waiting.clear()
-            progress(n_bytes / max(1, text.n_bytes))
+            progress(min(1.0, n_bytes / max(1, text.n_bytes)))
 
         size = 0
         for starts, block in text.blocks():

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from gptlite.errors import UsageError
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "fp32", "bf16")
 COMPILE = ("auto", "on", "off")
+MOST_THREADS = 1024  # libraries of threads end the process when the system grants no more
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,15 @@ class Hardware:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
+    def choices(self) -> dict[str, Any]:
+        """What the bits of a result depend on, as the arguments of `choose_hardware` that ask for it."""
+        return {
+            "device": self.device.type,
+            "dtype": "bf16" if self.bf16 else "fp32",
+            "threads": self.threads,
+            "compile": "on" if self.compile else "off",
+        }
+
     def describe(self) -> str:
         threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
         compiled = ", compiled" if self.compile else ""
@@ -49,8 +60,8 @@ def choose_hardware(
     for name, value, allowed in (("device", device, DEVICES), ("dtype", dtype, DTYPES), ("compile", compile, COMPILE)):
         if value not in allowed:
             raise UsageError(f"--{name} must be one of {', '.join(allowed)}, not '{value}'.")
-    if threads is not None and threads < 1:
-        raise UsageError(f"--threads must be at least 1, not {threads}.")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise UsageError(f"--threads must be between 1 and {MOST_THREADS:,}, not {threads}.")
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -73,7 +84,7 @@ def choose_hardware(
         device=torch.device(chosen),
         bf16=bf16,
         threads=torch.get_num_threads(),
-        # On a CPU compiling takes longer than it saves in a short run.
+        # On a CPU the budget decides (compilation.py).
         compile=compile == "on" or (compile == "auto" and chosen == "cuda"),
         reason=reason,
     )

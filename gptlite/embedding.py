@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptlite.errors import UsageError
+from gptlite.corpus import SAFE_CUT
+from gptlite.errors import CheckpointError, LimitError, UsageError
 from gptlite.model import GPT
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
@@ -28,6 +29,7 @@ from gptlite.words import Occurrence
 PREFIX = "\n"  # read before each text: a first position is special, and a line's start is what it most looks like
 POOLS = ("last", "mean", "first")
 STATISTICS_TOKENS = 8192
+LONGEST_WORD = 65_536  # characters
 
 
 @dataclass(frozen=True)
@@ -69,38 +71,49 @@ def static_vector(model: GPT, tokenizer: Tokenizer, word: str) -> np.ndarray:
 def embed(
     model: GPT, tokenizer: Tokenizer, occurrences: Sequence[Occurrence], *, pool: str = "last", n_expected: int = 4
 ) -> list[WordVector]:
-    """Vectors of all `occurrences`, each from its text up to the end of the word: what follows cannot change them.
+    """Vectors of all `occurrences`, each by itself as `embed_word` does."""
+    return [embed_word(model, tokenizer, o, pool=pool, n_expected=n_expected) for o in occurrences]
+
+
+def embed_word(
+    model: GPT, tokenizer: Tokenizer, occurrence: Occurrence, *, pool: str = "last", n_expected: int = 4
+) -> WordVector:
+    """The vectors of one word, from its text up to the end of the word: what follows cannot change them.
 
     - `pool`: which of a word's tokens count: the `last` one has seen the whole word; `mean`, `first`.
+    Of a text longer than the model's context the last tokens up to the word are read. Raises `LimitError` for a word
+    of more than 65,536 characters and `CheckpointError` for a model that does not compute numbers.
     """
     if pool not in POOLS:
         raise UsageError(f"--pool must be one of {', '.join(POOLS)}, not '{pool}'.")
-    prefix = tokenizer.encode(PREFIX)
-    device = next(model.parameters()).device
-    vectors: list[WordVector] = []
-    for occurrence in occurrences:
-        ids, covering, partial = _covering_tokens(tokenizer, occurrence)
-        ids = ids[: covering[-1] + 1]
-        window = [*prefix, *ids][-model.config.context_length :]
-        shift = len(window) - len(ids)  # of positions in ids to positions in the window
-        seen = trace(model, torch.tensor([window], device=device))
-        positions = [i + shift for i in covering if i + shift >= 0]
-        hidden = torch.stack([h[0, positions] for h in seen.hidden]).float().cpu()  # (L + 1, n, D)
-        pooled = {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(dim=1)}[pool]
-        assert seen.logits is not None
-        likeliest = seen.logits[0, -1, : tokenizer.vocab_size].topk(min(n_expected, tokenizer.vocab_size)).indices
-        vectors.append(
-            WordVector(
-                occurrence,
-                pooled.numpy(),
-                static_vector(model, tokenizer, occurrence.word),
-                tuple(tokenizer.decode([ids[i]]) for i in covering),
-                partial,
-                covering[0],
-                tuple(tokenizer.decode([i]) for i in likeliest.tolist()),
-            )
+    if len(occurrence.word) > LONGEST_WORD:
+        raise LimitError(
+            f"text {occurrence.text_index + 1}: a word of {len(occurrence.word):,} characters is too long; "
+            f"{LONGEST_WORD:,} are the most."
         )
-    return vectors
+    context = model.config.context_length
+    ids, covering, partial = _tokens_up_to_word(tokenizer, occurrence, context)
+    window = [*tokenizer.encode(PREFIX), *ids][-context:]
+    shift = len(window) - len(ids)  # of positions in ids to positions in the window
+    seen = trace(model, torch.tensor([window], device=next(model.parameters()).device))
+    positions = [i + shift for i in covering if i + shift >= 0]
+    hidden = torch.stack([h[0, positions] for h in seen.hidden]).float().cpu()  # (L + 1, n, D)
+    if not hidden.isfinite().all():
+        raise CheckpointError(
+            "the model's hidden states are not numbers, so its weights are damaged; use another step of the run."
+        )
+    pooled = {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(dim=1)}[pool]
+    assert seen.logits is not None
+    likeliest = seen.logits[0, -1, : tokenizer.vocab_size].topk(min(n_expected, tokenizer.vocab_size)).indices
+    return WordVector(
+        occurrence,
+        pooled.numpy(),
+        static_vector(model, tokenizer, occurrence.word),
+        tuple(tokenizer.decode([ids[i]]) for i in covering),
+        partial,
+        max(0, covering[0] + min(0, context - len(ids))),
+        tuple(tokenizer.decode([i]) for i in likeliest.tolist()),
+    )
 
 
 def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
@@ -111,7 +124,9 @@ def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
 
 
 def nearest(query: np.ndarray, table: np.ndarray, k: int) -> list[tuple[int, float]]:
-    """Rows of any `table` (V, D) with the largest cosine to `query` (D,), best first."""
+    """The k rows of any `table` (V, D) with the largest cosine to `query` (D,), best first, of equals the upper one."""
+    if k < 1:
+        raise UsageError(f"the number of neighbours must be at least 1, not {k}.")
     lengths = np.linalg.norm(table, axis=1) * np.linalg.norm(query)
     cosines = table @ query / np.maximum(lengths, 1e-12)
     return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:k]]
@@ -169,6 +184,21 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if x.shape[1] == 0:
         return torch.zeros_like(x.sum(dim=1)), torch.zeros_like(x.sum(dim=1))
     return x.mean(dim=1), x.std(dim=1, correction=0)
+
+
+def _tokens_up_to_word(tokenizer: Tokenizer, occurrence: Occurrence, context: int) -> tuple[list[int], list[int], bool]:
+    """`_covering_tokens` without the ids after the word, and without more of a long text than fills the context."""
+    text, start, end = occurrence.text, occurrence.start, occurrence.end
+    reach = max(8 * context, 4096)  # characters to both sides of the word
+    while True:
+        left = max(0, start - reach)
+        if left and (safe := SAFE_CUT.search(text, left, start)):
+            left = safe.start()
+        near = Occurrence(occurrence.text_index, text[left : end + reach], start - left, end - left)
+        ids, covering, partial = _covering_tokens(tokenizer, near)
+        if left == 0 or covering[-1] >= context:
+            return ids[: covering[-1] + 1], covering, partial
+        reach *= 4
 
 
 def _covering_tokens(tokenizer: Tokenizer, occurrence: Occurrence) -> tuple[list[int], list[int], bool]:

@@ -8,7 +8,7 @@
     ├── NumericsError           6   training produced a loss that is not a number
     ├── RunInUseError           7   another process trains in this directory
     ├── LimitError              8   more memory or a larger size than allowed
-    └── Interrupted     130 / 143   stopped by a signal, after saving
+    └── Interrupted   129/130/143   stopped by a signal, after saving
 
 Each message is one sentence that says what is wrong, where, and what to do.
 """
@@ -48,6 +48,14 @@ class RunInUseError(GptliteError):
 
 class LimitError(GptliteError):
     exit_code = 8
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Is this how Python, or torch on any device, says that memory ran out?"""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
 
 
 class Interrupted(GptliteError):

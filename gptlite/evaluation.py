@@ -83,13 +83,19 @@ def score_model(
     ids: np.ndarray,
     hardware: Hardware,
     windows: Sequence[Window] | None = None,
+    *,
+    between: Callable[[], object] = lambda: None,
 ) -> Score:
-    """Score `windows` (by default all of the stream `ids`) with `model`, without dropout."""
+    """Score `windows` (by default all of the stream `ids`) with `model`, without dropout.
+
+    - `between`: called before every forward pass; what it raises ends the scoring.
+    """
     config = model.config
     if windows is None:
         windows = sliding_windows(len(ids), config.context_length)
 
     def logits_of(tokens: Tensor) -> Tensor:
+        between()
         with hardware.autocast():
             return model(tokens)
 

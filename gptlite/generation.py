@@ -16,9 +16,13 @@ from torch import Tensor
 
 from gptlite.cache import KVCache
 from gptlite.config import SamplingConfig
+from gptlite.corpus import SAFE_CUT
+from gptlite.errors import UsageError
 from gptlite.model import GPT
 from gptlite.sampling import Sampler, make_sampler, sample_seeds
 from gptlite.tokenizer import Tokenizer
+
+LONGEST_PIECE = 1 << 18  # characters of a prompt that are tokenized at once
 
 
 @torch.inference_mode()
@@ -39,8 +43,8 @@ def generate_ids(model: GPT, prompt: Sequence[int], n_rows: int, sampler: Sample
     context = model.config.context_length
     device = next(model.parameters()).device
     cache = KVCache(model.config, n_rows, device=device)
-    history = torch.tensor([list(prompt)] * n_rows, device=device)  # (B, T)
-    logits = prefill(model, history[:, -context:], cache)
+    history = torch.tensor([list(prompt[-context:])] * n_rows, device=device)  # (B, T)
+    logits = prefill(model, history, cache)
     while True:
         tokens = sampler(logits)
         yield tokens.tolist()
@@ -72,6 +76,8 @@ class Generation:
     """Iterate to get `Chunk`s as they are written; `samples` is complete when the iteration ends.
 
     - `seed` and the number of a sample determine it; the other samples do not matter.
+    - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
+    Raises `UsageError` for an empty stop string.
     """
 
     def __init__(
@@ -83,10 +89,13 @@ class Generation:
         *,
         seed: int,
         stop: Sequence[str] = (),
+        keep: bool = True,
     ) -> None:
+        if "" in stop:
+            raise UsageError("--stop needs a text: every text has an empty one at once.")
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.stop = [text for text in stop if text]
-        self.prompt_ids = tokenizer.encode(prompt) or [tokenizer.separator_id]  # no prompt: a new document
+        self.stop, self.keep = list(stop), keep
+        self.prompt_ids = _encode(tokenizer, prompt) or [tokenizer.separator_id]  # no prompt: a new document
         self.seeds = sample_seeds(seed, config.num_samples)
         self.samples = [Sample() for _ in self.seeds]
 
@@ -99,33 +108,49 @@ class Generation:
                 if sample.finish_reason:
                     continue
                 if token == self.tokenizer.separator_id or token >= self.tokenizer.vocab_size:
+                    text = filters[i].push(decoders[i].finish()) + filters[i].finish()
                     sample.finish_reason = "stop"
-                    text = decoders[i].finish()
                 else:
-                    sample.tokens.append(token)
-                    text = decoders[i].push(token)
-                text = filters[i].push(text)
-                if filters[i].stopped:
-                    sample.finish_reason = "stop"
-                elif sample.finish_reason:
-                    text += filters[i].finish()
-                sample.text += text
-                if text:
-                    yield Chunk(i, text)
+                    text = filters[i].push(decoders[i].push(token))
+                    sample.finish_reason = "stop" if filters[i].stopped else None
+                    if self.keep:
+                        sample.tokens.append(token)
+                yield from self._chunk(i, text)
             if all(sample.finish_reason for sample in self.samples):
                 return
         for i, sample in enumerate(self.samples):
             if not sample.finish_reason:
-                sample.finish_reason = "length"
-                text = filters[i].push(decoders[i].finish())
-                text += filters[i].finish()
-                sample.text += text
-                if text:
-                    yield Chunk(i, text)
+                text = filters[i].push(decoders[i].finish()) + filters[i].finish()
+                sample.finish_reason = "stop" if filters[i].stopped else "length"
+                yield from self._chunk(i, text)
+
+    def _chunk(self, i: int, text: str) -> Iterator[Chunk]:
+        if self.keep:
+            self.samples[i].text += text
+        if text:
+            yield Chunk(i, text)
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a text of any length, piece by piece: the tokenizer needs some hundred bytes of memory a character."""
+    ids: list[int] = []
+    start = 0
+    while start < len(text):
+        end = start + LONGEST_PIECE
+        if end < len(text):
+            safe = SAFE_CUT.search(text, end, end + LONGEST_PIECE)
+            end = safe.start() if safe else end + LONGEST_PIECE
+        ids += tokenizer.encode(text[start:end])
+        start = end
+    return ids
 
 
 class StopFilter:
-    """Lets text through up to the first stop string, holding back an end that may be the beginning of one."""
+    """Lets text through up to the stop string that begins first, however the text is cut into pieces.
+
+    What may be the beginning of a stop string is held back until it is known; so is the end, while a stop string that
+    has come may lie inside a longer one that began before it.
+    """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self.stop = stop
@@ -136,26 +161,35 @@ class StopFilter:
         if self.stopped:
             return ""
         self.held += text
-        found = [at for s in self.stop if (at := self.held.find(s)) >= 0]
-        if found:
-            self.stopped = True
-            return self.held[: min(found)]
-        keep = max((_overlap(self.held, s) for s in self.stop), default=0)
-        text, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
+        first = self._first()
+        open_at = min((at for s in self.stop if (at := _beginning(self.held, s)) is not None), default=len(self.held))
+        if first is not None and first <= open_at:
+            return self._end(first)
+        text, self.held = self.held[:open_at], self.held[open_at:]
         return text
 
     def finish(self) -> str:
-        """What is still held back; it was not the beginning of a stop string after all."""
-        text, self.held = ("" if self.stopped else self.held), ""
+        """What is still held back, now that no more text comes."""
+        first = None if self.stopped else self._first()
+        if first is not None:
+            return self._end(first)
+        text, self.held = self.held, ""
+        return text
+
+    def _first(self) -> int | None:
+        return min((at for s in self.stop if (at := self.held.find(s)) >= 0), default=None)
+
+    def _end(self, at: int) -> str:
+        text, self.held, self.stopped = self.held[:at], "", True
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    for n in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:n]):
-            return n
-    return 0
+def _beginning(text: str, stop: str) -> int | None:
+    """Where the longest end of `text` that begins `stop`, but is not all of it, stands."""
+    for at in range(max(0, len(text) - len(stop) + 1), len(text)):
+        if stop.startswith(text[at:]):
+            return at
+    return None
 
 
 def generate(

@@ -16,7 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from gptlite.config import ModelConfig
-from gptlite.errors import StorageError, UsageError
+from gptlite.durable import replacing
+from gptlite.errors import UsageError
 from gptlite.tokenizer import Tokenizer
 
 DTYPES = ("f32", "f16", "q8_0")
@@ -48,7 +49,8 @@ def export_gguf(
 ) -> None:
     """Write `state` (the `state_dict` of our model) to `path`; matrices in `dtype`, vectors in f32.
 
-    Raises `UsageError` for an architecture that GGUF does not know or when the `gguf` package is missing.
+    Raises `UsageError` for an architecture that GGUF does not know or when the `gguf` package is missing, and
+    `StorageError` when the file cannot be written; then an older one is still there.
     """
     if dtype not in DTYPES:
         raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not '{dtype}'.")
@@ -59,9 +61,7 @@ def export_gguf(
     except ImportError as error:
         raise UsageError("writing GGUF needs the gguf package; install it with: pip install 'gptlite[gguf]'") from error
 
-    scratch = path.with_name(f".tmp-{path.name}")
-    writer = gguf.GGUFWriter(scratch, config.architecture)
-    try:
+    with replacing(path) as scratch, contextlib.closing(gguf.GGUFWriter(scratch, config.architecture)) as writer:
         _write_config(writer, config)
         _write_tokenizer(writer, tokenizer, config.vocab_size)
         kinds = gguf.GGMLQuantizationType
@@ -75,13 +75,6 @@ def export_gguf(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
-        scratch.replace(path)
-    except OSError as error:
-        writer.close()
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
 
 
 def gguf_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

@@ -17,14 +17,15 @@ import tokenizers
 import torch
 
 import gptlite
-from gptlite import bigrams, checkpoint, corpus, data, optim, planning, runs, yardsticks
+from gptlite import bigrams, checkpoint, compilation, corpus, data, optim, planning, runs, yardsticks
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, choose_hardware, peak_memory
-from gptlite.errors import CheckpointError, CorpusError, UsageError
+from gptlite.durable import check_storage
+from gptlite.errors import CheckpointError, UsageError, is_out_of_memory
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.speed import Speed, measure_speed
 from gptlite.tokenizer import Tokenizer, check_vocab_size
-from gptlite.training import Clock, Session, State, Watcher, finish, fit, restore_training_state
+from gptlite.training import Clock, Session, State, Watcher, finish, fit, out_of_memory, restore_training_state
 
 TOKENIZER_SAMPLE = 64 << 20  # bytes of training text that the vocabulary is learned from
 DEFAULT_VAL = "5%"
@@ -48,6 +49,7 @@ def train(
     out: str | Path | None = None,
     val: str | None = None,
     vocab_size: int | None = None,
+    lossy: bool = False,
     architecture: str | None = None,
     size: str | None = None,
     resume: bool = False,
@@ -66,8 +68,10 @@ def train(
     - `inputs`: files, folders, patterns, or "-" for standard input.
     - `out`: the run directory; `checkpoints/<name of the first input>` where none is given.
     - `val`: a share such as "5%" (the default) of the text's end, or a file, held out from all training.
+    - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing them.
     - `vocab_size`, `architecture`, `size`: None leaves the choice to the plan.
-    - `resume`: go on with the newest saved step of the run; budget and cadence may be changed, nothing else.
+    - `resume`: go on with the newest saved step of the run. Budget, cadence and `accumulate` may be changed, nothing
+      else; device, precision and threads are as before unless they are given.
     - `overrides`: fields of `ModelConfig` and `TrainConfig`; what is not given, the plan chooses.
     - `should_stop`: asked after every step; a signal number ends the run, saved, with `Interrupted`.
     - `started`: `time.monotonic()` when the command began, for the time budget.
@@ -76,42 +80,62 @@ def train(
     started = time.monotonic() if started is None else started
     watcher = watcher or Watcher()
     arguments = [inputs] if isinstance(inputs, str) else list(inputs)
-    hardware = choose_hardware(device, dtype, threads, compile)
     with ExitStack() as stack:
         run = _run_to_resume(arguments, out) if resume else None
         previous = _info_to_resume(run) if run else None
+        plan: planning.Plan | None = None
+        hardware = machine_to_resume(previous, device, dtype, threads, compile, watcher)
         if previous is not None:
+            plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
             val, arguments = previous["val"], arguments or previous["arguments"]
+            lossy = lossy or previous.get("lossy", False)
         else:  # what can be refused is refused before any work is done
             planning.check_request(hardware, architecture, size, overrides)
             if vocab_size is not None:
                 check_vocab_size(vocab_size)
             if out:
                 run = runs.claim_run(Path(out))
+        if locked := run is not None and run.path.is_dir():  # a new directory is made once the text is known to be good
+            stack.enter_context(run.lock())
         watcher.phase("reading", 0.0)
-        text = stack.enter_context(corpus.opened(arguments, data.cache_directory(), notice=watcher.notice))
+        opened = corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy)
+        text = stack.enter_context(opened)
+        if previous is not None:
+            text = _in_the_order_of(previous, text)
         limits = previous.get("text_limits") if previous else planning.text_limits(_seconds(overrides), hardware)
-        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher), limits, watcher)
+        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
+        if previous is not None:
+            assert run is not None and plan is not None
+            _check_same_text(run, previous["text"], _text_facts(texts))
+            same_budget = plan.train.budget == TrainConfig(**previous["plan"]["train"]).budget
+            if same_budget and "result" in previous and run.latest():
+                watcher.notice(f"{run.path} is complete: nothing to do, unless --steps or --time ask for more.")
+                return previous["result"]
         if run is None:
-            run = runs.new_run(runs.run_name(arguments))
-        if previous is not None and previous["text"] != _text_facts(texts):
-            raise CorpusError(
-                f"the text is not the one that {run.path} was trained on; start a new run without --resume."
-            )
-        stack.enter_context(run.lock())
+            run = stack.enter_context(runs.new_run(runs.run_name(arguments)))
+        elif not locked:
+            stack.enter_context(run.lock())
+        if previous is None:
+            runs.claim_run(run.path)  # again, because another process may have trained there meanwhile
 
-        saved = checkpoint.load(_step_to_resume(run), hardware.device) if resume else None
+        saved = checkpoint.load(run.step_to_resume(watcher.notice), hardware.device) if resume else None
         material = tokenize(texts, saved.tokenizer if saved else vocab_size, watcher)
         tokenizer, tokens, val_tokens = material.tokenizer, material.tokens, material.val_tokens
-        if previous is None:
+        digests = {"train": tokens.digest, "val": val_tokens.digest}
+        foreseen = {}
+        if plan is None:
             outlook = look_ahead(material, hardware, architecture, size, overrides, watcher)
             plan, foreseen = outlook.plan, outlook.to_dict()
         else:
-            plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
-            foreseen = {}
-        planning.check_memory(plan, available_memory(hardware.device))
+            planning.check_memory(plan, available_memory(hardware.device))
+            if previous and digests != previous.get("token_digests", digests):
+                raise CheckpointError(
+                    f"the tokens of the text are not those that {run.path} was trained on, though the text is; "
+                    f"resume with the tokenizers library it was begun with ({previous['versions']['tokenizers']})."
+                )
+        check_storage(run.path, 2 * planning.step_size(plan.model))
         config = plan.train
         batches = data.Batches(
             tokens, context=plan.model.context_length, batch_size=config.batch_size, seed=config.seed
@@ -128,7 +152,11 @@ def train(
         if saved:
             model.load_state_dict(saved.model.state_dict())
             state = restore_training_state(saved, model, optimizers)
+            run.cut_log(state.step)
         clock = Clock(config, batches.steps_per_epoch, started, state.elapsed)
+        hardware = with_compilation(hardware, compile, plan, state.elapsed)
+        loss_of = _loss(model, plan, hardware, watcher)
+        hardware = dataclasses.replace(hardware, compile=loss_of is not optim.mean_loss)
 
         info = {
             "format": 1,
@@ -137,23 +165,32 @@ def train(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "arguments": [a if a == "-" else str(Path(a).absolute()) for a in arguments],
             "val": _remembered_val(val or DEFAULT_VAL),
+            "lossy": lossy,
             "inputs": _input_facts(texts),
             "text": _text_facts(texts),
             "vocab_size_asked": vocab_size,
             "tokenizer": tokenizer.digest,
             "train_tokens": tokens.n_tokens,
             "val_tokens": val_tokens.n_tokens,
+            "token_digests": digests,
             "parameters": plan.model.n_params,
             "text_limits": limits,
             **foreseen,
             "plan": plan.to_dict(),
             "hardware": hardware.describe(),
+            "machine": hardware.choices(),
             "versions": _versions(),
         }
         if previous is None:
             run.clear_log()
         else:
-            info = {**previous, "plan": plan.to_dict(), "resumed_at": [*previous.get("resumed_at", []), state.step]}
+            info = {
+                **{name: value for name, value in previous.items() if name != "result"},
+                "plan": plan.to_dict(),
+                "machine": hardware.choices(),
+                "resumed_at": [*previous.get("resumed_at", []), state.step],
+                "changes": [*previous.get("changes", []), *_changes(previous, plan, state.step, watcher)],
+            }
         run.write_info(info)
         watcher.planned(plan, run.path, hardware)
 
@@ -170,11 +207,15 @@ def train(
             state,
             watcher,
             should_stop,
+            loss_of,
         )
-        if hardware.compile:
-            model.compile()
-        fit(session)
-        result = {**finish(session), "yardsticks": info.get("yardsticks")}
+        try:
+            fit(session)
+            result = {**finish(session), "yardsticks": info.get("yardsticks")}
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise out_of_memory(session) from error
         run.write_info({**info, "result": result})
         return result
 
@@ -184,6 +225,7 @@ def preview(
     *,
     val: str | None = None,
     vocab_size: int | None = None,
+    lossy: bool = False,
     architecture: str | None = None,
     size: str | None = None,
     device: str = "auto",
@@ -203,12 +245,12 @@ def preview(
     planning.check_request(hardware, architecture, size, overrides)
     if vocab_size is not None:
         check_vocab_size(vocab_size)
-    with corpus.opened(arguments, data.cache_directory(), notice=watcher.notice) as text:
+    with corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy) as text:
         limits = planning.text_limits(_seconds(overrides), hardware)
-        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher), limits, watcher)
+        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         material = tokenize(texts, vocab_size, watcher)
         outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, thorough=True)
-    planning.check_memory(outlook.plan, available_memory(hardware.device))
+    hardware = with_compilation(hardware, compile, outlook.plan)
     return {
         "plan": outlook.plan.to_dict(),
         "parameters": outlook.plan.model.n_params,
@@ -279,8 +321,12 @@ def look_ahead(
     plan = planning.make_plan(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure
     )
+    planning.check_memory(plan, facts.memory)
     before = peak_memory() or 0
-    speed = stopwatch.speeds.get(plan.model) or (stopwatch.measure(plan.model, plan.train) if thorough else None)
+    speed = stopwatch.speed(plan)
+    if speed is None and (seconds or thorough):
+        stopwatch.until = math.inf  # what was chosen is timed in any case
+        speed = stopwatch.measure(plan.model, plan.train)
     effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
     others = yardsticks.measure(tokens.ids(), val_tokens.ids(), material.tokenizer.token_bytes, effort)
     expected = planning.expect(facts, plan, speed, None if math.isnan(others.ngram) else others.ngram)
@@ -297,14 +343,40 @@ class Stopwatch:
     def __init__(self, hardware: Hardware, seconds: float) -> None:
         self.hardware, self.seconds = hardware, seconds
         self.until = time.monotonic() + seconds
-        self.speeds: dict[ModelConfig, Speed] = {}
+        self.speeds: dict[tuple[ModelConfig, int], Speed] = {}  # by shape and batch size
 
     def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
         """The speed of one shape, or None when the time is used up."""
         if time.monotonic() > self.until:
             return None
-        self.speeds[model] = measure_speed(model, train, self.hardware, self.seconds / 6)
-        return self.speeds[model]
+        speed = measure_speed(model, train, self.hardware, self.seconds / 6)
+        self.speeds[model, train.batch_size] = speed
+        return speed
+
+    def speed(self, plan: planning.Plan) -> Speed | None:
+        """What was measured for this plan's model and batch."""
+        return self.speeds.get((plan.model, plan.train.batch_size))
+
+
+def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan, elapsed: float = 0.0) -> Hardware:
+    """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it."""
+    seconds = plan.train.seconds
+    left = None if seconds is None else seconds - elapsed
+    if asked == "auto" and compilation.pays(left, plan.model, plan.train, hardware):
+        return dataclasses.replace(hardware, compile=True)
+    return hardware
+
+
+def _loss(model: GPT, plan: planning.Plan, hardware: Hardware, watcher: Watcher) -> optim.Loss:
+    """The loss of a step, compiled where that was decided and the machine can do it."""
+    if not hardware.compile:
+        return optim.mean_loss
+    watcher.phase("compiling", 0.0)
+    try:
+        return compilation.compile_loss(model, plan.train, hardware)
+    except Exception as error:  # compilers fail in many ways, and none of them is a reason not to train
+        watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
+        return optim.mean_loss
 
 
 def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> Inputs:
@@ -332,14 +404,14 @@ def train_tokenizer(text: corpus.Text, vocab_size: int | None, watcher: Watcher)
     return tokenizer
 
 
-def hold_out(text: corpus.Text, val: str, watcher: Watcher) -> Inputs:
+def hold_out(text: corpus.Text, val: str, watcher: Watcher, lossy: bool = False) -> Inputs:
     """The text to train on and the text held out: the end of the former, or a file of its own."""
     if (fraction := _fraction(val)) is not None:
         head, tail = text.split(fraction)
         if not head.pieces or not tail.pieces:
             raise UsageError(f"--val {val} leaves nothing to train on or nothing to hold out; choose another share.")
         return Inputs(head, tail)
-    held_out = corpus.open_text([val], notice=watcher.notice, smallest=1)
+    held_out = corpus.open_text([val], notice=watcher.notice, smallest=1, lossy=lossy)
     digests = {p.document.digest for p in held_out.pieces}
     if any(p.document.digest in digests for p in text.pieces):
         raise UsageError(f"--val {val} is also among the texts to train on; leave it out there.")
@@ -416,17 +488,61 @@ def _info_to_resume(run: runs.Run) -> dict[str, Any]:
     return info
 
 
-def _step_to_resume(run: runs.Run) -> Path:
-    latest = run.latest()
-    if latest is None:
-        raise CheckpointError(f"{run.path}: no step was ever completed, so there is nothing to resume; start it anew.")
-    return latest.path
+def machine_to_resume(
+    previous: Mapping[str, Any] | None, device: str, dtype: str, threads: int | None, compile: str, watcher: Watcher
+) -> Hardware:
+    """The machine as asked for; what is left open is as it was for a run that is resumed, for bits depend on it."""
+    was = {} if previous is None else previous.get("machine", {})
+    try:
+        hardware = choose_hardware(
+            was.get("device", device) if device == "auto" else device,
+            was.get("dtype", dtype) if dtype == "auto" else dtype,
+            was.get("threads") if threads is None else threads,
+            was.get("compile", compile) if compile == "auto" else compile,
+        )
+    except UsageError:  # perhaps for what this machine does not have and nobody asked for today
+        hardware = choose_hardware(device, dtype, threads, compile)
+    unlike = [f"{name} {now}, not {was[name]}" for name, now in hardware.choices().items() if was and was[name] != now]
+    if unlike:
+        watcher.notice(f"unlike before: {'; '.join(unlike)}. The last bits of what is computed will differ.")
+    return hardware
+
+
+def _in_the_order_of(previous: Mapping[str, Any], text: corpus.Text) -> corpus.Text:
+    """The files as they were ordered when the run began, whatever their names are now."""
+    places = {source["sha256"]: i for i, source in reversed(list(enumerate(previous.get("inputs", []))))}
+    return corpus.Text(tuple(sorted(text.pieces, key=lambda piece: places.get(piece.document.digest, len(places)))))
+
+
+def _check_same_text(run: runs.Run, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    for part, name in (("train", "text"), ("val", "held-out text")):
+        if before.get(part) != now[part]:
+            was = before.get(part, {})
+            raise CheckpointError(
+                f"the {name} is not the one that {run.path} was begun with: then {was.get('bytes', 0):,} bytes with "
+                f"sha256 {str(was.get('sha256'))[:16]}, now {now[part]['bytes']:,} with {now[part]['sha256'][:16]}; "
+                "give that text, or start a new run without --resume."
+            )
+
+
+def _changes(previous: Mapping[str, Any], plan: planning.Plan, step: int, watcher: Watcher) -> list[dict[str, Any]]:
+    """What of the plan is not as it was, for run.json, [then, now]; a person is told what it means for the result."""
+    before = TrainConfig(**previous["plan"]["train"])
+    changed = {name: [was, now] for name, was in before.to_dict().items() if (now := getattr(plan.train, name)) != was}
+    if before.budget != plan.train.budget:
+        watcher.notice(
+            f"the budget changes at step {step:,}: its learning rate falls to zero at the new end now, so the result "
+            "is not that of a run planned like this from its start."
+        )
+    if "accumulate" in changed:
+        watcher.notice(f"gradients are added up in other parts from step {step:,} on: the last bits will differ.")
+    return [{"step": step, "plan": changed}] if changed else []
 
 
 def _plan_to_resume(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> planning.Plan:
     """The plan that was stored; only budget, cadence and what is kept may differ from it."""
     budget = {name: overrides.get(name) for name in ("seconds", "steps", "epochs")}
-    free = {"eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
+    free = {"accumulate", "eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
     stored = previous["plan"]
     try:
         model, train_fields = ModelConfig(**stored["model"]), dict(stored["train"])

@@ -36,6 +36,7 @@ LADDER = (
 LARGEST_ON_CPU = (6, 384)
 
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # fewer steps are worth having smaller batches for
+MOST_PARTS = 1 << 16  # of a batch, that are looked at
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
 Measure = Callable[[ModelConfig, TrainConfig], Speed | None]  # None when there is no time left to measure
@@ -143,7 +144,9 @@ def make_plan(
         return _complete(facts, architecture, base, values | shape, training, asked)
 
     if size != "auto" or {"n_layers", "dim"} <= shape.keys():
-        return complete(None)
+        plan = complete(None)
+        speed = measure(plan.model, plan.train) if measure and plan.train.seconds is not None else None
+        return _suit_batch(facts, plan, speed)
     rungs = LADDER if _on_gpu(facts) else LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
     plans: list[Plan] = []
     refusals: list[UsageError] = []
@@ -155,7 +158,7 @@ def make_plan(
     if not plans:
         raise refusals[0]
     fitting = [p for p in plans if facts.memory is None or expect(facts, p).memory <= facts.memory]
-    return _best(facts, fitting or plans[:1], measure)
+    return _best(facts, fitting or plans[:1], measure if fitting else None)
 
 
 def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: float | None = None) -> Expected:
@@ -177,7 +180,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
         seconds = steps * per_step / rate + windows * context / (3 * rate) + saves
     tokens = steps * per_step
     bits = None if ngram_bits is None else ngram_bits * predicted_bits(plan.model, tokens, facts) / NGRAM_LEVEL
-    memory = training_memory(plan.model, config.batch_size)
+    memory = training_memory(plan.model, config.windows_at_once)
     return Expected(rate, steps, tokens / facts.n_tokens, seconds, memory, bits)
 
 
@@ -186,11 +189,16 @@ def save_seconds(model: ModelConfig) -> float:
     return 0.5 + model.n_params * 12 / 100e6
 
 
+def step_size(model: ModelConfig) -> int:
+    """Bytes that a saved step takes at most: weights and two moments, and a little."""
+    return model.n_params * 12 + (1 << 20)
+
+
 # The law of Hoffmann et al. (2022) with repeated tokens counting less and less (Muennighoff et al. 2023). Fitted by
-# hand to runs of 1 to 15 minutes on tinyshakespeare (docs/log.md); a text is harder as its 5-gram needs more bits.
-FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.43, 0.38, 0.32, 0.35  # parameters and tokens in millions
+# hand to runs of 1 to 15 minutes on two texts (docs/log.md); a text is harder as its 5-gram needs more bits.
+FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.52, 0.15, 0.40, 0.35  # parameters and tokens in millions
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on that text
-REUSE = 5.0  # how many more readings of a text are worth at most
+REUSE = 3.0  # how many more readings of a text are worth at most
 ROOM, EXCESS_TERM = 6.0, 0.4  # parameters for each token of text beyond which a model learns the text by heart
 
 
@@ -224,19 +232,25 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
         best = min(speeds, key=bits)
     chosen = plans[best]
     seconds = chosen.train.seconds
-    reasons = list(chosen.reasons)
-    steps, batch_size = expect(facts, chosen, speeds.get(best)).steps, chosen.train.batch_size
-    if seconds is not None and steps < FEWEST_STEPS and "batch_size" not in chosen.given:
-        smaller = max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS))
-        chosen = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, batch_size=smaller))
-        reasons.append(f"batches of {smaller}, because there is time for about {steps:,.0f} steps of {batch_size} only")
     budget = f"{seconds:.0f} s" if seconds else "this budget"
     how = f"{len(speeds)} shapes timed here" if speeds else "by rule of thumb"
     reason = (
         f"{chosen.model.n_layers} layers of width {chosen.model.dim}, for {facts.n_tokens:,} tokens of text and "
         f"{budget} on {facts.hardware.device.type}; {how}"
     )
-    return dataclasses.replace(chosen, reasons=(reason, *reasons))
+    return _suit_batch(facts, dataclasses.replace(chosen, reasons=(reason, *chosen.reasons)), speeds.get(best))
+
+
+def _suit_batch(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
+    """Smaller batches where the time allows few steps of the measured `speed`."""
+    if speed is None or plan.train.seconds is None or "batch_size" in plan.given:
+        return plan
+    steps, batch_size, reasons = expect(facts, plan, speed).steps, plan.train.batch_size, plan.reasons
+    if steps < FEWEST_STEPS:
+        few = f"there is time for about {steps:,.0f} steps of {batch_size} only"
+        batch_size = _whole_parts(max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS)), plan.train.accumulate)
+        reasons = (*reasons, f"batches of {batch_size}, because {few}")
+    return dataclasses.replace(plan, train=dataclasses.replace(plan.train, batch_size=batch_size), reasons=reasons)
 
 
 def _complete(
@@ -261,9 +275,8 @@ def _complete(
         shape = {"tie_embeddings": False, **shape}
     model = ModelConfig.preset(architecture, size, facts.vocab_size, **shape)
 
-    chosen["batch_size"] = max(
-        SMALLEST_BATCH, TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"] // model.context_length
-    )
+    tokens = TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"]
+    chosen["batch_size"] = _whole_parts(max(SMALLEST_BATCH, tokens // model.context_length), given.get("accumulate", 1))
     # Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
     if given.get("optimizer") == "adamw":
         chosen["lr"] = round(3e-3 * 192 / model.dim, 5)
@@ -278,7 +291,12 @@ def _complete(
     return Plan(model, TrainConfig(**{**chosen, **given}), tuple(reasons), asked)
 
 
-def training_memory(model: ModelConfig, batch_size: int) -> int:
+def _whole_parts(batch_size: int, accumulate: int) -> int:
+    """The next batch size that `accumulate` divides."""
+    return -(-batch_size // accumulate) * accumulate if accumulate > 0 else batch_size
+
+
+def training_memory(model: ModelConfig, windows_at_once: int) -> int:
     """Bytes that training needs, roughly: weights, gradients, two moments, and what the backward pass keeps.
 
     Kept a token: the logits three times over, and in each block some vectors of `dim` and of `hidden_dim`, counted from
@@ -286,17 +304,31 @@ def training_memory(model: ModelConfig, batch_size: int) -> int:
     """
     wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
     per_token = 3 * model.vocab_size + model.n_layers * (wide * model.dim + inner * model.hidden_dim)
-    return 4 * (4 * model.n_params + batch_size * model.context_length * per_token)
+    return 4 * (4 * model.n_params + windows_at_once * model.context_length * per_token)
 
 
 def check_memory(plan: Plan, available: int | None) -> None:
     """Raises `LimitError` when training would need more than `available` bytes."""
-    needed = training_memory(plan.model, plan.train.batch_size)
+    needed = training_memory(plan.model, plan.train.windows_at_once)
     if available is not None and needed > available:
         raise LimitError(
             f"training would need about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; "
-            f"use a smaller --batch-size than {plan.train.batch_size}, a smaller --context or a smaller --size."
+            f"{less_memory(plan)}."
         )
+
+
+def less_memory(plan: Plan) -> str:
+    """What to ask for where memory is short, as a command."""
+    train = plan.train
+    if (more := more_parts(train)) is not None:
+        return f"use --accumulate {more}, a smaller --batch-size than {train.batch_size}, a smaller --context or --size"
+    return f"use a smaller --context than {plan.model.context_length} or a smaller --size"
+
+
+def more_parts(train: TrainConfig) -> int | None:
+    """The next larger number of equal parts for a batch; None where each part is one window."""
+    later = range(train.accumulate + 1, min(train.batch_size, MOST_PARTS) + 1)
+    return next((parts for parts in later if train.batch_size % parts == 0), None)
 
 
 def check_request(hardware: Hardware, architecture: str | None, size: str | None, overrides: Mapping[str, Any]) -> None:

@@ -6,15 +6,19 @@ checkpoints/<run>/
   LOCK             held by the trainer
   step-000000500/  a saved step (checkpoint.py)
   best, latest     links for people; the code reads the manifests instead
+  .tmp-*, .trash-*  being written or deleted; left by a crash, they are swept away when the next trainer starts
+  .bad-*           damaged steps, set aside
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +26,16 @@ from typing import Any, TypeVar
 
 import torch
 
-from gptlite.checkpoint import PICKLES, Checkpoint
+from gptlite import durable
+from gptlite.checkpoint import PICKLES, Checkpoint, verify
 from gptlite.checkpoint import load as read_checkpoint
-from gptlite.durable import MANIFEST, write_json
+from gptlite.durable import MANIFEST, replace_file, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
 from gptlite.reader import STEP_NAME, read_json, read_manifest
 
 DEFAULT_PARENT = Path("checkpoints")
+LEFTOVER = re.compile(r"\.(tmp|trash)-(step-\d{9,18}|run\.json|best|latest|trial)(-[0-9a-f]+)?")
+OWNER = re.compile(r"process \d+ since [\d: -]+")
 T = TypeVar("T")
 PRUNED_AT_MOST = 3  # times in a row, while a model is read
 
@@ -57,15 +64,42 @@ class Run:
     def steps(self) -> list[Step]:
         """All complete steps, oldest first. A directory without a readable manifest is not one."""
         found: list[Step] = []
-        if not self.path.is_dir():
-            return found
-        for entry in self.path.iterdir():
-            match = STEP_NAME.fullmatch(entry.name)
-            if match and entry.is_dir() and not entry.is_symlink():
-                with contextlib.suppress(CheckpointError):
-                    score = read_manifest(entry).get("val_bits_per_byte")
-                    found.append(Step(entry, int(match.group(1)), score if isinstance(score, float) else None))
-        return sorted(found, key=lambda step: step.number)
+        for path in self.step_directories():
+            with contextlib.suppress(CheckpointError):
+                score = read_manifest(path).get("val_bits_per_byte")
+                found.append(Step(path, int(path.name[5:]), score if isinstance(score, float) else None))
+        return found
+
+    def step_directories(self) -> list[Path]:
+        """Everything that has the name of a step and is no link, oldest first, whatever is in it."""
+        entries = self.path.iterdir() if self.path.is_dir() else ()
+        named = [p for p in entries if STEP_NAME.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
+        return sorted(named, key=lambda path: int(path.name[5:]))
+
+    def step_to_resume(self, notice: Callable[[str], None] = lambda _: None) -> Path:
+        """The newest step whose every digest is right; newer ones are set aside, with a notice.
+
+        Raises `CheckpointError` when there is none: a damaged run is never silently begun again.
+        """
+        damaged: list[tuple[Path, CheckpointError]] = []
+        for path in reversed(self.step_directories()):
+            try:
+                verify(path)
+            except CheckpointError as error:
+                damaged.append((path, error))
+                continue
+            for other, error in damaged:
+                try:
+                    aside = durable.set_aside(other)
+                except OSError as failure:
+                    raise StorageError(f"cannot rename {other}: {failure.strerror or failure}.") from failure
+                notice(f"{error} It is set aside as {aside.name}; training goes on from {path.name}.")
+            return path
+        if damaged:
+            raise CheckpointError(
+                f"{self.path}: none of the saved steps is intact. {damaged[0][1]} Start a new run without --resume."
+            )
+        raise CheckpointError(f"{self.path}: no step was ever completed, so there is nothing to resume; start it anew.")
 
     def latest(self) -> Step | None:
         steps = self.steps()
@@ -77,23 +111,18 @@ class Run:
         return min(scored, key=lambda s: (s.val_bits_per_byte, -s.number)) if scored else self.latest()
 
     def prune(self, keep: int) -> None:
-        """Delete all but the `keep` newest steps and the best one."""
+        """Delete all but the `keep` newest steps and the best one. Raises `StorageError`."""
         steps, best = self.steps(), self.best()
-        for step in steps[:-keep]:
+        for step in steps[: -max(1, keep)]:
             if best is None or step.path != best.path:
-                trash = step.path.with_name(f".trash-{step.path.name}")
-                step.path.rename(trash)  # no longer a step from here on
-                shutil.rmtree(trash, ignore_errors=True)
+                durable.remove_directory(step.path)
 
     def link(self) -> None:
         """Point `best` and `latest` at their steps; a file system without links goes without."""
         for name, step in (("best", self.best()), ("latest", self.latest())):
-            if step is None:
-                continue
-            scratch = self.path / f".tmp-{name}-{os.getpid()}"
-            with contextlib.suppress(OSError):
-                scratch.symlink_to(step.path.name)
-                scratch.replace(self.path / name)
+            if step is not None:
+                with contextlib.suppress(OSError):
+                    durable.replace_link(self.path / name, step.path.name)
 
     def read_info(self) -> dict[str, Any]:
         return read_json(self.path / "run.json")
@@ -106,36 +135,69 @@ class Run:
         (self.path / "metrics.jsonl").unlink(missing_ok=True)
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`."""
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Append one line to `metrics.jsonl`. Raises `StorageError`."""
+        try:
+            durable.append(self.path / "metrics.jsonl", (json.dumps(line) + "\n").encode())
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}.") from error
+
+    def cut_log(self, step: int) -> None:
+        """Forget what was logged after `step`, which will come again, and a line that a crash left half written."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
+        if kept != lines:
+            replace_file(path, b"".join(kept))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for one trainer; the kernel lets go when the process ends, however it ends."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / "LOCK", "a+")  # noqa: SIM115
+            durable.make_directory(self.path)
+            lock = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | durable.CAREFULLY, 0o666)
         except OSError as error:
             raise StorageError(f"cannot write to {self.path}: {error.strerror or error}.") from error
-        with file:
-            try:
-                import fcntl
-            except ImportError:  # not on Windows
-                yield
-                return
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunInUseError(
-                    f"another process trains in {self.path}; wait for it, or choose another directory with -o."
-                ) from error
-            for leftover in [*self.path.glob(".tmp-*"), *self.path.glob(".trash-*")]:
-                if leftover.is_dir() and not leftover.is_symlink():
-                    shutil.rmtree(leftover, ignore_errors=True)
-                else:
-                    leftover.unlink(missing_ok=True)
+        try:
+            self._take(lock)
+            self.sweep()
             yield
+        finally:
+            os.close(lock)
+
+    def _take(self, lock: int) -> None:
+        """Lock the open file and write into it, for people, who has it. Raises `RunInUseError`."""
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = OWNER.match(os.read(lock, 100).decode(errors="replace"))
+            raise RunInUseError(
+                f"another process trains in {self.path}{f' ({owner[0]})' if owner else ''}; "
+                "wait for it, or choose another directory with -o."
+            ) from error
+        with contextlib.suppress(OSError):  # on a full disk nobody learns who it is
+            os.ftruncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+
+    def sweep(self) -> None:
+        """Remove what a crash left behind; only for the one who holds the lock."""
+        for path in self.path.iterdir():
+            if LEFTOVER.fullmatch(path.name):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def logged_step(line: bytes) -> int | None:
+    """The step of one line of the log; None when it is not a whole line."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def run_name(inputs: Sequence[str]) -> str:
@@ -145,14 +207,26 @@ def run_name(inputs: Sequence[str]) -> str:
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
 
 
-def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Run:
-    """`checkpoints/<name>`, with a number appended when that run exists."""
-    n = 1
-    while True:
-        path = parent / (name if n == 1 else f"{name}-{n}")
-        if not path.exists() or _reusable(path):
-            return Run(path)
-        n += 1
+@contextlib.contextmanager
+def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Iterator[Run]:
+    """`checkpoints/<name>`, locked; with a number appended when that run exists or another process begins it."""
+    numbered = (Run(parent / (name if n == 1 else f"{name}-{n}")) for n in itertools.count(1))
+    with contextlib.ExitStack() as held:
+        yield next(run for run in numbered if _begin(run, held))
+
+
+def _begin(run: Run, held: contextlib.ExitStack) -> bool:
+    """Lock a run that has no step yet; False where there is one, or another process is about to make it."""
+    if run.path.exists() and not _reusable(run.path):
+        return False
+    try:
+        held.enter_context(run.lock())
+    except RunInUseError:
+        return False
+    if not _reusable(run.path):  # no longer, now that the other process has ended
+        held.close()
+        return False
+    return True
 
 
 def newest_run(name: str, parent: Path = DEFAULT_PARENT) -> Run | None:
@@ -164,20 +238,33 @@ def newest_run(name: str, parent: Path = DEFAULT_PARENT) -> Run | None:
 
 
 def claim_run(path: Path) -> Run:
-    """The run at a path the user chose, which must be free. Raises `UsageError`; nothing is overwritten."""
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file; choose a directory with -o.")
-    if path.is_dir() and any(path.iterdir()) and not _reusable(path):
-        what = "a run is there already; continue it with --resume" if Run(path).is_run() else "the folder is not empty"
-        raise UsageError(f"{path}: {what}, or choose another directory with -o.")
+    """The run at a path the user chose, which must be free. Nothing is overwritten.
+
+    Raises `UsageError`, and `StorageError` for a path that the system cannot look at.
+    """
+    place = Path(os.path.realpath(path))
+    if place in (Path(os.path.expanduser("~")), *Path.cwd().parents, Path(place.anchor)) or path.parts[:1] == ("~",):
+        raise UsageError(f"{path} is no place for a run; choose a new directory with -o.")
+    try:
+        names = sorted(os.listdir(path)) if path.exists() else []
+        free = not names or _reusable(path)
+    except NotADirectoryError as error:
+        raise UsageError(f"{path} is a file; choose a directory with -o.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(f"a run cannot be made at the path of -o: {reason}; choose another directory.") from error
+    if not free and Run(path).is_run():
+        raise UsageError(f"{path}: a run is there already; continue it with --resume, or choose another with -o.")
+    if not free:
+        raise UsageError(f"{path}: the folder is not empty (it has {names[0]}); choose another directory with -o.")
     return Run(path)
 
 
 def _reusable(path: Path) -> bool:
     """Was a run begun here that never completed a step, so that nothing can be lost?"""
     ours = {"run.json", "metrics.jsonl", "LOCK"}
-    names = {p.name for p in path.iterdir()} if path.is_dir() else {""}
-    return bool(names) and names <= ours
+    names = [p.name for p in path.iterdir()] if path.is_dir() else []
+    return bool(names) and all(name in ours or LEFTOVER.fullmatch(name) for name in names)
 
 
 def load(model: str | Path | None = None, device: torch.device | str = "cpu") -> Checkpoint:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gptlite.config import SamplingConfig
+from gptlite.errors import CheckpointError
 from gptlite.randomness import derive
 
 Sampler = Callable[[Tensor], Tensor]
@@ -16,11 +17,16 @@ Sampler = Callable[[Tensor], Tensor]
 def make_sampler(config: SamplingConfig, seeds: Sequence[int]) -> Sampler:
     """A function from logits (B, V) to ids (B,); row i draws from its own generator, seeded with `seeds[i]`.
 
-    A row's draws depend on its seed and its own logits only, never on its neighbours in the batch.
+    A row's draws depend on its seed and its own logits only, never on its neighbours in the batch. The function
+    raises `CheckpointError` for logits that are not numbers: some weight is not one.
     """
     generators = [torch.Generator().manual_seed(seed & ((1 << 63) - 1)) for seed in seeds]
 
     def sample(logits: Tensor) -> Tensor:
+        if not logits.amax(dim=-1).isfinite().all():  # nor is the largest, if any is not a number
+            raise CheckpointError(
+                "the model's predictions are not numbers, so its weights are damaged; use another step of the run."
+            )
         if config.temperature == 0:
             return logits.argmax(dim=-1)
         probabilities = distribution(logits.cpu(), config)
@@ -38,8 +44,9 @@ def sample_seeds(seed: int, n: int) -> list[int]:
 def distribution(logits: Tensor, config: SamplingConfig) -> Tensor:
     """Probabilities (B, V), float64, that are drawn from: temperature first, then top-k, top-p and min-p in turn.
 
-    top-k keeps the k likeliest; top-p the fewest whose probabilities reach p (Holtzman et al. 2020); min-p those at
-    least p times as likely as the likeliest (Nguyen et al. 2024). The likeliest always stays.
+    top-k keeps the k likeliest and all that are as likely as the last of them; top-p the fewest whose probabilities
+    reach p, of equals those with lower ids (Holtzman et al. 2020); min-p those at least p times as likely as the
+    likeliest (Nguyen et al. 2024). The likeliest always stays.
     """
     logits = logits.double()
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / config.temperature

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from gptlite.background import wait_for
 from gptlite.errors import CheckpointError, UsageError
 from gptlite.strict import shown
 from gptlite.tokenizer_file import LARGEST_VOCABULARY, byte_of_character, check_tokenizer
@@ -49,7 +50,7 @@ class Tokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        backend.train_from_iterator(blocks, trainer)
+        wait_for(lambda: backend.train_from_iterator(blocks, trainer))  # the library does not look at signals
         return cls(backend)
 
     @classmethod
@@ -100,7 +101,8 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of several texts, computed in parallel."""
-        return [e.ids for e in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+        batch = list(texts)
+        return [e.ids for e in wait_for(lambda: self.backend.encode_batch_fast(batch, add_special_tokens=False))]
 
     def encode_with_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids, and for each the characters [start, end) of `text` that it covers."""

@@ -25,10 +25,19 @@ from gptlite.config import SamplingConfig, TrainConfig
 from gptlite.data import Batches
 from gptlite.device import Hardware
 from gptlite.durable import json_bytes
-from gptlite.errors import CheckpointError, Interrupted, NumericsError
+from gptlite.errors import CheckpointError, Interrupted, LimitError, NumericsError, StorageError
 from gptlite.evaluation import Score, Window, score_model, sliding_windows, spread
 from gptlite.model import GPT
-from gptlite.planning import FINAL_WINDOWS, MILESTONES, QUICK_WINDOWS, Plan, save_seconds
+from gptlite.planning import (
+    FINAL_WINDOWS,
+    MILESTONES,
+    QUICK_WINDOWS,
+    Plan,
+    less_memory,
+    more_parts,
+    save_seconds,
+    training_memory,
+)
 from gptlite.reader import Reader
 from gptlite.runs import Run
 from gptlite.strict import Entry, is_count, shown
@@ -40,6 +49,8 @@ EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much 
 FEWEST_QUICK_WINDOWS = 16
 LEAVING_SECONDS = 1.5  # that a process takes before its clock starts and, with torch inside, to end
 MILESTONE_SECONDS = 30.0  # a short run has fewer milestones
+MOST_SCORES = 1000  # that are remembered besides the best one; a run may be scored after every step
+HOPELESS, HOPELESS_STEPS = 1.0, 50  # nats a token above those of guessing, and for how many steps in a row
 WORSE = 1.01  # times the best score: a held-out text that got harder, and not by chance
 CUDA_STATE = 16  # bytes of the state of a GPU's random numbers
 RISE = 1.0  # nats a token that the training loss rises before anyone is told
@@ -140,10 +151,12 @@ class State:
     seconds_per_window: float = 0.0  # the slowest scoring so far
     save_seconds: float = 0.0  # the slowest save so far
     train_loss: float | None = None
+    losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
+    hopeless_steps: int = 0  # steps in a row with a training loss far worse than that of guessing
     lowest_train_loss: float | None = None
     warned_of_heart: bool = False  # that the text is being learned by heart
     warned_of_rise: bool = False  # that the training loss climbs
-    history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte of the held-out windows
+    history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte: the best and the newest scores
 
     @property
     def reserve(self) -> float:
@@ -167,6 +180,8 @@ class Session:
     state: State
     watcher: Watcher
     should_stop: Callable[[], int | None]
+    loss_of: optim.Loss = optim.mean_loss
+    logging: bool = True  # until the log cannot be written
 
     def __post_init__(self) -> None:
         self.windows = sliding_windows(len(self.val_ids), self.plan.model.context_length)
@@ -184,16 +199,15 @@ def fit(s: Session) -> None:
     if state.step == 0:
         first_look(s)
     loop_began, first_step = time.monotonic(), state.step
-    losses: list[float] = []
     s.model.train()
     progress = clock.progress(state)
     while progress < 1:
         lr = optim.learning_rate(progress, config)
         optim.set_learning_rate(s.optimizers, lr)
-        losses.append(train_step(s, s.batches.batch(state.step)))
+        state.losses.append(train_step(s, s.batches.batch(state.step)))
         state.step += 1
         state.tokens += tokens_per_step
-        state.train_loss = sum(losses) / len(losses)
+        state.train_loss = sum(state.losses) / len(state.losses)
 
         milestones = int(progress * clock.milestones)
         progress = clock.progress(state)
@@ -217,12 +231,13 @@ def fit(s: Session) -> None:
         scores: dict[str, float] = {}
         if last or _due(config.eval_every, state.step, milestone):
             result = evaluate(s, s.quick_windows)
-            state.history[state.step] = result.bits_per_byte
+            remember(state, result.bits_per_byte, max(MOST_SCORES, config.patience))
             scores = {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
             enough = learned_enough(s)
             last = last or enough
         if scores or state.step % LOG_EVERY == 0:
-            s.run.log(
+            log(
+                s,
                 {
                     "step": state.step,
                     "elapsed": round(clock.elapsed(), 3),
@@ -231,20 +246,16 @@ def fit(s: Session) -> None:
                     "train_loss": state.train_loss,
                     "tokens_per_second": round(tokens_per_second),
                     **scores,
-                }
+                },
             )
             watch_loss(s)
-            losses = []
+            state.losses = []
         if config.sample_every and state.step % config.sample_every == 0:
-            s.watcher.sampled(state.step, draw_sample(s))
+            show_sample(s)
         if last or signal or _due(config.save_every, state.step, milestone):
-            save(s)
+            save(s, final=bool(last or signal))
         if signal and not last:
-            raise Interrupted(
-                f"stopped after step {state.step}, which is saved; "
-                f"continue with: gptlite train --resume -o {shlex.quote(str(s.run.path))}",
-                signal,
-            )
+            raise Interrupted(f"stopped after step {state.step}, which is saved; {go_on(s.run)}", signal)
         if last:
             break
 
@@ -263,6 +274,19 @@ def first_look(s: Session) -> None:
         state.quick_windows = min(state.quick_windows, max(FEWEST_QUICK_WINDOWS, affordable // s.clock.milestones))
         state.final_windows = min(state.final_windows, max(state.quick_windows, affordable))
     state.loop_started = s.clock.elapsed()
+
+
+def go_on(run: Run, *more: str) -> str:
+    """The command that resumes, to be pasted into a shell."""
+    return f"continue with: {shlex.join(('gptlite', 'train', '--resume', '-o', str(run.path), *more))}"
+
+
+def remember(state: State, bits_per_byte: float, most: int) -> None:
+    """Keep the score of this step, the best one, and of all others the `most` newest."""
+    state.history[state.step] = bits_per_byte
+    if len(state.history) > most + 1:
+        best = min(state.history, key=lambda step: state.history[step])
+        del state.history[next(step for step in state.history if step != best)]
 
 
 def learned_enough(s: Session) -> bool:
@@ -285,9 +309,18 @@ def learned_enough(s: Session) -> bool:
 
 
 def watch_loss(s: Session) -> None:
-    """Warn, once, when the training loss climbs: the first sign of divergence."""
+    """Warn, once, when the training loss climbs: the first sign of divergence. Raises `NumericsError` at the last.
+
+    That is a loss which stays so high that guessing among all tokens would be better: no rate of a schedule that only
+    falls brings such a run back to where it was.
+    """
     state = s.state
     assert state.train_loss is not None
+    guessing = math.log(s.plan.model.vocab_size)
+    hopeless = state.train_loss > guessing + HOPELESS
+    state.hopeless_steps = state.hopeless_steps + len(state.losses) if hopeless else 0
+    if state.hopeless_steps >= HOPELESS_STEPS:
+        raise _diverged(s, f"step {state.step}: its loss is {state.train_loss:.3g}, that of guessing {guessing:.3g}")
     lowest = state.train_loss if state.lowest_train_loss is None else state.lowest_train_loss
     if state.train_loss > lowest + RISE and not state.warned_of_rise:
         state.warned_of_rise = True
@@ -303,16 +336,19 @@ def train_step(s: Session, batch: Tensor) -> float:
 
     Raises `NumericsError` before the weights are touched when the loss or its gradient is not finite.
     """
-    loss, norm = optim.training_step(s.model, s.optimizers, batch, s.hardware, s.plan.train.clip)
+    config = s.plan.train
+    loss, norm = optim.training_step(
+        s.model, s.optimizers, batch, s.hardware, config.clip, config.accumulate, s.loss_of
+    )
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise _diverged(s, f"step {s.state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")
     return loss
 
 
-def evaluate(s: Session, windows: Sequence[Window]) -> Score:
+def evaluate(s: Session, windows: Sequence[Window], between: Callable[[], object] = lambda: None) -> Score:
     """Score `windows` of the held-out stream with the model as it is, and take the time it needs."""
     began = time.monotonic()
-    result = score_model(s.model, s.tokenizer, s.val_ids, s.hardware, windows)
+    result = score_model(s.model, s.tokenizer, s.val_ids, s.hardware, windows, between=between)
     s.state.seconds_per_window = max(s.state.seconds_per_window, (time.monotonic() - began) / len(windows))
     if not math.isfinite(result.nats):
         raise _diverged(s, f"step {s.state.step}: the held-out loss is {result.loss:.3g}")
@@ -320,35 +356,63 @@ def evaluate(s: Session, windows: Sequence[Window]) -> Score:
     return result
 
 
-def draw_sample(s: Session) -> str:
+def show_sample(s: Session) -> None:
+    """A sample for the watcher; one that cannot be drawn is no reason to end a training."""
     s.model.eval()
     config = SamplingConfig(max_new_tokens=min(100, s.plan.model.context_length))
     prompt = s.plan.train.sample_prompt
-    sample = generation.generate(s.model, s.tokenizer, prompt, config, seed=s.state.step)[0]
+    try:
+        sample = generation.generate(s.model, s.tokenizer, prompt, config, seed=s.state.step)[0]
+    except Exception as error:
+        s.watcher.notice(f"no sample at step {s.state.step:,}, and training goes on: {error!r}.")
+    else:
+        s.watcher.sampled(s.state.step, prompt + sample.text)
     s.model.train()
-    return prompt + sample.text
 
 
-def save(s: Session) -> None:
-    """Write this step; then, and only then, delete what is no longer kept."""
+def log(s: Session, line: dict[str, Any]) -> None:
+    """Append to the log of the run; one that cannot be written is no reason to stop."""
+    if s.logging:
+        try:
+            s.run.log(line)
+        except StorageError as error:
+            s.logging = False
+            s.watcher.notice(f"{error} Training goes on without its log.")
+
+
+def save(s: Session, final: bool) -> None:
+    """Write this step; then, and only then, delete what is no longer kept.
+
+    Raises `StorageError` where no later save could make up for this one, because it is the `final` one or the run
+    directory is gone; otherwise a failure is a notice.
+    """
     began, s.state.elapsed = time.monotonic(), s.clock.elapsed()
     directory = s.run.step_path(s.state.step)
     s.model.eval()
     enough = s.val_ids if len(s.val_ids) >= ENOUGH_TOKENS else s.batches.ids
     statistics = embedding.measure_statistics(s.model, s.tokenizer, enough)
     s.model.train()
-    checkpoint.save_step(
-        directory,
-        s.model,
-        s.tokenizer,
-        {"step": s.state.step, "val_bits_per_byte": s.state.history.get(s.state.step)},
-        training_state=training_state(s),
-        embedding=statistics,
-    )
-    s.run.link()
-    s.run.prune(s.plan.train.keep)
-    s.state.save_seconds = max(s.state.save_seconds, time.monotonic() - began)
+    try:
+        checkpoint.save_step(
+            directory,
+            s.model,
+            s.tokenizer,
+            {"step": s.state.step, "val_bits_per_byte": s.state.history.get(s.state.step)},
+            training_state=training_state(s),
+            embedding=statistics,
+        )
+    except StorageError as error:
+        if final or not s.run.path.is_dir():
+            raise
+        s.watcher.notice(f"{error} Training goes on; the next save tries again.")
+        return
     s.watcher.saved(s.state.step, directory)
+    s.run.link()
+    try:
+        s.run.prune(s.plan.train.keep)
+    except StorageError as error:
+        s.watcher.notice(f"{error} Training goes on; it takes room until it is deleted.")
+    s.state.save_seconds = max(s.state.save_seconds, time.monotonic() - began)
 
 
 def training_state(s: Session) -> dict[str, bytes]:
@@ -425,7 +489,17 @@ STATE_KINDS: dict[Any, Callable[[Any], bool]] = {
 
 
 def finish(s: Session) -> dict[str, Any]:
-    """Score the best step on as much of the held-out text as the budget allows; return the facts of the run."""
+    """Score the best step on as much of the held-out text as the budget allows; return the facts of the run.
+
+    All that was trained is saved by now, so a wish to stop is granted between two forward passes, with `Interrupted`.
+    """
+
+    def stop_if_asked() -> None:
+        if signal := s.should_stop():
+            raise Interrupted(
+                f"stopped before the final score; step {s.state.step}, the last, is saved; {go_on(s.run)}", signal
+            )
+
     best = s.run.best()
     assert best is not None
     if best.number != s.state.step:
@@ -434,7 +508,7 @@ def finish(s: Session) -> dict[str, Any]:
     if s.clock.seconds is not None:  # the machine may be slower now than it was
         left = s.clock.seconds - s.clock.elapsed()
         affordable = min(affordable, max(len(s.quick_windows), int(left / max(1e-9, s.state.seconds_per_window))))
-    result = evaluate(s, spread(s.windows, affordable))
+    result = evaluate(s, spread(s.windows, affordable), stop_if_asked)
     elapsed = s.clock.elapsed()
     return {
         "run": str(s.run.path),
@@ -452,10 +526,24 @@ def finish(s: Session) -> dict[str, Any]:
     }
 
 
+def out_of_memory(s: Session) -> LimitError:
+    """What to say where memory ran out during `fit` or `finish`."""
+    needed = training_memory(s.plan.model, s.plan.train.windows_at_once)
+    what = f"memory ran out at step {s.state.step + 1}, which needs about {needed / 1e9:.1f} GB besides the program"
+    latest, parts = s.run.latest(), more_parts(s.plan.train)
+    if latest is None or parts is None:
+        return LimitError(f"{what}; start again: {less_memory(s.plan)}.")
+    return LimitError(
+        f"{what}; step {latest.number} is saved, and batches in smaller parts need less; "
+        f"{go_on(s.run, '--accumulate', str(parts))}"
+    )
+
+
 def _diverged(s: Session, what: str) -> NumericsError:
+    best = s.run.best()
+    kept = f"Saved steps in {s.run.path} are intact{f', the best is step {best.number}' if best else ''}."
     return NumericsError(
-        f"training diverged at {what}; start again with a smaller --lr than {s.plan.train.lr:g}. "
-        f"Saved steps in {s.run.path} are intact."
+        f"training diverged at {what}; start again with a smaller --lr than {s.plan.train.lr:g}. {kept}"
     )
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gptlite.durable import replacing
 from gptlite.embedding import WordVector
-from gptlite.errors import StorageError, UsageError
+from gptlite.errors import UsageError
 
 FORMATS = (".npz", ".jsonl", ".vec")
+
+Record = tuple[int, WordVector | None]  # the number of a text, and the vectors of one word in it if it has one
 
 
 def check_format(path: Path) -> None:
@@ -27,42 +30,63 @@ def check_format(path: Path) -> None:
 
 
 def save_vectors(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mapping[str, Any]) -> None:
-    """Write raw vectors of one layer; the suffix decides: .npz (arrays), .jsonl (a line each), .vec (word2vec text)."""
+    """Write raw vectors of one layer; the suffix decides: .npz (arrays), .jsonl (a line each), .vec (word2vec text).
+
+    Raises `StorageError`; then an older file of that name is still there.
+    """
     check_format(path)
-    try:
-        if path.suffix == ".npz":
-            _save_npz(path, vectors, layer, meta)
-        else:
-            lines = _jsonl(vectors, layer, meta) if path.suffix == ".jsonl" else _vec(vectors, layer)
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
+    if path.suffix == ".npz":
+        _save_npz(path, vectors, layer, meta)
+    elif path.suffix == ".vec":
+        _save_lines(path, _vec(vectors, layer))
+    else:
+        save_records(path, ((v.occurrence.text_index, v) for v in vectors), layer, meta)
+
+
+def save_records(path: Path, records: Iterable[Record], layer: int, meta: Mapping[str, Any]) -> None:
+    """Write a .jsonl file as the records come, so that any number of them needs no memory."""
+    _save_lines(path, json_lines(records, layer, meta))
+
+
+def json_lines(records: Iterable[Record], layer: int, meta: Mapping[str, Any]) -> Iterator[str]:
+    """A JSON object for each record; what a text without a word lacks is null."""
+    for text_index, v in records:
+        place = v.occurrence if v else None
+        line = {
+            "text_index": text_index,
+            "word": place.word if place else None,
+            "span": [place.start, place.end] if place else None,
+            "tokens": list(v.tokens) if v else None,
+            "n_left": v.n_left if v else None,
+            **meta,
+            "layer": layer,
+            "vector": _numbers(v.contextual[layer]) if v else None,
+            "static": _numbers(v.static) if v else None,
+        }
+        yield json.dumps(line, ensure_ascii=False, allow_nan=False)
+
+
+def _save_lines(path: Path, lines: Iterable[str]) -> None:
+    with replacing(path) as scratch, open(scratch, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def _save_npz(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mapping[str, Any]) -> None:
     places = [v.occurrence for v in vectors]
-    np.savez(
-        path,
-        vectors=np.stack([v.contextual[layer] for v in vectors]),
-        static=np.stack([v.static for v in vectors]),
-        word=np.array([p.word for p in places]),
-        text_index=np.array([p.text_index for p in places]),
-        start=np.array([p.start for p in places]),
-        end=np.array([p.end for p in places]),
-        n_left=np.array([v.n_left for v in vectors]),
-        meta=np.array(json.dumps({**meta, "layer": layer}, ensure_ascii=False)),
-    )
-
-
-def _jsonl(vectors: Iterable[WordVector], layer: int, meta: Mapping[str, Any]) -> Iterable[str]:
-    for v in vectors:
-        place = v.occurrence
-        line = {
-            "text_index": place.text_index, "word": place.word, "span": [place.start, place.end],
-            "tokens": list(v.tokens), "n_left": v.n_left, **meta, "layer": layer,
-            "vector": _numbers(v.contextual[layer]), "static": _numbers(v.static),
-        }  # fmt: skip
-        yield json.dumps(line, ensure_ascii=False)
+    if any(p.word.endswith("\0") for p in places):
+        raise UsageError(f"-o {path}: NumPy drops NUL from the end of a word; use .jsonl.")
+    arrays = {
+        "vectors": np.stack([v.contextual[layer] for v in vectors]),
+        "static": np.stack([v.static for v in vectors]),
+        "word": np.array([p.word for p in places]),
+        "text_index": np.array([p.text_index for p in places]),
+        "start": np.array([p.start for p in places]),
+        "end": np.array([p.end for p in places]),
+        "n_left": np.array([v.n_left for v in vectors]),
+        "meta": np.array(json.dumps({**meta, "layer": layer}, ensure_ascii=False)),
+    }
+    with replacing(path) as scratch, open(scratch, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def _vec(vectors: Sequence[WordVector], layer: int) -> Iterable[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from gptlite.errors import UsageError
@@ -11,6 +12,8 @@ from gptlite.errors import UsageError
 UNSPACED = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
+JOINER = "\u200d"  # makes one picture of two emoji
+EXTENDS = re.compile("[\u200c\u200d\U0001f3fb-\U0001f3ff]")  # joiners and skin tones
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,46 @@ def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]"))
 
 
 def find_word(text: str, text_index: int, word: str) -> list[Occurrence]:
-    """Where `word` stands in `text` as a whole word; "bank#2" is the second place. Lower case matches any case."""
+    """Where `word` stands in `text` as a whole word; "bank#2" is the second place. Lower case matches any case.
+
+    A word is whole when no letter, digit or "_" joins it on either side, and when it does not end inside a character.
+    """
     name, _, nth = word.rpartition("#")
     if not (name and nth.isascii() and nth.isdigit()):
         name, nth = word, ""
-    flags = re.IGNORECASE if name == name.lower() else 0
-    left = r"(?<!\w)" if name[:1].isalnum() and not UNSPACED.match(name[:1]) else ""
-    right = r"(?!\w)" if name[-1:].isalnum() and not UNSPACED.match(name[-1:]) else ""
-    found = [
-        Occurrence(text_index, text, *m.span()) for m in re.finditer(f"{left}{re.escape(name)}{right}", text, flags)
-    ]
+    if not name:
+        return []
+    pattern = re.compile(re.escape(name), re.IGNORECASE if name == name.lower() else 0)
+    found: list[Occurrence] = []
+    position = 0
+    while match := pattern.search(text, position):
+        whole = not _joined(text, match.start()) and not _joined(text, match.end())
+        if whole:
+            found.append(Occurrence(text_index, text, *match.span()))
+        position = match.end() if whole else match.start() + 1
     return found[int(nth) - 1 : int(nth)] if nth else found
+
+
+def _joined(text: str, at: int) -> bool:
+    """Do the characters before and after position `at` belong to one word? After Unicode's Annex 29, but simpler:
+
+    - A mark, a joiner or a skin tone belongs to the character before it, and what follows a joiner to the joiner.
+    - Letters, digits and connectors such as "_" join. Apostrophes and hyphens do not: "Ada" is found in "Ada's".
+    - Characters of scripts without spaces never join, so that a word is found between any two of them.
+    """
+    if not 0 < at < len(text):
+        return False
+    if _extends(text[at]) or text[at - 1] == JOINER:
+        return True
+    before = at - 1
+    while before > 0 and _extends(text[before]):
+        before -= 1
+    return _joins(text[before]) and _joins(text[at])
+
+
+def _extends(character: str) -> bool:
+    return unicodedata.category(character).startswith("M") or bool(EXTENDS.match(character))
+
+
+def _joins(character: str) -> bool:
+    return (character.isalnum() or unicodedata.category(character) == "Pc") and not UNSPACED.match(character)

@@ -153,20 +153,21 @@ def test_modes_obey_the_umask(tmp_path: Path, tokenizer: Tokenizer, mask: int) -
 # -- What is left when writing fails
 
 
+@pytest.mark.row("D01")
 @pytest.mark.parametrize("n", range(len(LISTED) + 1))
 def test_a_failing_write_leaves_nothing(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
-    write, written = durable._write_durably, []
+    write, written = durable._write_new, []
 
-    def full_disk(path: Path, content: bytes) -> None:
+    def full_disk(path: Path, content: bytes) -> str:
         if len(written) == n:
             path.write_bytes(content[: len(content) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(path.name)
-        write(path, content)
+        return write(path, content)
 
-    monkeypatch.setattr(durable, "_write_durably", full_disk)
+    monkeypatch.setattr(durable, "_write_new", full_disk)
     with pytest.raises(StorageError, match=rf"{STEP}: No space left on device"):
         save(tmp_path, tokenizer)
     assert not list(tmp_path.iterdir())
@@ -203,7 +204,7 @@ def test_the_name_is_forced_to_disk_after_the_files(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed = []
-    monkeypatch.setattr(durable, "_fsync_directory", lambda path: flushed.append((path, (tmp_path / STEP).exists())))
+    monkeypatch.setattr(durable, "flush_directory", lambda path: flushed.append((path, (tmp_path / STEP).exists())))
     save(tmp_path, tokenizer)
     assert flushed[-1] == (tmp_path, True)
     assert {folder.name for folder, renamed in flushed if not renamed} > {"training_state", "embedding"}
@@ -211,7 +212,7 @@ def test_the_name_is_forced_to_disk_after_the_files(
 
 def test_a_step_is_never_overwritten(step: Path, tokenizer: Tokenizer) -> None:
     before = load(step).model.state_dict()
-    with pytest.raises(StorageError, match="earlier steps are intact"):
+    with pytest.raises(CheckpointError, match="there already and differs"):
         save(step.parent, tokenizer, seed=9)
     assert os.listdir(step.parent) == [STEP]
     assert all(torch.equal(tensor, before[name]) for name, tensor in load(step).model.state_dict().items())
@@ -226,14 +227,15 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "run.json"
     durable.write_json(path, {"old": 1})
 
-    def full_disk(path: Path, content: bytes) -> None:
+    def full_disk(path: Path, content: bytes) -> str:
         path.write_bytes(content[:3])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(durable, "_write_durably", full_disk)
+    monkeypatch.setattr(durable, "_write_new", full_disk)
     with pytest.raises(StorageError, match=r"run\.json: No space left"):
         durable.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1}
+    assert os.listdir(tmp_path) == ["run.json"]
 
 
 # -- What damage is noticed

@@ -334,6 +334,7 @@ def sentences() -> list[str]:
 SENTENCES = sentences()
 
 
+@pytest.mark.row("E05")
 def test_the_word_is_sliced_right_in_all_scripts(world: Tokenizer) -> None:
     model = random_model(tiny_config("qwen3", vocab_size=world.vocab_size, context_length=256))
     occurrences = [o for i, text in enumerate(SENTENCES) for o in parse_marked(text, i)]
@@ -358,6 +359,7 @@ def test_the_word_is_sliced_right_in_all_scripts(world: Tokenizer) -> None:
     assert several > 50
 
 
+@pytest.mark.row("E04")
 @pytest.mark.parametrize("pool", embedding.POOLS)
 def test_a_word_longer_than_the_context_is_read_from_its_end(tokenizer: Tokenizer, pool: str) -> None:
     model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=16))
@@ -370,6 +372,7 @@ def test_a_word_longer_than_the_context_is_read_from_its_end(tokenizer: Tokenize
     assert np.allclose(found.contextual, expected.numpy(), atol=1e-5)
 
 
+@pytest.mark.row("E04")
 def test_of_a_long_sentence_the_nearest_words_count(tokenizer: Tokenizer) -> None:
     model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=16))
     near = " and the river and the garden and the letter and the song and the clock and the window"
@@ -381,6 +384,7 @@ def test_of_a_long_sentence_the_nearest_words_count(tokenizer: Tokenizer) -> Non
 # -- Cosines and statistics
 
 
+@pytest.mark.row("E10")
 def test_cosines_are_those_of_the_definition() -> None:
     vectors = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
     matrix = cosine_matrix(vectors)
@@ -407,6 +411,7 @@ def test_standardised_vectors_have_mean_0_and_deviation_1() -> None:
         assert np.allclose(z.std(axis=0, ddof=1), 1, atol=1e-4)
 
 
+@pytest.mark.row("E10")
 def test_a_dimension_that_never_moves_stays_finite() -> None:
     statistics = {"mean": torch.ones(1, 2), "std": torch.zeros(1, 2)}
     assert np.array_equal(standardise(np.ones((1, 2), dtype=np.float32), statistics, 0), np.zeros((1, 2)))
@@ -490,6 +495,7 @@ def awkward_vectors() -> list[WordVector]:
     return vectors
 
 
+@pytest.mark.row("E11")
 @pytest.mark.parametrize("layer", [0, 2])
 def test_npz_reads_back_without_pickle(tmp_path: Path, layer: int) -> None:
     vectors = awkward_vectors()
@@ -506,6 +512,7 @@ def test_npz_reads_back_without_pickle(tmp_path: Path, layer: int) -> None:
         assert json.loads(str(found["meta"])) == {**META, "layer": layer}
 
 
+@pytest.mark.row("E11")
 @pytest.mark.parametrize("layer", [0, 2])
 def test_jsonl_reads_back_to_the_bit(tmp_path: Path, layer: int) -> None:
     vectors = awkward_vectors()
@@ -528,6 +535,7 @@ def read_word2vec(path: Path) -> tuple[list[str], np.ndarray]:
     return [row[0] for row in rows], np.array([row[1:] for row in rows], dtype=np.float32)
 
 
+@pytest.mark.row("E11")
 @pytest.mark.parametrize("layer", [0, 2])
 def test_vec_reads_back_to_the_bit(tmp_path: Path, layer: int) -> None:
     vectors = awkward_vectors()

@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file"),
+    0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file", "background"),
     1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf", "durable", "reader"),
     2: ("model", "data", "optim", "bigrams"),
-    3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed"),
-    4: ("training", "pipeline", "generation", "embedding", "vector_files", "planning"),
+    3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation"),
+    4: ("training", "pipeline", "generation", "embedding", "vector_files", "planning", "verification"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
 
@@ -30,12 +30,15 @@ NEIGHBOURS = {
     ("tokenizer_file", "strict"),
     ("vector_files", "embedding"),
     ("gguf", "tokenizer"),
+    ("gguf", "durable"),
     ("optim", "model"),
     ("runs", "checkpoint"),
     ("training", "generation"),
     ("training", "embedding"),
     ("training", "planning"),
     ("pipeline", "training"),
+    ("verification", "pipeline"),
+    ("verification", "training"),
     ("pipeline", "planning"),
 }
 STANDARD_LIBRARY_ONLY = FLOORS[0]

@@ -27,7 +27,9 @@ def test_options_that_are_shown_exist(gptlite: Command, name: str, rest: str) ->
 
 
 def test_options_that_are_named_exist(gptlite: Command) -> None:
-    described = "".join(gptlite(name, "--help").out for name in ("train", "generate", "embed", "export", "eval"))
+    described = "".join(
+        gptlite(name, "--help").out for name in ("train", "generate", "embed", "export", "eval", "check")
+    )
     aliases = {"--max_iters", "--block-size", "--max-tokens"}
     for option in set(re.findall(r"`(--[a-z_-]+)", README)) - aliases:
         assert re.search(rf"{option}\b", described), option

@@ -85,24 +85,27 @@ def test_a_name_is_one_plain_folder_name(first: str) -> None:
 def test_runs_are_numbered(tmp_path: Path) -> None:
     parent = tmp_path / "checkpoints"
     for expected in ("corpus", "corpus-2", "corpus-3"):
-        found = new_run("corpus", parent)
-        assert found.path == parent / expected
+        with new_run("corpus", parent) as found:
+            assert found.path == parent / expected
         add_step(found, 1)
 
 
 def test_a_run_without_a_step_is_used_again(run: Run) -> None:
-    assert new_run("corpus", run.path.parent).path == run.path
+    with new_run("corpus", run.path.parent) as found:
+        assert found.path == run.path
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "step-000000001", ".tmp-step-000000001-7"])
+@pytest.mark.parametrize("name", ["notes.txt", "step-000000001", ".tmp-mine"])
 def test_whatever_else_lies_there_is_left_alone(run: Run, name: str) -> None:
     (run.path / name).write_text("mine")
-    assert new_run("corpus", run.path.parent).path.name == "corpus-2"
+    with new_run("corpus", run.path.parent) as found:
+        assert found.path.name == "corpus-2"
 
 
 def test_an_empty_folder_is_not_taken_by_a_new_run(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
-    assert new_run("corpus", tmp_path).path.name == "corpus-2"
+    with new_run("corpus", tmp_path) as found:
+        assert found.path.name == "corpus-2"
 
 
 def test_the_newest_of_several_runs_is_found(tmp_path: Path) -> None:
@@ -412,4 +415,5 @@ def test_what_is_no_model_is_a_checkpoint_error(tmp_path: Path, argument: str) -
 
 def test_runs_live_in_checkpoints() -> None:
     assert Path("checkpoints") == runs.DEFAULT_PARENT
-    assert new_run("corpus").path == Path("checkpoints/corpus")
+    with new_run("corpus") as found:
+        assert found.path == Path("checkpoints/corpus")

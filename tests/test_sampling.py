@@ -44,6 +44,7 @@ def test_temperature_divides_the_logits(temperature: float) -> None:
     assert torch.allclose(distribution(logits, config(temperature=temperature)), expected, atol=1e-14)
 
 
+@pytest.mark.row("G12")
 @pytest.mark.parametrize(
     ("k", "expected"),
     [(0, {0, 1, 2, 3, 4}), (1, {1}), (2, {1, 3}), (3, {1, 3, 4}), (4, {1, 2, 3, 4}), (5, {0, 1, 2, 3, 4}),
@@ -53,6 +54,7 @@ def test_top_k_keeps_the_k_likeliest(k: int, expected: set[int]) -> None:
     assert kept(top_k=k) == expected
 
 
+@pytest.mark.row("G12")
 @pytest.mark.parametrize(
     ("p", "expected"),
     [(1e-9, {1}), (0.39, {1}), (0.41, {1, 3}), (0.64, {1, 3}), (0.66, {1, 3, 4}), (0.84, {1, 3, 4}),
@@ -85,6 +87,7 @@ def test_filters_come_in_turn() -> None:
     assert kept(min_p=0.5) == {1, 3}
 
 
+@pytest.mark.row("G12")
 @settings(deadline=None, max_examples=150)
 @given(
     st.lists(st.integers(-10_000, 10_000), min_size=1, max_size=30),
@@ -105,6 +108,7 @@ def test_any_setting_gives_a_distribution_with_the_likeliest(
     assert probabilities[logits[0] == logits.max()].max() == probabilities.max() > 0
 
 
+@pytest.mark.row("G11")
 @pytest.mark.parametrize("temperature", [1e-2, 1e-30, 1e-300, 5e-324])
 def test_tiny_temperatures_are_greedy_and_finite(temperature: float) -> None:
     logits = torch.tensor([[-1e4, 3.0, 2.0, 1e4, -math.inf]])

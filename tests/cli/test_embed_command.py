@@ -104,6 +104,7 @@ def test_words_are_named(embed: Command, words: tuple[str, ...], found: list[str
         assert [item["word"] for item in parsed(outcome)["items"]] == found
 
 
+@pytest.mark.row("E01")
 def test_a_word_that_is_missing_is_told_what_is_there(embed: Command) -> None:
     outcome = embed(*PLAIN, "-w", "rivers")
     assert (outcome.code, outcome.out) == (2, "")
@@ -125,7 +126,7 @@ def test_sentences_come_from_files_and_pipes(embed: Command, word: tuple[str, ..
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "message"),
     [
-        (("-f", "gone.txt"), None, 3, "cannot read gone.txt"),
+        (("-f", "gone.txt"), None, 3, "cannot read texts from gone.txt"),
         (("-f", "blank.txt"), None, 2, "at least one text"),
         (("-",), b"", 2, "at least one text"),
         (("-",), b"caf\xe9 [x]", 3, "not UTF-8"),

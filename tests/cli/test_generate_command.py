@@ -49,6 +49,7 @@ def test_it_writes_in_the_grammar_of_its_text(generate: Command) -> None:
     assert lines and len(good) >= len(lines) / 2
 
 
+@pytest.mark.row("G14")
 def test_one_seed_is_one_text(generate: Command) -> None:
     first, again, other = (generate("Ada", "--seed", seed).out for seed in (1, 1, 2))
     assert first == again != other
@@ -61,6 +62,7 @@ def test_without_a_seed_each_text_is_new_and_can_be_had_again(generate: Command)
     assert generate("Ada", "--seed", seed).out == first.out
 
 
+@pytest.mark.row("G14")
 def test_streamed_or_not_the_text_is_the_same(generate: Command) -> None:
     streamed, whole = generate("Ada", "--seed", "3"), generate("Ada", "--seed", "3", "--no-stream")
     assert streamed.out == whole.out
@@ -72,6 +74,7 @@ def test_without_echo_the_prompt_is_left_out(generate: Command) -> None:
         assert with_prompt == "Ada finds" + generate("Ada finds", "--seed", "3", "--no-echo", *more).out
 
 
+@pytest.mark.row("G14")
 def test_samples_are_numbered_on_standard_error(generate: Command) -> None:
     outcome = generate("Ada", "--seed", "3", "-n", "3", "--max-new-tokens", "8")
     assert re.findall(r"-- sample (\d) of 3 --", outcome.err) == ["1", "2", "3"]
@@ -80,6 +83,7 @@ def test_samples_are_numbered_on_standard_error(generate: Command) -> None:
     assert outcome.out.startswith(single), "the first sample does not depend on how many there are"
 
 
+@pytest.mark.row("G13")
 def test_no_new_tokens_are_just_the_prompt(generate: Command) -> None:
     assert generate("Ada finds", "--max-new-tokens", "0").out == "Ada finds\n"
 
@@ -104,6 +108,7 @@ def test_the_first_of_several_stop_strings_counts(generate: Command) -> None:
 # -- JSON
 
 
+@pytest.mark.row("G26")
 def test_json_is_one_object_with_the_documented_keys(generate: Command, trained_run: Path) -> None:
     outcome = generate("Ada finds", "--seed", "5", "-n", "2", "--max-new-tokens", "12", "--json")
     assert outcome.code == 0
@@ -129,6 +134,7 @@ def test_json_and_plain_text_agree(generate: Command) -> None:
     assert generate(*line, "--no-echo").out == sample["text"] + "\n"
 
 
+@pytest.mark.row("G03", "G06", "G26")
 @pytest.mark.parametrize(
     "prompt", ["河岸 🙂", 'quote " and \\', "\x1b[31m", "\ufffd", "a\nb\tc", "<|endoftext|>", "[bold]"]
 )
@@ -141,6 +147,7 @@ def test_prompts_come_back_as_they_were(generate: Command, prompt: str) -> None:
 # -- Prompts
 
 
+@pytest.mark.row("G05")
 def test_prompts_come_from_everywhere(generate: Command) -> None:
     Path("prompt.txt").write_text("Ada finds\nthe", encoding="utf-8")
     line = ("--seed", "4", "--max-new-tokens", "9")
@@ -153,11 +160,13 @@ def test_prompts_come_from_everywhere(generate: Command) -> None:
     assert generate("-f", "-", *line, stdin=b"Ada finds\nthe").out == expected
 
 
+@pytest.mark.row("G05")
 def test_a_prompt_may_begin_with_a_dash(generate: Command) -> None:
     assert generate("-p", "-- yes", "--max-new-tokens", "0").out == "-- yes\n"
     assert generate("--max-new-tokens", "0", "--", "--seed").out == "--seed\n"
 
 
+@pytest.mark.row("G01")
 @pytest.mark.parametrize("prompt", [(), ("",), ("-p", ""), ("-f", "empty.txt")], ids=str)
 def test_no_prompt_begins_a_document(generate: Command, prompt: tuple[str, ...]) -> None:
     Path("empty.txt").write_bytes(b"")
@@ -166,6 +175,7 @@ def test_no_prompt_begins_a_document(generate: Command, prompt: tuple[str, ...])
     assert json.loads(outcome.out)["usage"]["prompt_tokens"] == 1
 
 
+@pytest.mark.row("G02")
 def test_a_prompt_longer_than_the_context_is_fine(generate: Command) -> None:
     prompt = "Ada finds the river and the bank . " * 30
     outcome = generate(prompt, "--seed", "1", "--max-new-tokens", "100")
@@ -179,6 +189,7 @@ def test_a_prompt_that_is_not_utf8_is_code_3(generate: Command) -> None:
     assert "not UTF-8" in outcome.err
 
 
+@pytest.mark.row("G05")
 def test_a_terminal_is_no_pipe(generate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     class Keyboard:
         def isatty(self) -> bool:

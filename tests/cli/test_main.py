@@ -47,7 +47,7 @@ def assert_one_sentence(err: str) -> None:
 
 
 def test_the_commands_are_these() -> None:
-    assert COMMANDS == ("train", "generate", "embed", "eval", "info", "export")
+    assert COMMANDS == ("train", "generate", "embed", "eval", "info", "export", "check")
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -185,8 +185,7 @@ BAD_USE = (
     ("generate -m MODEL a b", "unexpected"),
     ("generate -m MODEL a -p b", "once"),
     ("generate -m MODEL -p a -f corpus.txt", "once"),
-    ("generate -m MODEL -f gone.txt", "cannot read the prompt"),
-    ("generate -m MODEL -f full", "cannot read the prompt"),
+    ("generate -m MODEL --stop ''", "--stop needs a text"),
     ("generate -m MODEL -t -1", "temperature"),
     ("generate -m MODEL -t nan", "temperature"),
     ("generate -m MODEL --top-p 0", "top_p"),
@@ -343,6 +342,18 @@ def test_names_that_are_too_long_are_errors_like_others(
     assert outcome.code in (2, 3, 4, 5)
     assert outcome.out == ""
     assert_one_sentence(outcome.err)
+
+
+@pytest.mark.parametrize("name", ["gone.txt", "folder"])
+@pytest.mark.parametrize("line", ["generate -m MODEL -f {}", "embed -m MODEL -f {}", "embed -m MODEL -o - -f {}"])
+def test_prompts_and_sentences_that_cannot_be_read_are_code_3(
+    gptlite: Command, trained_run: Path, line: str, name: str
+) -> None:
+    write_bad_texts()
+    outcome = gptlite(*(str(trained_run) if w == "MODEL" else w for w in shlex.split(line.format(name))))
+    assert (outcome.code, outcome.out) == (3, "")
+    assert_one_sentence(outcome.err)
+    assert f"from {name}: " in outcome.err
 
 
 @pytest.mark.parametrize("line", ["generate -m MODEL -f latin.txt", "embed -m MODEL -f latin.txt"])
@@ -546,6 +557,7 @@ def test_control_characters_are_made_visible_on_terminals_only(
     assert re.sub(r"\\u20..", "", screen.getvalue()) == re.sub("[\u2028-\u202e\u2066-\u2069]", "", visible)
 
 
+@pytest.mark.row("G17", "E13")
 def test_a_reader_that_leaves_early_ends_it_without_a_word(trained_run: Path) -> None:
     """Side by side, because each takes seconds to start."""
     lines = {"generate -q -m {} --max-new-tokens 9000 --stop never | head -c 20": 20, "info --json {} | true": 0}
@@ -560,6 +572,7 @@ def test_a_reader_that_leaves_early_ends_it_without_a_word(trained_run: Path) ->
     assert [code for *_, code in done] == [128 + signal.SIGPIPE] * 2, "as other programs end"
 
 
+@pytest.mark.row("G24")
 def test_text_comes_out_as_utf8_whatever_the_locale_says(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, err = io.BytesIO(), io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(out, encoding="ascii"))

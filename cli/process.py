@@ -1,0 +1,110 @@
+"""The process around a command: how it starts and leaves, and what signals do to it.
+
+Imported before anything else, so it needs only Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn
+
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+IMPORTS = "<frozen importlib._bootstrap>"  # the file that every import passes through
+RESTORED = b"\r\x1b[K\x1b[?25h"  # an empty line and a cursor, for a terminal that showed a bar
+
+
+class Ended(SystemExit):
+    """A signal ends the command before there is anything to save."""
+
+    code: int
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+
+
+def start() -> None:
+    """The command `gptlite`: from here on Ctrl-C is answered with a sentence, never with a traceback."""
+    _open_standard_files()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # under nohup or in a script's & it is not
+        signal.signal(signal.SIGINT, _interrupted)
+    try:
+        from gptlite.cli.main import main
+
+        main()
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupted:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be said
+
+
+def leave(code: int) -> NoReturn:
+    """End now, with threads that still work."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+class Stop:
+    """Turns the first signal into a wish, once the trainer asks for wishes; before that, it ends the command.
+
+    The second one ends the process at once, which is safe: saved steps survive it. `tell` says so to a person.
+    """
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self.tell = tell
+        self.signal: int | None = None
+        self.asked = False
+        self.numbers = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup's wish
+
+    def __call__(self) -> int | None:
+        self.asked = True
+        return self.signal
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        for each in self.numbers:
+            signal.signal(each, signal.SIG_DFL)
+        self.signal = number  # also where a library swallows what is raised below
+        if not self.asked:
+            _leave_imports(number, frame)
+            raise Ended(number)
+        with contextlib.suppress(Exception):  # the terminal may be gone, which is what SIGHUP says
+            self.tell()
+
+
+@contextlib.contextmanager
+def stoppable(tell: Callable[[], None] = lambda: None) -> Iterator[Stop]:
+    """Let the trainer finish its step and save when a signal arrives."""
+    stop = Stop(tell)
+    before = {number: signal.signal(number, stop.handle) for number in stop.numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    _leave_imports(number, frame)
+    raise KeyboardInterrupt
+
+
+def _leave_imports(number: int, frame: FrameType | None) -> None:
+    """End at once in the midst of an import: libraries have much to say about one that is interrupted."""
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORTS:
+            with contextlib.suppress(OSError):
+                os.write(2, (RESTORED if os.isatty(2) else b"") + b"gptlite: error: interrupted.\n")
+            os._exit(128 + number)
+        frame = frame.f_back
+
+
+def _open_standard_files() -> None:
+    """Occupy what a shell's >&- has closed, or the next file to be opened gets what libraries write to file 2."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)

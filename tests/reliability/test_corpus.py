@@ -1,0 +1,537 @@
+"""Texts that are odd, damaged or huge: rows C01 to C40 that the other tests do not cover."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.numpy
+from conftest import Command, make_text
+from processes import run
+
+from gptlite import corpus, data
+from gptlite.corpus import Text, open_text
+from gptlite.errors import CorpusError, StorageError, UsageError
+from gptlite.tokenizer import SEPARATOR, Tokenizer
+
+TEXT = make_text(100)
+SMALL = ("--steps", "1", "--layers", "1", "--dim", "16", "--heads", "1", "--context", "16", "--batch-size", "2")
+
+
+def write(path: str | Path, content: str | bytes = TEXT) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(text: Text) -> str:
+    return "".join(block for _, block in text.blocks())
+
+
+def tokens_of(text: Text, tokenizer: Tokenizer) -> list[int]:
+    return data.tokenize(text, tokenizer).ids().tolist()
+
+
+# Too little text
+
+
+@pytest.mark.row("C01", "C02")
+@pytest.mark.parametrize("content", [b"", b"\n" * 5000, b" \t\r\n" * 2000, "\u2003\u0085".encode() * 2000])
+def test_a_text_of_nothing_leaves_nothing_behind(gptlite: Command, content: bytes) -> None:
+    write("a.txt", content)
+    outcome = gptlite("train", "a.txt", *SMALL)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert ("is empty" if not content else "only white space") in outcome.err
+    assert [p.name for p in Path().iterdir()] == ["a.txt"]
+
+
+@pytest.mark.row("C03", "C35")
+def test_too_few_tokens_are_counted_and_the_context_that_is_named_works(gptlite: Command) -> None:
+    """Six thousand times the same letter: a handful of long tokens."""
+    write("a.txt", "a" * 6000)
+    outcome = gptlite("train", "a.txt", *SMALL, "-o", "first")
+    assert outcome.code == 3
+    assert "has 7 tokens, but one window needs 17; use --context 6 or less" in outcome.err
+    assert "the text has repeated pairs for" not in outcome.err, "nobody asked for a size"
+    assert gptlite("train", "a.txt", *SMALL, "--context", "6", "-o", "second", "-q").code == 0
+
+
+@pytest.mark.row("C35")
+def test_one_letter_is_learned_without_nan(gptlite: Command) -> None:
+    write("a.txt", "a" * 6000)
+    outcome = gptlite("train", "a.txt", *SMALL, "--steps", "40", "--vocab-size", "257", "--json", "-o", "run")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["val_bits_per_byte"] < 0.1
+    assert json.loads(outcome.out)["vocab_size"] == 257
+
+
+@pytest.mark.row("C05")
+@pytest.mark.parametrize("content", ["x", "two words"])
+def test_held_out_text_may_be_shorter_than_a_window(gptlite: Command, content: str) -> None:
+    write("a.txt")
+    write("val.txt", content)
+    outcome = gptlite("train", "a.txt", "--val", "val.txt", *SMALL, "--json", "-o", "run")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["val_bytes"] == len(content)
+
+
+@pytest.mark.row("C36")
+@pytest.mark.parametrize("size", ["0", "-1", "256", "1000000000000", "9" * 30])
+def test_an_impossible_vocabulary_never_reaches_the_library(gptlite: Command, corpus_file: Path, size: str) -> None:
+    outcome = gptlite("train", corpus_file, "--vocab-size", size, *SMALL)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--vocab-size" in outcome.err
+
+
+@pytest.mark.row("C36")
+def test_a_vocabulary_that_the_text_cannot_fill_is_smaller_and_said_to_be(gptlite: Command, corpus_file: Path) -> None:
+    outcome = gptlite("train", corpus_file, "--vocab-size", "5000", *SMALL, "--json", "-o", "run")
+    size = json.loads(outcome.out)["vocab_size"]
+    assert (outcome.code, 257 < size < 1000) == (0, True)
+    assert f"note: the text has repeated pairs for {size} tokens only, not 5,000." in outcome.err
+
+
+# Long lines and long words
+
+
+@pytest.mark.row("C06")
+@pytest.mark.parametrize("megabytes", [3, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_long_line_is_cut_without_a_trace(tokenizer: Tokenizer, megabytes: int) -> None:
+    content = (make_text(400).replace("\n", " ") * (megabytes * 70))[: megabytes << 20]
+    text = open_text([str(write("a.txt", content))])
+    blocks = [len(block) for _, block in text.blocks()]
+    assert max(blocks) < 2 * corpus.READ_SIZE < len(content)
+    # A tenth of it is enough to compare: half a gigabyte of ids and their spans is what the whole would take.
+    part = content[: len(content) // 10]
+    ids = tokens_of(text, tokenizer)
+    assert ids[: len(tokenizer.encode(part)) - 1] == [tokenizer.separator_id, *tokenizer.encode(part)][:-2]
+    assert tokenizer.decode(ids) == content
+
+
+@pytest.mark.row("C07")
+@pytest.mark.parametrize("letter", ["a", " ", "天"])
+@pytest.mark.parametrize("size", [1 << 20, pytest.param(10 << 20, marks=pytest.mark.slow)])
+def test_time_is_linear_in_the_length_of_a_word(tokenizer: Tokenizer, letter: str, size: int) -> None:
+    def seconds(n: int) -> float:
+        text = open_text([str(write(f"{n}.txt", "start " + letter * (n // len(letter.encode()))))])
+        began = time.process_time()
+        data.tokenize(text, tokenizer)
+        Tokenizer.train(text.sample(1 << 26), 300)
+        return time.process_time() - began
+
+    assert min(seconds(size) / seconds(size // 2 + i) for i in range(3)) <= 2.5
+
+
+# Bytes that are not text
+
+
+@pytest.mark.row("C10")
+@pytest.mark.parametrize(
+    "bad", [b"\xf5\x80\x80\x80", b"\xf4\x90\x80\x80", b"\xff", b"\xfe", b"\xe0\x80\xaf"], ids=lambda b: b.hex()
+)
+def test_code_points_that_do_not_exist_are_refused(bad: bytes) -> None:
+    write("a.txt", b"x" * 3000 + b"\n" + bad + b"\n")
+    with pytest.raises(CorpusError, match=rf"byte 0x{bad[0]:02X} at offset 3,001 \(line 2\); .*or add --lossy"):
+        open_text(["a.txt"])
+
+
+@pytest.mark.row("C08", "C10")
+@pytest.mark.parametrize("before", [0, corpus.READ_SIZE - 2, corpus.READ_SIZE - 1])
+def test_lossy_reads_them_as_replacement_characters_and_counts(before: int) -> None:
+    """Those that stand in the file are not counted, wherever blocks of reading end."""
+    content = b"x" * before + "\ufffd".encode() + b"a\xffb\xed\xa0\x80c" + TEXT.encode() + "天".encode()[:2]
+    said: list[str] = []
+    text = open_text([str(write("a.txt", content))], lossy=True, notice=said.append)
+    expected = content.decode(errors="replace")
+    assert read(text) == expected
+    replaced = expected.count("\ufffd") - content.count("\ufffd".encode())
+    assert text.pieces[0].document.replaced == replaced
+    assert said == [f"put {replaced} � for bytes that are not UTF-8 in 1 file(s), such as a.txt."]
+
+
+@pytest.mark.row("C08", "C14")
+def test_a_lossy_run_says_so_and_is_resumed_as_it_began(gptlite: Command, tokenizer: Tokenizer) -> None:
+    write("a.txt", TEXT.encode() + "naïve\x00 café ".encode("latin-1") * 10)
+    for line in ("train a.txt", "eval a.txt -m run"):
+        assert gptlite(*line.split(), *(SMALL if "train" in line else ()), "-o", "x").code in (2, 3)
+    outcome = gptlite("train", "a.txt", "--lossy", *SMALL, "-o", "run")
+    assert outcome.code == 0
+    assert "note: put 20 � for bytes that are not UTF-8 in 1 file(s), such as a.txt." in outcome.err
+    assert gptlite("train", "--resume", "-o", "run", "--steps", "2").code == 0
+    assert gptlite("eval", "a.txt", "--lossy", "-m", "run").code == 0
+    assert gptlite("eval", "a.txt", "-m", "run").code == 3
+
+
+@pytest.mark.row("C13", "C14")
+@pytest.mark.parametrize("content", [TEXT.encode("utf-16-le"), b"good text " * 300 + b"\x00" + b"more text"])
+def test_nul_bytes_are_refused_unless_they_are_wanted(content: bytes) -> None:
+    write("a.txt", content)
+    offset = content.index(b"\x00")
+    with pytest.raises(CorpusError, match=rf"looks binary: NUL byte at offset {offset:,}; .* add --lossy"):
+        open_text(["a.txt"])
+    assert read(open_text(["a.txt"], lossy=True)) == content.decode()
+
+
+@pytest.mark.row("C14")
+def test_lossy_does_not_make_text_of_the_pictures_in_a_folder() -> None:
+    write("d/a.txt")
+    write("d/picture.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF" * 300)
+    assert [p.document.name for p in open_text(["d"], lossy=True).pieces] == ["d/a.txt"]
+
+
+@pytest.mark.row("C11")
+def test_a_byte_order_mark_is_left_out_and_said_to_be() -> None:
+    write("d/a.txt", corpus.BOM + TEXT.encode())
+    write("d/b.txt", TEXT + "\ufeff middle")
+    said: list[str] = []
+    text = open_text(["d"], notice=said.append)
+    assert said == ["left out the byte order mark of 1 file(s), such as d/a.txt."]
+    assert read(text) == TEXT + TEXT + "\ufeff middle"
+    assert "\ufeff" not in read(open_text(["d/a.txt"]))
+
+
+def safetensors_bytes() -> bytes:
+    import numpy as np
+
+    return safetensors.numpy.save({"a": np.zeros(3, dtype=np.float32)})
+
+
+@pytest.mark.row("C17")
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (safetensors_bytes(), "a model in safetensors"),
+        (b"GGUF\x03\x00\x00\x00" + b"x" * 3000, "a model in GGUF"),
+        *((pickle.dumps({"a": TEXT}, protocol), "a pickle") for protocol in (2, 3, 4, 5)),
+    ],
+)
+def test_models_and_pickles_are_recognised_even_when_lossy(content: bytes, kind: str) -> None:
+    write("a.txt", content)
+    for lossy in (False, True):
+        with pytest.raises(CorpusError, match=f"not plain text: it looks like {kind}"):
+            open_text(["a.txt"], lossy=lossy)
+
+
+@pytest.mark.row("C17")
+def test_texts_that_only_begin_alike_are_texts() -> None:
+    for i, start in enumerate(("GGUF is a format", '[      \n{"a": 1}', "BZh is", "(µ/ý", "PAR1")):
+        assert read(open_text([str(write(f"{i}.txt", start + TEXT))])) == start + TEXT
+
+
+@pytest.mark.row("C16")
+def test_only_line_feeds_end_a_line() -> None:
+    content = "".join(f"{i:04d}\u0085\u2028\x0b\x0c\x1c\r" for i in range(600))
+    head, tail = open_text([str(write("a.txt", content))]).split(0.5)
+    assert read(head) + read(tail) == content
+    assert abs(head.n_bytes - tail.n_bytes) < 4, "cut in the middle, for no line ends there"
+
+
+# Files that cannot be read, and files that are none
+
+
+@pytest.mark.row("C21")
+@pytest.mark.parametrize("where", ["a.txt", "d"])
+def test_a_file_that_may_not_be_read_is_named(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder too: a text that is silently left out is a text that is lost."""
+    write("a.txt")
+    write("d/b.txt")
+    real = os.open
+
+    def refuse(path: Any, *more: Any, **named: Any) -> int:
+        if str(path).endswith(".txt"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(CorpusError, match=r"cannot read .*\.txt: Permission denied"):
+        open_text([where])
+
+
+@pytest.mark.row("C21")
+def test_a_folder_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("d/a.txt")
+    write("d/inner/b.txt")
+    real = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path).endswith("inner"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CorpusError, match="cannot read d/inner: Permission denied"):
+        open_text(["d"])
+
+
+@pytest.mark.row("C22")
+def test_names_that_lead_nowhere_are_named() -> None:
+    os.symlink("loop.txt", "loop.txt")
+    for name, reason in (
+        ("loop.txt", "symbolic links"),
+        ("x" * 300, "File name too long"),
+        ("a.txt/b", "No such file"),
+    ):
+        with pytest.raises(CorpusError, match=rf"cannot read {name}: .*{reason}"):
+            open_text([name])
+
+
+@pytest.mark.row("C23")
+@pytest.mark.parametrize("kind", ["/dev/zero", "/dev/tty", "socket", "pty", "pipe"])
+def test_what_is_no_file_neither_hangs_nor_passes(kind: str) -> None:
+    if kind == "socket":
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind("socket")
+    elif kind == "pty":
+        _, slave = os.openpty()
+        kind = os.ttyname(slave)
+    elif kind == "pipe":
+        os.mkfifo("pipe")
+    with pytest.raises(CorpusError, match=rf"{kind} is not a regular file|cannot read {kind}: No such device"):
+        open_text([kind])
+    if kind == "socket":
+        listening.close()
+
+
+@pytest.mark.row("C25")
+def test_a_file_without_a_size_is_what_can_be_read_of_it() -> None:
+    path = Path("/proc/filesystems")
+    if not path.exists() or path.stat().st_size:
+        pytest.skip("no file here claims to be empty without being so")
+    assert read(open_text([str(path)], smallest=1)) == path.read_text()
+    with pytest.raises(CorpusError, match="NUL byte"):
+        open_text(["/proc/self/cmdline"])
+
+
+# Files that change
+
+
+class Reads:
+    """Does something to the file before the n-th read of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, n: int, change: Callable[[], object]) -> None:
+        self.left, self.change = n, change
+        self.read = corpus._read_some
+        monkeypatch.setattr(corpus, "_read_some", self)
+
+    def __call__(self, *arguments: Any) -> bytes:
+        self.left -= 1
+        if not self.left:
+            self.change()
+        return self.read(*arguments)
+
+
+def append() -> None:
+    with open("a.txt", "a") as file:
+        file.write("more")
+
+
+def truncate() -> None:
+    os.truncate("a.txt", 10)
+
+
+def replace() -> None:
+    write("b.txt", TEXT[::-1] * 20)
+    os.utime("b.txt", ns=(0, os.stat("a.txt").st_mtime_ns))
+    os.replace("b.txt", "a.txt")
+
+
+@pytest.mark.row("C26", "C27", "C28")
+@pytest.mark.parametrize("change", [append, truncate, replace])
+@pytest.mark.parametrize("n", range(1, 9))
+def test_a_file_that_changes_under_the_reader_is_never_used(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[], None], n: int, tokenizer: Tokenizer
+) -> None:
+    """Whenever it happens, the tokens are those of one state of the file, or there are none.
+
+    A text is read several times, so one that is replaced by another is refused too.
+    """
+    monkeypatch.setattr(corpus, "READ_SIZE", 1 << 14)
+    write("a.txt", TEXT * 20)
+    Reads(monkeypatch, n, change)
+    try:
+        text = open_text(["a.txt"])
+        ids = tokens_of(text, tokenizer)
+    except CorpusError as error:
+        assert "a.txt changed while it was being read" in str(error)
+    else:
+        content = tokenizer.decode(ids)
+        assert content in (TEXT * 20, TEXT * 20 + "more", TEXT[::-1] * 20)
+        assert text.pieces[0].document.digest == hashlib.sha256(content.encode()).hexdigest()
+
+
+@pytest.mark.row("C27")
+def test_truncation_is_an_error_and_no_signal() -> None:
+    """As another process would do it, while ours reads: a mapped file would end it with SIGBUS."""
+    write("a.txt", TEXT * 400)
+    script = (
+        "import os, sys\nfrom gptlite import corpus\nfrom gptlite.cli.main import run\nread = corpus._read_some\n"
+        "def cut(*a):\n    raw = read(*a); os.truncate('a.txt', 10); return raw\n"
+        "corpus._read_some = cut\nsys.exit(run(['train', 'a.txt']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        3, "gptlite: error: a.txt changed while it was being read; try again when nothing writes to it.\n",
+    )  # fmt: skip
+
+
+@pytest.mark.row("C29")
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+def test_a_failing_disk_is_named_with_the_place(monkeypatch: pytest.MonkeyPatch, n: int, gptlite: Command) -> None:
+    class Failing(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            reads.append(size)
+            if len(reads) == n:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(size)
+
+    reads: list[int | None] = []
+    write("a.txt", TEXT * 20)
+    monkeypatch.setattr(corpus, "READ_SIZE", 1 << 14)
+    monkeypatch.setattr(corpus, "_open_regular", lambda path: Failing(io.FileIO(path)))
+    outcome = gptlite("train", "a.txt", *SMALL)
+    assert outcome.code == StorageError.exit_code
+    assert "cannot read a.txt at offset " in outcome.err and "Input/output error" in outcome.err
+
+
+# Many files, odd names
+
+
+@pytest.mark.row("C32")
+def test_the_order_of_arguments_does_not_matter(tokenizer: Tokenizer) -> None:
+    names = [f"{i % 7}/ä{i:03d}.txt" for i in range(200)]
+    for i, name in enumerate(names):
+        write(name, f"text number {i}\n")
+    orders = (names, names[::-1], [*map(str, range(7))], ["*/*.txt", *names[::3]])
+    assert len({open_text(order).digest for order in orders}) == 1
+
+
+@pytest.mark.row("C32")
+def test_ten_thousand_files_need_few_descriptors(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(10_000):
+        (folder / f"{i}.txt").write_text(f"Ada finds file number {i} .\n")
+    few = ("bash", "-c", 'ulimit -n 64; exec "$@"', "-")
+    done = run("train", "many", "-q", *SMALL, "-o", "run", cwd=tmp_path, env={"LC_ALL": "C"}, wrapper=few, timeout=300)
+    assert (done.code, done.err) == (0, b"")
+    text = json.loads((tmp_path / "run" / "run.json").read_text())["text"]
+    head, tail = open_text([str(folder)]).split(0.05)
+    assert (text["train"]["sha256"], text["val"]["sha256"]) == (head.digest, tail.digest), "whatever the locale"
+
+
+ODD_NAMES = (
+    "line\nbreak.txt", "\x1b[31mred.txt", os.fsdecode(b"\xff\xfe.txt"), "-rf", "🙂.txt", "[bold].txt", " ",
+    "a\tb\r.txt", "\u202egpj.txt", "~", "$HOME.txt", "what?.txt", "日本.txt", "..txt", "%s%n.txt",
+)  # fmt: skip
+
+
+@pytest.mark.row("C33", "S14")
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_odd_names_are_opened_and_shown(gptlite: Command, name: str) -> None:
+    write(name)
+    write("val.txt", TEXT[:500])
+    outcome = gptlite("train", *SMALL, "--val", "val.txt", "--", name)
+    assert outcome.code == 0
+    (folder,) = Path("checkpoints").iterdir()
+    facts = json.loads((folder / "run.json").read_bytes())
+    assert facts["inputs"][0]["path"] == str(Path(name).absolute())
+    assert facts["inputs"][0]["sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
+    Path(name).write_bytes(b"\xff")
+    refused = gptlite("train", *SMALL, "--", name)
+    assert refused.code == 3
+    for err in (outcome.err, refused.err):
+        assert not any((ord(c) < 32 and c != "\n") or 0x7F <= ord(c) < 0xA0 or c == "\u202e" for c in err)
+    assert refused.err.startswith("gptlite: error: ") and refused.err.count("\n") == 1
+
+
+# What gptlite wrote itself
+
+
+@pytest.mark.row("C38")
+def test_a_run_is_no_text(gptlite: Command, trained_run: Path) -> None:
+    shutil.copytree(trained_run, "project/checkpoints/run", symlinks=True)
+    write("project/a.txt")
+    step = next(Path("project/checkpoints/run").glob("step-*"))
+    for own in ("project/checkpoints/run", step, step / "config.json", "project/checkpoints/run/metrics.jsonl"):
+        with pytest.raises(UsageError, match=r"is of the run .*project/checkpoints/run, which gptlite wrote itself"):
+            open_text(["project/a.txt", str(own)])
+    outcome = gptlite("train", "project/checkpoints/run", *SMALL)
+    assert (outcome.code, outcome.out) == (2, "")
+
+
+@pytest.mark.row("C38")
+@pytest.mark.parametrize("argument", ["project", "project/**/*"])
+def test_a_folder_is_read_without_the_runs_in_it(trained_run: Path, argument: str) -> None:
+    """Where people train a second time on the folder that holds the first run."""
+    shutil.copytree(trained_run, "project/checkpoints/run", symlinks=True)
+    write("project/a.txt")
+    said: list[str] = []
+    assert [p.document.name for p in open_text([argument], notice=said.append).pieces] == ["project/a.txt"]
+    assert len(said) == 1 and "passed over 1 folder(s) that gptlite wrote, such as" in said[0]
+
+
+@pytest.mark.row("C38")
+def test_models_and_token_caches_in_a_folder_are_passed_over(trained_run: Path, tokenizer: Tokenizer) -> None:
+    write("project/a.txt")
+    shutil.copytree(next(trained_run.glob("step-*")), "project/model")
+    data.tokenize(open_text(["project/a.txt"]), tokenizer, cache=Path("project/cache"))
+    said: list[str] = []
+    assert [p.document.name for p in open_text(["project"], notice=said.append).pieces] == ["project/a.txt"]
+    assert "passed over 2 folder(s) that gptlite wrote" in said[0]
+    with pytest.raises(CorpusError, match="no text files there"):
+        open_text(["project/model"])
+
+
+@pytest.mark.row("C38")
+def test_a_text_beside_a_model_is_a_text(trained_run: Path) -> None:
+    shutil.copytree(next(trained_run.glob("step-*")), "model")
+    write("model/a.txt")
+    assert read(open_text(["model/a.txt"])) == TEXT
+
+
+# Special text, and the cache
+
+
+@pytest.mark.row("C34")
+def test_the_separators_letters_are_text(tokenizer: Tokenizer) -> None:
+    content = f"{SEPARATOR}{TEXT}{SEPARATOR} {SEPARATOR}\n"
+    ids = tokens_of(open_text([str(write("a.txt", content))]), tokenizer)
+    assert ids.count(tokenizer.separator_id) == 1, "only the one before the document"
+    assert tokenizer.decode(ids) == content
+
+
+@pytest.mark.row("C39")
+def test_a_cache_that_a_killed_process_left_is_of_no_consequence(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    Path("tokenizer.json").write_text(tokenizer.to_json())
+    write("a.txt", TEXT * 200)
+    script = (
+        "import os, signal\nfrom pathlib import Path\nfrom gptlite import corpus, data, tokenizer\n"
+        "bpe = tokenizer.Tokenizer.from_json(Path('tokenizer.json').read_text())\n"
+        "data.BATCH_CHARACTERS = 1000\nencode, calls = bpe.encode_batch, []\n"
+        "def encode_batch(texts):\n    calls.append(0)\n"
+        "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGKILL)\n    return encode(texts)\n"
+        "bpe.encode_batch = encode_batch\ndata.tokenize(corpus.open_text(['a.txt']), bpe)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -9
+    (left,) = (tmp_path / "cache").iterdir()
+    assert left.name.startswith(".tmp-")
+    assert tokenizer.decode(tokens_of(open_text(["a.txt"]), tokenizer)) == TEXT * 200
+    assert left.exists(), "another process may be writing it"
+    os.utime(left, (0, 0))
+    data.tokenize(open_text(["a.txt"], smallest=2), Tokenizer.train([TEXT], 300))
+    assert not left.exists()
