@@ -210,6 +210,7 @@ def test_the_best_step_has_the_lowest_score(run: Run, scores: dict[int, float | 
     assert latest is not None and latest.number == max(scores)
 
 
+@pytest.mark.row("D18")
 def test_links_and_times_decide_nothing(run: Run) -> None:
     paths = {number: add_step(run, number, score) for number, score in ((1, 3.0), (2, 1.0), (3, 2.0))}
     (run.path / "best").symlink_to("step-000000001")
@@ -391,6 +392,7 @@ def test_no_model_at_all_says_how_to_make_one() -> None:
         find_model()
 
 
+@pytest.mark.row("K01")
 def test_a_wrong_name_lists_the_runs_beside_it(run: Run) -> None:
     begin(run.path.parent / "poems")
     with pytest.raises(CheckpointError, match=r"no model at .*corpu.* Runs beside it: corpus, poems"):
@@ -402,6 +404,7 @@ def test_a_run_without_a_step_is_told_apart(run: Run) -> None:
         find_model(str(run.path))
 
 
+@pytest.mark.row("K01")
 @pytest.mark.parametrize("argument", ["nowhere", "/nowhere/at/all", "corpus.txt", "empty", "\x7f"])
 def test_what_is_no_model_is_a_checkpoint_error(tmp_path: Path, argument: str) -> None:
     (tmp_path / "corpus.txt").write_text("text")

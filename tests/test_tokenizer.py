@@ -160,6 +160,7 @@ def test_json_keeps_everything(multilingual: Tokenizer) -> None:
     assert again.encode_batch(STRINGS) == multilingual.encode_batch(STRINGS)
 
 
+@pytest.mark.row("K31")
 @pytest.mark.parametrize(
     "garbage",
     ["", "{}", "[]", "null", "not json", '{"model": {}}', '{"version": "1.0", "model": {"type": "BPE"}}', "\x00" * 100],
@@ -183,6 +184,7 @@ def test_a_separator_that_is_missing_is_named(tokenizer: Tokenizer) -> None:
         Tokenizer.from_json(tokenizer.to_json(), separator="</s>")
 
 
+@pytest.mark.row("K32")
 def test_an_id_beyond_the_vocabulary_is_refused(tokenizer: Tokenizer) -> None:
     content = json.loads(tokenizer.to_json())
     content["model"]["vocab"]["!"] = 999
@@ -205,6 +207,7 @@ def sentencepiece_like() -> tokenizers.Tokenizer:
     return backend
 
 
+@pytest.mark.row("K31")
 @pytest.mark.parametrize("make", [word_level, sentencepiece_like])
 def test_other_kinds_of_tokenizers_are_refused(make: Callable[[], tokenizers.Tokenizer]) -> None:
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is not byte-level BPE as gptlite reads it"):
