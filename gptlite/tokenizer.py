@@ -24,7 +24,7 @@ from gptlite.tokenizer_file import LARGEST_VOCABULARY, byte_of_character, check_
 SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
 LONGEST_WORD = 1000  # characters of a word that a vocabulary is learned from
-LONG_GAP = re.compile(r"\s{%d}" % LONGEST_WORD)
+LONG_GAP = re.compile(rf"\s{{{LONGEST_WORD}}}")
 
 
 class Tokenizer:

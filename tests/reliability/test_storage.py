@@ -125,7 +125,7 @@ def calls_of_a_save(disk: Disk) -> list[str]:
     return count_calls(lambda: save(disk.session, final=True))
 
 
-EVERY = [4, pytest.param(1, marks=pytest.mark.slow)]
+EVERY = [6, pytest.param(1, marks=pytest.mark.slow)]
 
 
 @pytest.mark.row("D01", "D02", "D03", "D04", "D08", "D12", "D13")
@@ -362,9 +362,7 @@ def test_a_copy_made_while_training_can_be_resumed(disk: Disk, tmp_path: Path) -
 
 
 @pytest.mark.row("D22")
-@pytest.mark.parametrize(
-    "name", [b"with two  spaces", b"caf\xe9", "été 🙂".encode(), b"-o", b"new\nline", b"[bold]"], ids=repr
-)
+@pytest.mark.parametrize("name", [b"two  spaces, caf\xe9", "\n[bold] été 🙂".encode(), b"-o"], ids=repr)
 def test_odd_names_of_runs_work(gptlite: Command, corpus_file: Path, name: bytes) -> None:
     out = Path("odd") / os.fsdecode(name)
     assert gptlite("train", "corpus.txt", "-o", out, "-q", "--steps", "2", *SMALL).code == 0
@@ -440,13 +438,14 @@ def in_a_mount(options: str, command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["unshare", "-Urm", "sh", "-c", script], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.row("D01", "D03", "D05", "D06")
 @pytest.mark.parametrize(
     ("options", "before", "message"),
     [
         ("size=1m", "", "MB free, but two saved steps need"),
-        pytest.param("size=8m,nr_inodes=8", "", "No space left on device", marks=pytest.mark.slow),
-        pytest.param("size=8m", "mount -o remount,ro mount && ", "Read-only file system", marks=pytest.mark.slow),
+        ("size=8m,nr_inodes=8", "", "No space left on device"),
+        ("size=8m", "mount -o remount,ro mount && ", "Read-only file system"),
     ],
 )
 def test_a_real_file_system_without_room_is_refused(corpus_file: Path, options: str, before: str, message: str) -> None:
