@@ -232,7 +232,7 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
-        given["sample_prompt"] = options.unescape(sample_prompt)
+        given["sample_prompt"] = options.unescape(options.check_text(sample_prompt, "--sample-prompt"))
     if sum(name in given for name in ("seconds", "steps", "epochs")) > 1:
         raise UsageError("give only one of --time, --steps and --epochs.")
     with console.TrainingDisplay(quiet) as display, _signals() as should_stop:

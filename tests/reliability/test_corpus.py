@@ -426,13 +426,11 @@ def test_ten_thousand_files_need_few_descriptors(tmp_path: Path) -> None:
     for i in range(10_000):
         (folder / f"{i}.txt").write_text(f"Ada finds file number {i} .\n")
     few = ("bash", "-c", 'ulimit -n 64; exec "$@"', "-")
-    outputs = []
-    for locale in ("C", "tr_TR.UTF-8"):
-        env = {"LC_ALL": locale, "GPTLITE_CACHE": str(tmp_path / "cache")}
-        done = run("train", "many", "-q", *SMALL, "-o", locale, cwd=tmp_path, env=env, wrapper=few)
-        assert (done.code, done.err) == (0, b"")
-        outputs.append(json.loads((tmp_path / locale / "run.json").read_text())["text"])
-    assert outputs[0] == outputs[1]
+    done = run("train", "many", "-q", *SMALL, "-o", "run", cwd=tmp_path, env={"LC_ALL": "C"}, wrapper=few, timeout=300)
+    assert (done.code, done.err) == (0, b"")
+    text = json.loads((tmp_path / "run" / "run.json").read_text())["text"]
+    head, tail = open_text([str(folder)]).split(0.05)
+    assert (text["train"]["sha256"], text["val"]["sha256"]) == (head.digest, tail.digest), "whatever the locale"
 
 
 ODD_NAMES = (

@@ -103,7 +103,7 @@ def test_tokens_and_sentences_in_tables(gptlite: Command, terminal: Terminal, wi
         assert code == 0
         assert_only_text(arrived)
     assert not console.CONTROL.search(gptlite("embed", "-m", wild, *texts).out)
-    code, arrived = terminal("embed", "-m", wild, *texts, "--json")
+    code, arrived = terminal("embed", "-m", wild, *texts, "--json", "-q")
     assert_only_text(arrived)
     assert json.loads(arrived)["items"][-1]["word"] == EVERYTHING
     for wrong in (["-w", f"gone{EVERYTHING}"], ["--layer", NAME], ["--pool", NAME], ["-o", NAME], ["-f", NAME]):
