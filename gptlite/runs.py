@@ -206,18 +206,25 @@ def newest_run(name: str, parent: Path = DEFAULT_PARENT) -> Run | None:
 
 
 def claim_run(path: Path) -> Run:
-    """The run at a path the user chose, which must be free. Raises `UsageError`; nothing is overwritten."""
+    """The run at a path the user chose, which must be free. Nothing is overwritten.
+
+    Raises `UsageError`, and `StorageError` for a path that the system cannot look at.
+    """
     place = Path(os.path.realpath(path))
     if place in (Path(os.path.expanduser("~")), *Path.cwd().parents, Path(place.anchor)) or path.parts[:1] == ("~",):
         raise UsageError(f"{path} is no place for a run; choose a new directory with -o.")
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file; choose a directory with -o.")
-    if path.is_dir() and any(path.iterdir()) and not _reusable(path):
-        if Run(path).is_run():
-            what = "a run is there already; continue it with --resume"
-        else:
-            what = f"the folder is not empty (it has {min(p.name for p in path.iterdir())})"
-        raise UsageError(f"{path}: {what}, or choose another directory with -o.")
+    try:
+        names = sorted(os.listdir(path)) if path.exists() else []
+        free = not names or _reusable(path)
+    except NotADirectoryError as error:
+        raise UsageError(f"{path} is a file; choose a directory with -o.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(f"a run cannot be made at the path of -o: {reason}; choose another directory.") from error
+    if not free and Run(path).is_run():
+        raise UsageError(f"{path}: a run is there already; continue it with --resume, or choose another with -o.")
+    if not free:
+        raise UsageError(f"{path}: the folder is not empty (it has {names[0]}); choose another directory with -o.")
     return Run(path)
 
 

@@ -1,0 +1,100 @@
+"""A training run so small that a step takes a few milliseconds, without the command line around it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from conftest import make_text
+
+from gptlite import checkpoint, data, optim
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.corpus import open_text
+from gptlite.device import choose_hardware
+from gptlite.model import GPT, initialise
+from gptlite.planning import Plan
+from gptlite.runs import Run
+from gptlite.tokenizer import Tokenizer
+from gptlite.training import Clock, Session, State, Watcher, restore_training_state
+
+CONTEXT = 16
+NEVER = 10**9
+
+
+class Notices(Watcher):
+    """Remembers the notices and the steps that were announced as saved."""
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+        self.saves: list[int] = []
+
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def saved(self, step: int, path: Path) -> None:
+        self.saves.append(step)
+
+
+@dataclass
+class TinyTrainer:
+    """What all runs share; made once, because it takes far longer than a run."""
+
+    folder: Path
+    tokenizer: Tokenizer = field(init=False)
+    tokens: data.TokenFile = field(init=False)
+    val_ids: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = make_text(60)
+        self.tokenizer = Tokenizer.train([text], 270)
+        (self.folder / "corpus.txt").write_text(text)
+        corpus = open_text([str(self.folder / "corpus.txt")], notice=lambda _: None)
+        self.tokens = data.tokenize(corpus, self.tokenizer, cache=self.folder / "cache")
+        self.val_ids = np.array(self.tokens.ids()[: 4 * CONTEXT])
+        self.model = ModelConfig.preset(
+            "llama", "tiny", dim=8, n_heads=1, n_layers=1, context_length=CONTEXT, vocab_size=self.tokenizer.vocab_size
+        )
+        self.hardware = choose_hardware("cpu", "fp32", 1, "off")
+
+    def session(
+        self, run: Run, steps: int = 30, save_every: int = 1, keep: int = 2, watcher: Watcher | None = None
+    ) -> Session:
+        """A session that goes on from the newest intact step of the run, or begins; the caller holds the lock."""
+        config = TrainConfig(
+            seconds=None,
+            steps=steps,
+            batch_size=2,
+            dropout=0.1,
+            optimizer="adamw",
+            save_every=save_every,
+            eval_every=NEVER,
+            keep=keep,
+        )
+        torch.manual_seed(config.seed)
+        model = GPT(self.model, dropout=config.dropout)
+        initialise(model, config.seed)
+        optimizers = optim.make_optimizers(model, config)
+        state, watcher = State(), watcher or Watcher()
+        if run.step_directories():
+            saved = checkpoint.load(run.step_to_resume(watcher.notice))
+            model.load_state_dict(saved.model.state_dict())
+            state = restore_training_state(saved, model, optimizers)
+        batches = data.Batches(self.tokens, context=CONTEXT, batch_size=config.batch_size, seed=config.seed)
+        clock = Clock(config, batches.steps_per_epoch, time.monotonic(), state.elapsed)
+        return Session(
+            run,
+            Plan(self.model, config, (), ()),
+            self.hardware,
+            model,
+            self.tokenizer,
+            optimizers,
+            batches,
+            self.val_ids,
+            clock,
+            state,
+            watcher,
+            lambda: None,
+        )
