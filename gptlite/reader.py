@@ -78,7 +78,7 @@ class Reader:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if isinstance(error, CheckpointError):  # damage explains more than what came of it
-                for name in self._opened & self.manifest.get("files", {}).keys():
+                for name in sorted(self._opened & self.manifest.get("files", {}).keys()):
                     self.verify(name, LARGEST_EXPLAINED)
         finally:
             self.close()
