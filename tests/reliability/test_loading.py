@@ -632,6 +632,7 @@ def test_values_that_do_not_fit_together_are_refused(architecture: str, change: 
     [
         b" " * (1 << 20) + b"{}",
         b'{"a":' * 1_000 + b"1" + b"}" * 1_000,
+        b'{"a":' * 40 + b"1" + b"}" * 40,
         b"[" * 1_000_000,
         b"\xef\xbb\xbf{}",
         '{"model_type": "qwen3"}'.encode("utf-16"),
