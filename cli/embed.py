@@ -105,8 +105,8 @@ def embed(
     if as_they_come:
         records = ((i, vectors_of(place) if place else None) for i, place in found)
         if out == "-":
-            for line in vector_files.json_lines(records, chosen, meta):
-                console.write(f"{line}\n")
+            for line in vector_files.json_objects(records, chosen, meta):
+                console.write_json(line)
         else:
             vector_files.save_records(Path(out), records, chosen, meta)
     vectors = [vectors_of(place) for place in places]

@@ -77,13 +77,12 @@ def open_text(name: str, what: str) -> BinaryIO:
         return sys.stdin.buffer
     try:
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        file = os.fdopen(descriptor, "rb")
-    except OSError as error:  # of a folder too
+    except OSError as error:
         raise CorpusError(f"cannot read {what} from {name}: {error.strerror or error}.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        file.close()
-        raise CorpusError(f"{name} is not a regular file; to read {what} from a pipe, use - (standard input).")
-    return file
+        os.close(descriptor)
+        raise CorpusError(f"cannot read {what} from {name}: it is not a regular file; for a pipe use - instead.")
+    return os.fdopen(descriptor, "rb")
 
 
 def check_text(text: str, what: str) -> str:
