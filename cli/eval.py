@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Annotated
 
@@ -40,7 +41,7 @@ def evaluate(
     facts = {
         "model": str(loaded.path),
         "bits_per_byte": result.bits_per_byte,
-        "perplexity": result.perplexity,
+        "perplexity": result.perplexity if math.isfinite(result.perplexity) else None,  # JSON has no infinity
         "loss": result.loss,
         "tokens": result.tokens,
         "bytes": result.bytes,
