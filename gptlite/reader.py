@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import stat
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from gptlite import strict
-from gptlite.durable import FORMAT, MANIFEST, json_bytes
+from gptlite.durable import FORMAT, MANIFEST, json_bytes, manifest_digest
 from gptlite.errors import CheckpointError
 from gptlite.strict import Entry, Table, shown
 
@@ -79,7 +78,7 @@ class Reader:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if isinstance(error, CheckpointError):  # damage explains more than what came of it
-                for name in self._opened & self.manifest.get("files", {}).keys():
+                for name in sorted(self._opened & self.manifest.get("files", {}).keys()):
                     self.verify(name, LARGEST_EXPLAINED)
         finally:
             self.close()
@@ -228,15 +227,11 @@ def parse_manifest(content: bytes, directory: Path) -> dict[str, Any]:
     version = manifest.get("format")
     if not strict.is_count(version) or version != FORMAT:
         raise CheckpointError(f"{where} has format {shown(version)}; this gptlite reads format {FORMAT}.")
-    rest = {name: value for name, value in manifest.items() if name != "sha256"}
-    if manifest.keys() != rest.keys():
-        canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if "sha256" in manifest:
         # Compared as bytes too: a number may be spelled in two ways, and one of them was not written.
-        damaged = manifest["sha256"] != hashlib.sha256(canonical.encode()).hexdigest() or content != json_bytes(
-            manifest
-        )
+        damaged = manifest["sha256"] != manifest_digest(manifest) or content != json_bytes(manifest)
     else:
-        damaged = not rest.keys() <= FIRST_FACTS
+        damaged = not manifest.keys() <= FIRST_FACTS
     if damaged:
         raise CheckpointError(f"{where} is damaged: it is not what was saved; use another step of the run.")
     files = manifest.get("files")

@@ -16,6 +16,7 @@ from gptlite.errors import CheckpointError
 
 LARGEST_HEADER = 1 << 20  # bytes; about 9,000 tensors
 LARGEST_RANK = 4
+LARGEST_DEPTH = 32
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
@@ -53,6 +54,7 @@ def parse_object(text: str, where: object) -> dict[str, Any]:
             parse_float=_finite_float,
             parse_constant=_no_constant,
         )
+        _check_depth(value)
         if "\\u" in text:  # an escape may be half of a surrogate pair, which is no text
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -140,6 +142,20 @@ def _entry(name: str, entry: Any, where: object) -> tuple[int, int, Entry]:
             f"{where}: tensor {shown(name)} has {end - begin:,} bytes, too few or many for its shape."
         )
     return begin, end, Entry(dtype, tuple(shape))
+
+
+def _check_depth(value: Any) -> None:
+    """Raises `ValueError` where `LARGEST_DEPTH` or more lists and objects stand inside each other."""
+    level = [value]
+    for _ in range(LARGEST_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    if level:
+        raise ValueError("its lists and objects are nested too deeply")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -102,9 +102,10 @@ def check_step(path: Path) -> StepReport:
     with _noted(problems):
         manifest = read_manifest(path)
         files, score = list(manifest["files"]), manifest.get("val_bits_per_byte")
-        reader = Reader(path, manifest)
-        for name in files:
-            n_bytes += len(reader.bytes(name))
+        with Reader(path, manifest) as reader:
+            for name in files:
+                reader.verify(name)
+                n_bytes += manifest["files"][name]["size"]
         found = {p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir()}
         if unknown := sorted(found - {*files, MANIFEST}):
             raise CheckpointError(f"{path / unknown[0]} is not listed in {MANIFEST}.")

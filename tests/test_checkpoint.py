@@ -18,6 +18,7 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import random_model, tiny_config
+from forging import with_digest
 
 from gptlite import checkpoint, durable, optim
 from gptlite.checkpoint import load, save_step
@@ -244,6 +245,7 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
 # -- What damage is noticed
 
 
+@pytest.mark.row("K04")
 @pytest.mark.parametrize("name", PARSED)
 def test_one_flipped_bit_is_noticed(step: Path, name: str) -> None:
     for place in PLACES:
@@ -282,6 +284,7 @@ def test_damaged_statistics_are_noticed(step: Path) -> None:
         checkpoint.read_embedding_statistics(loaded)
 
 
+@pytest.mark.row("K03")
 @pytest.mark.parametrize("n", [0, 1, -1])
 @pytest.mark.parametrize("name", PARSED)
 def test_truncated_files_are_noticed(step: Path, name: str, n: int) -> None:
@@ -299,6 +302,7 @@ def test_files_that_grew_are_noticed(step: Path, name: str) -> None:
         load(step)
 
 
+@pytest.mark.row("K02")
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_missing_files_are_named(step: Path, name: str) -> None:
     (step / name).unlink()
@@ -314,6 +318,7 @@ def test_a_folder_in_place_of_a_file_is_refused(step: Path, name: str) -> None:
         load(step)
 
 
+@pytest.mark.row("K06")
 def test_weights_of_another_step_are_noticed(step: Path, tmp_path: Path, tokenizer: Tokenizer) -> None:
     (tmp_path / "other").mkdir()
     other = save(tmp_path / "other", tokenizer, seed=1)
@@ -337,6 +342,7 @@ def test_a_listed_file_that_is_gone_is_missed(step: Path) -> None:
         load(step)
 
 
+@pytest.mark.row("K27")
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -364,7 +370,7 @@ def test_a_bad_manifest_is_refused(step: Path, content: str | bytes, message: st
 def test_digests_in_the_manifest_count(step: Path) -> None:
     manifest = json.loads((step / MANIFEST).read_text())
     manifest["files"]["config.json"]["sha256"] = "0" * 64
-    (step / MANIFEST).write_text(json.dumps(manifest))
+    (step / MANIFEST).write_bytes(durable.json_bytes(with_digest(manifest)))
     with pytest.raises(CheckpointError, match=r"config\.json is damaged"):
         load(step)
 
@@ -417,6 +423,7 @@ def test_weights_that_do_not_fit_are_refused(foreign: Path, changes: dict[str, A
         load(foreign)
 
 
+@pytest.mark.row("K18")
 @pytest.mark.parametrize("key", ["vocab_size", "max_position_embeddings", "intermediate_size", "hidden_size"])
 @pytest.mark.parametrize("size", [10**15, 10**25])
 def test_sizes_that_no_memory_holds_are_refused(foreign: Path, key: str, size: int) -> None:
@@ -467,6 +474,7 @@ class Bomb:
         return os.mkdir, ("unpickled",)
 
 
+@pytest.mark.row("K26")
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.ckpt", "model.safetensors"])
 def test_pickled_weights_are_never_opened(foreign: Path, name: str) -> None:
     (foreign / "model.safetensors").unlink()
@@ -532,6 +540,7 @@ def test_shards_that_transformers_wrote_load(tmp_path: Path, tokenizer: Tokenize
         assert torch.allclose(ours.model(tokens), theirs(tokens).logits, atol=1e-4)
 
 
+@pytest.mark.row("K01")
 @pytest.mark.parametrize("path", ["nowhere", "a-file"])
 def test_no_directory_is_a_checkpoint_error(tmp_path: Path, path: str) -> None:
     (tmp_path / "a-file").write_text("x")

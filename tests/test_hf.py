@@ -298,6 +298,7 @@ def test_old_and_new_spellings_of_rotary_positions() -> None:
     assert hf.from_hf_config({**new, "rope_parameters": {"rope_theta": 5.0}, "rope_scaling": None}).rope_theta == 5.0
 
 
+@pytest.mark.row("K16", "K17", "K19")
 @pytest.mark.parametrize(
     ("architecture", "changes", "named"),
     [
@@ -395,6 +396,7 @@ def test_embeddings_that_are_not_those_of_2017_are_refused(name: str) -> None:
 SHAPES = [(), (1,), (2, 2), (64,), (32, 95), (95, 32), (2, 3, 4), (0, 0)]
 
 
+@pytest.mark.row("K12")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_tensor_of_another_shape_is_refused(

@@ -355,6 +355,7 @@ def test_state_is_named_by_kind_and_parameter(train: TrainConfig) -> None:
     assert tensors["step.transformer.embed.weight"].item() == 1
 
 
+@pytest.mark.row("K34")
 @both
 def test_state_of_another_model_is_refused(train: TrainConfig) -> None:
     model = random_model(CONFIGS[0])

@@ -396,6 +396,7 @@ def test_no_model_at_all_says_how_to_make_one() -> None:
         find_model()
 
 
+@pytest.mark.row("K01")
 def test_a_wrong_name_lists_the_runs_beside_it(run: Run) -> None:
     begin(run.path.parent / "poems")
     with pytest.raises(CheckpointError, match=r"no model at .*corpu.* Runs beside it: corpus, poems"):
@@ -407,6 +408,7 @@ def test_a_run_without_a_step_is_told_apart(run: Run) -> None:
         find_model(str(run.path))
 
 
+@pytest.mark.row("K01")
 @pytest.mark.parametrize("argument", ["nowhere", "/nowhere/at/all", "corpus.txt", "empty", "\x7f"])
 def test_what_is_no_model_is_a_checkpoint_error(tmp_path: Path, argument: str) -> None:
     (tmp_path / "corpus.txt").write_text("text")

@@ -117,8 +117,9 @@ def test_generating_needs_no_training_state(step: Path) -> None:
 
 
 @row("K03")
+@pytest.mark.parametrize("n", [40, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
-def test_cut_files_are_refused(step: Path, name: str, n: int = 200) -> None:
+def test_cut_files_are_refused(step: Path, name: str, n: int) -> None:
     content = (step / name).read_bytes()
     rng = random.Random(name)
     for length in (0, *(rng.randrange(len(content)) for _ in range(n))):
@@ -131,7 +132,7 @@ def test_cut_files_are_refused(step: Path, name: str, n: int = 200) -> None:
 
 
 @row("K04")
-@pytest.mark.parametrize("n", [1_000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_every_flipped_bit_is_noticed(step: Path, n: int) -> None:
     contents = {name: (step / name).read_bytes() for name in (*FILES, MANIFEST)}
     rng = random.Random(4)
@@ -146,7 +147,7 @@ def test_every_flipped_bit_is_noticed(step: Path, n: int) -> None:
 
 
 @row("K04")
-@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [23, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_flipped_bit_of_the_manifest_is_noticed(step: Path, stride: int) -> None:
     content = (step / MANIFEST).read_bytes()
     unnoticed = []
@@ -631,6 +632,7 @@ def test_values_that_do_not_fit_together_are_refused(architecture: str, change: 
     [
         b" " * (1 << 20) + b"{}",
         b'{"a":' * 1_000 + b"1" + b"}" * 1_000,
+        b'{"a":' * 40 + b"1" + b"}" * 40,
         b"[" * 1_000_000,
         b"\xef\xbb\xbf{}",
         '{"model_type": "qwen3"}'.encode("utf-16"),
