@@ -37,7 +37,7 @@ def visible(text: str) -> str:
 
 def one_line(text: str) -> str:
     """The same, and line breaks too: a name with a line break in it cannot pass for two messages."""
-    return visible(text).replace("\n", r"\n")
+    return visible(text).replace("\n", r"\n").replace("\t", r"\t")
 
 
 def write(text: str) -> None:

@@ -82,7 +82,7 @@ def embed(
     if out == "-" and json:
         raise UsageError("--json and -o - both write to standard output; give one of them.")
     source = Texts(texts or [], file, lossy)
-    found = Finder(source, [options.read_argument(w, "--word") for w in word or []])
+    found = Finder(source, [options.check_text(w, "--word") for w in word or []])
 
     from gptlite import device as machine
     from gptlite import embedding, runs, vector_files
@@ -105,8 +105,8 @@ def embed(
     if as_they_come:
         records = ((i, vectors_of(place) if place else None) for i, place in found)
         if out == "-":
-            for line in vector_files.json_lines(records, chosen, meta):
-                console.write(f"{line}\n")
+            for line in vector_files.json_objects(records, chosen, meta):
+                console.write_json(line)
         else:
             vector_files.save_records(Path(out), records, chosen, meta)
     vectors = [vectors_of(place) for place in places]
@@ -174,7 +174,7 @@ class Texts:
     """
 
     def __init__(self, arguments: list[str], file: str | None, lossy: bool) -> None:
-        self.arguments = [options.read_argument(text, "a text") for text in arguments]
+        self.arguments = [options.check_text(text, "a text") for text in arguments]
         self.file, self.lossy, self.n_damaged = file, lossy, 0
         for i, text in enumerate(self.arguments):
             if not text.strip():

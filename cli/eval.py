@@ -47,7 +47,7 @@ def evaluate(
     facts = {
         "model": str(loaded.path),
         "bits_per_byte": result.bits_per_byte,
-        "perplexity": result.perplexity if math.isfinite(result.perplexity) else None,
+        "perplexity": result.perplexity if math.isfinite(result.perplexity) else None,  # JSON has no infinity
         "loss": result.loss,
         "tokens": result.tokens,
         "bytes": result.bytes,

@@ -114,7 +114,7 @@ def generate(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         max_new_tokens=max_new_tokens, num_samples=num_samples,
     )  # fmt: skip
-    stops = [options.unescape(options.read_argument(s, "--stop")) for s in stop or []]
+    stops = [options.unescape(options.check_text(s, "--stop")) for s in stop or []]
     text = _read_prompt(prompt, prompt_option, prompt_file)
     if seed is None:
         seed = secrets.randbelow(2**31)
@@ -161,7 +161,7 @@ def _read_prompt(argument: str | None, option: str | None, file: str | None) -> 
     if len(given) > 1:
         raise UsageError("give the prompt once: as an argument, with -p, or with -f.")
     if file is None and given[:1] != ["-"]:
-        return options.read_argument(given[0], "the prompt") if given else ""
+        return options.check_text(given[0], "the prompt") if given else ""
     name = "-" if file is None else file
     try:
         with options.open_text(name, "the prompt") as source:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import re
+import stat
 import sys
 from typing import Annotated, BinaryIO
 
@@ -69,18 +70,22 @@ def unescape(text: str) -> str:
 
 
 def open_text(name: str, what: str) -> BinaryIO:
-    """The file `name` to read from, or standard input for -; `what` says in errors what is read."""
-    if name != "-":
-        try:
-            return open(name, "rb")
-        except OSError as error:
-            raise CorpusError(f"cannot read {what} from {name}: {error.strerror or error}.") from error
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError(f"- reads {what} from standard input, but nothing is piped into it.")
-    return sys.stdin.buffer
+    """The file `name` to read from, or standard input for -; `what` says in errors what is read. Never waits."""
+    if name == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError(f"- reads {what} from standard input, but nothing is piped into it.")
+        return sys.stdin.buffer
+    try:
+        descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise CorpusError(f"cannot read {what} from {name}: {error.strerror or error}.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorpusError(f"cannot read {what} from {name}: it is not a regular file; for a pipe use - instead.")
+    return os.fdopen(descriptor, "rb")
 
 
-def read_argument(text: str, what: str) -> str:
+def check_text(text: str, what: str) -> str:
     """The text that an argument spells in UTF-8, whatever the locale. Raises `UsageError` when it spells none."""
     try:
         text.encode()

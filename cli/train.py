@@ -238,7 +238,7 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
-        given["sample_prompt"] = options.unescape(options.read_argument(sample_prompt, "--sample-prompt"))
+        given["sample_prompt"] = options.unescape(options.check_text(sample_prompt, "--sample-prompt"))
     if sum(name in given for name in ("seconds", "steps", "epochs")) > 1:
         raise UsageError("give only one of --time, --steps and --epochs.")
     with console.TrainingDisplay(quiet) as display, process.stoppable(display.stopping) as should_stop:

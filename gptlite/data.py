@@ -51,10 +51,13 @@ class TokenFile:
 
 
 def cache_directory() -> Path:
-    """`$GPTLITE_CACHE`, else `gptlite` in the user's cache directory."""
+    """`$GPTLITE_CACHE`, else `gptlite` in the user's cache directory. Raises `StorageError` where the user has none."""
     if own := os.environ.get("GPTLITE_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptlite"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptlite"
+    except RuntimeError as error:
+        raise StorageError("there is no home directory to keep tokens in; set GPTLITE_CACHE to a folder.") from error
 
 
 def tokenize(

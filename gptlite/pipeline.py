@@ -154,7 +154,8 @@ def train(
             state = restore_training_state(saved, model, optimizers)
             run.cut_log(state.step)
         clock = Clock(config, batches.steps_per_epoch, started, state.elapsed)
-        hardware = with_compilation(hardware, compile, plan, state.elapsed)
+        if previous is None:
+            hardware = with_compilation(hardware, compile, plan)
         loss_of = _loss(model, plan, hardware, watcher)
         hardware = dataclasses.replace(hardware, compile=loss_of is not optim.mean_loss)
 
@@ -358,11 +359,9 @@ class Stopwatch:
         return self.speeds.get((plan.model, plan.train.batch_size))
 
 
-def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan, elapsed: float = 0.0) -> Hardware:
+def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan) -> Hardware:
     """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it."""
-    seconds = plan.train.seconds
-    left = None if seconds is None else seconds - elapsed
-    if asked == "auto" and compilation.pays(left, plan.model, plan.train, hardware):
+    if asked == "auto" and compilation.pays(plan.train.seconds, plan.model, plan.train, hardware):
         return dataclasses.replace(hardware, compile=True)
     return hardware
 

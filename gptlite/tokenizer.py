@@ -10,7 +10,8 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -22,6 +23,8 @@ from gptlite.tokenizer_file import LARGEST_VOCABULARY, byte_of_character, check_
 
 SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
+LONGEST_WORD = 1000  # characters of a word that a vocabulary is learned from
+LONG_GAP = re.compile(rf"\s{{{LONGEST_WORD}}}")
 
 
 class Tokenizer:
@@ -50,7 +53,8 @@ class Tokenizer:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        wait_for(lambda: backend.train_from_iterator(blocks, trainer))  # the library does not look at signals
+        pieces = _without_long_words(blocks)
+        wait_for(lambda: backend.train_from_iterator(pieces, trainer))  # the library does not look at signals
         return cls(backend)
 
     @classmethod
@@ -147,6 +151,16 @@ def check_vocab_size(vocab_size: int) -> None:
             f"--vocab-size must be between {SMALLEST_VOCABULARY} (the bytes and the separator) and "
             f"{LARGEST_VOCABULARY:,}, not {vocab_size}."
         )
+
+
+def _without_long_words(blocks: Iterable[str]) -> Iterator[str]:
+    """The same text, cut up where words or gaps are long: the library's time grows with the square of their length."""
+    for block in blocks:
+        longest = max(map(len, block.replace("\n", " ").split(" ")))
+        if longest <= LONGEST_WORD and not LONG_GAP.search(block):
+            yield block
+        else:
+            yield from (block[i : i + LONGEST_WORD] for i in range(0, len(block), LONGEST_WORD))
 
 
 def _bytes_of_tokens(backend: tokenizers.Tokenizer) -> list[bytes]:

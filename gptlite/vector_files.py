@@ -45,14 +45,15 @@ def save_vectors(path: Path, vectors: Sequence[WordVector], layer: int, meta: Ma
 
 def save_records(path: Path, records: Iterable[Record], layer: int, meta: Mapping[str, Any]) -> None:
     """Write a .jsonl file as the records come, so that any number of them needs no memory."""
-    _save_lines(path, json_lines(records, layer, meta))
+    objects = json_objects(records, layer, meta)
+    _save_lines(path, (json.dumps(x, ensure_ascii=False, allow_nan=False) for x in objects))
 
 
-def json_lines(records: Iterable[Record], layer: int, meta: Mapping[str, Any]) -> Iterator[str]:
-    """A JSON object for each record; what a text without a word lacks is null."""
+def json_objects(records: Iterable[Record], layer: int, meta: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """What stands for each record in a line of JSON; null for what a text without a word lacks."""
     for text_index, v in records:
         place = v.occurrence if v else None
-        line = {
+        yield {
             "text_index": text_index,
             "word": place.word if place else None,
             "span": [place.start, place.end] if place else None,
@@ -63,7 +64,6 @@ def json_lines(records: Iterable[Record], layer: int, meta: Mapping[str, Any]) -
             "vector": _numbers(v.contextual[layer]) if v else None,
             "static": _numbers(v.static) if v else None,
         }
-        yield json.dumps(line, ensure_ascii=False, allow_nan=False)
 
 
 def _save_lines(path: Path, lines: Iterable[str]) -> None:
@@ -75,18 +75,18 @@ def _save_npz(path: Path, vectors: Sequence[WordVector], layer: int, meta: Mappi
     places = [v.occurrence for v in vectors]
     if any(p.word.endswith("\0") for p in places):
         raise UsageError(f"-o {path}: NumPy drops NUL from the end of a word; use .jsonl.")
-    arrays = {
-        "vectors": np.stack([v.contextual[layer] for v in vectors]),
-        "static": np.stack([v.static for v in vectors]),
-        "word": np.array([p.word for p in places]),
-        "text_index": np.array([p.text_index for p in places]),
-        "start": np.array([p.start for p in places]),
-        "end": np.array([p.end for p in places]),
-        "n_left": np.array([v.n_left for v in vectors]),
-        "meta": np.array(json.dumps({**meta, "layer": layer}, ensure_ascii=False)),
-    }
     with replacing(path) as scratch, open(scratch, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(
+            file,
+            vectors=np.stack([v.contextual[layer] for v in vectors]),
+            static=np.stack([v.static for v in vectors]),
+            word=np.array([p.word for p in places]),
+            text_index=np.array([p.text_index for p in places]),
+            start=np.array([p.start for p in places]),
+            end=np.array([p.end for p in places]),
+            n_left=np.array([v.n_left for v in vectors]),
+            meta=np.array(json.dumps({**meta, "layer": layer}, ensure_ascii=False)),
+        )
 
 
 def _vec(vectors: Sequence[WordVector], layer: int) -> Iterable[str]:

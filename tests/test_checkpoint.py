@@ -142,6 +142,7 @@ def umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
+@pytest.mark.row("D19")
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
 def test_modes_obey_the_umask(tmp_path: Path, tokenizer: Tokenizer, mask: int) -> None:
     with umask(mask):
@@ -174,6 +175,7 @@ def test_a_failing_write_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.row("D02", "D12", "D13")
 def test_a_failing_flush_leaves_all_or_nothing(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_failing_flush_leaves_all_or_nothing(
     assert n > len(LISTED), "every file and its folder must be forced to disk"
 
 
+@pytest.mark.row("P10")
 def test_the_name_is_forced_to_disk_after_the_files(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_a_file_is_read_as_it_is() -> None:
     assert names(text) == ["a.txt"]
 
 
+@pytest.mark.row("C32")
 def test_files_come_in_the_order_of_their_paths() -> None:
     for name in ("b.txt", "a/z.txt", "c/x.txt", "B.txt", "ä.txt"):
         write(name)
@@ -70,11 +71,13 @@ def test_files_come_in_the_order_of_their_paths() -> None:
     assert names(open_text(["*.txt", "c/x.txt", "a/*"])) == expected
 
 
+@pytest.mark.row("C20")
 def test_a_name_that_is_given_twice_counts_once() -> None:
     write("a.txt")
     assert names(open_text(["a.txt", "a.txt", "./a.txt", "*.txt", "."])) == ["a.txt"]
 
 
+@pytest.mark.row("C20")
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 def test_the_same_file_under_two_names_counts_once(link: type[os.symlink]) -> None:
     write("a.txt")
@@ -84,6 +87,7 @@ def test_the_same_file_under_two_names_counts_once(link: type[os.symlink]) -> No
     assert notices == ["counted 1 file(s) once that are there under another name too, such as b.txt."]
 
 
+@pytest.mark.row("C40")
 def test_equal_files_count_twice() -> None:
     write("a.txt")
     write("b.txt")
@@ -92,6 +96,7 @@ def test_equal_files_count_twice() -> None:
     assert notices == []
 
 
+@pytest.mark.row("C18")
 def test_in_a_folder_what_is_no_text_is_passed_over() -> None:
     write("d/a.txt")
     write("d/deep/er/b.md")
@@ -140,11 +145,13 @@ def test_patterns_reach_into_folders() -> None:
     assert names(open_text(["*"])) == ["a.txt"]  # folders that match are not entered
 
 
+@pytest.mark.row("C19")
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file() -> None:
     write("what [1]?.txt")
     assert names(open_text(["what [1]?.txt"])) == ["what [1]?.txt"]
 
 
+@pytest.mark.row("C19")
 @pytest.mark.parametrize("pattern", ["*.txt", "nothing/**/x?", "[ab].md"])
 def test_a_pattern_without_match_is_a_wrong_command(pattern: str) -> None:
     with pytest.raises(UsageError, match="no file matches the pattern"):
@@ -156,17 +163,20 @@ def test_no_arguments_are_a_wrong_command() -> None:
         open_text([])
 
 
+@pytest.mark.row("C22")
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(CorpusError, match=r"cannot read missing\.txt: No such file or directory"):
         open_text(["missing.txt"])
 
 
+@pytest.mark.row("C22")
 def test_a_dangling_link_is_named() -> None:
     os.symlink("nowhere", "link.txt")
     with pytest.raises(CorpusError, match=r"cannot read link\.txt"):
         open_text(["link.txt"])
 
 
+@pytest.mark.row("C18")
 def test_a_folder_without_files_is_named() -> None:
     Path("empty/inner").mkdir(parents=True)
     write("hidden/.file")
@@ -186,12 +196,14 @@ def test_a_folder_without_text_is_named() -> None:
 # What is no text
 
 
+@pytest.mark.row("C01")
 def test_an_empty_file_is_refused() -> None:
     write("a.txt", b"")
     with pytest.raises(CorpusError, match=r"a\.txt is empty"):
         open_text(["a.txt"])
 
 
+@pytest.mark.row("C02")
 @pytest.mark.parametrize(
     "content",
     [" \n\t\r\n" * 1000, "\u3000\u00a0\u2028\n" * 1000, corpus.BOM, b" "],
@@ -203,6 +215,7 @@ def test_white_space_is_no_text(content: str | bytes) -> None:
         open_text(["a.txt"])
 
 
+@pytest.mark.row("C03")
 def test_a_short_text_is_refused_with_its_size() -> None:
     write("a.txt", "x" * (SMALLEST_TEXT - 1))
     with pytest.raises(CorpusError, match=r"a\.txt: 2,047 bytes of text are too few to learn from; .* least 2,048"):
@@ -216,6 +229,7 @@ def test_the_smallest_text_is_enough() -> None:
     assert open_text(["a.txt", "b.txt"]).n_bytes == SMALLEST_TEXT
 
 
+@pytest.mark.row("C13", "C14")
 @pytest.mark.parametrize("offset", [0, 5, 2999, READ_SIZE - 1, READ_SIZE, READ_SIZE + 7, 1_234_567])
 def test_a_nul_byte_is_found_where_it_is(offset: int) -> None:
     write("a.txt", b"x" * offset + b"\x00" + b"y" * 50)
@@ -236,6 +250,7 @@ BAD = [
 ]
 
 
+@pytest.mark.row("C08", "C10")
 @pytest.mark.parametrize(("bad", "shift", "byte"), BAD, ids=repr)
 @pytest.mark.parametrize(
     "before", [0, 10, 25, READ_SIZE - 3, READ_SIZE - 2, READ_SIZE - 1, READ_SIZE, 2 * READ_SIZE + 1]
@@ -250,6 +265,7 @@ def test_wrong_bytes_are_found_where_they_are(bad: bytes, shift: int, byte: int,
         open_text(["a.txt"])
 
 
+@pytest.mark.row("C10")
 @pytest.mark.parametrize("before", [100, READ_SIZE - 2, READ_SIZE - 1])
 def test_a_character_that_is_cut_off_at_the_end_is_found(before: int) -> None:
     write("a.txt", b"x" * (before - 1) + b"\n" + "👍".encode()[:3])
@@ -257,6 +273,7 @@ def test_a_character_that_is_cut_off_at_the_end_is_found(before: int) -> None:
         open_text(["a.txt"])
 
 
+@pytest.mark.row("C09")
 def test_characters_across_read_blocks_are_fine() -> None:
     content = "x" * (READ_SIZE - 2) + "天" + "y" * (READ_SIZE - 3) + "👍\n"
     write("a.txt", content)
@@ -270,6 +287,7 @@ def zipped() -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.row("C12", "C17")
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
@@ -296,6 +314,7 @@ def test_what_people_pass_by_mistake_is_recognised(content: bytes, kind: str) ->
         open_text(["a.txt"])
 
 
+@pytest.mark.row("C23")
 def test_a_pipe_does_not_hang() -> None:
     os.mkfifo("pipe")
     errors: list[BaseException] = []
@@ -314,6 +333,7 @@ def test_a_pipe_does_not_hang() -> None:
     assert "pipe is not a regular file; to read a pipe, use - (standard input)" in str(errors[0])
 
 
+@pytest.mark.row("C11")
 def test_a_byte_order_mark_is_dropped() -> None:
     write("a.txt", corpus.BOM + TEXT.encode())
     write("b.txt", TEXT + "\ufeff")
@@ -330,6 +350,7 @@ def pipe_in(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
 
 
+@pytest.mark.row("C24")
 def test_standard_input_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     write("zz.txt", "more")
     pipe_in(monkeypatch, TEXT.encode() + "天地\r\n".encode())
@@ -355,6 +376,7 @@ def test_errors_in_standard_input_call_it_so(monkeypatch: pytest.MonkeyPatch) ->
             raise AssertionError("not reached")
 
 
+@pytest.mark.row("C24")
 @pytest.mark.parametrize("content", [b"", b" \n"])
 def test_empty_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     pipe_in(monkeypatch, content)
@@ -362,6 +384,7 @@ def test_empty_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch, conten
         raise AssertionError("not reached")
 
 
+@pytest.mark.row("C24")
 def test_a_terminal_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -487,6 +510,7 @@ FRAGMENTS = [
 PROSE = st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=60).map("".join)
 
 
+@pytest.mark.row("C06", "C09", "C16")
 @settings(deadline=None, max_examples=120)
 @given(PROSE)
 @example("don't don 't")
@@ -516,6 +540,7 @@ def test_each_piece_starts_a_document() -> None:
     assert [block for first, block in text.blocks(1 << 20) if first] == ["one", "three", "five"]
 
 
+@pytest.mark.row("C07")
 def test_text_without_a_place_to_cut_keeps_memory_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus, "LONGEST_BLOCK", 1000)
     text = text_of("x" * 10_000)
@@ -537,6 +562,7 @@ def test_a_sample_is_spread_over_the_text() -> None:
 # Changes
 
 
+@pytest.mark.row("C26")
 def test_a_file_that_changed_is_noticed() -> None:
     path = write("a.txt")
     text = open_text(["a.txt"])
@@ -547,6 +573,7 @@ def test_a_file_that_changed_is_noticed() -> None:
         read(text)
 
 
+@pytest.mark.row("C26", "C27")
 @pytest.mark.parametrize("change", ["longer", "shorter", "empty", "gone", "pipe"])
 def test_a_file_of_another_size_is_noticed(change: str) -> None:
     path = write("a.txt")
@@ -575,15 +602,16 @@ def test_a_file_that_is_gone_cannot_be_split(size: int) -> None:
         read(text.split(0.1)[0])
 
 
+@pytest.mark.row("C26")
 def test_a_file_that_grows_while_it_is_checked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("a.txt", TEXT)
     decode = corpus._decode
 
-    def append_and_decode(*arguments: Any, final: bool = False) -> None:
+    def append_and_decode(*arguments: Any, final: bool = False) -> str:
         if final:  # once, after the last block was read
             with open(path, "a") as file:
                 file.write("more")
-        decode(*arguments, final=final)
+        return decode(*arguments, final=final)
 
     monkeypatch.setattr(corpus, "_decode", append_and_decode)
     with pytest.raises(CorpusError, match=r"a\.txt changed while it was being read"):

@@ -146,6 +146,7 @@ def test_the_place_and_name_of_a_text_do_not_matter(text: Text, own_tokenizer: T
     assert counter.calls == 0
 
 
+@pytest.mark.row("C39")
 @pytest.mark.parametrize(
     "damage",
     [
@@ -194,6 +195,7 @@ def test_a_damaged_entry_is_made_anew(text: Text, own_tokenizer: Tokenizer, dama
     assert counter.calls == 1
 
 
+@pytest.mark.row("C39")
 def test_another_text_or_tokenizer_misses(text: Text, tokenizer: Tokenizer, tmp_path: Path) -> None:
     made = [tokenize(text, tokenizer)]
     made.append(tokenize(text, Tokenizer.train([make_text(seed=2)], 310)))
@@ -215,6 +217,7 @@ def test_the_oldest_entries_go_first(tokenizer: Tokenizer, monkeypatch: pytest.M
     assert sorted((tmp_path / "cache").iterdir()) == sorted(entries[i] for i in (0, 2, 3))
 
 
+@pytest.mark.row("C39")
 def test_nothing_but_whole_entries_stays_behind(own_tokenizer: Tokenizer, text: Text, tmp_path: Path) -> None:
     def fail(_: list[str]) -> list[list[int]]:
         raise RuntimeError("in the middle")
@@ -319,6 +322,7 @@ def test_ids_above_16_bits_survive() -> None:
     assert len(set(batch[:, :-1].flatten().tolist())) == 70_000
 
 
+@pytest.mark.row("C04")
 @pytest.mark.parametrize("context", [1, 16, 100])
 def test_a_text_must_fill_one_window(context: int) -> None:
     with pytest.raises(
@@ -331,6 +335,7 @@ def test_a_text_must_fill_one_window(context: int) -> None:
     assert batch.shape == (2, context + 1)
 
 
+@pytest.mark.row("C03")
 def test_the_context_that_the_error_names_works() -> None:
     tokens = stream(40)
     with pytest.raises(CorpusError, match="use --context 39 or less"):

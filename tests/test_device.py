@@ -79,7 +79,7 @@ def test_unknown_choices_are_refused_by_name(option: str, value: str, allowed: s
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_must_be_at_least_one(threads: int) -> None:
-    with pytest.raises(UsageError, match=f"--threads must be at least 1, not {threads}"):
+    with pytest.raises(UsageError, match=f"--threads must be between 1 and 1,024, not {threads}"):
         choose_hardware(threads=threads)
 
 

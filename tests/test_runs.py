@@ -139,12 +139,14 @@ def test_a_free_path_is_accepted(tmp_path: Path, what: str) -> None:
     assert claim_run(path).path == path
 
 
+@pytest.mark.row("D16")
 def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(UsageError, match="is a file"):
         claim_run(tmp_path / "notes")
 
 
+@pytest.mark.row("D16")
 @pytest.mark.parametrize("inside", ["notes.txt", ".hidden", "model.safetensors"])
 def test_a_folder_with_other_things_is_refused(tmp_path: Path, inside: str) -> None:
     (tmp_path / "folder").mkdir()
@@ -210,7 +212,7 @@ def test_the_best_step_has_the_lowest_score(run: Run, scores: dict[int, float | 
     assert latest is not None and latest.number == max(scores)
 
 
-@pytest.mark.row("D18")
+@pytest.mark.row("D18", "K37")
 def test_links_and_times_decide_nothing(run: Run) -> None:
     paths = {number: add_step(run, number, score) for number, score in ((1, 3.0), (2, 1.0), (3, 2.0))}
     (run.path / "best").symlink_to("step-000000001")
@@ -285,6 +287,7 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
+@pytest.mark.row("P12", "P13")
 def test_a_second_process_is_refused_until_the_first_is_killed(run: Run) -> None:
     with holder(run.path) as process:
         with pytest.raises(RunInUseError, match="another process trains in"), run.lock():
@@ -318,6 +321,7 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
         pass
 
 
+@pytest.mark.row("D20")
 def test_what_a_crash_left_is_swept_away_with_the_lock(run: Run) -> None:
     kept = add_step(run, 1)
     for name in (".tmp-step-000000002-99", ".trash-step-000000000"):

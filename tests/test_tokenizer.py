@@ -48,6 +48,7 @@ def multilingual() -> Tokenizer:
     return Tokenizer.train(["\n".join(STRINGS) * 20, make_text(50)], 600)
 
 
+@pytest.mark.row("C15", "C34", "C37")
 @pytest.mark.parametrize("text", STRINGS, ids=ascii)
 def test_every_text_comes_back_exactly(tokenizer: Tokenizer, multilingual: Tokenizer, text: str) -> None:
     for each in (tokenizer, multilingual):
@@ -57,6 +58,7 @@ def test_every_text_comes_back_exactly(tokenizer: Tokenizer, multilingual: Token
         assert all(0 <= i < each.vocab_size for i in ids)
 
 
+@pytest.mark.row("C15", "C34", "C37")
 @settings(deadline=None, max_examples=200)
 @given(st.text())
 @example("\x00")
@@ -114,6 +116,7 @@ def test_possible_vocabulary_sizes(vocab_size: int) -> None:
     check_vocab_size(vocab_size)
 
 
+@pytest.mark.row("C36")
 @pytest.mark.parametrize("vocab_size", [256, 0, -1, 1_000_001, 10**12])
 def test_impossible_vocabulary_sizes_are_refused(vocab_size: int) -> None:
     with pytest.raises(UsageError, match=f"--vocab-size must be between 257 .* and 1,000,000, not {vocab_size}"):
@@ -131,6 +134,7 @@ def test_the_vocabulary_is_as_large_as_asked_when_the_text_allows() -> None:
     assert Tokenizer.train([make_text()], 300).vocab_size == 300
 
 
+@pytest.mark.row("C36")
 @pytest.mark.parametrize("blocks", [[], [""], ["abc"], ["the cat the cat"]], ids=repr)
 def test_small_texts_give_fewer_tokens_than_asked(blocks: list[str]) -> None:
     small = Tokenizer.train(blocks, 5000)

@@ -300,6 +300,7 @@ BAD_TEXTS = (
 )
 
 
+@pytest.mark.row("C01", "C08", "C13", "C17", "C22", "C23")
 @pytest.mark.parametrize(("name", "message"), BAD_TEXTS)
 @pytest.mark.parametrize("line", ["train {} --steps 1", "train corpus.txt {} --steps 1", "eval {} -m MODEL"])
 def test_a_bad_text_is_one_sentence_and_code_3(
@@ -312,6 +313,7 @@ def test_a_bad_text_is_one_sentence_and_code_3(
     assert message in outcome.err
 
 
+@pytest.mark.row("C02")
 @pytest.mark.parametrize("line", ["train blank.txt", "eval blank.txt -m MODEL"])
 def test_white_space_is_no_text(gptlite: Command, trained_run: Path, line: str) -> None:
     write_bad_texts()
@@ -320,6 +322,7 @@ def test_white_space_is_no_text(gptlite: Command, trained_run: Path, line: str) 
     assert "only white space" in outcome.err
 
 
+@pytest.mark.row("C22")
 @pytest.mark.parametrize(
     "line",
     [
@@ -386,6 +389,7 @@ def test_ctrl_c_is_one_sentence_and_code_130(gptlite: Command, monkeypatch: pyte
     assert (outcome.code, outcome.err) == (130, "gptlite: error: interrupted.\n")
 
 
+@pytest.mark.row("S02", "S03")
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -521,6 +525,7 @@ class Terminal(io.StringIO):
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+@pytest.mark.row("S01")
 @pytest.mark.parametrize("more", [(), ("-n", "2"), ("--no-stream",)], ids=str)
 def test_control_characters_are_made_visible_on_terminals_only(
     gptlite: Command, tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import hashlib
 import json
 import mmap
@@ -205,6 +206,8 @@ class Killer:
         # Measured once: it takes as long as all the rest of a save and has nothing to do with disks.
         statistics = embedding.measure_statistics(session.model, session.tokenizer, session.val_ids)
         embedding.measure_statistics = lambda *_: statistics
+        gc.collect()
+        gc.disable()  # in the children, which would copy all that it visits
 
     def train(self, run: Run, keep: int = 2, save_every: int = 1, phases: Phases | None = None) -> None:
         """What a forked trainer does."""

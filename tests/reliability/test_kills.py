@@ -35,7 +35,7 @@ def kill(*options: object) -> dict[str, Any]:
 
 @pytest.mark.row("P08", "P09", "P23")
 @pytest.mark.parametrize(
-    ("kills", "every"), [(200, 3), pytest.param(1000, 1, marks=pytest.mark.slow)], ids=["200", "1000"]
+    ("kills", "every"), [(200, 8), pytest.param(1000, 1, marks=pytest.mark.slow)], ids=["200", "1000"]
 )
 def test_a_kill_at_any_moment_loses_nothing(kills: int, every: int) -> None:
     report = kill("--kills", kills, "--every", every)
@@ -43,13 +43,13 @@ def test_a_kill_at_any_moment_loses_nothing(kills: int, every: int) -> None:
     assert (report["kills"], report["failed"], report["every call"]["failed"]) == (kills, 0, 0)
     assert set(report["phases"]) == set(PHASES)
     assert min(report["phases"].values()) >= 0.03 * kills, report["phases"]
-    assert report["every call"]["kills"] >= report["every call"]["calls"] / every > 20
+    assert report["every call"]["kills"] >= report["every call"]["calls"] / every > 10
     # The same killer finds the fault in writers that have one.
     assert min(report["found out"].values()) >= 0.8 * report["found out of"], report["found out"]
 
 
 @pytest.mark.row("R03", "P13", "P22")
-@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_chain_of_kills_ends_with_the_same_bits(kills: int) -> None:
     report = kill("--chain", "--kills", kills)
     print(json.dumps(report, indent=2))
