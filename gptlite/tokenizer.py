@@ -22,7 +22,7 @@ SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
 LARGEST_VOCABULARY = 1_000_000
 LONGEST_WORD = 1000  # characters of a word that a vocabulary is learned from
-LONG_GAP = re.compile(r"\s{%d}" % LONGEST_WORD)
+LONG_GAP = re.compile(rf"\s{{{LONGEST_WORD}}}")
 
 
 class Tokenizer:
