@@ -39,10 +39,15 @@ def one_line(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """Text to standard output: as it is, or visible on a terminal."""
+    """Text to standard output: as it is, or visible on a terminal. Raises `StorageError`, or `BrokenPipeError`."""
     stream = _standard_output()
-    stream.write(visible(text) if stream.isatty() else text)
-    stream.flush()
+    try:
+        stream.write(visible(text) if stream.isatty() else text)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot write to standard output: {error.strerror or error}.") from error
 
 
 def write_json(value: Any) -> None:
