@@ -219,3 +219,43 @@ def test_colours_stay_out_of_pipes(gptlite: Command, corpus_file: Path, monkeypa
     for line in (("train", corpus_file, "--steps", "1", *SMALL, "-o", "run"), ("info", "run"), ("info", "gone")):
         outcome = gptlite(*line)
         assert "\x1b" not in outcome.out + outcome.err
+
+
+@pytest.mark.row("G18", "G19")
+@pytest.mark.parametrize(
+    "line", [("--version",), ("generate", "--max-new-tokens", "3", "-m"), ("info", "--json"), ("info",)]
+)
+@pytest.mark.parametrize("output", ["full", "closed"])
+def test_a_standard_output_that_takes_nothing(
+    line: tuple[str, ...], output: str, wild: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = [] if line == ("--version",) else [str(wild)]
+    with monkeypatch.context() as patch, open("/dev/full", "wb", buffering=0) as full:
+        file = io.TextIOWrapper(full, write_through=True)
+        patch.setattr(sys, "stdout", file if output == "full" else None)
+        assert run([*line, *model]) == 5
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.startswith("gptlite: error: ") and ("standard output" in err or "No space left on device" in err)
+
+
+@pytest.mark.row("P18", "P19")
+@pytest.mark.parametrize("error_output", ["broken pipe", "full", "closed", "none"])
+def test_a_training_goes_on_when_nobody_can_read_its_messages(
+    error_output: str, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with (
+        open(writer, "wb", buffering=0) as broken,
+        open("/dev/full", "wb", buffering=0) as full,
+        open(os.devnull, "w") as closed,
+        monkeypatch.context() as patch,
+    ):
+        closed.close()
+        streams = {"closed": closed, "none": None}
+        for name, raw in (("broken pipe", broken), ("full", full)):
+            streams[name] = io.TextIOWrapper(raw, write_through=True)
+        patch.setattr(sys, "stderr", streams[error_output])
+        assert run(["train", str(corpus_file), "--steps", "1", *SMALL, "--sample-every", "1", "-o", "run"]) == 0
+        assert run(["info", "gone"]) == 4
+    assert Path("run/step-000000001").is_dir()
