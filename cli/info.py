@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlite.cli import console, options
+from gptlite.errors import CheckpointError
 
 
 def info(
@@ -49,7 +50,10 @@ def info(
         ["embeddings", "tied to the head" if config.tie_embeddings else "apart from the head"],
     ]
     if facts["run"]:
-        rows += _provenance(facts["run"], facts["manifest"])
+        try:
+            rows += _provenance(facts["run"], facts["manifest"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{run.path / 'run.json'} is not as gptlite writes it: {error!r}.") from error
     console.print_table(["fact", "value"], rows)
 
 

@@ -99,7 +99,7 @@ def test_markup_in_a_command_is_text(gptlite: Command, trained_run: Path) -> Non
     assert r"gptlite train [red]x[/red] \x1b[2J" in out
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{"])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"inputs": 3}', '{"inputs": [{}]}'])
 def test_a_broken_run_json_is_code_4(gptlite: Command, trained_run: Path, content: str) -> None:
     shutil.copytree(trained_run, "run", symlinks=True)
     Path("run/run.json").write_text(content)

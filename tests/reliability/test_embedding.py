@@ -102,8 +102,6 @@ def test_what_is_found_is_the_word_and_once_each(pieces: list[str], word: str) -
     found = find_word(text, 0, word)
     assert all(o.word.lower() == word.lower() or o.word.casefold() == word.casefold() for o in found)
     assert all(a.end <= b.start for a, b in pairwise(found))
-    if not re.search(r"#\d+$", word):
-        assert [(o.start, o.end) for o in find_word(f"({word})", 0, word)] in ([(1, 1 + len(word))], [])
 
 
 @pytest.mark.row("E05")
@@ -111,7 +109,8 @@ def test_what_is_found_is_the_word_and_once_each(pieces: list[str], word: str) -
 def test_vectors_of_any_word_are_numbers(model: GPT, tokenizer: Tokenizer, word: str, left: str) -> None:
     v = embed_word(model, tokenizer, Occurrence(0, f"{left}{word} .", len(left), len(left) + len(word)))
     assert np.isfinite(v.contextual).all() and np.isfinite(v.static).all()
-    assert word.strip() in "".join(v.tokens) or "\ufffd" in "".join(v.tokens)
+    spelled, wanted = (re.sub(r"[ \t-\r]", "", part) for part in ("".join(v.tokens), word))
+    assert wanted in spelled or "\ufffd" in spelled
 
 
 @pytest.mark.row("E01")
