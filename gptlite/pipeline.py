@@ -496,8 +496,8 @@ def _changes(previous: Mapping[str, Any], plan: planning.Plan, step: int, watche
     changed = {name: [was, now] for name, was in before.to_dict().items() if (now := getattr(plan.train, name)) != was}
     if before.budget != plan.train.budget:
         watcher.notice(
-            f"from step {step:,} on the budget is another: the learning rate falls to zero at the new end, so the result "
-            "is not that of a run planned like this from its start."
+            f"from step {step:,} on the budget is another: the learning rate falls to zero at the new end, "
+            "so the result is not that of a run planned like this from its start."
         )
     if "accumulate" in changed:
         watcher.notice(f"gradients are added up in other parts from step {step:,} on: the last bits will differ.")
