@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlite import checkpoint, corpus, data, evaluation, optim, pipeline, training
+from gptlite import checkpoint, compilation, corpus, data, evaluation, optim, pipeline, training
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.model import GPT, initialise
@@ -358,10 +358,12 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     initialise(ours, config.seed)
     ours.train()
     hardware, optimizers = choose_hardware("cpu"), optim.make_optimizers(ours, config)
+    compiled = ", compiled:" in info["hardware"]  # as the run was
+    loss_of = compilation.compile_loss(ours, config, hardware) if compiled else optim.mean_loss
     optim.set_learning_rate(optimizers, 0.1 * config.lr)
 
     def our_step(batch: Tensor) -> None:
-        optim.training_step(ours, optimizers, batch, hardware, config.clip)
+        optim.training_step(ours, optimizers, batch, hardware, config.clip, loss_of)
 
     theirs = their_model(best)
     theirs.train()
@@ -386,6 +388,7 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
                 seconds[name].append(time.perf_counter() - began)
     return {
         "parameters": shape.n_params,
+        "compiled": compiled,
         "tokens_per_step": config.batch_size * shape.context_length,
         "seconds_per_step": {name: statistics.median(times) for name, times in seconds.items()},
         "all_seconds": seconds,

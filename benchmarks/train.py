@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=164.0, help="for each process")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--contenders", default=",".join(NAMES))
-    parser.add_argument("--rates", default="1e-3,2e-3,4e-3", help="learning rates of the Trainer")
+    parser.add_argument("--rates", default="5e-4,1e-3,2e-3", help="learning rates of the Trainer")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for train.svg and results/")
     parser.add_argument("--redraw", type=Path, metavar="FILE", help="numbers of an earlier run; measures nothing")
     options = parser.parse_args()

@@ -84,7 +84,7 @@ def choose_hardware(
         device=torch.device(chosen),
         bf16=bf16,
         threads=torch.get_num_threads(),
-        # On a CPU compiling takes longer than it saves in a short run.
+        # On a CPU the budget decides (compilation.py).
         compile=compile == "on" or (compile == "auto" and chosen == "cuda"),
         reason=reason,
     )

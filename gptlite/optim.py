@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ ORTHOGONALISATION = (
     (3.215276, -2.411172, 0.501300),
     (2.218308, -1.593990, 0.410748),
 )
+Loss = Callable[[GPT, Tensor], Tensor]  # of a model on windows (B, T + 1)
 OTHERS_SHARE = 0.2  # of Muon's rate, for embeddings, head and norms under AdamW
 
 
@@ -132,25 +133,32 @@ def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
+def mean_loss(model: GPT, batch: Tensor) -> Tensor:
+    """Nats a token on windows (B, T + 1), each token but the first predicted from those before it."""
+    logits = model(batch[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+
+
 def training_step(
     model: GPT,
     optimizers: Sequence[torch.optim.Optimizer],
     batch: Tensor,
     hardware: Hardware,
     clip: float,
+    loss_of: Loss = mean_loss,
     accumulate: int = 1,
 ) -> tuple[float, float]:
     """One optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
 
     Forward and backward pass go through `accumulate` equal parts of the batch, one after the other; their gradients add
-    up to that of the whole. Where loss or norm is not finite, the weights are left as they were.
+    up to that of the whole. Where loss or norm is not finite, the weights are left as they were. `loss_of` may be a
+    compiled `mean_loss`.
     """
     model.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=hardware.device)
     for part in batch.to(hardware.device, non_blocking=True).chunk(accumulate):
         with hardware.autocast():
-            logits = model(part[:, :-1])
-        share = F.cross_entropy(logits.flatten(0, 1).float(), part[:, 1:].flatten()) / accumulate
+            share = loss_of(model, part) / accumulate
         share.backward()
         loss += share.detach()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

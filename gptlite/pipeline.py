@@ -17,7 +17,7 @@ import tokenizers
 import torch
 
 import gptlite
-from gptlite import bigrams, checkpoint, corpus, data, optim, planning, runs, yardsticks
+from gptlite import bigrams, checkpoint, compilation, corpus, data, optim, planning, runs, yardsticks
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, choose_hardware, peak_memory
 from gptlite.errors import CheckpointError, UsageError, is_out_of_memory
@@ -81,13 +81,14 @@ def train(
         run = _run_to_resume(arguments, out) if resume else None
         previous = _info_to_resume(run) if run else None
         plan: planning.Plan | None = None
-        hardware = machine_to_resume(previous, device, dtype, threads, compile, watcher)
         if previous is not None:
             plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
+            hardware, compile = _machine_to_resume(previous, plan, device, dtype, threads, compile)
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
             val, arguments = previous["val"], arguments or previous["arguments"]
         else:  # what can be refused is refused before any work is done
+            hardware = choose_hardware(device, dtype, threads, compile)
             planning.check_request(hardware, architecture, size, overrides)
             if vocab_size is not None:
                 check_vocab_size(vocab_size)
@@ -146,6 +147,11 @@ def train(
             state = restore_training_state(saved, model, optimizers)
             run.cut_log(state.step)
         clock = Clock(config, batches.steps_per_epoch, started, state.elapsed)
+        hardware = with_compilation(hardware, compile, plan, state.elapsed)
+        loss_of = _loss(model, plan, hardware, watcher)
+        hardware = dataclasses.replace(hardware, compile=loss_of is not optim.mean_loss)
+        if previous is not None:
+            _compare_machines(previous, hardware, watcher)
 
         info = {
             "format": 1,
@@ -195,9 +201,8 @@ def train(
             state,
             watcher,
             should_stop,
+            loss_of,
         )
-        if hardware.compile:
-            model.compile()
         try:
             fit(session)
             result = {**finish(session), "yardsticks": info.get("yardsticks")}
@@ -238,6 +243,7 @@ def preview(
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher), limits, watcher)
         material = tokenize(texts, vocab_size, watcher)
         outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, thorough=True)
+    hardware = with_compilation(hardware, compile, outlook.plan)
     return {
         "plan": outlook.plan.to_dict(),
         "parameters": outlook.plan.model.n_params,
@@ -310,7 +316,10 @@ def look_ahead(
     )
     planning.check_memory(plan, facts.memory)
     before = peak_memory() or 0
-    speed = stopwatch.speeds.get(plan.model) or (stopwatch.measure(plan.model, plan.train) if thorough else None)
+    speed = stopwatch.speed(plan)
+    if speed is None and (seconds or thorough):
+        stopwatch.until = math.inf  # what was chosen is timed in any case
+        speed = stopwatch.measure(plan.model, plan.train)
     effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
     others = yardsticks.measure(tokens.ids(), val_tokens.ids(), material.tokenizer.token_bytes, effort)
     expected = planning.expect(facts, plan, speed, None if math.isnan(others.ngram) else others.ngram)
@@ -327,14 +336,40 @@ class Stopwatch:
     def __init__(self, hardware: Hardware, seconds: float) -> None:
         self.hardware, self.seconds = hardware, seconds
         self.until = time.monotonic() + seconds
-        self.speeds: dict[ModelConfig, Speed] = {}
+        self.speeds: dict[tuple[ModelConfig, int], Speed] = {}  # by shape and batch size
 
     def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
         """The speed of one shape, or None when the time is used up."""
         if time.monotonic() > self.until:
             return None
-        self.speeds[model] = measure_speed(model, train, self.hardware, self.seconds / 6)
-        return self.speeds[model]
+        speed = measure_speed(model, train, self.hardware, self.seconds / 6)
+        self.speeds[model, train.batch_size] = speed
+        return speed
+
+    def speed(self, plan: planning.Plan) -> Speed | None:
+        """What was measured for this plan's model and batch."""
+        return self.speeds.get((plan.model, plan.train.batch_size))
+
+
+def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan, elapsed: float = 0.0) -> Hardware:
+    """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it."""
+    seconds = plan.train.seconds
+    left = None if seconds is None else seconds - elapsed
+    if asked == "auto" and compilation.pays(left, plan.model, plan.train, hardware):
+        return dataclasses.replace(hardware, compile=True)
+    return hardware
+
+
+def _loss(model: GPT, plan: planning.Plan, hardware: Hardware, watcher: Watcher) -> optim.Loss:
+    """The loss of a step, compiled where that was decided and the machine can do it."""
+    if not hardware.compile:
+        return optim.mean_loss
+    watcher.phase("compiling", 0.0)
+    try:
+        return compilation.compile_loss(model, plan.train, hardware)
+    except Exception as error:  # compilers fail in many ways, and none of them is a reason not to train
+        watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
+        return optim.mean_loss
 
 
 def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> Inputs:
@@ -453,24 +488,30 @@ def _step_to_resume(run: runs.Run) -> Path:
     return latest.path
 
 
-def machine_to_resume(
-    previous: Mapping[str, Any] | None, device: str, dtype: str, threads: int | None, compile: str, watcher: Watcher
-) -> Hardware:
-    """The machine as asked for; what is left open is as it was for a run that is resumed, for bits depend on it."""
-    was = {} if previous is None else previous.get("machine", {})
+def _machine_to_resume(
+    previous: Mapping[str, Any], plan: planning.Plan, device: str, dtype: str, threads: int | None, compile: str
+) -> tuple[Hardware, str]:
+    """The machine, and what is asked of its compiler: what is left open is as it was, for bits depend on it.
+
+    Where time is the budget, it decides about compiling, now as then.
+    """
+    was = previous.get("machine", {})
+    if compile == "auto" and plan.train.seconds is None:
+        compile = was.get("compile", compile)
+    before = was.get("device", device) if device == "auto" else device
+    dtype_before = was.get("dtype", dtype) if dtype == "auto" else dtype
+    threads_before = was.get("threads") if threads is None else threads
     try:
-        hardware = choose_hardware(
-            was.get("device", device) if device == "auto" else device,
-            was.get("dtype", dtype) if dtype == "auto" else dtype,
-            was.get("threads") if threads is None else threads,
-            was.get("compile", compile) if compile == "auto" else compile,
-        )
-    except UsageError:  # perhaps for what this machine does not have and nobody asked for today
-        hardware = choose_hardware(device, dtype, threads, compile)
+        return choose_hardware(before, dtype_before, threads_before, compile), compile
+    except UsageError:  # perhaps for a device that nobody asked for today
+        return choose_hardware(device, dtype, threads, compile), compile
+
+
+def _compare_machines(previous: Mapping[str, Any], hardware: Hardware, watcher: Watcher) -> None:
+    was = previous.get("machine", {})
     unlike = [f"{name} {now}, not {was[name]}" for name, now in hardware.choices().items() if was and was[name] != now]
     if unlike:
         watcher.notice(f"unlike before: {'; '.join(unlike)}. The last bits of what is computed will differ.")
-    return hardware
 
 
 def _in_the_order_of(previous: Mapping[str, Any], text: corpus.Text) -> corpus.Text:

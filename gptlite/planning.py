@@ -36,6 +36,7 @@ LADDER = (
 LARGEST_ON_CPU = (6, 384)
 
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # fewer steps are worth having smaller batches for
+MANY_STEPS = 1200  # on a CPU, more are worth having batches twice as large for, which it reads a little faster
 MOST_PARTS = 1 << 16  # of a batch, that are looked at
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
@@ -144,7 +145,9 @@ def make_plan(
         return _complete(facts, architecture, base, values | shape, training, asked)
 
     if size != "auto" or {"n_layers", "dim"} <= shape.keys():
-        return complete(None)
+        plan = complete(None)
+        timed = measure is not None and plan.train.seconds is not None and _fits(facts, plan)
+        return _suit_batch(facts, plan, measure(plan.model, plan.train) if measure and timed else None)
     rungs = LADDER if _on_gpu(facts) else LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
     plans: list[Plan] = []
     refusals: list[UsageError] = []
@@ -155,7 +158,7 @@ def make_plan(
             refusals.append(error)
     if not plans:
         raise refusals[0]
-    fitting = [p for p in plans if facts.memory is None or expect(facts, p).memory <= facts.memory]
+    fitting = [p for p in plans if _fits(facts, p)]
     return _best(facts, fitting or plans[:1], measure if fitting else None)
 
 
@@ -188,10 +191,10 @@ def save_seconds(model: ModelConfig) -> float:
 
 
 # The law of Hoffmann et al. (2022) with repeated tokens counting less and less (Muennighoff et al. 2023). Fitted by
-# hand to runs of 1 to 15 minutes on tinyshakespeare (docs/log.md); a text is harder as its 5-gram needs more bits.
-FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.43, 0.38, 0.32, 0.35  # parameters and tokens in millions
+# hand to runs of 1 to 15 minutes on two texts (docs/log.md); a text is harder as its 5-gram needs more bits.
+FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.52, 0.15, 0.40, 0.35  # parameters and tokens in millions
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on that text
-REUSE = 5.0  # how many more readings of a text are worth at most
+REUSE = 3.0  # how many more readings of a text are worth at most
 ROOM, EXCESS_TERM = 6.0, 0.4  # parameters for each token of text beyond which a model learns the text by heart
 
 
@@ -225,19 +228,28 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
         best = min(speeds, key=bits)
     chosen = plans[best]
     seconds = chosen.train.seconds
-    reasons = list(chosen.reasons)
-    steps, batch_size = expect(facts, chosen, speeds.get(best)).steps, chosen.train.batch_size
-    if seconds is not None and steps < FEWEST_STEPS and "batch_size" not in chosen.given:
-        smaller = _whole_parts(max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS)), chosen.train.accumulate)
-        chosen = dataclasses.replace(chosen, train=dataclasses.replace(chosen.train, batch_size=smaller))
-        reasons.append(f"batches of {smaller}, because there is time for about {steps:,.0f} steps of {batch_size} only")
     budget = f"{seconds:.0f} s" if seconds else "this budget"
     how = f"{len(speeds)} shapes timed here" if speeds else "by rule of thumb"
     reason = (
         f"{chosen.model.n_layers} layers of width {chosen.model.dim}, for {facts.n_tokens:,} tokens of text and "
         f"{budget} on {facts.hardware.device.type}; {how}"
     )
-    return dataclasses.replace(chosen, reasons=(reason, *reasons))
+    return _suit_batch(facts, dataclasses.replace(chosen, reasons=(reason, *chosen.reasons)), speeds.get(best))
+
+
+def _suit_batch(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
+    """Smaller batches where the time allows few steps of the measured `speed`, larger ones where it allows many."""
+    if speed is None or plan.train.seconds is None or "batch_size" in plan.given:
+        return plan
+    steps, batch_size, reasons = expect(facts, plan, speed).steps, plan.train.batch_size, plan.reasons
+    if steps < FEWEST_STEPS:
+        few = f"there is time for about {steps:,.0f} steps of {batch_size} only"
+        batch_size = _whole_parts(max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS)), plan.train.accumulate)
+        reasons = (*reasons, f"batches of {batch_size}, because {few}")
+    elif steps > MANY_STEPS and not _on_gpu(facts):
+        batch_size *= 2
+    other = dataclasses.replace(plan, train=dataclasses.replace(plan.train, batch_size=batch_size), reasons=reasons)
+    return other if batch_size < plan.train.batch_size or _fits(facts, other) else plan
 
 
 def _complete(
@@ -292,6 +304,10 @@ def training_memory(model: ModelConfig, windows_at_once: int) -> int:
     wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
     per_token = 3 * model.vocab_size + model.n_layers * (wide * model.dim + inner * model.hidden_dim)
     return 4 * (4 * model.n_params + windows_at_once * model.context_length * per_token)
+
+
+def _fits(facts: Facts, plan: Plan) -> bool:
+    return facts.memory is None or training_memory(plan.model, plan.train.windows_at_once) <= facts.memory
 
 
 def check_memory(plan: Plan, available: int | None) -> None:

@@ -177,6 +177,7 @@ class Session:
     state: State
     watcher: Watcher
     should_stop: Callable[[], int | None]
+    loss_of: optim.Loss = optim.mean_loss
 
     def __post_init__(self) -> None:
         self.windows = sliding_windows(len(self.val_ids), self.plan.model.context_length)
@@ -331,7 +332,9 @@ def train_step(s: Session, batch: Tensor) -> float:
     Raises `NumericsError` before the weights are touched when the loss or its gradient is not finite.
     """
     config = s.plan.train
-    loss, norm = optim.training_step(s.model, s.optimizers, batch, s.hardware, config.clip, config.accumulate)
+    loss, norm = optim.training_step(
+        s.model, s.optimizers, batch, s.hardware, config.clip, s.loss_of, config.accumulate
+    )
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise _diverged(s, f"step {s.state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")
     return loss

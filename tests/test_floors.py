@@ -15,7 +15,7 @@ FLOORS = {
     0: ("errors", "config", "randomness", "words", "background"),
     1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf", "durable", "reader"),
     2: ("model", "data", "optim", "bigrams"),
-    3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed"),
+    3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation"),
     4: ("training", "pipeline", "generation", "embedding", "vector_files", "planning", "verification"),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}

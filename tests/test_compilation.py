@@ -1,0 +1,79 @@
+"""Compiled steps: when they pay, that they compute the same, and that a compiler which fails costs little."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Command, random_model, tiny_config
+
+from gptlite import compilation, optim, pipeline
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.device import Hardware
+
+CPU = Hardware(torch.device("cpu"), bf16=False, threads=2, compile=False, reason="a test")
+GPU = dataclasses.replace(CPU, device=torch.device("cuda"))
+MODEL, TRAIN = ModelConfig(), TrainConfig()
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "_has_compiler", lambda: True)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(None, False), (60, False), (300, False), (900, True)])
+def test_the_first_time_it_pays_in_long_runs_only(compiler: None, seconds: float | None, expected: bool) -> None:
+    assert compilation.pays(seconds, MODEL, TRAIN, CPU) is expected
+
+
+def test_what_was_compiled_before_pays_sooner(compiler: None) -> None:
+    mark = compilation._mark(MODEL, TRAIN, CPU)
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    assert compilation.pays(120, MODEL, TRAIN, CPU)
+    assert not compilation.pays(30, MODEL, TRAIN, CPU)
+    assert not compilation.pays(120, MODEL, dataclasses.replace(TRAIN, batch_size=5), CPU)
+
+
+def test_it_pays_neither_without_a_compiler_nor_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not compilation.pays(9000, MODEL, TRAIN, CPU)
+    monkeypatch.setattr(compilation, "_has_compiler", lambda: True)
+    assert not compilation.pays(9000, MODEL, TRAIN, GPU)
+
+
+def test_a_compiler_that_fails_is_told_and_steps_are_as_before(
+    gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> optim.Loss:
+        raise RuntimeError("no such header")
+
+    monkeypatch.setattr(pipeline.compilation, "compile_loss", broken)
+    shape = ("--layers", "1", "--dim", "16", "--heads", "1", "--context", "16", "--vocab-size", "300", "--steps", "2")
+    done = gptlite("train", corpus_file, "-o", "run", "--compile", "on", *shape)
+    assert done.code == 0
+    assert "compiling failed (RuntimeError), so steps are not compiled." in done.err
+    assert "compiled" not in pipeline.runs.Run(Path("run")).read_info()["hardware"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_loss_has_the_same_value_and_gradients() -> None:
+    model = random_model(tiny_config("qwen3"))
+    train = TrainConfig(batch_size=4)
+    before = torch.get_rng_state()
+    compiled = compilation.compile_loss(model, train, CPU)
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(before, torch.get_rng_state())
+    batch = torch.randint(300, (4, 33))
+    results = []
+    for loss_of in (compiled, optim.mean_loss):
+        model.zero_grad()
+        loss = loss_of(model, batch)
+        loss.backward()
+        results.append([loss.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert compilation._mark(model.config, train, CPU).exists()
