@@ -145,8 +145,8 @@ def make_plan(
 
     if size != "auto" or {"n_layers", "dim"} <= shape.keys():
         plan = complete(None)
-        speed = measure(plan.model, plan.train) if measure and plan.train.seconds is not None else None
-        return _suit_batch(facts, plan, speed)
+        timed = measure is not None and plan.train.seconds is not None and _fits(facts, plan)
+        return _suit_batch(facts, plan, measure(plan.model, plan.train) if measure and timed else None)
     rungs = LADDER if _on_gpu(facts) else LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
     plans: list[Plan] = []
     refusals: list[UsageError] = []
