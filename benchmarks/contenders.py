@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlite import checkpoint, compilation, corpus, data, evaluation, optim, pipeline, training
+from gptlite import checkpoint, compilation, corpus, data, evaluation, material, optim, training
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.model import GPT, initialise
@@ -110,9 +110,9 @@ class Budget:
         }
 
 
-def read_texts(options: argparse.Namespace) -> pipeline.Inputs:
+def read_texts(options: argparse.Namespace) -> material.Inputs:
     """The text to train on and the text held out, split as gptlite splits them."""
-    return pipeline.hold_out(corpus.open_text([options.text]), options.val, training.Watcher())
+    return material.hold_out(corpus.open_text([options.text]), options.val, training.Watcher())
 
 
 def a_few(windows: list[evaluation.Window], n_bytes: int) -> list[evaluation.Window]:

@@ -157,7 +157,7 @@ def test_what_no_memory_holds_is_code_8_before_it_is_tried(
     def tried(*_: object) -> None:
         raise AssertionError("no tensor of such a size may be asked for")
 
-    monkeypatch.setattr("gptlite.pipeline.available_memory", lambda _: 8 << 30)
+    monkeypatch.setattr("gptlite.outlook.available_memory", lambda _: 8 << 30)
     monkeypatch.setattr(speed, "GPT", tried)
     monkeypatch.setattr("gptlite.pipeline.GPT", tried)
     outcome = gptlite("train", corpus_file, *budget, *size.split())

@@ -24,7 +24,7 @@ from conftest import make_text
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gptlite import checkpoint, corpus, data, pipeline
+from gptlite import checkpoint, corpus, data, outlook, pipeline
 from gptlite.cli import console
 from gptlite.cli.main import app, run
 from gptlite.corpus import open_text
@@ -322,9 +322,10 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "fit", lambda session: None)
     result = {"seconds": 1.0, "val_bits_per_byte": 1.0, "val_bytes": 1, "best_step": 1, "run": "run"}
     monkeypatch.setattr(pipeline, "finish", lambda session: dict(result))
-    monkeypatch.setattr(pipeline, "available_memory", lambda device: 30 << 20)
-    monkeypatch.setattr(pipeline, "measure_speed", lambda *_: Speed(0.1, 1000.0))
-    monkeypatch.setattr(pipeline.yardsticks, "measure", lambda *_: pipeline.yardsticks.Yardsticks(1, 1, 1, 1, 1, 1))
+    for module in (pipeline, outlook):
+        monkeypatch.setattr(module, "available_memory", lambda device: 30 << 20)
+    monkeypatch.setattr(outlook, "measure_speed", lambda *_: Speed(0.1, 1000.0))
+    monkeypatch.setattr(outlook.yardsticks, "measure", lambda *_: outlook.yardsticks.Yardsticks(1, 1, 1, 1, 1, 1))
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr(corpus, "demo_text", lambda folder: Path("corpus.txt").absolute())
 

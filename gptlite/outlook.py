@@ -1,0 +1,108 @@
+"""What lies ahead of a run: its plan, made with a stopwatch on this machine, and what the plan should lead to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gptlite import planning, yardsticks
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.device import Hardware, available_memory, peak_memory
+from gptlite.material import Material
+from gptlite.speed import Speed, measure_speed
+from gptlite.training import Watcher
+
+MEASURING_SHARE = 0.03  # of a time budget, for finding the best shape
+MEASURING_SECONDS = 3.0  # where the budget is not a time
+HEAP_GAPS, SAVING_BYTES = 1.08, 20  # measured: share of the peak; bytes a parameter
+FULL_EFFORT = 200.0  # seconds; in less time the yardsticks read less text
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A plan and what it should lead to; what others need for the same text."""
+
+    plan: planning.Plan
+    expected: planning.Expected
+    memory: int  # bytes that the whole program takes
+    yardsticks: yardsticks.Yardsticks
+
+    def to_dict(self) -> dict[str, Any]:
+        expected = dataclasses.asdict(self.expected) | {"memory": self.memory}
+        return {"expected": expected, "yardsticks": self.yardsticks.to_dict()}
+
+
+def look_ahead(
+    material: Material,
+    hardware: Hardware,
+    architecture: str | None,
+    size: str | None,
+    overrides: Mapping[str, Any],
+    watcher: Watcher,
+    thorough: bool = False,
+) -> Outlook:
+    """Choose a plan and foresee its result; times training steps for a small share of the budget.
+
+    Where the plan is for steps or epochs, nothing needs to be timed, unless the outlook is to be `thorough`.
+    """
+    watcher.phase("measuring this machine", 0.0)
+    seconds = time_budget(overrides)
+    tokens, val_tokens = material.tokens, material.val_tokens
+    facts = planning.Facts(
+        n_bytes=material.texts.train.n_bytes,
+        n_tokens=tokens.n_tokens,
+        vocab_size=material.tokenizer.vocab_size,
+        hardware=hardware,
+        memory=available_memory(hardware.device),
+        val_tokens=val_tokens.n_tokens,
+    )
+    stopwatch = Stopwatch(hardware, MEASURING_SHARE * seconds if seconds else MEASURING_SECONDS)
+    plan = planning.make_plan(
+        facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure
+    )
+    planning.check_memory(plan, facts.memory)
+    before = peak_memory() or 0
+    speed = stopwatch.speed(plan)
+    if speed is None and (seconds or thorough):
+        stopwatch.until = math.inf  # what was chosen is timed in any case
+        speed = stopwatch.measure(plan.model, plan.train)
+    effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
+    others = yardsticks.measure(tokens.ids(), val_tokens.ids(), material.tokenizer.token_bytes, effort)
+    expected = planning.expect(facts, plan, speed, None if math.isnan(others.ngram) else others.ngram)
+    # A step that was timed has shown what it needs; elsewhere it comes on top of what is there. Saving adds the weights
+    # and what the optimizers remember, as tensors and as bytes, and the heap of a long run has gaps.
+    measured_here = speed is not None and hardware.device.type == "cpu"
+    memory = (peak_memory() or 0) if measured_here else before + expected.memory
+    return Outlook(plan, expected, int(HEAP_GAPS * memory) + SAVING_BYTES * plan.model.n_params, others)
+
+
+class Stopwatch:
+    """Measures speeds for the planner until `seconds` are used; remembers them."""
+
+    def __init__(self, hardware: Hardware, seconds: float) -> None:
+        self.hardware, self.seconds = hardware, seconds
+        self.until = time.monotonic() + seconds
+        self.speeds: dict[tuple[ModelConfig, int], Speed] = {}  # by shape and batch size
+
+    def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
+        """The speed of one shape, or None when the time is used up."""
+        if time.monotonic() > self.until:
+            return None
+        speed = measure_speed(model, train, self.hardware, self.seconds / 6)
+        self.speeds[model, train.batch_size] = speed
+        return speed
+
+    def speed(self, plan: planning.Plan) -> Speed | None:
+        """What was measured for this plan's model and batch."""
+        return self.speeds.get((plan.model, plan.train.batch_size))
+
+
+def time_budget(overrides: Mapping[str, Any]) -> float | None:
+    """The time budget, None where steps or epochs are the budget."""
+    if overrides.get("steps") is not None or overrides.get("epochs") is not None:
+        return None
+    return overrides.get("seconds") or TrainConfig.seconds
