@@ -186,16 +186,7 @@ def open_text(
             if named:
                 raise
             skipped.append(path)
-    replaced = sum(document.replaced for document in documents)
-    for what, which in (
-        ("passed over {} folder(s) that gptlite wrote", outputs),
-        ("passed over {} file(s) that are not text", skipped),
-        ("counted {} file(s) once that are there under another name too", twice),
-        ("left out the byte order mark of {} file(s)", [d.name for d in documents if d.start]),
-        (f"put {replaced:,} � for bytes that are not UTF-8 in {{}} file(s)", [d.name for d in documents if d.replaced]),
-    ):
-        if which:
-            notice(f"{what.format(len(which))}, such as {which[0]}.")
+    _report(notice, outputs, skipped, twice, documents)
     if not documents:
         raise CorpusError(f"{names}: no text files there.")
     text = Text(tuple(Piece(d, d.start, d.size) for d in documents if d.size > d.start))
@@ -207,6 +198,28 @@ def open_text(
             f"give at least {smallest:,} (100,000 or more make a useful model)."
         )
     return text
+
+
+def _report(
+    notice: Callable[[str], None],
+    outputs: Sequence[Path],
+    skipped: Sequence[Path],
+    twice: Sequence[Path],
+    documents: Sequence[Document],
+) -> None:
+    """Say what was left out or changed: a sentence for each kind, however many files there are."""
+    marked = [d.name for d in documents if d.start]
+    mended = [d.name for d in documents if d.replaced]
+    replaced = sum(d.replaced for d in documents)
+    for what, which in (
+        ("passed over {} folder(s) that gptlite wrote", outputs),
+        ("passed over {} file(s) that are not text", skipped),
+        ("counted {} file(s) once that are there under another name too", twice),
+        ("left out the byte order mark of {} file(s)", marked),
+        (f"put {replaced:,} � for bytes that are not UTF-8 in {{}} file(s)", mended),
+    ):
+        if which:
+            notice(f"{what.format(len(which))}, such as {which[0]}.")
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Score:
         return self.nats / math.log(2) / self.bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # of a long text there are many
 class Window:
     """Inputs [start, start + length) of a stream; the last `scored` of their targets count."""
 

