@@ -41,7 +41,7 @@ def one_line(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """Text to standard output: as it is, or visible on a terminal."""
+    """Text to standard output: as it is, or visible on a terminal. Raises `StorageError`, or `BrokenPipeError`."""
     with _standard_output() as stream:
         stream.write(visible(text) if stream.isatty() else text)
         stream.flush()

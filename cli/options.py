@@ -15,6 +15,7 @@ import typer
 from gptlite.errors import CorpusError, UsageError
 
 COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
 TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Other tools' names for the same option, without the dashes; kept out of the help page.
@@ -55,9 +56,10 @@ def parse_count_or_auto(text: str | int) -> int:
 
 def parse_seconds(text: str | float) -> float:
     """Seconds of 90, 90s, 3m, 1.5h, 2d or 1h30m."""
-    parts = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)", str(text).strip().lower())
-    if not parts or "".join(n + u for n, u in parts) != str(text).strip().lower():
+    asked = str(text).strip().lower()
+    if not asked or not re.fullmatch(rf"({NUMBER}[smhd])*({NUMBER})?", asked, re.ASCII):
         raise typer.BadParameter(f"'{text}' is not a time such as 90s, 3m or 1h30m")
+    parts = re.findall(rf"({NUMBER})([smhd]?)", asked)
     seconds = sum(float(number) * TIME_UNITS[unit] for number, unit in parts)
     if not 0 < seconds < math.inf:
         raise typer.BadParameter("a time must be above zero")

@@ -30,6 +30,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
 MOST_SHARDS = 1000
 FLOATS = ("F32", "F16", "BF16", "F64")  # that others keep weights in
+SKIPPED_AT_MOST = 64 << 20  # bytes besides twice those of the weights: masks and tables that others store
 ALWAYS_THERE = 256 << 20  # bytes of memory that are not worth a question
 
 
@@ -157,7 +158,10 @@ def _model_tensors(reader: Reader, config: ModelConfig) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{where}: tensor '{name}' is {entries[name].dtype}, which is not {' or '.join(allowed)}."
             )
-    n_bytes = 2 * sum(table.size for table in tables.values()) + 8 * config.n_params
+    stored = sum(table.size for table in tables.values())
+    if stored > 2 * sum(entries[name].n_bytes for name in needed.values()) + SKIPPED_AT_MOST:
+        raise CheckpointError(f"{where} has {stored:,} bytes, far more than its model needs.")
+    n_bytes = 2 * stored + 8 * config.n_params
     if n_bytes > ALWAYS_THERE and n_bytes > (available_memory(torch.device("cpu")) or n_bytes):
         raise LimitError(
             f"{where}: to read it takes {n_bytes / 1e9:.1f} GB of memory, more than this machine has free."

@@ -147,8 +147,8 @@ def training_step(
     batch: Tensor,
     hardware: Hardware,
     clip: float,
-    accumulate: int = 1,
     loss_of: Loss = mean_loss,
+    accumulate: int = 1,
 ) -> tuple[float, float]:
     """One optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
 

@@ -84,21 +84,24 @@ def train(
         run = _run_to_resume(arguments, out) if resume else None
         previous = _info_to_resume(run) if run else None
         plan: planning.Plan | None = None
-        hardware = machine_to_resume(previous, device, dtype, threads, compile, watcher)
         if previous is not None:
             plan = _plan_to_resume(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
+            hardware, compile = _machine_to_resume(previous, plan, device, dtype, threads, compile)
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
             val, arguments = previous["val"], arguments or previous["arguments"]
             lossy = lossy or previous.get("lossy", False)
         else:  # what can be refused is refused before any work is done
+            hardware = choose_hardware(device, dtype, threads, compile)
             planning.check_request(hardware, architecture, size, overrides)
             if vocab_size is not None:
                 check_vocab_size(vocab_size)
             if out:
                 run = runs.claim_run(Path(out))
-        if locked := run is not None and run.path.is_dir():  # a new directory is made once the text is known to be good
+        locked = False
+        if run is not None and run.path.is_dir():  # a new directory is made once the text is known to be good
             stack.enter_context(run.lock())
+            locked = True
         watcher.phase("reading", 0.0)
         opened = corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy)
         text = stack.enter_context(opened)
@@ -154,10 +157,11 @@ def train(
             state = restore_training_state(saved, model, optimizers)
             run.cut_log(state.step)
         clock = Clock(config, batches.steps_per_epoch, started, state.elapsed)
-        if previous is None:
-            hardware = with_compilation(hardware, compile, plan)
+        hardware = with_compilation(hardware, compile, plan, state.elapsed)
         loss_of = _loss(model, plan, hardware, watcher)
         hardware = dataclasses.replace(hardware, compile=loss_of is not optim.mean_loss)
+        if previous is not None:
+            _compare_machines(previous, hardware, watcher)
 
         info = {
             "format": 1,
@@ -359,9 +363,11 @@ class Stopwatch:
         return self.speeds.get((plan.model, plan.train.batch_size))
 
 
-def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan) -> Hardware:
+def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan, elapsed: float = 0.0) -> Hardware:
     """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it."""
-    if asked == "auto" and compilation.pays(plan.train.seconds, plan.model, plan.train, hardware):
+    seconds = plan.train.seconds
+    left = None if seconds is None else seconds - elapsed
+    if asked == "auto" and compilation.pays(left, plan.model, plan.train, hardware):
         return dataclasses.replace(hardware, compile=True)
     return hardware
 
@@ -487,24 +493,30 @@ def _info_to_resume(run: runs.Run) -> dict[str, Any]:
     return info
 
 
-def machine_to_resume(
-    previous: Mapping[str, Any] | None, device: str, dtype: str, threads: int | None, compile: str, watcher: Watcher
-) -> Hardware:
-    """The machine as asked for; what is left open is as it was for a run that is resumed, for bits depend on it."""
-    was = {} if previous is None else previous.get("machine", {})
+def _machine_to_resume(
+    previous: Mapping[str, Any], plan: planning.Plan, device: str, dtype: str, threads: int | None, compile: str
+) -> tuple[Hardware, str]:
+    """The machine, and what is asked of its compiler: what is left open is as it was, for bits depend on it.
+
+    Where time is the budget, it decides about compiling, now as then.
+    """
+    was = previous.get("machine", {})
+    if compile == "auto" and plan.train.seconds is None:
+        compile = was.get("compile", compile)
+    before = was.get("device", device) if device == "auto" else device
+    dtype_before = was.get("dtype", dtype) if dtype == "auto" else dtype
+    threads_before = was.get("threads") if threads is None else threads
     try:
-        hardware = choose_hardware(
-            was.get("device", device) if device == "auto" else device,
-            was.get("dtype", dtype) if dtype == "auto" else dtype,
-            was.get("threads") if threads is None else threads,
-            was.get("compile", compile) if compile == "auto" else compile,
-        )
-    except UsageError:  # perhaps for what this machine does not have and nobody asked for today
-        hardware = choose_hardware(device, dtype, threads, compile)
+        return choose_hardware(before, dtype_before, threads_before, compile), compile
+    except UsageError:  # perhaps for a device that nobody asked for today
+        return choose_hardware(device, dtype, threads, compile), compile
+
+
+def _compare_machines(previous: Mapping[str, Any], hardware: Hardware, watcher: Watcher) -> None:
+    was = previous.get("machine", {})
     unlike = [f"{name} {now}, not {was[name]}" for name, now in hardware.choices().items() if was and was[name] != now]
     if unlike:
         watcher.notice(f"unlike before: {'; '.join(unlike)}. The last bits of what is computed will differ.")
-    return hardware
 
 
 def _in_the_order_of(previous: Mapping[str, Any], text: corpus.Text) -> corpus.Text:
@@ -530,8 +542,8 @@ def _changes(previous: Mapping[str, Any], plan: planning.Plan, step: int, watche
     changed = {name: [was, now] for name, was in before.to_dict().items() if (now := getattr(plan.train, name)) != was}
     if before.budget != plan.train.budget:
         watcher.notice(
-            f"the budget changes at step {step:,}: its learning rate falls to zero at the new end now, so the result "
-            "is not that of a run planned like this from its start."
+            f"from step {step:,} on the budget is another: the learning rate falls to zero at the new end, "
+            "so the result is not that of a run planned like this from its start."
         )
     if "accumulate" in changed:
         watcher.notice(f"gradients are added up in other parts from step {step:,} on: the last bits will differ.")

@@ -145,8 +145,8 @@ def make_plan(
 
     if size != "auto" or {"n_layers", "dim"} <= shape.keys():
         plan = complete(None)
-        speed = measure(plan.model, plan.train) if measure and plan.train.seconds is not None else None
-        return _suit_batch(facts, plan, speed)
+        timed = measure is not None and plan.train.seconds is not None and _fits(facts, plan)
+        return _suit_batch(facts, plan, measure(plan.model, plan.train) if measure and timed else None)
     rungs = LADDER if _on_gpu(facts) else LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
     plans: list[Plan] = []
     refusals: list[UsageError] = []
@@ -157,7 +157,7 @@ def make_plan(
             refusals.append(error)
     if not plans:
         raise refusals[0]
-    fitting = [p for p in plans if facts.memory is None or expect(facts, p).memory <= facts.memory]
+    fitting = [p for p in plans if _fits(facts, p)]
     return _best(facts, fitting or plans[:1], measure if fitting else None)
 
 
@@ -305,6 +305,10 @@ def training_memory(model: ModelConfig, windows_at_once: int) -> int:
     wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
     per_token = 3 * model.vocab_size + model.n_layers * (wide * model.dim + inner * model.hidden_dim)
     return 4 * (4 * model.n_params + windows_at_once * model.context_length * per_token)
+
+
+def _fits(facts: Facts, plan: Plan) -> bool:
+    return facts.memory is None or training_memory(plan.model, plan.train.windows_at_once) <= facts.memory
 
 
 def check_memory(plan: Plan, available: int | None) -> None:

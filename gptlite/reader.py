@@ -253,7 +253,7 @@ def parse_manifest(content: bytes, directory: Path) -> dict[str, Any]:
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Which tensor holds values that are not finite, and how many; None if all are finite."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and (n := int((~torch.isfinite(tensor)).sum())):
+        if tensor.is_floating_point() and tensor.element_size() > 1 and (n := int((~torch.isfinite(tensor)).sum())):
             return f"{n:,} of the {tensor.numel():,} values of tensor {shown(name)} are not finite numbers"
     return None
 

@@ -40,7 +40,7 @@ def measure_speed(config: ModelConfig, train: TrainConfig, hardware: Hardware, s
         began = time.monotonic()
         while len(times) < 2 or (len(times) <= MOST_STEPS and time.monotonic() - began < seconds):
             before = time.monotonic()
-            training_step(model, optimizers, batch, hardware, train.clip, train.accumulate)
+            training_step(model, optimizers, batch, hardware, train.clip, accumulate=train.accumulate)
             times.append(time.monotonic() - before)
     # The fastest step is the one that the fewest other programs disturbed; the first one builds what later ones reuse.
     fastest = min(times[1:])

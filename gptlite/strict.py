@@ -29,6 +29,10 @@ class Entry(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -136,12 +140,12 @@ def _entry(name: str, entry: Any, where: object) -> tuple[int, int, Entry]:
         raise CheckpointError(f"{where}: tensor {shown(name)} has the shape {shown(shape)}, which cannot be.")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_count(n) for n in offsets):
         raise CheckpointError(f"{where}: tensor {shown(name)} has the data_offsets {shown(offsets)}, which cannot be.")
-    begin, end = offsets
-    if end - begin != math.prod(shape) * DTYPE_BYTES[dtype]:
+    (begin, end), found = offsets, Entry(dtype, tuple(shape))
+    if end - begin != found.n_bytes:
         raise CheckpointError(
             f"{where}: tensor {shown(name)} has {end - begin:,} bytes, too few or many for its shape."
         )
-    return begin, end, Entry(dtype, tuple(shape))
+    return begin, end, found
 
 
 def _check_depth(value: Any) -> None:

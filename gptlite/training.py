@@ -338,7 +338,7 @@ def train_step(s: Session, batch: Tensor) -> float:
     """
     config = s.plan.train
     loss, norm = optim.training_step(
-        s.model, s.optimizers, batch, s.hardware, config.clip, config.accumulate, s.loss_of
+        s.model, s.optimizers, batch, s.hardware, config.clip, s.loss_of, config.accumulate
     )
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise _diverged(s, f"step {s.state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")

@@ -14,6 +14,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")  # as the command line does, be
 import pytest
 import torch
 
+from gptlite.cli import console
 from gptlite.cli import main as command_line
 from gptlite.config import ModelConfig
 from gptlite.model import GPT, initialise
@@ -94,6 +95,7 @@ def gptlite(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         capsys.readouterr()
         code = command_line.run([str(a) for a in arguments])
         captured = capsys.readouterr()
+        assert not console.CONTROL.search(captured.err), "whatever the test is about, messages are plain text"
         return Outcome(code, captured.out, captured.err)
 
     return call

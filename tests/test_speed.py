@@ -30,7 +30,7 @@ def test_measuring_leaves_the_random_numbers_alone() -> None:
 @pytest.mark.parametrize(("seconds", "steps"), [(0.0, 2), (1e9, speed.MOST_STEPS + 1)])
 def test_the_time_decides_how_many_steps_are_taken(seconds: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    monkeypatch.setattr(speed, "training_step", lambda *_: taken.append(1))
+    monkeypatch.setattr(speed, "training_step", lambda *_, **__: taken.append(1))
     measure_speed(tiny_config("qwen3"), TrainConfig(batch_size=2), choose_hardware("cpu"), seconds)
     assert len(taken) == steps
 

@@ -45,7 +45,7 @@ def test_a_kill_at_any_moment_loses_nothing(kills: int, every: int) -> None:
     assert min(report["phases"].values()) >= 0.03 * kills, report["phases"]
     assert report["every call"]["kills"] >= report["every call"]["calls"] / every > 10
     # The same killer finds the fault in writers that have one.
-    assert min(report["found out"].values()) >= 0.8 * report["found out of"], report["found out"]
+    assert min(report["found out"].values()) >= 0.5 * report["found out of"], report["found out"]
 
 
 @pytest.mark.row("R03", "P13", "P22")

@@ -345,7 +345,9 @@ def test_parts_add_up_to_the_whole_batch(optimizer: str, parts: int) -> None:
     for accumulate in (1, parts):
         model = random_model(tiny_config("qwen3"))
         optimizers = optim.make_optimizers(model, TrainConfig(optimizer=optimizer, lr=1e-3))
-        loss, norm = optim.training_step(model, optimizers, batch, choose_hardware("cpu", "fp32"), 1.0, accumulate)
+        loss, norm = optim.training_step(
+            model, optimizers, batch, choose_hardware("cpu", "fp32"), 1.0, accumulate=accumulate
+        )
         found.append((loss, norm, [p.grad for p in model.parameters()], list(model.parameters())))
     (loss, norm, gradients, weights), (loss_in_parts, norm_in_parts, gradients_in_parts, weights_in_parts) = found
     assert loss_in_parts == pytest.approx(loss, rel=1e-6) and norm_in_parts == pytest.approx(norm, rel=1e-5)
