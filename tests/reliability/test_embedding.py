@@ -420,10 +420,9 @@ LIMITED = ("bash", "-c", 'ulimit -f 8; exec "$@"', "bash")  # files of at most 8
     "line",
     [
         "embed -f texts.txt -w the -o v.jsonl -m MODEL",
-        "embed -f texts.txt -w the -o v.npz -m MODEL",
         "export MODEL -o m.gguf",
     ],
-    ids=["jsonl", "npz", "gguf"],
+    ids=["jsonl", "gguf"],
 )
 def test_a_full_disk_is_code_5_and_leaves_the_old_file(trained_run: Path, line: str) -> None:
     Path("texts.txt").write_text(make_text(60))
@@ -454,7 +453,8 @@ def test_links_and_permissions_stay() -> None:
     assert stat.S_IMODE(Path("new.vec").stat().st_mode) == 0o640
 
 
-# Forks a writer and kills it, again and again; says how often the file was torn, and how often a write was cut short.
+# Forks a writer and kills it, again and again: counts files that were torn, and writes that were cut short. Then the
+# same with a writer that writes in place.
 KILLING = """
 import contextlib, os, random, signal, sys, time
 from pathlib import Path
@@ -469,47 +469,44 @@ def write(path, number):
     vector_files.save_vectors(path, vectors, 0, {})
     return path.read_bytes()
 
-kills, how = int(sys.argv[1]), sys.argv[2]
-if how == "in place":
-    vector_files.replacing = lambda path: contextlib.nullcontext(path)
-whole, seconds = {}, {}
-for path in (Path("v.jsonl"), Path("v.vec")):
-    began = time.monotonic()
-    whole[path] = {write(path, 1.5), write(path, 2.5)}
-    seconds[path] = (time.monotonic() - began) / 2
-rng, torn, cut = random.Random(1), 0, 0
-for kill in range(kills):
-    path = random.choice([*whole])
-    child = os.fork()
-    if child == 0:
-        while True:
-            write(path, 1.5)
-            write(path, 2.5)
-    time.sleep(rng.uniform(0, 3 * seconds[path]))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    torn += path.read_bytes() not in whole[path]
-    for scratch in Path().glob(".tmp-*"):
-        cut += 1
-        scratch.unlink()
-print(torn, cut)
-"""
-
-
-def kill_writers(kills: int, how: str) -> tuple[int, int]:
-    line = [sys.executable, "-c", KILLING, str(kills), how]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, done.stderr
-    torn, cut = map(int, done.stdout.split())
+def kill_writers(kills):
+    whole, seconds = {}, {}
+    for path in (Path("v.jsonl"), Path("v.vec")):
+        began = time.monotonic()
+        whole[path] = {write(path, 1.5), write(path, 2.5)}
+        seconds[path] = (time.monotonic() - began) / 2
+    rng, torn, cut = random.Random(1), 0, 0
+    for kill in range(kills):
+        path = rng.choice([*whole])
+        child = os.fork()
+        if child == 0:
+            while True:
+                write(path, 1.5)
+                write(path, 2.5)
+        time.sleep(rng.uniform(0, 3 * seconds[path]))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        torn += path.read_bytes() not in whole[path]
+        for scratch in Path().glob(".tmp-*"):
+            cut += 1
+            scratch.unlink()
     return torn, cut
+
+kills = int(sys.argv[1])
+print(*kill_writers(kills))
+vector_files.replacing = contextlib.nullcontext
+print(*kill_writers(30))
+"""
 
 
 @pytest.mark.row("P24", "E12")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.parametrize("kills", [40, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(kills: int) -> None:
-    torn, cut = kill_writers(kills, "as it is")
+    line = [sys.executable, "-c", KILLING, str(kills)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr
+    torn, cut, torn_in_place, _ = map(int, done.stdout.split())
     assert torn == 0
     assert cut > kills / 5, "kills fell while something was written"
-    torn, _ = kill_writers(kills, "in place")
-    assert torn > kills / 10, "a killer that finds nothing there proves nothing"
+    assert torn_in_place > 3, "a killer that finds nothing there proves nothing"

@@ -373,10 +373,14 @@ def test_logits_that_are_no_numbers_are_an_error(bad: list[float], temperature: 
 @pytest.mark.parametrize(
     "line", ["generate Ada", "generate Ada --json", "generate Ada -t 0", "embed the[bank]", "eval corpus.txt"]
 )
-def test_a_model_of_nan_is_code_4(gptlite: Command, corpus_file: Path, tokenizer: Tokenizer, line: str) -> None:
+def test_a_model_that_computes_nan_is_code_4(
+    gptlite: Command, corpus_file: Path, tokenizer: Tokenizer, line: str
+) -> None:
+    """Its weights are numbers, but too large ones."""
     model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size))
     with torch.no_grad():
-        model.transformer.embed.weight.fill_(torch.nan)
+        for name, parameter in model.named_parameters():
+            parameter.mul_(1e20 if ".mlp." in name else 1)
     save_step(Path("broken"), model, tokenizer, {})
     outcome = gptlite(*line.split(), "-m", "broken", "-q")
     assert outcome.code == 4
@@ -524,8 +528,8 @@ def test_narrow_terminals(gptlite: Command, terminal: Terminal, trained_run: Pat
 ODD_WIDTHS = """
 import contextlib, io, os, sys
 from gptlite.cli.main import main
-for width in ("20", "10", "1", "0", "-3", "abc", "9" * 30):
-    for arguments in (["--help"], ["info", sys.argv[1]], ["info", "gone"], ["embed", "the[bank]", "-m", sys.argv[1]]):
+for width in ("1", "0", "-3", "abc", "9" * 30):
+    for arguments in (["--help"], ["info", sys.argv[1]], ["info", "gone"]):
         os.environ["COLUMNS"] = os.environ["LINES"] = width
         with contextlib.redirect_stdout(io.StringIO()) as out:
             try:
