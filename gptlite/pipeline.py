@@ -103,8 +103,7 @@ def train(
         if previous is not None:
             assert run is not None and plan is not None
             _check_same_text(run, previous["text"], _text_facts(texts))
-            same_budget = plan.train.budget == TrainConfig(**previous["plan"]["train"]).budget
-            if same_budget and "result" in previous and run.latest():
+            if plan.train.budget == _train_config(previous).budget and "result" in previous and run.latest():
                 watcher.notice(f"{run.path} is complete: nothing to do, unless --steps or --time ask for more.")
                 return previous["result"]
         if run is None:
@@ -146,6 +145,7 @@ def train(
             model.load_state_dict(saved.model.state_dict())
             state = restore_training_state(saved, model, optimizers)
             run.cut_log(state.step)
+            state.enough &= plan.train.budget == _train_config(previous).budget  # more is asked for: go on
         clock = Clock(config, batches.steps_per_epoch, started, state.elapsed)
         hardware = with_compilation(hardware, compile, plan, state.elapsed)
         loss_of = _loss(model, plan, hardware, watcher)
@@ -514,6 +514,11 @@ def _compare_machines(previous: Mapping[str, Any], hardware: Hardware, watcher: 
         watcher.notice(f"unlike before: {'; '.join(unlike)}. The last bits of what is computed will differ.")
 
 
+def _train_config(previous: Mapping[str, Any] | None) -> TrainConfig:
+    """As run.json has it; `_plan_to_resume` has found it in order."""
+    return TrainConfig(**previous["plan"]["train"]) if previous else TrainConfig()
+
+
 def _in_the_order_of(previous: Mapping[str, Any], text: corpus.Text) -> corpus.Text:
     """The files as they were ordered when the run began, whatever their names are now."""
     places = {source["sha256"]: i for i, source in reversed(list(enumerate(previous.get("inputs", []))))}
@@ -533,7 +538,7 @@ def _check_same_text(run: runs.Run, before: Mapping[str, Any], now: Mapping[str,
 
 def _changes(previous: Mapping[str, Any], plan: planning.Plan, step: int, watcher: Watcher) -> list[dict[str, Any]]:
     """What of the plan is not as it was, for run.json, [then, now]; a person is told what it means for the result."""
-    before = TrainConfig(**previous["plan"]["train"])
+    before = _train_config(previous)
     changed = {name: [was, now] for name, was in before.to_dict().items() if (now := getattr(plan.train, name)) != was}
     if before.budget != plan.train.budget:
         watcher.notice(
@@ -551,8 +556,8 @@ def _plan_to_resume(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -
     free = {"accumulate", "eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
     stored = previous["plan"]
     try:
-        model, train_fields = ModelConfig(**stored["model"]), dict(stored["train"])
-    except (TypeError, KeyError, ValueError) as error:
+        model, train_fields = ModelConfig(**stored["model"]), TrainConfig(**stored["train"]).to_dict()
+    except (TypeError, KeyError, ValueError, UsageError) as error:
         raise CheckpointError(f"the plan in run.json is not one that this gptlite writes: {error}.") from error
     for name, value in overrides.items():
         if value is None or name in budget:
