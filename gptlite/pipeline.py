@@ -94,7 +94,7 @@ def train(
         if previous is not None:
             assert run is not None and plan is not None
             resuming.check_same_text(run, previous["text"], texts.facts())
-            if resuming.is_complete(previous, plan) and run.latest():
+            if "result" in previous and not resuming.asks_for_more(previous, plan) and run.latest():
                 watcher.notice(f"{run.path} is complete: nothing to do, unless --steps or --time ask for more.")
                 return previous["result"]
         if run is None:
@@ -116,6 +116,7 @@ def train(
         check_storage(run.path, 2 * planning.step_size(plan.model))
 
         session = _session(run, plan, hardware, material, saved, watcher, should_stop, started)
+        session.state.enough &= previous is not None and not resuming.asks_for_more(previous, plan)
         hardware = with_compilation(hardware, compile, plan, session.state.elapsed)
         session.loss_of = _loss(session.model, plan, hardware, watcher)
         session.hardware = dataclasses.replace(hardware, compile=session.loss_of is not optim.mean_loss)

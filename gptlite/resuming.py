@@ -44,8 +44,8 @@ def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> plan
     free = {"accumulate", "eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
     stored = previous["plan"]
     try:
-        model, train_fields = ModelConfig(**stored["model"]), dict(stored["train"])
-    except (TypeError, KeyError, ValueError) as error:
+        model, train_fields = ModelConfig(**stored["model"]), TrainConfig(**stored["train"]).to_dict()
+    except (TypeError, KeyError, ValueError, UsageError) as error:
         raise CheckpointError(f"the plan in run.json is not one that this gptlite writes: {error}.") from error
     for name, value in overrides.items():
         if value is None or name in budget:
@@ -108,7 +108,7 @@ def check_same_text(run: runs.Run, before: Mapping[str, Any], now: Mapping[str, 
 
 def note_changes(previous: Mapping[str, Any], plan: planning.Plan, step: int, watcher: Watcher) -> list[dict[str, Any]]:
     """What of the plan is not as it was, for run.json, [then, now]; a person is told what it means for the result."""
-    before = TrainConfig(**previous["plan"]["train"])
+    before = _train_config(previous)
     changed = {name: [was, now] for name, was in before.to_dict().items() if (now := getattr(plan.train, name)) != was}
     if before.budget != plan.train.budget:
         watcher.notice(
@@ -120,9 +120,14 @@ def note_changes(previous: Mapping[str, Any], plan: planning.Plan, step: int, wa
     return [{"step": step, "plan": changed}] if changed else []
 
 
-def is_complete(previous: Mapping[str, Any], plan: planning.Plan) -> bool:
-    """Did the run end, and does the plan ask for no more than then?"""
-    return "result" in previous and plan.train.budget == TrainConfig(**previous["plan"]["train"]).budget
+def asks_for_more(previous: Mapping[str, Any], plan: planning.Plan) -> bool:
+    """Is the budget of the plan another one than before?"""
+    return plan.train.budget != _train_config(previous).budget
+
+
+def _train_config(previous: Mapping[str, Any]) -> TrainConfig:
+    """As run.json has it; `make_plan` has found it in order."""
+    return TrainConfig(**previous["plan"]["train"])
 
 
 def check_same_tokens(run: runs.Run, previous: Mapping[str, Any], digests: Mapping[str, str]) -> None:

@@ -156,6 +156,7 @@ class State:
     lowest_train_loss: float | None = None
     warned_of_heart: bool = False  # that the text is being learned by heart
     warned_of_rise: bool = False  # that the training loss climbs
+    enough: bool = False  # the run has stopped early
     history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte: the best and the newest scores
 
     @property
@@ -201,7 +202,7 @@ def fit(s: Session) -> None:
     loop_began, first_step = time.monotonic(), state.step
     s.model.train()
     progress = clock.progress(state)
-    while progress < 1:
+    while progress < 1 and not state.enough:
         lr = optim.learning_rate(progress, config)
         optim.set_learning_rate(s.optimizers, lr)
         state.losses.append(train_step(s, s.batches.batch(state.step)))
@@ -227,14 +228,14 @@ def fit(s: Session) -> None:
                 val_bits_per_byte=state.history[max(state.history)] if state.history else None,
             )
         )
-        signal, enough = s.should_stop(), False
+        signal = s.should_stop()
         scores: dict[str, float] = {}
         if last or _due(config.eval_every, state.step, milestone):
             result = evaluate(s, s.quick_windows)
             remember(state, result.bits_per_byte, max(MOST_SCORES, config.patience))
             scores = {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
-            enough = learned_enough(s)
-            last = last or enough
+            state.enough = learned_enough(s)
+            last = last or state.enough
         if scores or state.step % LOG_EVERY == 0:
             log(
                 s,

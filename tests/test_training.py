@@ -402,7 +402,14 @@ def test_there_must_be_something_to_resume(
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"plan": {}}, {"val": "5%", "arguments": [], "text": {}, "plan": {"model": {}}}]
+    "content",
+    [
+        {},
+        {"plan": {}},
+        {"val": "", "plan": {"model": {}}},
+        {"val": "", "plan": {"model": {}, "train": {"lr": -1}}},
+        {"val": "", "plan": {"model": {}, "train": {"tempo": 1}}},
+    ],
 )
 def test_a_run_json_without_the_plan_is_told(corpus_file: Path, content: dict[str, Any]) -> None:
     train(str(corpus_file), out="run", steps=1, **TINY, **SELDOM)

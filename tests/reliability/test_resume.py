@@ -183,6 +183,19 @@ def test_place_and_time_leave_no_trace(corpus: str, straight: Path, monkeypatch:
     assert {name for name in here if here[name] != there[name]} <= by_the_clock
 
 
+@pytest.mark.row("R01")
+def test_a_run_that_stopped_early_stays_stopped(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when nothing but the final score is left to do; more steps are another wish."""
+    settings = {**SETTINGS, "steps": STEPS, "eval_every": 5, "patience": 1}
+    monkeypatch.setattr(training, "learned_enough", lambda s: s.state.step == 15)
+    with pytest.raises(Interrupted, match="before the final score; step 15"):
+        train(corpus, out="run", should_stop=stop_after(15), **settings)
+    with pytest.raises(Interrupted, match="before the final score; step 15"):
+        train([], out="run", resume=True, should_stop=lambda: 2)
+    assert train([], out="run", resume=True)["step"] == 15
+    assert train([], out="run", resume=True, steps=STEPS + 1)["step"] == STEPS + 1
+
+
 # -- What may differ, and what is said of it
 
 
