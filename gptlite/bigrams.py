@@ -20,7 +20,7 @@ from torch import Tensor
 # k, as a share of how often a token occurs on average. It is far above what would predict best by itself (0.01):
 # vectors from a smoother table leave more to the training that follows (docs/log.md).
 SMOOTHING = 0.4
-LARGEST_COUNT = 1 << 23  # tokens that are counted, in stretches spread over a longer text
+LARGEST_COUNT = 1 << 22  # tokens that are counted, in stretches spread over a longer text
 STRETCHES = 64
 EMBEDDING_RMS = 0.5  # of the components of an embedding; the norm before the head makes its size free to choose
 LONGEST = 0.98  # the share of tokens whose vectors may keep the length that their products ask for
