@@ -298,6 +298,7 @@ def test_an_interrupt_during_an_import_is_one_sentence(corpus_file: Path, module
 # -- A stop that is none, and streams that are closed
 
 
+@pytest.mark.slow
 @pytest.mark.row("P17")
 def test_a_process_that_sleeps_for_a_while_trains_on(gptlite: Command, corpus_file: Path) -> None:
     line = ("train", str(corpus_file), *FEW, "--steps", "100", "--eval-every", "50", "--json")
@@ -348,7 +349,13 @@ def test_nobody_has_to_listen(corpus_file: Path, how: str, which: tuple[int, ...
 
 
 @pytest.mark.row("P20")
-@pytest.mark.parametrize("method", ["phase", "planned", "stepped", "evaluated", "saved", "sampled", "notice"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("stepped", "notice"),
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("phase", "planned", "evaluated", "saved", "sampled")),
+    ],
+)
 def test_a_display_that_fails_is_told_once_and_ends_nothing(
     gptlite: Command, corpus_file: Path, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
