@@ -397,7 +397,7 @@ class Chain(Killer):
         os._exit(code)
 
     def chain(self, kills: int) -> dict[str, Any]:
-        steps = max(5, kills // 2)
+        steps = max(20, kills)
         assert finish(fork(lambda: self.command(self.folder / "straight", steps))) == 0
         done = before_first = 0
         while True:

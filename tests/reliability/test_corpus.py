@@ -439,7 +439,10 @@ def test_odd_names_are_opened_and_shown(gptlite: Command, name: str) -> None:
     assert outcome.code == 0
     (folder,) = Path("checkpoints").iterdir()
     facts = json.loads((folder / "run.json").read_bytes())
-    assert facts["inputs"][0]["path"] == str(Path(name).absolute())
+    spelled = (
+        str(Path(name).absolute()).encode("utf-8", "backslashreplace").decode()
+    )  # JSON is UTF-8, names need not be
+    assert facts["inputs"][0]["path"] == spelled
     assert facts["inputs"][0]["sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
     Path(name).write_bytes(b"\xff")
     refused = gptlite("train", *SMALL, "--", name)

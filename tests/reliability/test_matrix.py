@@ -11,9 +11,9 @@ ROWS = {f"{letter}{number:02}" for letter, last in LAST_OF.items() for number in
 
 
 def with_a_test() -> set[str]:
-    """The ids in `mark.row("C01", ...)` of all tests."""
+    """The ids in the marks `row("C01", ...)` of all tests."""
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    marks = (arguments for source in sources for arguments in re.findall(r"mark\.row\(([^)]*)\)", source))
+    marks = (arguments for source in sources for arguments in re.findall(r"\brow\(([^)]*)\)", source))
     return {row for arguments in marks for row in re.findall(r'"([A-Z]\d\d)"', arguments)}
 
 

@@ -130,7 +130,7 @@ def test_a_signal_while_saving_waits_for_the_step_to_be_whole(
     from gptlite import durable
 
     with monkeypatch.context() as patch:
-        when(patch, durable.os, "fsync", raising(signal.SIGINT), call=4)
+        when(patch, durable.os, "fsync", raising(signal.SIGINT), call=20)  # the first ones try the storage
         outcome = gptlite("train", corpus_file, "-o", "run", *FEW, "--save-every", "2")
     assert outcome.code == 130
     assert json.loads(gptlite("check", "run", "--json").out)["intact"] is True
