@@ -82,7 +82,8 @@ def train(
                 check_vocab_size(vocab_size)
             if out:
                 run = runs.claim_run(Path(out))
-        if locked := run is not None and run.path.is_dir():  # a new directory is made once the text is known to be good
+        locked = run is not None and run.path.is_dir()  # a new one is made once the text is known to be good
+        if run is not None and locked:
             stack.enter_context(run.lock())
         watcher.phase("reading", 0.0)
         opened = corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy)
