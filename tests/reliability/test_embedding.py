@@ -501,7 +501,7 @@ print(*kill_writers(30))
 
 @pytest.mark.row("P24", "E12")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-@pytest.mark.parametrize("kills", [40, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [20, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_killed_writer_leaves_the_old_file_or_the_new_one(kills: int) -> None:
     line = [sys.executable, "-c", KILLING, str(kills)]
     done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=600)

@@ -463,6 +463,7 @@ def test_a_pipe_gets_exactly_the_text_whatever_the_locale(trained_run: Path) -> 
     assert ended.err.startswith(b"/") and "·".encode() in ended.err
 
 
+@pytest.mark.slow
 @pytest.mark.row("G13", "G17", "G25", "E13")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and sets the size of a pipe")
 def test_a_slow_reader_is_waited_for_and_one_that_leaves_ends_it(trained_run: Path) -> None:

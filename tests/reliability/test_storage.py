@@ -125,7 +125,7 @@ def calls_of_a_save(disk: Disk) -> list[str]:
     return count_calls(lambda: save(disk.session, final=True))
 
 
-EVERY = [6, pytest.param(1, marks=pytest.mark.slow)]
+EVERY = [12, pytest.param(1, marks=pytest.mark.slow)]
 
 
 @pytest.mark.row("D01", "D02", "D03", "D04", "D08", "D12", "D13")
