@@ -5,26 +5,22 @@ Commands run in this process on a real terminal (a pty) whose other side reads w
 
 from __future__ import annotations
 
-import fcntl
 import io
 import itertools
 import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import termios
-import threading
-import tty
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 from conftest import Command, make_text, tiny_config
+from reliability.screens import Screen, Terminal
 
 from gptlite import generation
 from gptlite.checkpoint import save_step
@@ -43,56 +39,6 @@ NAME = f"{EVERYTHING[:90]}\n[bold]x[/bold][/nope][link=file:///etc/passwd]y".rep
 # What rich itself writes: colours, and the movements of a progress bar.
 OURS = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[2K|\x1b\[1A|\r(?=\x1b)|\r?\n")
 SMALL = ("--layers", "1", "--dim", "16", "--heads", "1", "--context", "16", "--batch-size", "2")
-
-
-class Screen:
-    """A terminal of `columns`, and all that was ever written to it."""
-
-    def __init__(self, columns: int) -> None:
-        self.master, self.slave = os.openpty()
-        tty.setraw(self.slave)
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        self.received = b""
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                self.received += os.read(self.master, 65536)
-            except OSError:  # the last writer has closed it
-                return
-
-    def close(self) -> str:
-        os.close(self.slave)
-        self.reader.join(10)
-        os.close(self.master)
-        return self.received.decode()
-
-
-Terminal = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
-    """Run a command on a terminal: terminal("info", "run") -> exit code, what arrived there."""
-    monkeypatch.delenv("NO_COLOR")
-    monkeypatch.setenv("TERM", "xterm-256color")
-
-    def call(*arguments: object, columns: int = 100) -> tuple[int, str]:
-        screen = Screen(columns)
-        with monkeypatch.context() as patch:
-            for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-                raw = open(os.dup(screen.slave), mode + "b", buffering=0)  # noqa: SIM115
-                file = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
-                patch.setattr(sys, name, file)
-            streams = (sys.stdin, sys.stdout, sys.stderr)
-            code = run([str(a) for a in arguments])
-            for stream in streams:
-                stream.close()
-        return code, screen.close()
-
-    yield call
 
 
 def assert_only_text(arrived: str) -> None:
