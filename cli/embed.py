@@ -56,7 +56,8 @@ def embed(
     ] = "last",
     correct: Annotated[
         str,
-        typer.Option("--correct", metavar="NAME", help="Of printed cosines: zscore or none.", rich_help_panel=WHICH),
+        typer.Option("--correct", metavar="NAME", help="Of printed cosines: zscore, center, abtt:K or none.",
+                     rich_help_panel=WHICH),
     ] = "zscore",
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �.", show_default="off")
@@ -77,15 +78,13 @@ def embed(
     [bold]gptlite embed "She sat on the river \\[bank] ." "He paid money into the \\[bank] ."[/bold]
     """
     messages = console.Messages(quiet)
-    if correct not in ("zscore", "none"):
-        raise UsageError(f"--correct must be zscore or none, not '{correct}'.")
     if out == "-" and json:
         raise UsageError("--json and -o - both write to standard output; give one of them.")
     source = Texts(texts or [], file, lossy)
     found = Finder(source, [options.check_text(w, "--word") for w in word or []])
 
     from gptlite import device as machine
-    from gptlite import embedding, runs, vector_files
+    from gptlite import embedding, runs, similarity, vector_files
 
     if out not in (None, "-"):
         vector_files.check_format(Path(out))
@@ -121,16 +120,18 @@ def embed(
     if not vectors or not (json or out is None):
         return
 
-    if statistics is None and correct == "zscore":
+    similarity.parse_correction(correct, loaded.config.dim)
+    if statistics is None and correct != "none":
         messages.notice(
             f"{loaded.path} holds no statistics for corrected cosines; raw ones are shown, which are all high."
         )
         correct = "none"
     in_context = _stack(vectors, chosen)
-    if correct == "zscore" and statistics is not None:
-        in_context = embedding.standardise(in_context, statistics, chosen)
-    contextual = embedding.cosine_matrix(in_context)
-    static = embedding.cosine_matrix(_static(vectors))
+    if statistics is not None:
+        space = {name: statistics[name][chosen].numpy() for name in ("mean", "std", "components")}
+        in_context = similarity.correct(in_context, correct, space)
+    contextual = similarity.cosine_matrix(in_context)
+    static = similarity.cosine_matrix(_static(vectors))
     scale = _scale(statistics, chosen, correct)
     if json:
         console.write_json(
@@ -275,11 +276,13 @@ def _static(vectors: list[WordVector]) -> np.ndarray:
 
 def _scale(statistics: Any, layer: int, correct: str) -> dict[str, list[float]] | None:
     """Mean and standard deviation of cosines between unrelated words, and of the same word in random contexts."""
+    from gptlite.similarity import CORRECTIONS
+
     if statistics is None:
         return None
-    columns = slice(2, 4) if correct == "zscore" else slice(0, 2)
+    row = CORRECTIONS.index(correct.partition(":")[0])
     names = ("unrelated", "same_word")
-    return {name: [round(x, 4) for x in statistics[name][layer][columns].tolist()] for name in names}
+    return {name: [round(x, 4) for x in statistics[name][layer][row].tolist()] for name in names}
 
 
 def _print(
@@ -301,7 +304,7 @@ def _print(
             [str(i + 1), *(f"{x:.2f}" for x in contextual[i]), "", str(i + 1), *(f"{x:.2f}" for x in static[i])]
             for i in range(n)
         ]
-        correction = "z-scored" if correct == "zscore" else "raw"
+        correction = {"zscore": "z-scored", "none": "raw"}.get(correct, correct)
         console.write(f"\nleft: CONTEXTUAL, block {layer}/{n_layers}, {pool} token, {correction} cosines\n")
         console.write("right: STATIC, the word's row in the token table\n")
         console.print_table(head, both, right=frozenset(range(2 * n + 3)))

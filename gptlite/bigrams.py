@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptlite.data import spread_ids
+
 # k, as a share of how often a token occurs on average. It is far above what would predict best by itself (0.01):
 # vectors from a smoother table leave more to the training that follows (docs/log.md).
 SMOOTHING = 0.4
 LARGEST_COUNT = 1 << 22  # tokens that are counted, in stretches spread over a longer text
-STRETCHES = 64
 EMBEDDING_RMS = 0.5  # of the components of an embedding; the norm before the head makes its size free to choose
 LONGEST = 0.98  # the share of tokens whose vectors may keep the length that their products ask for
 
@@ -33,7 +34,7 @@ def bigram_vectors(ids: np.ndarray, vocab_size: int, dim: int, seed: int) -> tup
     - `dim`: D, at least 4.
     All embeddings have the same length and a mean of zero, so that RMSNorm and LayerNorm do the same to them.
     """
-    ids = _spread(ids, LARGEST_COUNT).astype(np.int64)
+    ids = spread_ids(ids, LARGEST_COUNT).astype(np.int64)
     p = np.bincount(ids, minlength=vocab_size) + 0.5
     p /= p.sum()
     pairs, n = np.unique(ids[:-1] * vocab_size + ids[1:], return_counts=True)
@@ -77,11 +78,3 @@ def _truncated_svd(matrix: Tensor, rank: int, generator: torch.Generator) -> tup
     q = torch.linalg.qr(matrix @ q)[0]  # (V, rank + 16): spans the left singular vectors
     u, s, vh = torch.linalg.svd((transposed @ q).T, full_matrices=False)
     return (q @ u)[:, :rank], s[:rank], vh[:rank].T
-
-
-def _spread(ids: np.ndarray, largest: int) -> np.ndarray:
-    """All of `ids`, or `largest` of them in stretches from beginning to end."""
-    if len(ids) <= largest:
-        return np.asarray(ids)
-    length, distance = largest // STRETCHES, (len(ids) - largest // STRETCHES) / (STRETCHES - 1)
-    return np.concatenate([ids[int(i * distance) : int(i * distance) + length] for i in range(STRETCHES)])

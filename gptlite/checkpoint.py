@@ -6,8 +6,9 @@ what a step consists of stands here.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,15 @@ from gptlite.durable import MANIFEST, json_bytes, write_directory
 from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.model import GPT
 from gptlite.reader import LARGEST_TOKENIZER, Reader, not_finite
-from gptlite.strict import Entry
+from gptlite.similarity import CORRECTIONS, MOST_COMPONENTS
+from gptlite.strict import Entry, is_count, parse_object
 from gptlite.tokenizer import SEPARATOR, Tokenizer
 
+EMBEDDING_STATISTICS, WORDS = "embedding/statistics.safetensors", "embedding/words.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
 MOST_SHARDS = 1000
+LARGEST_WORDS = 16 << 20  # bytes
 FLOATS = ("F32", "F16", "BF16", "F64")  # that others keep weights in
 SKIPPED_AT_MOST = 64 << 20  # bytes besides twice those of the weights: masks and tables that others store
 ALWAYS_THERE = 256 << 20  # bytes of memory that are not worth a question
@@ -53,11 +57,14 @@ def save_step(
     *,
     training_state: Mapping[str, bytes] | None = None,
     embedding: Mapping[str, Tensor] | None = None,
+    words: Sequence[tuple[str, int]] = (),
 ) -> None:
     """Write everything a step consists of to `directory`. An intact step of that name is never overwritten.
 
     - `facts` go into the manifest; `training_state` and `embedding` into folders of these names, because some loaders
-      read every safetensors file beside the model's. Raises `StorageError` and `CheckpointError`.
+      read every safetensors file beside the model's.
+    - `words` of the text that was trained on, with their counts, stand beside the `embedding` statistics.
+    Raises `StorageError` and `CheckpointError`.
     """
     config = model.config
     separator = tokenizer.separator_id
@@ -71,7 +78,8 @@ def save_step(
     }
     files |= {f"training_state/{name}": content for name, content in (training_state or {}).items()}
     if embedding:
-        files["embedding/statistics.safetensors"] = tensors_to_bytes(embedding)
+        files[EMBEDDING_STATISTICS] = tensors_to_bytes(embedding)
+        files[WORDS] = json.dumps({"words": words}, ensure_ascii=False, separators=(",", ":")).encode()
     write_directory(directory, files, facts, is_intact)
 
 
@@ -129,12 +137,34 @@ def read_tokenizer(reader: Reader) -> Tokenizer:
 
 
 def read_embedding_statistics(loaded: Checkpoint) -> dict[str, Tensor] | None:
-    """What `embedding.measure_statistics` found when the step was saved; None for models made elsewhere."""
-    layers, name = loaded.config.n_layers + 1, "embedding/statistics.safetensors"
-    expected = {part: Entry("F32", (layers, loaded.config.dim)) for part in ("mean", "std")}
-    expected |= {part: Entry("F32", (layers, 4)) for part in ("unrelated", "same_word")}
+    """What `calibration` found when the step was saved; None for models made elsewhere."""
     with Reader(loaded.path, loaded.manifest) as reader:
-        return reader.tensors(name, expected) if reader.has(name) else None
+        if not reader.has(EMBEDDING_STATISTICS):
+            return None
+        return reader.tensors(EMBEDDING_STATISTICS, _embedding_entries(loaded.config))
+
+
+def read_words(reader: Reader) -> list[tuple[str, int]]:
+    """The words of the text that a model was trained on, with their counts; none of a model made elsewhere."""
+    if not reader.has(WORDS):
+        return []
+    where = reader.directory / WORDS
+    words = parse_object(reader.text(WORDS, LARGEST_WORDS), where).get("words")
+    pairs = isinstance(words, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in words)
+    if not pairs or not all(isinstance(word, str) and is_count(n) for word, n in words):
+        raise CheckpointError(f"{where} is not a list of words and counts.")
+    return [(word, n) for word, n in words]
+
+
+def _embedding_entries(config: ModelConfig) -> dict[str, Entry]:
+    rows, dim, n_corrections = config.n_layers + 1, config.dim, len(CORRECTIONS)
+    entries = {"mean": Entry("F32", (rows, dim)), "std": Entry("F32", (rows, dim))}
+    entries["components"] = Entry("F32", (rows, min(MOST_COMPONENTS, dim), dim))
+    for name in ("unrelated", "same_word"):
+        entries[name] = Entry("F32", (rows, n_corrections, 2))
+        entries[f"{name}_quantiles"] = Entry("F32", (rows, n_corrections, 101))
+    entries["token_counts"] = Entry("I64", (config.vocab_size,))
+    return entries
 
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -33,6 +33,7 @@ from gptlite.tokenizer import Tokenizer
 FORMAT = 1  # of the cached token files
 CACHE_ENTRIES = 32  # the least recently used ones beyond this number are deleted
 BATCH_CHARACTERS = 1 << 21  # text tokenized at once, in parallel
+STRETCHES = 64  # that a part of a long stream consists of
 
 
 @dataclass(frozen=True)
@@ -191,3 +192,11 @@ def _evict(cache: Path) -> None:
     abandoned = [p for p in ages if p.name.startswith(".tmp-") and ages[p] > 86400]
     for old in (*entries[CACHE_ENTRIES:], *abandoned):
         shutil.rmtree(old, ignore_errors=True)
+
+
+def spread_ids(ids: np.ndarray, most: int) -> np.ndarray:
+    """All of `ids` (N,), or about `most` of them in stretches from beginning to end."""
+    if len(ids) <= most:
+        return np.asarray(ids)
+    length, distance = most // STRETCHES, (len(ids) - most // STRETCHES) / (STRETCHES - 1)
+    return np.concatenate([ids[int(i * distance) : int(i * distance) + length] for i in range(STRETCHES)])

@@ -13,6 +13,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptlite import checkpoint, embedding, generation, optim
+from gptlite import calibration, checkpoint, generation, optim
 from gptlite.config import SamplingConfig, TrainConfig
 from gptlite.data import Batches
 from gptlite.device import Hardware
@@ -187,6 +188,16 @@ class Session:
     def __post_init__(self) -> None:
         self.windows = sliding_windows(len(self.val_ids), self.plan.model.context_length)
 
+    @cached_property
+    def token_counts(self) -> Tensor:
+        """(V,): how often each token stands in the text that is trained on."""
+        return calibration.count_tokens(self.batches.ids, self.plan.model.vocab_size)
+
+    @cached_property
+    def words(self) -> list[tuple[str, int]]:
+        """The words of the text that is trained on, and how often each occurs."""
+        return calibration.count_words(self.tokenizer, self.batches.ids)
+
     @property
     def quick_windows(self) -> list[Window]:
         """What is scored at a milestone."""
@@ -199,6 +210,7 @@ def fit(s: Session) -> None:
     tokens_per_step = config.batch_size * s.plan.model.context_length
     if state.step == 0:
         first_look(s)
+    _ = s.words  # counted now, so that no save takes longer than the others
     loop_began, first_step = time.monotonic(), state.step
     s.model.train()
     progress = clock.progress(state)
@@ -391,7 +403,7 @@ def save(s: Session, final: bool) -> None:
     directory = s.run.step_path(s.state.step)
     s.model.eval()
     enough = s.val_ids if len(s.val_ids) >= ENOUGH_TOKENS else s.batches.ids
-    statistics = embedding.measure_statistics(s.model, s.tokenizer, enough)
+    statistics = calibration.measure_statistics(s.model, s.tokenizer, enough)
     s.model.train()
     try:
         checkpoint.save_step(
@@ -400,7 +412,8 @@ def save(s: Session, final: bool) -> None:
             s.tokenizer,
             {"step": s.state.step, "val_bits_per_byte": s.state.history.get(s.state.step)},
             training_state=training_state(s),
-            embedding=statistics,
+            embedding=statistics | {"token_counts": s.token_counts},
+            words=s.words,
         )
     except StorageError as error:
         if final or not s.run.path.is_dir():

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from conftest import random_model, tiny_config
 
-from gptlite import checkpoint, embedding, optim
+from gptlite import calibration, checkpoint, optim
 from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.durable import MANIFEST, json_bytes
 from gptlite.model import GPT
+from gptlite.reader import Reader
 from gptlite.tokenizer import Tokenizer
 from gptlite.training import State, restore_training_state
 
@@ -23,6 +24,7 @@ STEP = "step-000000007"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 OTHER_FILES = (
     "embedding/statistics.safetensors",
+    "embedding/words.json",
     "training_state/optimizer.safetensors",
     "training_state/rng.safetensors",
     "training_state/state.json",
@@ -35,6 +37,7 @@ def save_whole_step(parent: Path, tokenizer: Tokenizer, architecture: str = "qwe
     model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size), seed)
     optimizers = optim.make_optimizers(model, TrainConfig())
     batch = torch.randint(tokenizer.vocab_size, (2, 9), generator=torch.Generator().manual_seed(seed))
+    ids = batch.flatten().numpy()
     optim.training_step(model, optimizers, batch, choose_hardware("cpu"), 1.0)
     state = {
         "optimizer.safetensors": checkpoint.tensors_to_bytes(optim.optimizer_tensors(model, optimizers)),
@@ -47,7 +50,11 @@ def save_whole_step(parent: Path, tokenizer: Tokenizer, architecture: str = "qwe
         tokenizer,
         {"step": 7, "val_bits_per_byte": 1.5},
         training_state=state,
-        embedding=embedding.measure_statistics(model, tokenizer, batch.flatten().numpy()),
+        embedding={
+            **calibration.measure_statistics(model, tokenizer, ids),
+            "token_counts": calibration.count_tokens(ids, tokenizer.vocab_size),
+        },
+        words=[("Ada", 3), ("river", 2)],
     )
     seal(parent / STEP)
     return parent / STEP
@@ -57,6 +64,8 @@ def read_everything(step: Path) -> checkpoint.Checkpoint:
     """All that gptlite ever reads of a step."""
     loaded = checkpoint.load(step)
     checkpoint.read_embedding_statistics(loaded)
+    with Reader(step) as reader:
+        checkpoint.read_words(reader)
     model = GPT(loaded.config)
     restore_training_state(loaded, model, optim.make_optimizers(model, TrainConfig()))
     return loaded

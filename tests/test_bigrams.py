@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from gptlite import bigrams
+from gptlite import bigrams, data
 from gptlite.bigrams import bigram_vectors
 from gptlite.model import GPT, initialise, set_vectors
 
@@ -98,7 +98,7 @@ def test_a_long_text_is_counted_in_stretches(
 ) -> None:
     monkeypatch.setattr(bigrams, "LARGEST_COUNT", 6_400)
     ids = stream[0]
-    part = bigrams._spread(ids, 6_400)
+    part = data.spread_ids(ids, 6_400)
     assert len(part) == 6_400
     assert np.array_equal(part[:100], ids[:100]) and np.array_equal(part[-100:], ids[-100:])
     embed, _ = bigram_vectors(ids, V, 32, seed=1)

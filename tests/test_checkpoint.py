@@ -48,8 +48,10 @@ def save(parent: Path, tokenizer: Tokenizer, architecture: str = "qwen3", seed: 
     """A step with all that training would write."""
     model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size), seed)
     directory = parent / STEP
-    statistics = {"mean": torch.zeros(3, 32), "std": torch.ones(3, 32)}
-    statistics |= {"unrelated": torch.zeros(3, 4), "same_word": torch.ones(3, 4)}
+    statistics = {"mean": torch.zeros(3, 32), "std": torch.ones(3, 32), "components": torch.zeros(3, 8, 32)}
+    for name in ("unrelated", "same_word"):
+        statistics |= {name: torch.zeros(3, 4, 2), f"{name}_quantiles": torch.zeros(3, 4, 101)}
+    statistics["token_counts"] = torch.arange(tokenizer.vocab_size)
     facts = {"step": 7, "val_bits_per_byte": 1.5}
     save_step(directory, model, tokenizer, facts, training_state=training_files(), embedding=statistics)
     return directory
@@ -279,7 +281,7 @@ def test_a_damaged_training_state_is_not_resumed(step: Path, name: str) -> None:
 
 def test_damaged_statistics_are_noticed(step: Path) -> None:
     loaded = load(step)
-    flip(step / "embedding/statistics.safetensors", 0.5)
+    flip(step / "embedding/statistics.safetensors", "embedding/words.json", 0.5)
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.read_embedding_statistics(loaded)
 

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_text, random_model, tiny_config
+from conftest import random_model, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptlite import embedding, vector_files
+from gptlite import embedding
 from gptlite.config import ARCHITECTURES
 from gptlite.embedding import (
     PREFIX,
     WordVector,
-    cosine_matrix,
     embed,
-    measure_statistics,
-    nearest,
     resolve_layer,
-    standardise,
     static_vector,
 )
-from gptlite.errors import StorageError, UsageError
+from gptlite.errors import UsageError
 from gptlite.model import GPT
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
-from gptlite.vector_files import save_vectors
 from gptlite.words import Occurrence, find_word, parse_marked
 
 
@@ -379,197 +371,3 @@ def test_of_a_long_sentence_the_nearest_words_count(tokenizer: Tokenizer) -> Non
     first, second = vectors_of(model, tokenizer, f"Ada{near} [bank]", f"Bela and Chidi{near} [bank]")
     assert len(tokenizer.encode(near)) >= 16
     assert np.allclose(first.contextual, second.contextual, atol=1e-5)
-
-
-# -- Cosines and statistics
-
-
-@pytest.mark.row("E10")
-def test_cosines_are_those_of_the_definition() -> None:
-    vectors = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
-    matrix = cosine_matrix(vectors)
-    for i, a in enumerate(vectors):
-        for j, b in enumerate(vectors):
-            assert matrix[i, j] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
-    assert np.isfinite(cosine_matrix(np.zeros((2, 3)))).all()
-
-
-def test_the_nearest_rows_come_best_first() -> None:
-    table = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [-1.0, 0.0]])
-    assert [i for i, _ in nearest(np.array([2.0, 0.1]), table, 4)] == [0, 2, 1, 3]
-    (best,) = nearest(np.array([2.0, 2.0]), table, 1)
-    assert best == (2, pytest.approx(1.0))
-
-
-def test_standardised_vectors_have_mean_0_and_deviation_1() -> None:
-    generator = torch.Generator().manual_seed(0)
-    states = torch.randn(2, 500, 6, generator=generator) * torch.tensor([1.0, 9.0, 0.1, 4.0, 1.0, 2.0]) + 5
-    statistics = {"mean": states.mean(dim=1), "std": states.std(dim=1)}
-    for layer in (0, 1):
-        z = standardise(states[layer].numpy(), statistics, layer)
-        assert np.allclose(z.mean(axis=0), 0, atol=1e-4)
-        assert np.allclose(z.std(axis=0, ddof=1), 1, atol=1e-4)
-
-
-@pytest.mark.row("E10")
-def test_a_dimension_that_never_moves_stays_finite() -> None:
-    statistics = {"mean": torch.ones(1, 2), "std": torch.zeros(1, 2)}
-    assert np.array_equal(standardise(np.ones((1, 2), dtype=np.float32), statistics, 0), np.zeros((1, 2)))
-
-
-@pytest.fixture(scope="module")
-def ids(tokenizer: Tokenizer) -> np.ndarray:
-    return np.array([tokenizer.separator_id, *tokenizer.encode(make_text(300, seed=2))], dtype="<u2")
-
-
-def test_statistics_are_of_the_hidden_states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
-    few = ids[: 5 * 64]
-    statistics = measure_statistics(model, tokenizer, few)
-    windows = torch.from_numpy(few.astype(np.int64)).view(5, 64)
-    states = torch.stack(trace(model, windows).hidden)[:, :, 1:].flatten(1, 2)  # first positions are left out
-    assert torch.allclose(statistics["mean"], states.mean(dim=1), atol=1e-5)
-    assert torch.allclose(statistics["std"], states.std(dim=1, correction=0), atol=1e-5)
-
-
-def test_statistics_have_a_row_for_each_layer(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
-    statistics = measure_statistics(model, tokenizer, ids)
-    rows, dim = model.config.n_layers + 1, model.config.dim
-    assert {name: tuple(tensor.shape) for name, tensor in statistics.items()} == {
-        "mean": (rows, dim), "std": (rows, dim), "unrelated": (rows, 4), "same_word": (rows, 4),
-    }  # fmt: skip
-    assert all(torch.isfinite(tensor).all() for tensor in statistics.values())
-
-
-def test_standardised_unrelated_words_average_near_0(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
-    statistics = measure_statistics(model, tokenizer, ids)
-    raw, corrected = statistics["unrelated"][:, 0], statistics["unrelated"][:, 2]
-    assert (corrected.abs() < 0.08).all()
-    assert raw.abs().max() > corrected.abs().max(), "there was something to correct"
-    assert (statistics["same_word"][:, 2] > corrected + 0.2).all()
-    assert statistics["same_word"][0, 2] == pytest.approx(1.0, abs=1e-4), "below block 1 a word is its token"
-
-
-def test_separators_do_not_count_in_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
-    windows = ids[: 2 * 64].copy()
-    windows[40:60] = tokenizer.separator_id
-    mean = measure_statistics(model, tokenizer, windows)["mean"][0]
-    kept = [int(i) for w in (windows[:64], windows[64:]) for i in w[1:] if i != tokenizer.separator_id]
-    assert torch.allclose(mean, model.transformer.embed.weight.detach()[kept].mean(dim=0), atol=1e-5)
-
-
-def test_measuring_draws_no_random_numbers(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
-    state = torch.get_rng_state()
-    first, second = (measure_statistics(model, tokenizer, ids) for _ in range(2))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("n", [2, 3, 10, 63, 64, 65])
-def test_a_short_text_has_statistics_too(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, n: int) -> None:
-    statistics = measure_statistics(model, tokenizer, ids[:n])
-    assert all(torch.isfinite(tensor).all() for tensor in statistics.values())
-
-
-def test_a_language_without_spaces_has_statistics_too(model: GPT) -> None:
-    text = "河岸上的银行，河边的花园。" * 30
-    chinese = Tokenizer.train([text], 290)
-    statistics = measure_statistics(model, chinese, np.array(chinese.encode(text)))
-    assert (statistics["same_word"][:, 2] > statistics["unrelated"][:, 2]).all()
-
-
-# -- Files
-
-META = {"model": "checkpoints/x", "pool": "last", "prefix": "\n"}
-
-
-def awkward_vectors() -> list[WordVector]:
-    """Numbers whose shortest decimal form is long, huge or tiny, and words that formats stumble over."""
-    rng = np.random.default_rng(0)
-    words = ["bank", "bank", "New York", "银行", "🙂", 'say "x"\\', "tab\there"]
-    vectors = []
-    for i, word in enumerate(words):
-        numbers = (rng.normal(size=(3, 5)) * 10.0 ** rng.integers(-30, 30, size=(3, 5))).astype(np.float32)
-        numbers[0, 0] = np.float32(0.1) + np.float32(i) * np.float32(1e-7)
-        occurrence = Occurrence(i, f"the {word} .", 4, 4 + len(word))
-        vectors.append(WordVector(occurrence, numbers, numbers[0] * 3, (f" {word}",), False, 1, (" .",)))
-    return vectors
-
-
-@pytest.mark.row("E11")
-@pytest.mark.parametrize("layer", [0, 2])
-def test_npz_reads_back_without_pickle(tmp_path: Path, layer: int) -> None:
-    vectors = awkward_vectors()
-    save_vectors(tmp_path / "v.npz", vectors, layer, META)
-    with np.load(tmp_path / "v.npz", allow_pickle=False) as found:
-        assert np.array_equal(found["vectors"], np.stack([v.contextual[layer] for v in vectors]))
-        assert np.array_equal(found["static"], np.stack([v.static for v in vectors]))
-        assert found["vectors"].dtype == np.float32
-        assert found["word"].tolist() == [v.occurrence.word for v in vectors]
-        assert found["text_index"].tolist() == list(range(len(vectors)))
-        assert [tuple(x) for x in zip(found["start"].tolist(), found["end"].tolist(), strict=True)] == [
-            (v.occurrence.start, v.occurrence.end) for v in vectors
-        ]
-        assert json.loads(str(found["meta"])) == {**META, "layer": layer}
-
-
-@pytest.mark.row("E11")
-@pytest.mark.parametrize("layer", [0, 2])
-def test_jsonl_reads_back_to_the_bit(tmp_path: Path, layer: int) -> None:
-    vectors = awkward_vectors()
-    save_vectors(tmp_path / "v.jsonl", vectors, layer, META)
-    lines = (tmp_path / "v.jsonl").read_bytes().decode().split("\n")
-    assert lines.pop() == ""
-    for v, line in zip(vectors, map(json.loads, lines), strict=True):
-        assert np.array_equal(np.array(line["vector"], dtype=np.float32), v.contextual[layer])
-        assert np.array_equal(np.array(line["static"], dtype=np.float32), v.static)
-        assert (line["word"], line["span"]) == (v.occurrence.word, [v.occurrence.start, v.occurrence.end])
-        assert (line["layer"], line["pool"], line["model"]) == (layer, "last", "checkpoints/x")
-
-
-def read_word2vec(path: Path) -> tuple[list[str], np.ndarray]:
-    """As gensim reads it: a header, then a key and numbers, parted by single spaces."""
-    header, *lines = path.read_bytes().decode().rstrip("\n").split("\n")
-    n, dim = map(int, header.split())
-    rows = [line.split(" ") for line in lines]
-    assert len(rows) == n and all(len(row) == dim + 1 for row in rows)
-    return [row[0] for row in rows], np.array([row[1:] for row in rows], dtype=np.float32)
-
-
-@pytest.mark.row("E11")
-@pytest.mark.parametrize("layer", [0, 2])
-def test_vec_reads_back_to_the_bit(tmp_path: Path, layer: int) -> None:
-    vectors = awkward_vectors()
-    save_vectors(tmp_path / "v.vec", vectors, layer, META)
-    keys, numbers = read_word2vec(tmp_path / "v.vec")
-    assert np.array_equal(numbers, np.stack([v.contextual[layer] for v in vectors]))
-    assert keys[:4] == ["bank#1", "bank#2", "New_York#3", "银行#4"]
-    assert len(set(keys)) == len(keys)
-
-
-@pytest.mark.parametrize("name", ["v.txt", "v", "v.NPZ", ".npz", "v.npz.gz"])
-def test_other_suffixes_are_a_usage_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match=r"must end in one of \.npz, \.jsonl, \.vec"):
-        save_vectors(tmp_path / name, awkward_vectors(), 0, META)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("suffix", vector_files.FORMATS)
-def test_a_folder_that_does_not_exist_is_a_storage_error(suffix: str) -> None:
-    with pytest.raises(StorageError, match="cannot write gone/v"):
-        save_vectors(Path(f"gone/v{suffix}"), awkward_vectors(), 0, META)
-
-
-def occurrences_of(texts: Sequence[str]) -> list[Occurrence]:
-    return [o for i, text in enumerate(texts) for o in parse_marked(text, i)]
-
-
-def test_real_vectors_make_the_round_trip(model: GPT, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    vectors = embed(model, tokenizer, occurrences_of(["Ada finds the [bank] .", "the river [bank] of Bela"]))
-    for suffix in vector_files.FORMATS:
-        save_vectors(tmp_path / f"v{suffix}", vectors, 1, META)
-    expected = np.stack([v.contextual[1] for v in vectors])
-    with np.load(tmp_path / "v.npz", allow_pickle=False) as found:
-        assert np.array_equal(found["vectors"], expected)
-    assert np.array_equal(read_word2vec(tmp_path / "v.vec")[1], expected)
-    lines = (tmp_path / "v.jsonl").read_text().splitlines()
-    assert np.array_equal(np.array([json.loads(line)["vector"] for line in lines], dtype=np.float32), expected)

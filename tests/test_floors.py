@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file", "background"),
-    1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf", "durable", "reader"),
+    1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf", "durable", "reader", "similarity"),
     2: ("model", "data", "optim", "bigrams"),
     3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation"),
     4: (
@@ -21,6 +21,7 @@ FLOORS = {
         "pipeline",
         "generation",
         "embedding",
+        "calibration",
         "vector_files",
         "planning",
         "verification",
@@ -43,9 +44,10 @@ NEIGHBOURS = {
     ("gguf", "tokenizer"),
     ("gguf", "durable"),
     ("optim", "model"),
+    ("bigrams", "data"),
     ("runs", "checkpoint"),
     ("training", "generation"),
-    ("training", "embedding"),
+    ("training", "calibration"),
     ("training", "planning"),
     ("material", "training"),
     ("material", "planning"),

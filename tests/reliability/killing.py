@@ -39,7 +39,7 @@ import torch
 from reliability.faults import Call, watched
 from reliability.tiny import TinyTrainer
 
-from gptlite import checkpoint, durable, embedding
+from gptlite import calibration, checkpoint, durable
 from gptlite.cli import main as command_line
 from gptlite.durable import MANIFEST
 from gptlite.errors import CheckpointError, Interrupted
@@ -204,8 +204,8 @@ class Killer:
             session = self.trainer.session(warm_up, 2)
             fit(session)  # what torch imports only now, every child has
         # Measured once: it takes as long as all the rest of a save and has nothing to do with disks.
-        statistics = embedding.measure_statistics(session.model, session.tokenizer, session.val_ids)
-        embedding.measure_statistics = lambda *_: statistics
+        statistics = calibration.measure_statistics(session.model, session.tokenizer, session.val_ids)
+        calibration.measure_statistics = lambda *_: statistics
         gc.collect()
         gc.disable()  # in the children, which would copy all that it visits
 

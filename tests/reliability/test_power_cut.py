@@ -25,7 +25,7 @@ import torch
 from reliability.faults import Call, watched
 from reliability.tiny import TinyTrainer
 
-from gptlite import checkpoint, durable, embedding
+from gptlite import calibration, checkpoint, durable
 from gptlite.errors import CheckpointError
 from gptlite.reader import read_manifest
 from gptlite.runs import Run
@@ -254,7 +254,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     """Train a tiny model from the making of its run on, and write down what that does to the disk."""
     statistics = {"mean": torch.zeros(2, 8)}
-    monkeypatch.setattr(embedding, "measure_statistics", lambda *_: statistics)
+    monkeypatch.setattr(calibration, "measure_statistics", lambda *_: statistics)
 
     def record() -> Recording:
         trainer, root, steps = TinyTrainer(folder), folder / "root", {}

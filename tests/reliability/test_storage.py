@@ -24,7 +24,7 @@ from conftest import Command, make_text
 from reliability.faults import REPEATED_BY_PYTHON, Call, count_calls, watched
 from reliability.tiny import NEVER, Notices, TinyTrainer
 
-from gptlite import checkpoint, durable, embedding
+from gptlite import calibration, checkpoint, durable
 from gptlite.cli.process import stoppable
 from gptlite.durable import write_directory
 from gptlite.errors import CheckpointError, Interrupted, RunInUseError, StorageError, UsageError
@@ -88,9 +88,9 @@ class Disk:
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     disk = Disk(tmp_path_factory.mktemp("disk"))
     session = disk.session
-    statistics = embedding.measure_statistics(session.model, session.tokenizer, session.val_ids)
+    statistics = calibration.measure_statistics(session.model, session.tokenizer, session.val_ids)
     with pytest.MonkeyPatch.context() as patch:  # it takes as long as all the rest, and has nothing to do with disks
-        patch.setattr(embedding, "measure_statistics", lambda *_: statistics)
+        patch.setattr(calibration, "measure_statistics", lambda *_: statistics)
         yield disk
 
 
