@@ -32,7 +32,7 @@ from gptlite.training import restore_training_state
 STEP = "step-000000007"
 PARSED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 TRAINING = tuple(f"training_state/{name}" for name in ("optimizer.safetensors", "rng.safetensors", "state.json"))
-LISTED = (*PARSED, "generation_config.json", *TRAINING, "embedding/statistics.safetensors")
+LISTED = (*PARSED, "generation_config.json", *TRAINING, "embedding/statistics.safetensors", "embedding/words.json")
 PLACES = (0.0, 0.3, 0.7, 1.0)
 
 
@@ -281,7 +281,7 @@ def test_a_damaged_training_state_is_not_resumed(step: Path, name: str) -> None:
 
 def test_damaged_statistics_are_noticed(step: Path) -> None:
     loaded = load(step)
-    flip(step / "embedding/statistics.safetensors", "embedding/words.json", 0.5)
+    flip(step / "embedding/statistics.safetensors", 0.5)
     with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.read_embedding_statistics(loaded)
 
