@@ -3,8 +3,8 @@
     python benchmarks/senses.py TRAIN.txt... --val VAL.txt --time 10m --csv benchmarks/results/senses.csv
 
 Pseudo-words (Schuetze 1998) are homonyms whose senses need no judge: two unrelated words of the text become one new
-word wherever they stand, in what is trained on and in what is held out, so every occurrence is labelled by the word that
-stood there. Pairs are drawn by chance among frequent words. Scored, on held-out text only and averaged over the words:
+word wherever they stand, in what is trained on and in what is held out, so every occurrence is labelled by the word
+that stood there. Pairs are drawn by chance among frequent words. Scored on held-out text, averaged over the words:
 
 - auc       the chance that two uses of one sense are closer than two uses of different senses (a static vector: .500)
 - centroid  nearest of the two senses' mean vectors, each use left out of its own mean
@@ -59,7 +59,13 @@ def main() -> None:
             (Path(folder) / f"{name}.txt").write_text(text, encoding="utf-8")
         run = options.run or str(Path(folder) / "run")
         if not options.run:
-            arguments = [str(Path(folder) / "train.txt"), "--val", str(Path(folder) / "val.txt"), "--time", options.time]
+            arguments = [
+                str(Path(folder) / "train.txt"),
+                "--val",
+                str(Path(folder) / "val.txt"),
+                "--time",
+                options.time,
+            ]
             subprocess.run([sys.executable, "-m", "gptlite", "train", *arguments, "-o", run, "-q"], check=True)
         places, labels = occurrences(val, senses)
         rows = list(score(run, places, labels, texts["val"]))

@@ -73,7 +73,7 @@ def count_words(tokenizer: Tokenizer, ids: np.ndarray) -> list[tuple[str, int]]:
     every token made of their characters is one. Of more than 2 million tokens, stretches spread over the text count.
     """
     ids = spread_ids(ids, COUNTED_TOKENS)
-    found = (match[0] for match in _word_pattern().finditer(tokenizer.decode(ids.tolist())))
+    found = (match[0] for match in word_pattern().finditer(tokenizer.decode(ids.tolist())))
     counts = Counter(word for word in found if not UNSPACED.search(word))
     for token, n in enumerate(np.bincount(ids, minlength=1)):
         text = tokenizer.decode([token]) if n else ""
@@ -131,7 +131,7 @@ def _quantiles(x: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _word_pattern() -> re.Pattern[str]:
+def word_pattern() -> re.Pattern[str]:
     """Letters, digits and the marks that go with them, as `words.find_word` joins them."""
     marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)).startswith("M"))
     return re.compile(rf"(?:\w|[{re.escape(marks)}])+")
