@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from conftest import Command, Outcome, random_model, tiny_config
 
-from gptlite import checkpoint, embedding, runs
+from gptlite import checkpoint, embedding, runs, similarity
 from gptlite.checkpoint import save_step
 from gptlite.tokenizer import Tokenizer
 from gptlite.words import parse_marked
 
 BANKS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
 PLAIN = tuple(text.replace("[", "").replace("]", "") for text in BANKS)
-KEYS = {"model", "pool", "prefix", "layer", "correct", "scale", "items", "contextual", "static"}
-ITEM = {"text_index", "word", "span", "tokens", "partial", "n_left", "expected"}
+KEYS = {
+    "model", "pool", "context", "prefix", "layer", "correct", "scale", "items",
+    "contextual", "raw", "static", "percentile", "pairs", "notes",
+}  # fmt: skip
+ITEM = {"text_index", "word", "span", "tokens", "partial", "n_left", "words_left", "truncated", "expected"}
 
 
 @pytest.fixture
@@ -65,9 +68,10 @@ def test_the_numbers_are_those_of_the_library(embed: Command, trained_run: Path)
     vectors = np.stack([v.contextual[1] for v in embedding.embed(loaded.model, loaded.tokenizer, places, pool="mean")])
     raw = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--correct", "none", "--json"))
     corrected = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--json"))
-    standard = embedding.standardise(vectors, statistics, 1)
-    assert np.allclose(raw["contextual"], embedding.cosine_matrix(vectors), atol=1e-5)
-    assert np.allclose(corrected["contextual"], embedding.cosine_matrix(standard), atol=1e-5)
+    space = {name: statistics[name][1].numpy() for name in ("mean", "std", "components")}
+    standard = similarity.correct(vectors, "zscore", space)
+    assert np.allclose(raw["contextual"], similarity.cosine_matrix(vectors), atol=1e-5)
+    assert np.allclose(corrected["contextual"], similarity.cosine_matrix(standard), atol=1e-5)
     assert raw["scale"]["unrelated"] == pytest.approx(statistics["unrelated"][1, 0].tolist(), abs=1e-4)
     assert corrected["scale"]["unrelated"] == pytest.approx(statistics["unrelated"][1, 2].tolist(), abs=1e-4)
     assert corrected["scale"]["same_word"] == pytest.approx(statistics["same_word"][1, 2].tolist(), abs=1e-4)
