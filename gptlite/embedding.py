@@ -237,9 +237,7 @@ class _Stretch:
         return cls(text, left, right, ids, spans, [*prefix, *ids], [end for _, end in spans], word_starts(part))
 
 
-def _read(
-    tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[int], model: GPT
-) -> list[_Reading]:
+def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[int], model: GPT) -> list[_Reading]:
     """Tokenize, and find the last tokens up to each word that fit into the context."""
     context = model.config.context_length
     reach = max(8 * context, 4096)  # characters to both sides of a word

@@ -60,9 +60,7 @@ class _Enough(Exception):
 
 
 @torch.inference_mode()
-def hidden(
-    model: GPT, tokens: Tensor, layers: Sequence[int], at: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
+def hidden(model: GPT, tokens: Tensor, layers: Sequence[int], at: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """The hidden states of some `layers` of `model` for tokens (B, T): (len(layers), B, T, D), in the order asked.
 
     Layers are numbered as in `Trace.hidden`, from 0 to L. Blocks above the highest of them are not computed, nor is the

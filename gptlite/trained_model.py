@@ -81,9 +81,7 @@ class TrainedModel(Checkpoint):
         """The static vector (D,) of a word, or of several."""
         return static_vector(self.model, self.tokenizer, word)
 
-    def hidden(
-        self, text: str, layer: str = "all", prefix: str = "auto"
-    ) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    def hidden(self, text: str, layer: str = "all", prefix: str = "auto") -> tuple[np.ndarray, list[tuple[int, int]]]:
         """The hidden states of all T tokens of a text, (layers, T, D), and the characters (start, end) of each token.
 
         "all" layers are L + 1; "A-B" and single ones as in `embed`, but never averaged. Raises `LimitError` for a text
