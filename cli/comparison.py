@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli import console
+from gptlite.words import UNSPACED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +18,7 @@ MAX_COLUMNS = 8  # of a matrix that is printed
 MOST_PAIRS = 6  # that a verdict is given on
 LEFT, RIGHT = 30, 12  # characters of a text that are shown to both sides of a word
 GAP = 4  # columns between the matrices
+RARE = 20  # times that a word should have been seen
 BLIND = 1  # words to the left that are as good as none
 # Cosines are coloured by their percentile, from cold to warm.
 COLOURS = ((0, "bold blue"), (10, "cyan"), (30, ""), (70, "yellow"), (90, "bold red"))
@@ -23,8 +26,11 @@ CORRECTIONS = {"zscore": "z-scored", "center": "centred", "none": "raw"}
 Line = list[tuple[str, str]]  # pieces of text with their styles
 
 
-def print_comparison(e: Embeddings, correct: str, n_layers: int, context: str) -> None:
-    """The table of the words, and below it what their cosines say."""
+def print_comparison(e: Embeddings, correct: str, n_layers: int, context: str, counts: Mapping[str, int]) -> None:
+    """The table of the words, and below it what their cosines say.
+
+    - `counts`: how often words stand in the text that the model was trained on; empty where nobody knows.
+    """
     echo = context == "echo"
     rows = [
         [str(i + 1), " ".join(_token(t) for t in v.tokens), _in_context(v), _has_seen(v, echo), _expected(v)]
@@ -37,11 +43,11 @@ def print_comparison(e: Embeddings, correct: str, n_layers: int, context: str) -
         console.print_lines([[], *matrices, *_scale(e, correct), *_verdicts(e, correct)])
     if n > MAX_COLUMNS:
         console.write(f"{n} occurrences: too many for a matrix; write the vectors with -o FILE.\n")
-    for i, note in enumerate(notes(e, context)):
+    for i, note in enumerate(notes(e, context, counts)):
         console.write(f"{'note' if i == 0 else '':6} {note}\n")
 
 
-def as_json(e: Embeddings, correct: str, context: str) -> dict[str, Any]:
+def as_json(e: Embeddings, correct: str, context: str, counts: Mapping[str, int]) -> dict[str, Any]:
     """The same for programs; matrices (n, n), pairs numbered from 1 as in the table."""
     from gptlite.similarity import cosine_matrix
 
@@ -57,7 +63,7 @@ def as_json(e: Embeddings, correct: str, context: str) -> dict[str, Any]:
         "static": cosine_matrix(e.static).round(6).tolist(),
         "percentile": None if percentile is None else percentile.round(2).tolist(),
         "pairs": [_pair(pair) for pair in e.pairs(correct, MOST_PAIRS)],
-        "notes": notes(e, context),
+        "notes": notes(e, context, counts),
     }
 
 
@@ -199,7 +205,7 @@ def _verdict(pair: Pair, correct: str) -> Line:
     return [(f"{cosine} {rank}: ", ""), (f"{pair.verdict}.", "bold")]
 
 
-def notes(e: Embeddings, context: str) -> list[str]:
+def notes(e: Embeddings, context: str, counts: Mapping[str, int]) -> list[str]:
     """What somebody who reads the table should know, a sentence each."""
     said: list[str] = []
     blind = [i for i, v in enumerate(e.items) if v.words_left <= BLIND] if context == "left" else []
@@ -213,6 +219,11 @@ def notes(e: Embeddings, context: str) -> list[str]:
     partial = [i for i, v in enumerate(e.items) if v.partial]
     if partial:
         said.append(f"{_numbers(partial)}: a token reaches outside the word; its vector is of both.")
+    for word in dict.fromkeys(v.occurrence.word.lower() for v in e.items):
+        n = sum(counts.get(spelling, 0) for spelling in {word, word.capitalize(), word.upper()})
+        if counts and n < RARE and word.isalpha() and not UNSPACED.search(word):
+            often = f"only {n} times" if n else "once at most"
+            said.append(f"{word} stands {often} in the text of the training: its vectors are little more than chance.")
     spellings: dict[str, list[str]] = {}
     for v in e.items:
         same = spellings.setdefault(v.occurrence.word.lower(), [])

@@ -133,7 +133,9 @@ def embed(
     # Before the model is read, so that a word that is missing is told at once; what a token is, only the model knows.
     places = [] if as_they_come or tokens else _to_compare(found, compared)
     hardware = machine.choose_hardware(device, "fp32", threads)
-    loaded, statistics = runs.read_model(model, lambda path: _read(path, hardware.device))
+    loaded, statistics, counts = runs.read_model(
+        model, lambda path: (*_read(path, hardware.device), _read_counts(path) if compared else {})
+    )
     if tokens:
         found.spans_of = lambda text: loaded.tokenizer.encode_with_spans(text)[1]
         places = [] if as_they_come else _to_compare(found, compared)
@@ -193,9 +195,9 @@ def embed(
         correct = "none"
     e = Embeddings(vectors, layers, measured, meta)
     if json:
-        console.write_json(as_json(e, correct, context))
+        console.write_json(as_json(e, correct, context, counts))
     else:
-        print_comparison(e, correct, loaded.config.n_layers, context)
+        print_comparison(e, correct, loaded.config.n_layers, context, counts)
 
 
 def _to_compare(found: Finder, compared: bool) -> list[Occurrence]:
@@ -215,3 +217,12 @@ def _read(path: Path, device: Any) -> tuple[Checkpoint, dict[str, Any] | None]:
 
     loaded = checkpoint.load(path, device)
     return loaded, checkpoint.read_embedding_statistics(loaded)
+
+
+def _read_counts(path: Path) -> dict[str, int]:
+    """How often the model has seen which word."""
+    from gptlite.checkpoint import read_words
+    from gptlite.reader import Reader
+
+    with Reader(path) as reader:
+        return dict(read_words(reader))
