@@ -38,13 +38,14 @@ def print_comparison(e: Embeddings, correct: str, n_layers: int, context: str, c
     ]
     console.print_table(["#", "tokens", "context", "has seen", "model expects next"], rows, right=frozenset({0}))
     n = len(e)
+    lines: list[Line] = []
     if n > 1:
         matrices = _matrices(e, correct, n_layers) if n <= MAX_COLUMNS else []
-        console.print_lines([[], *matrices, *_scale(e, correct), *_verdicts(e, correct)])
+        lines += [[], *matrices, *_scale(e, correct), *_verdicts(e, correct)]
     if n > MAX_COLUMNS:
-        console.write(f"{n} occurrences: too many for a matrix; write the vectors with -o FILE.\n")
-    for i, note in enumerate(notes(e, context, counts)):
-        console.write(f"{'note' if i == 0 else '':6} {note}\n")
+        lines.append([(f"{n} occurrences: too many for a matrix; write the vectors with -o FILE.", "")])
+    lines += [[(f"{'note':6} {note}", "")] for note in notes(e, context, counts)]
+    console.print_lines(lines)
 
 
 def as_json(e: Embeddings, correct: str, context: str, counts: Mapping[str, int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gptlite.errors import UsageError
-from gptlite.similarity import CORRECTIONS, correct, cosine_matrix, parse_correction, percentile
+from gptlite.similarity import CORRECTIONS, correct, cosine_matrix, default_components, parse_correction, percentile
 
 if TYPE_CHECKING:  # nothing here needs torch
     from gptlite.embedding import WordVector
@@ -101,11 +101,12 @@ class Embeddings:
     def scale(self, correction: str = "zscore") -> dict[str, list[float]] | None:
         """Mean and standard deviation of the cosine between unrelated words, and of one word in two random places.
 
-        None where it was not measured: of a model made elsewhere, or for the mean of several layers.
+        None where it was not measured: of a model made elsewhere, for the mean of several layers, or without more or
+        fewer components than "abtt" has.
         """
-        if self.statistics is None or len(self.layers) > 1:
+        row = self._measured(correction)
+        if self.statistics is None or row is None:
             return None
-        row = CORRECTIONS.index(correction.partition(":")[0])
         return {
             name: [round(float(x), 4) for x in self.statistics[name][self.layers[0], row]]
             for name in ("unrelated", "same_word")
@@ -116,10 +117,10 @@ class Embeddings:
 
         Of one word (whatever its case) among pairs of one word in two random places, of two words among unrelated ones.
         """
-        scale = self.scale(correction)
-        if scale is None or self.statistics is None:
+        row = self._measured(correction)
+        if self.statistics is None or row is None:
             return None
-        cosines, row = self.cosine(correction), CORRECTIONS.index(correction.partition(":")[0])
+        cosines = self.cosine(correction)
         ranks = {
             name: percentile(cosines, self.statistics[f"{name}_quantiles"][self.layers[0], row])
             for name in ("unrelated", "same_word")
@@ -156,6 +157,14 @@ class Embeddings:
 
         layers = self.layers[0] if len(self.layers) == 1 else self.layers
         vector_files.save_vectors(Path(path), self.items, layers, self.meta)
+
+    def _measured(self, correction: str) -> int | None:
+        """The row of the statistics that has this correction."""
+        dim = self.items[0].static.shape[-1]
+        name, n_components = parse_correction(correction, dim)
+        if len(self.layers) > 1 or n_components != default_components(dim):
+            return None
+        return CORRECTIONS.index(name)
 
     def _corrected(self, correction: str, statistics: Mapping[str, np.ndarray]) -> np.ndarray:
         total = np.zeros_like(self.static)

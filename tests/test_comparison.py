@@ -96,6 +96,7 @@ def test_each_layer_is_corrected_by_itself() -> None:
 
 def test_nothing_is_claimed_that_was_not_measured() -> None:
     items = vector("a bank", "bank", [1, 0, 0, 0]), vector("the bank", "bank", [0, 1, 0, 0])
+    assert compare(*items).scale("abtt:1") is not None and compare(*items).scale("abtt:2") is None
     for e in (compare(*items, layers=(0, 1)), compare(*items, statistics=None)):
         assert e.scale() is None and e.percentile("none") is None
         (pair,) = e.pairs("none")
