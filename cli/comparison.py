@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS = 8  # of a matrix that is printed
 MOST_PAIRS = 6  # that a verdict is given on
-LEFT, RIGHT = 30, 12  # characters of a text that are shown to both sides of a word
+LEFT, RIGHT = 30, 18  # characters of a text that are shown to both sides of a word
 GAP = 4  # columns between the matrices
 RARE = 20  # times that a word should have been seen
 BLIND = 1  # words to the left that are as good as none
@@ -59,13 +59,17 @@ def as_json(e: Embeddings, correct: str, context: str, counts: Mapping[str, int]
         "correct": correct,
         "scale": e.scale(correct),
         "items": [_item(v) for v in e.items],
-        "contextual": e.cosine(correct).round(6).tolist(),
-        "raw": e.cosine("none").round(6).tolist(),
-        "static": cosine_matrix(e.static).round(6).tolist(),
-        "percentile": None if percentile is None else percentile.round(2).tolist(),
+        "contextual": _rounded(e.cosine(correct), 6),
+        "raw": _rounded(e.cosine("none"), 6),
+        "static": _rounded(cosine_matrix(e.static), 6),
+        "percentile": None if percentile is None else _rounded(percentile, 2),
         "pairs": [_pair(pair) for pair in e.pairs(correct, MOST_PAIRS)],
         "notes": notes(e, context, counts),
     }
+
+
+def _rounded(matrix: np.ndarray, digits: int) -> list[list[float]]:
+    return matrix.astype("float64").round(digits).tolist()
 
 
 def _item(v: WordVector) -> dict[str, Any]:
@@ -188,9 +192,13 @@ def _verdicts(e: Embeddings, correct: str) -> list[Line]:
         lines.append([(f"Of {n * (n - 1) // 2:,} pairs, the {len(pairs)} furthest apart and closest:", "")])
     for pair in pairs:
         lines.append([(f"{f'{pair.first + 1}–{pair.second + 1}':6} ", "bold"), *_verdict(pair, correct)])
-    words = {v.occurrence.word for v in e.items}
-    if len(words) == 1:
-        lines.append([(f"{'':7}Static vectors cannot tell them apart: one word, one vector.", "")])
+    same: dict[str, list[int]] = {}
+    for i, v in enumerate(e.items):
+        same.setdefault(v.occurrence.word, []).append(i)
+    for items in same.values():
+        if len(items) > 1:
+            which = "them" if len(same) == 1 else _numbers(items)
+            lines.append([(f"Static vectors cannot tell {which} apart: one word, one vector.", "")])
     return lines
 
 

@@ -222,9 +222,8 @@ def test_every_token_is_a_word(embed: Command, trained_run: Path) -> None:
     tokenizer = checkpoint.load(runs.find_model(str(trained_run))).tokenizer
     assert [r["tokens"] for r in found] == [[tokenizer.decode([i])] for i in tokenizer.encode(text.rstrip())]
     (marked,) = (json.loads(line) for line in embed("Ada [finds] the", "-o", "-").out.splitlines())
-    assert [r["vector"] for r in found if r["n_left"] < 3 and r["tokens"] == marked["tokens"][-1:]] == [
-        pytest.approx(marked["vector"], abs=1e-5)
-    ]
+    same = (r["vector"] for r in found if r["tokens"] == marked["tokens"][-1:])
+    assert any(vector == pytest.approx(marked["vector"], abs=1e-5) for vector in same)
 
 
 def test_a_sentence_is_one_word(embed: Command) -> None:
