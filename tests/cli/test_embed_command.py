@@ -334,6 +334,12 @@ def test_spellings_have_static_vectors_of_their_own(embed: Command) -> None:
     assert "bank, Bank: each spelling has tokens, and so a static vector, of its own." in outcome.out
 
 
+def test_a_word_that_the_model_has_hardly_seen_is_mentioned(embed: Command) -> None:
+    outcome = embed("the [zyxqwv] and", "the [Bank] and")
+    assert "zyxqwv stands once at most in the text of the training" in outcome.out
+    assert "bank stands" not in outcome.out, "it was seen often, if in lower case"
+
+
 def test_a_long_text_before_the_word_is_mentioned(embed: Command) -> None:
     text = f"{'Ada finds the river . ' * 20} the [bank]"
     assert "#1: the text before the word is longer" in embed(text).out
