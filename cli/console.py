@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -236,3 +236,18 @@ def print_table(columns: list[str], rows: list[list[str]], right: frozenset[int]
     with _standard_output() as stream:
         _console(stream, width=None if stream.isatty() else 120).print(table)
         stream.flush()
+
+
+def print_lines(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
+    """Lines of pieces of text on standard output, each piece with a style that only a terminal shows."""
+    with _standard_output() as stream:
+        console = _console(stream, soft_wrap=True)
+        for line in lines:
+            console.print(Text.assemble(*((one_line(text), style) for text, style in line)))
+        stream.flush()
+
+
+def width() -> int:
+    """Columns of standard output: of the terminal, else 120."""
+    with _standard_output() as stream:
+        return _console(stream, width=None if stream.isatty() else 120).width

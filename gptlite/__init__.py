@@ -3,6 +3,7 @@
     import gptlite
     gptlite.train("corpus.txt", seconds=180)
     model = gptlite.load("checkpoints/corpus")
+    model.embed(["on the river [bank] .", "money into the [bank] ."]).cosine()
 
 The names below are loaded on first use, so that importing gptlite is quick.
 """
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
     from gptlite.embedding import embed
     from gptlite.generation import generate
     from gptlite.pipeline import train
-    from gptlite.runs import load
+    from gptlite.trained_model import load
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "embed", "generate", "load", "train"]
 
-_HOMES = {"train": "pipeline", "generate": "generation", "embed": "embedding", "load": "runs"}
+_HOMES = {"train": "pipeline", "generate": "generation", "embed": "embedding", "load": "trained_model"}
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,6 @@ def nearest(query: np.ndarray, table: np.ndarray, k: int) -> list[tuple[int, flo
     return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:k]]
 
 
-def percentile(value: float, quantiles: np.ndarray) -> float:
-    """Which share (0 to 100) of a distribution lies below `value`; `quantiles` (101,) are its 0th to 100th."""
-    return float(np.interp(value, quantiles, np.arange(len(quantiles)), left=0.0, right=100.0))
+def percentile(value: float | np.ndarray, quantiles: np.ndarray) -> Any:
+    """Which share (0 to 100) of a distribution lies below each `value`; `quantiles` (101,) are its 0th to 100th."""
+    return np.interp(value, quantiles, np.arange(len(quantiles)), left=0.0, right=100.0)

@@ -113,6 +113,12 @@ class Tokenizer:
         encoding = self.backend.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
+    def encode_batch_with_spans(self, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """`encode_with_spans` of several texts, computed in parallel."""
+        batch = list(texts)
+        encodings = wait_for(lambda: self.backend.encode_batch(batch, add_special_tokens=False))
+        return [(e.ids, e.offsets) for e in encodings]
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`; separators vanish, bytes that are no UTF-8 become U+FFFD."""
         return b"".join(self.token_bytes[i] for i in ids).decode("utf-8", errors="replace")

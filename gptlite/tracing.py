@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -52,6 +53,41 @@ def trace(model: GPT, tokens: Tensor, *, attention: bool = False, head: bool = T
     seen.hidden.append(last)
     seen.logits = model.head(last) if head else None
     return seen
+
+
+class _Enough(Exception):
+    """Raised below the first block that nobody asked for."""
+
+
+@torch.inference_mode()
+def hidden(model: GPT, tokens: Tensor, layers: Sequence[int], at: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """The hidden states of some `layers` of `model` for tokens (B, T): (len(layers), B, T, D), in the order asked.
+
+    Layers are numbered as in `Trace.hidden`, from 0 to L. Blocks above the highest of them are not computed, nor is the
+    head. `at`: rows and columns (n,) of the positions that are wanted, in place of all of them: (len(layers), n, D).
+    """
+    n_layers, top = model.config.n_layers, max(layers)
+    seen: dict[int, Tensor] = {}
+
+    def before_block(layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def keep(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            seen[layer] = arguments[0] if at is None else arguments[0][at]
+            if layer == top:
+                raise _Enough
+
+        return keep
+
+    blocks = list(model.transformer.blocks)
+    hooks = [blocks[i].register_forward_pre_hook(before_block(i)) for i in sorted({*layers} - {n_layers})]
+    try:
+        last = model.transformer(tokens)
+        seen[n_layers] = last if at is None else last[at]
+    except _Enough:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack([seen[layer] for layer in layers])
 
 
 def attention_weights(attention: Attention, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:

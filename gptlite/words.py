@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gptlite.errors import UsageError
@@ -13,6 +14,7 @@ UNSPACED = re.compile(
     "[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 JOINER = "\u200d"  # makes one picture of two emoji
+WORD = re.compile(rf"(?=\w){UNSPACED.pattern}|[^\W{UNSPACED.pattern[1:-1]}]+")
 EXTENDS = re.compile("[\u200c\u200d\U0001f3fb-\U0001f3ff]")  # joiners and skin tones
 
 
@@ -31,7 +33,10 @@ class Occurrence:
 
 
 def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]")) -> list[Occurrence]:
-    """The words between marks, in the text without them: "a [bank] ." marks "bank" in "a bank ."; \\[ is literal."""
+    """The words between marks, in the text without them: "a [bank] ." marks "bank" in "a bank ."; \\[ is literal.
+
+    Opening and closing mark may be the same, as in "a *bank* .".
+    """
     opening, closing = mark
     pattern = re.compile(
         rf"\\(?P<literal>{re.escape(opening)}|{re.escape(closing)})"
@@ -45,7 +50,7 @@ def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]"))
             clean += match["literal"]
         elif match["open"] and start is None:
             start = len(clean)
-        elif match["close"] and start is not None and len(clean) > start:
+        elif match[0] == closing and start is not None and len(clean) > start:
             spans.append((start, len(clean)))
             start = None
         else:
@@ -57,6 +62,14 @@ def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]"))
         raise UsageError(f"text {text_index + 1}: the mark {opening} is never closed by {closing}.")
     clean += text[position:]
     return [Occurrence(text_index, clean, *span) for span in spans]
+
+
+def parse_marks(text: str) -> tuple[str, str]:
+    """The two marks of "<b>,</b>". Raises `UsageError`."""
+    opening, _, closing = text.partition(",")
+    if not opening or not closing or "\\" in text:
+        raise UsageError(f"--mark takes two marks with a comma between them, such as '<b>,</b>', not '{text}'.")
+    return opening, closing
 
 
 def find_word(text: str, text_index: int, word: str) -> list[Occurrence]:
@@ -78,6 +91,42 @@ def find_word(text: str, text_index: int, word: str) -> list[Occurrence]:
             found.append(Occurrence(text_index, text, *match.span()))
         position = match.end() if whole else match.start() + 1
     return found[int(nth) - 1 : int(nth)] if nth else found
+
+
+def word_at(text: str, text_index: int, word_index: int) -> Occurrence | None:
+    """The word of that number, from 0, between white space, without the punctuation around it; None if there is none.
+
+    That is how the data sets WiC and Usim name words.
+    """
+    for i, match in enumerate(re.finditer(r"\S+", text)):
+        if i == word_index:
+            letters = [at for at in range(*match.span()) if _joins(text[at]) or _extends(text[at])]
+            letters += [at for at in range(*match.span()) if UNSPACED.match(text[at])]
+            start, end = (min(letters), max(letters) + 1) if letters else match.span()
+            return Occurrence(text_index, text, start, end)
+    return None
+
+
+def parts_of(text: str, text_index: int, spans: Sequence[tuple[int, int]]) -> list[Occurrence]:
+    """One occurrence for each of the spans that tokens have, without white space around it; once for equal ones.
+
+    Tokens of white space alone are occurrences too.
+    """
+    found: dict[tuple[int, int], None] = {}
+    for start, end in spans:
+        part = text[start:end]
+        if stripped := part.strip():
+            start += len(part) - len(part.lstrip())
+            end = start + len(stripped)
+        if end > start:
+            found[start, end] = None
+    return [Occurrence(text_index, text, *span) for span in found]
+
+
+def word_starts(text: str) -> list[int]:
+    """Where words begin, in rising order; each letter of a script without spaces is a word."""
+    starts = (match.start() for match in WORD.finditer(text))
+    return [at for at in starts if not (at and _extends(text[at - 1]))]
 
 
 def _joined(text: str, at: int) -> bool:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_model, tiny_config
+from conftest import make_text, random_model, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gptlite import embedding
+from gptlite import embedding, tracing
+from gptlite.checkpoint import save_step
 from gptlite.config import ARCHITECTURES
 from gptlite.embedding import (
+    KNOWN_SEPARATOR,
     PREFIX,
     WordVector,
     embed,
+    embed_word,
+    find_prefix,
     resolve_layer,
+    resolve_layers,
     static_vector,
 )
 from gptlite.errors import UsageError
@@ -37,6 +44,14 @@ def model(tokenizer: Tokenizer) -> GPT:
 def world() -> Tokenizer:
     """A vocabulary of several scripts, so that their words are a few tokens each."""
     return Tokenizer.train([" ".join(SENTENCES) * 3], 400)
+
+
+def pooled(hidden: torch.Tensor, pool: str) -> np.ndarray:
+    """(L + 1, D) of the states (L + 1, n, D) of a word's tokens."""
+    if pool == "weighted":
+        weights = torch.arange(1.0, hidden.shape[1] + 1)
+        return (hidden * (weights / weights.sum())[:, None]).sum(dim=1).numpy()
+    return {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(dim=1)}[pool].numpy()
 
 
 def vectors_of(model: GPT, tokenizer: Tokenizer, *texts: str, **more: Any) -> list[WordVector]:
@@ -172,6 +187,20 @@ def test_layers_have_names_and_numbers(layer: str, n_layers: int, resolved: int)
     assert resolve_layer(layer, n_layers) == resolved
 
 
+@pytest.mark.parametrize(
+    ("layers", "resolved"),
+    [("1-3", (1, 2, 3)), ("0-4", (0, 1, 2, 3, 4)), ("all", (0, 1, 2, 3, 4)), ("mid", (2,)), ("-1", (4,))],
+)
+def test_several_layers_have_a_dash(layers: str, resolved: tuple[int, ...]) -> None:
+    assert resolve_layers(layers, 4) == resolved
+
+
+@pytest.mark.parametrize("layers", ["3-1", "2-2", "1-5", "1-", "1-2-3", "mid-last"])
+def test_other_ranges_of_layers_are_a_usage_error(layers: str) -> None:
+    with pytest.raises(UsageError, match="--layer"):
+        resolve_layers(layers, 4)
+
+
 @pytest.mark.parametrize("layer", ["5", "-6", "", "first", "1.0", "²", "1e0", "--1", " 1"])
 def test_other_layers_are_a_usage_error(layer: str) -> None:
     with pytest.raises(UsageError, match="from 0 to 4"):
@@ -240,9 +269,8 @@ def test_hidden_states_are_those_of_a_direct_trace(tokenizer: Tokenizer, archite
     at = [i + len(before) for i, token in enumerate(inside) if tokenizer.token_bytes[token] != b" "]
     assert len(at) > 1
     hidden = torch.stack(trace(model, torch.tensor([whole])).hidden)[:, 0, at]
-    expected = {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(dim=1)}[pool]
     assert found.contextual.shape == (model.config.n_layers + 1, model.config.dim)
-    assert np.allclose(found.contextual, expected.numpy(), atol=1e-5)
+    assert np.allclose(found.contextual, pooled(hidden, pool), atol=1e-5)
 
 
 def test_what_is_expected_next_are_the_likeliest_tokens(model: GPT, tokenizer: Tokenizer) -> None:
@@ -260,6 +288,184 @@ def test_tokens_to_the_left_are_counted(model: GPT, tokenizer: Tokenizer, left: 
 def test_an_unknown_pool_is_a_usage_error(model: GPT, tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match="--pool"):
         vectors_of(model, tokenizer, "[bank]", pool="max")
+
+
+def test_a_long_text_to_the_left_is_truncated_and_a_short_one_is_not(tokenizer: Tokenizer) -> None:
+    model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=16))
+    short, long = vectors_of(model, tokenizer, "Ada finds the [bank]", f"{'Ada finds the river and ' * 9} the [bank]")
+    assert (short.truncated, short.words_left, short.n_left) == (False, 3, len(tokenizer.encode("Ada finds the")))
+    assert long.truncated and long.n_left == 16 - len(long.tokens) and 0 < long.words_left < 15
+
+
+@pytest.mark.parametrize(
+    ("left", "n"),
+    [("", 0), ("The ", 1), ("one, two - three ", 3), ("हिन्दी बैंक ", 2), ("我去", 2), ("a. b's ", 3), ("... ", 0)],
+)
+def test_words_to_the_left_are_counted(model: GPT, tokenizer: Tokenizer, left: str, n: int) -> None:
+    assert vectors_of(model, tokenizer, f"{left}[x]")[0].words_left == n
+
+
+# -- Prefix and echo
+
+
+def test_the_separator_is_a_prefix_where_the_model_knows_it(tokenizer: Tokenizer) -> None:
+    counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
+    line_break = tokenizer.encode("\n")
+    assert find_prefix(tokenizer) == find_prefix(tokenizer, "auto", counts) == line_break
+    counts[tokenizer.separator_id] = KNOWN_SEPARATOR
+    assert find_prefix(tokenizer, "auto", counts) == [tokenizer.separator_id]
+    assert find_prefix(tokenizer, "Ada: ", counts) == tokenizer.encode("Ada: ")
+    assert find_prefix(tokenizer, "", counts) == []
+
+
+def test_a_prefix_is_read_before_the_text(model: GPT, tokenizer: Tokenizer) -> None:
+    prefix = tokenizer.encode("Bela paints:\n")
+    (found,) = vectors_of(model, tokenizer, "Ada finds the [bank] .", prefix=prefix)
+    window = [*prefix, *tokenizer.encode("Ada finds the bank")]
+    expected = torch.stack(trace(model, torch.tensor([window])).hidden)[:, 0, -1]
+    assert np.allclose(found.contextual, expected.numpy(), atol=1e-5)
+    assert found.words_left == 3, "the prefix is not the text's"
+
+
+def test_echo_reads_the_whole_text_before_the_word(model: GPT, tokenizer: Tokenizer) -> None:
+    texts = "the [bank] and the river", "the [bank] and the song"
+    plain, other = vectors_of(model, tokenizer, *texts)
+    assert np.array_equal(plain.contextual, other.contextual)
+    first, second = vectors_of(model, tokenizer, *texts, context="echo")
+    assert np.abs(first.contextual[1:] - second.contextual[1:]).max() > 1e-3
+    assert [first.occurrence, second.occurrence] == [plain.occurrence, other.occurrence]
+    twice = f"{plain.occurrence.text}\n{plain.occurrence.text}"
+    (expected,) = embed(model, tokenizer, find_word(twice, 0, "bank#2"))
+    assert np.allclose(first.contextual, expected.contextual, atol=1e-5)
+
+
+# -- Many at once
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The tokens of every forward pass."""
+    seen: list[torch.Tensor] = []
+
+    def recorded(model: GPT, tokens: torch.Tensor, *more: Any) -> torch.Tensor:
+        seen.append(tokens)
+        return tracing.hidden(model, tokens, *more)
+
+    monkeypatch.setattr(embedding, "hidden", recorded)
+    return seen
+
+
+def some_words(n: int) -> list[Occurrence]:
+    """Words at the beginning, in the middle and at the end of texts of one to three sentences."""
+    lines = make_text(2 * n, seed=5).splitlines()
+    texts = [" ".join(lines[i : i + 1 + i % 3]) for i in range(n)]
+    return [(found := find_word(text, i, "the"))[i % len(found)] for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("pool", ["last", "weighted"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_vector_is_the_same_alone_and_in_any_batch(tokenizer: Tokenizer, architecture: str, pool: str) -> None:
+    model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size, context_length=64))
+    places = some_words(64)
+    together = embed(model, tokenizer, places, pool=pool)
+    backwards = embed(model, tokenizer, places[::-1], pool=pool)[::-1]
+    assert [v.occurrence for v in together] == places
+    for place, first, second in zip(places, together, backwards, strict=True):
+        alone = embed_word(model, tokenizer, place, pool=pool)
+        assert np.abs(alone.contextual - first.contextual).max() <= 1e-5
+        assert np.abs(alone.contextual - second.contextual).max() <= 1e-5
+        assert (alone.n_left, alone.tokens, alone.expected) == (first.n_left, first.tokens, first.expected)
+
+
+def test_chunks_and_batches_of_any_size_give_the_same(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = some_words(40)
+    expected = embed(model, tokenizer, places)
+    monkeypatch.setattr(embedding, "WORDS_AT_ONCE", 7)
+    monkeypatch.setattr(embedding, "TOKENS_AT_ONCE", 50)
+    monkeypatch.setattr(embedding, "HEADS_AT_ONCE", 3)
+    for a, b in zip(embed(model, tokenizer, places), expected, strict=True):
+        assert np.abs(a.contextual - b.contextual).max() <= 1e-5
+        assert (a.occurrence, a.expected) == (b.occurrence, b.expected)
+
+
+def test_texts_that_begin_alike_are_read_once(model: GPT, tokenizer: Tokenizer, windows: list[torch.Tensor]) -> None:
+    rights = (" .", " and the river .", ", she said", "", "\nand then")
+    found = vectors_of(model, tokenizer, *(f"Ada finds the [bank]{right}" for right in rights), "Ada [finds] the bank")
+    for a, b in pairwise(found[:-1]):
+        assert np.array_equal(a.contextual, b.contextual), "exactly, not nearly"
+    (window,) = windows
+    assert window.tolist() == [tokenizer.encode(PREFIX) + tokenizer.encode("Ada finds the bank")]
+
+
+def test_nothing_is_read_twice_or_to_the_right_of_the_last_word(
+    model: GPT, tokenizer: Tokenizer, windows: list[torch.Tensor]
+) -> None:
+    text = "Ada finds the bank and the river and the song and the clock ."
+    places = [o for word in ("river", "the#1", "bank") for o in find_word(text, 0, word)]
+    embed(model, tokenizer, places)
+    (window,) = windows
+    assert window.tolist() == [tokenizer.encode(f"{PREFIX}Ada finds the bank and the river")]
+
+
+def test_blocks_above_the_layer_and_the_head_are_left_out(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = vectors_of(model, tokenizer, "Ada finds the [bank]")
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("not needed")
+
+    monkeypatch.setattr(model.head, "forward", forbidden)
+    monkeypatch.setattr(model.transformer.blocks[1], "forward", forbidden)
+    (part,) = vectors_of(model, tokenizer, "Ada finds the [bank]", top=1, n_expected=0)
+    assert np.allclose(part.contextual, whole.contextual[:2], atol=1e-6)
+    assert part.expected == ()
+
+
+def test_tokens_are_expected_whatever_the_layer(model: GPT, tokenizer: Tokenizer) -> None:
+    (whole,) = vectors_of(model, tokenizer, "Ada finds the [bank]")
+    (low,) = vectors_of(model, tokenizer, "Ada finds the [bank]", top=0)
+    assert low.contextual.shape == (1, model.config.dim) and low.expected == whole.expected
+
+
+def test_words_of_a_long_text_share_its_tokens(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=16))
+    text = make_text(4000)
+    places = find_word(text, 0, "bank")[500:700]
+    alone = [embed_word(model, tokenizer, place) for place in places[::40]]
+    sizes: list[int] = []
+    real = Tokenizer.encode_with_spans
+    monkeypatch.setattr(
+        Tokenizer, "encode_with_spans", lambda self, text: (sizes.append(len(text)), real(self, text))[1]
+    )
+    together = embed(model, tokenizer, places)
+    assert sum(sizes) < 3 * (places[-1].end - places[0].start) + 20_000 < len(text)
+    for a, b in zip(alone, together[::40], strict=True):
+        assert (a.tokens, a.n_left, a.words_left) == (b.tokens, b.n_left, b.words_left)
+        assert np.abs(a.contextual - b.contextual).max() <= 1e-5
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.no_grad()
+def test_hidden_states_are_those_of_transformers(tokenizer: Tokenizer, architecture: str, tmp_path: Path) -> None:
+    """Another program reads the same weights, the whole of each text, one text at a time."""
+    from transformers import AutoModel
+
+    model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size, context_length=64))
+    save_step(tmp_path / "step", model, tokenizer, {})
+    theirs = AutoModel.from_pretrained(tmp_path / "step").eval()
+    places = some_words(12)
+    for place, found in zip(places, embed(model, tokenizer, places), strict=True):
+        ids = tokenizer.encode(PREFIX) + tokenizer.encode(place.text)
+        at = len(tokenizer.encode(PREFIX)) + len(tokenizer.encode(place.text[: place.end])) - 1
+        expected = theirs(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        assert len(expected) == len(found.contextual)
+        for ours, their_layer in zip(found.contextual, expected, strict=True):
+            their_state = their_layer[0, at].numpy()
+            assert np.abs(ours - their_state).max() <= 1e-5 * max(1.0, float(np.abs(their_state).max()))
 
 
 # -- Tokens
@@ -314,7 +520,7 @@ def sentences() -> list[str]:
     rng = random.Random(0)
     words = [word for group in SCRIPTS.values() for word in group]
     made = []
-    for i in range(200):
+    for i in range(1000):
         picked = rng.choices(words, k=rng.randint(1, 7))
         marked = i % len(picked)
         picked[marked] = f"[{picked[marked]}]"
@@ -348,7 +554,7 @@ def test_the_word_is_sliced_right_in_all_scripts(world: Tokenizer) -> None:
             assert before.strip() == v.occurrence.text[: v.occurrence.start].strip().encode()
         several += len(covering) > 1
         assert np.isfinite(v.contextual).all()
-    assert several > 50
+    assert several > 250
 
 
 @pytest.mark.row("E04")
@@ -360,8 +566,8 @@ def test_a_word_longer_than_the_context_is_read_from_its_end(tokenizer: Tokenize
     ids = tokenizer.encode(f" {word}")[-16:]
     assert len(found.tokens) > 16
     hidden = torch.stack(trace(model, torch.tensor([ids])).hidden)[:, 0]
-    expected = {"last": hidden[:, -1], "first": hidden[:, 0], "mean": hidden.mean(dim=1)}[pool]
-    assert np.allclose(found.contextual, expected.numpy(), atol=1e-5)
+    assert np.allclose(found.contextual, pooled(hidden, pool), atol=1e-5)
+    assert found.truncated and found.words_left == 0
 
 
 @pytest.mark.row("E04")

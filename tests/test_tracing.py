@@ -8,7 +8,7 @@ from conftest import random_model, tiny_config
 
 from gptlite.config import ARCHITECTURES
 from gptlite.model import GPT
-from gptlite.tracing import trace
+from gptlite.tracing import hidden, trace
 
 TOKENS = torch.arange(10)[None]
 
@@ -72,3 +72,27 @@ def test_nothing_traced_holds_a_gradient() -> None:
     seen = trace(random_model(tiny_config("qwen3")), TOKENS)
     assert seen.logits is not None
     assert not any(tensor.requires_grad for tensor in (*seen.hidden, seen.logits))
+
+
+@pytest.mark.parametrize("layers", [(0,), (1,), (2,), (0, 1, 2), (2, 0), (1, 1)])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_some_layers_are_those_of_a_trace(architecture: str, layers: tuple[int, ...]) -> None:
+    model = random_model(tiny_config(architecture))
+    expected = torch.stack([trace(model, TOKENS).hidden[i] for i in layers])
+    assert torch.equal(hidden(model, TOKENS, layers), expected)
+    rows, columns = torch.tensor([0, 0, 0]), torch.tensor([9, 3, 3])
+    assert torch.equal(hidden(model, TOKENS, layers, (rows, columns)), expected[:, rows, columns])
+    assert n_hooks(model) == 0
+
+
+def test_blocks_above_the_highest_layer_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(tiny_config("qwen3"))
+
+    def forbidden(*_: object) -> None:
+        raise AssertionError("the last block must not be computed")
+
+    monkeypatch.setattr(model.transformer.blocks[-1], "forward", forbidden)
+    hidden(model, TOKENS, (0, 1))
+    with pytest.raises(AssertionError, match="the last block"):
+        hidden(model, TOKENS, (2,))
+    assert n_hooks(model) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ import numpy as np
 import pytest
 from conftest import Command, Outcome, random_model, tiny_config
 
-from gptlite import checkpoint, embedding, runs
+from gptlite import checkpoint, embedding, runs, similarity
 from gptlite.checkpoint import save_step
+from gptlite.cli.texts import Lines, in_batches
 from gptlite.tokenizer import Tokenizer
 from gptlite.words import parse_marked
 
 BANKS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
 PLAIN = tuple(text.replace("[", "").replace("]", "") for text in BANKS)
-KEYS = {"model", "pool", "prefix", "layer", "correct", "scale", "items", "contextual", "static"}
-ITEM = {"text_index", "word", "span", "tokens", "partial", "n_left", "expected"}
+KEYS = {
+    "model", "pool", "context", "prefix", "layer", "correct", "scale", "items",
+    "contextual", "raw", "static", "percentile", "pairs", "notes",
+}  # fmt: skip
+ITEM = {"text_index", "word", "span", "tokens", "partial", "n_left", "words_left", "truncated", "expected"}
 
 
 @pytest.fixture
@@ -65,9 +70,10 @@ def test_the_numbers_are_those_of_the_library(embed: Command, trained_run: Path)
     vectors = np.stack([v.contextual[1] for v in embedding.embed(loaded.model, loaded.tokenizer, places, pool="mean")])
     raw = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--correct", "none", "--json"))
     corrected = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--json"))
-    standard = embedding.standardise(vectors, statistics, 1)
-    assert np.allclose(raw["contextual"], embedding.cosine_matrix(vectors), atol=1e-5)
-    assert np.allclose(corrected["contextual"], embedding.cosine_matrix(standard), atol=1e-5)
+    space = {name: statistics[name][1].numpy() for name in ("mean", "std", "components")}
+    standard = similarity.correct(vectors, "zscore", space)
+    assert np.allclose(raw["contextual"], similarity.cosine_matrix(vectors), atol=1e-5)
+    assert np.allclose(corrected["contextual"], similarity.cosine_matrix(standard), atol=1e-5)
     assert raw["scale"]["unrelated"] == pytest.approx(statistics["unrelated"][1, 0].tolist(), abs=1e-4)
     assert corrected["scale"]["unrelated"] == pytest.approx(statistics["unrelated"][1, 2].tolist(), abs=1e-4)
     assert corrected["scale"]["same_word"] == pytest.approx(statistics["same_word"][1, 2].tolist(), abs=1e-4)
@@ -143,6 +149,131 @@ def test_bad_sentences_are_errors(
     assert message in outcome.err
 
 
+# -- Ways to name a word
+
+
+NAMED = {
+    "brackets": ("Ada finds the bank and the [river] .",),
+    "marks": ("Ada finds the bank and the <b>river</b> .", "--mark", "<b>,</b>"),
+    "word": ("Ada finds the bank and the river .", "-w", "river"),
+    "first": ("Ada finds the bank and the river .", "-w", "river#1"),
+    "jsonl span": ("-f", "span.jsonl"),
+    "jsonl index": ("-f", "index.jsonl"),
+    "jsonl word": ("-f", "word.jsonl"),
+    "jsonl marked": ("-f", "marked.jsonl"),
+    "jsonl named": ("-f", "plain.jsonl", "-w", "river"),
+    "csv": ("-f", "span.csv"),
+    "tsv": ("-f", "index.tsv"),
+}
+
+
+@pytest.mark.parametrize("way", NAMED)
+def test_all_ways_to_name_a_word_give_one_vector(embed: Command, way: str) -> None:
+    text = "Ada finds the bank and the river ."
+    rows: dict[str, dict[str, Any]] = {
+        "span": {"text": text, "span": [27, 32]}, "index": {"text": text, "word_index": 6},
+        "word": {"text": text, "word": "river"}, "marked": {"text": NAMED["brackets"][0]}, "plain": {"text": text},
+    }  # fmt: skip
+    for name, row in rows.items():
+        Path(f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    Path("span.csv").write_text(f'start,End,note,TEXT\n27,32,"a, b","{text}"\n')
+    Path("index.tsv").write_text(f"sentence\tword_index\n{text}\t6\n")
+    expected, found = (json.loads(embed(*arguments, "-o", "-").out) for arguments in (NAMED["brackets"], NAMED[way]))
+    assert found == expected and found["word"] == "river", "bit for bit"
+
+
+def test_a_table_has_as_many_texts_as_rows(embed: Command) -> None:
+    Path("t.csv").write_text('text,word\n"a bank\nof two lines",bank\nnothing here,bank\n\nthe [song] .,\n')
+    outcome = embed("-f", "t.csv", "-o", "-")
+    assert outcome.code == 0, outcome.err
+    found = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [(r["text_index"], r["word"]) for r in found] == [(0, "bank"), (1, None), (2, None), (3, "song")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.jsonl", '{"text": "a [b]"}\n{"text": }\n', "t.jsonl, line 2 is not JSON"),
+        ("t.jsonl", '{"text": "a [b]"}\n\n[1]\n', "t.jsonl, line 3 is not an object"),
+        ("t.jsonl", '{"sentence": "a [b]"}\n', 't.jsonl, line 1 has no "text"'),
+        ("t.jsonl", '{"text": "a b", "span": [2, 4]}\n', "t.jsonl, line 1: a span is [start, end]"),
+        ("t.jsonl", '{"text": "a b", "span": [2, 2]}\n', "t.jsonl, line 1: a span is [start, end]"),
+        ("t.jsonl", '{"text": "a b", "span": [true, 2]}\n', "t.jsonl, line 1: a span is [start, end]"),
+        ("t.jsonl", '{"text": "a b", "word_index": 2}\n', "t.jsonl, line 1: word_index must be from 0 to 1"),
+        ("t.jsonl", '{"text": "a b", "word": 2}\n', "t.jsonl, line 1: the word must be text"),
+        ("t.jsonl", '{"text": "\\ud800 b", "word": "b"}\n', "t.jsonl, line 1 holds half of a surrogate pair"),
+        ("t.csv", "word,note\nb,c\n", "t.csv has no column text or sentence; its first line must name the columns"),
+        ("t.csv", "", "t.csv has no column text or sentence"),
+        ("t.csv", "text,word_index\na b,7\n", "t.csv, line 2: word_index must be from 0 to 1"),
+        ("t.tsv", "text\tstart\tend\na b\tx\t1\n", "t.tsv, line 2: a span is [start, end]"),
+    ],
+)
+def test_a_bad_row_is_named(embed: Command, name: str, content: str, message: str) -> None:
+    Path(name).write_text(content)
+    outcome = embed("-f", name)
+    assert (outcome.code, outcome.out) == (3, "")
+    assert message in outcome.err
+
+
+def test_every_token_is_a_word(embed: Command, trained_run: Path) -> None:
+    text = "Ada finds the [bank] .\n"
+    Path("t.txt").write_text(text)
+    found = [json.loads(line) for line in embed("-f", "t.txt", "--tokens", "-o", "-").out.splitlines()]
+    tokenizer = checkpoint.load(runs.find_model(str(trained_run))).tokenizer
+    assert [r["tokens"] for r in found] == [[tokenizer.decode([i])] for i in tokenizer.encode(text.rstrip())]
+    (marked,) = (json.loads(line) for line in embed("Ada [finds] the", "-o", "-").out.splitlines())
+    same = (r["vector"] for r in found if r["tokens"] == marked["tokens"][-1:])
+    assert any(vector == pytest.approx(marked["vector"], abs=1e-5) for vector in same)
+
+
+def test_a_sentence_is_one_word(embed: Command) -> None:
+    result = parsed(embed(*PLAIN, "--sentence", "--json"))
+    assert [item["word"] for item in result["items"]] == list(PLAIN)
+    assert result["pool"] == "weighted"
+    assert parsed(embed(*PLAIN, "--sentence", "--pool", "mean", "--json"))["contextual"] != result["contextual"]
+
+
+def test_after_the_limit_nothing_is_read(embed: Command) -> None:
+    outcome = embed("-", "-w", "the", "--limit", "3", "-o", "-", stdin=b"the the\nthe the\n\xff is never read\n")
+    assert (outcome.code, outcome.out.count("\n")) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tokens", "--sentence"), "only one of"),
+        (("--tokens", "-w", "bank"), "only one of"),
+        (("--mark", "[["), "--mark takes two marks"),
+        (("--mark", "{,}"), "between the marks { and }"),
+        (("--context", "right"), "--context must be one of left, echo"),
+        (("--pool", "max"), "--pool must be one of last, mean, first, weighted"),
+        (("--layer", "2-1"), "--layer 2-1 names no layers"),
+        (("--layer", "all"), "--layer all is for files"),
+        (("--layer", "all", "-o", "v.jsonl"), "--layer all needs a file that ends in .npz"),
+    ],
+)
+def test_options_that_make_no_sense_are_usage_errors(embed: Command, arguments: tuple[str, ...], message: str) -> None:
+    outcome = embed(BANKS[0], *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+
+
+def test_lines_are_answered_before_the_next_one_is_written() -> None:
+    """Each as soon as it is there, and half a line holds up none."""
+    end, begin = os.pipe()
+    with open(end, "rb") as source, open(begin, "wb", buffering=0) as sink:
+        lines = Lines(source)
+        batches = in_batches(lines, lines.must_wait)
+        sink.write(b"one\n")
+        assert next(batches) == [b"one"]
+        sink.write(b"two\nthree\r\nhalf ")
+        assert next(batches) == [b"two", b"three"]
+        sink.write(b"a line")
+        sink.close()
+        assert next(batches) == [b"half a line"]
+        assert list(batches) == []
+
+
 # -- Tables
 
 
@@ -168,6 +299,71 @@ def test_one_occurrence_needs_no_matrix(embed: Command) -> None:
 def test_many_occurrences_get_no_matrix(embed: Command) -> None:
     out = embed(*BANKS * 5).out
     assert "10 occurrences: too many for a matrix" in out and "CONTEXTUAL" not in out
+
+
+def test_a_verdict_says_what_a_cosine_is_worth(embed: Command) -> None:
+    result = parsed(embed(*BANKS, "--json"))
+    (pair,) = result["pairs"]
+    assert pair["pair"] == [1, 2] and pair["among"] == "same_word"
+    assert pair["percentile"] == result["percentile"][0][1]
+    assert (pair["contextual"], pair["raw"]) == (result["contextual"][0][1], result["raw"][0][1])
+    out = embed(*BANKS).out
+    rank = rf"is (lower|higher) than \d+ % of same-word pairs: {pair['verdict']}\."
+    assert re.search(rf"^1–2 +{pair['contextual']:.2f} \(raw {pair['raw']:.2f}\) {rank}$", out, re.MULTILINE)
+    assert "Static vectors cannot tell them apart" in out
+
+
+def test_two_words_are_compared_with_unrelated_ones(embed: Command) -> None:
+    out = embed("the [river] and", "the [song] and").out
+    assert re.search(r"^1–2 .* than \d+ % of pairs of unrelated words: ", out, re.MULTILINE)
+    assert "cannot tell them apart" not in out
+
+
+def test_texts_that_are_equal_up_to_the_word_give_one_vector(embed: Command) -> None:
+    texts = "Ada finds the [bank] .", "Ada finds the [bank] and the river ."
+    out = embed(*texts).out
+    assert "1–2    the same vector: the texts are equal up to the word" in out
+    (pair,) = parsed(embed(*texts, "--json"))["pairs"]
+    assert pair["same_prefix"] and pair["contextual"] == pytest.approx(1, abs=1e-5)
+    (echoed,) = parsed(embed(*texts, "--context", "echo", "--json"))["pairs"]
+    assert not echoed["same_prefix"]
+
+
+def test_spellings_have_static_vectors_of_their_own(embed: Command) -> None:
+    outcome = embed("Ada finds the [bank]", "Ada finds the [Bank]")
+    assert "bank, Bank: each spelling has tokens, and so a static vector, of its own." in outcome.out
+
+
+def test_a_word_that_the_model_has_hardly_seen_is_mentioned(embed: Command) -> None:
+    outcome = embed("the [zyxqwv] and", "the [Bank] and")
+    assert "zyxqwv stands once at most in the text of the training" in outcome.out
+    assert "bank stands" not in outcome.out, "it was seen often, if in lower case"
+
+
+def test_a_long_text_before_the_word_is_mentioned(embed: Command) -> None:
+    text = f"{'Ada finds the river . ' * 20} the [bank]"
+    assert "#1: the text before the word is longer" in embed(text).out
+    assert parsed(embed(text, "--json"))["items"][0]["truncated"]
+    outcome = embed(text, "-o", "v.npz")
+    assert "note: 1 word stood further into a text than the 32 tokens" in outcome.err
+
+
+def test_the_mean_of_layers_has_no_verdict(embed: Command) -> None:
+    outcome = embed(*BANKS, "--layer", "1-2")
+    assert "CONTEXTUAL, blocks 1-2/2" in outcome.out and "scale" not in outcome.out
+    result = parsed(embed(*BANKS, "--layer", "1-2", "--json"))
+    assert (result["layer"], result["scale"], result["percentile"]) == ([1, 2], None, None)
+
+
+def test_files_hold_one_layer_the_mean_of_several_or_all(embed: Command) -> None:
+    found = {}
+    for layer in ("0", "1", "2", "1-2", "all"):
+        assert embed(*BANKS, "-o", f"{layer}.npz", "--layer", layer).code == 0
+        with np.load(f"{layer}.npz", allow_pickle=False) as file:
+            found[layer] = file["vectors"]
+            assert json.loads(str(file["meta"]))["layer"] in (layer, [1, 2], *range(3))
+    assert np.allclose(found["all"], np.stack([found["0"], found["1"], found["2"]], axis=1), atol=1e-6)
+    assert np.allclose(found["1-2"], (found["1"] + found["2"]) / 2, atol=1e-6)
 
 
 def test_a_word_that_has_seen_nothing_is_mentioned(embed: Command) -> None:
