@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import concordance, console, options
+from gptlite.cli import layers as layer_table
+from gptlite.cli import versus as side_by_side
 from gptlite.errors import CorpusError, LimitError, UsageError
 from gptlite.words import Occurrence, find_word, parse_marked
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from gptlite.checkpoint import Checkpoint
     from gptlite.embedding import WordVector
 
-WHICH, OUTPUT = "Which vector", "Output"
+WHICH, LOOKUPS, OUTPUT = "Which vector", "Look-ups", "Output"
 MAX_COLUMNS = 8  # of a matrix that is printed
 CONTEXT = 44  # characters of a sentence that are shown
 MANY = 1000  # words that are still compared, each with each
@@ -59,6 +61,54 @@ def embed(
         typer.Option("--correct", metavar="NAME", help="Of printed cosines: zscore, center, abtt:K or none.",
                      rich_help_panel=WHICH),
     ] = "zscore",
+    kwic: Annotated[
+        bool,
+        typer.Option("--kwic", help="A concordance: all places of the word under each other.", show_default="off",
+                     rich_help_panel=LOOKUPS),
+    ] = False,
+    senses: Annotated[
+        int | None,
+        typer.Option("--senses", metavar="K", help="--kwic in K groups by sense, if there are so many.",
+                     show_default="off", rich_help_panel=LOOKUPS),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="NAME", help="Of --kwic: text, or the words on the left or right, or sense.",
+                     show_default="text, or sense", rich_help_panel=LOOKUPS),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", help="Lines of --kwic, spread over the text.",
+                     show_default=str(concordance.SHOWN), rich_help_panel=LOOKUPS),
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option("--width", metavar="N", help="Columns of --kwic.", show_default="the terminal's",
+                     rich_help_panel=LOOKUPS),
+    ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="What cosines say in each layer.", show_default="off", rich_help_panel=LOOKUPS),
+    ] = False,
+    untrained: Annotated[
+        bool,
+        typer.Option("--untrained", help="With --layers: also with random weights.", show_default="off",
+                     rich_help_panel=LOOKUPS),
+    ] = False,
+    versus: Annotated[
+        str | None,
+        typer.Option("--versus", metavar="NAME", help="word2vec: its neighbours of the words beside ours.",
+                     show_default="off", rich_help_panel=LOOKUPS),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", metavar="FILE", help="The text that --versus learns from.",
+                     show_default="what the run was trained on", rich_help_panel=LOOKUPS),
+    ] = None,
+    w2v_epochs: Annotated[
+        int, typer.Option("--w2v-epochs", metavar="N", help="How often Word2Vec reads it.", rich_help_panel=LOOKUPS)
+    ] = 5,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Neighbours to show.", rich_help_panel=LOOKUPS)] = 10,
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �.", show_default="off")
     ] = False,
@@ -80,8 +130,32 @@ def embed(
     messages = console.Messages(quiet)
     if out == "-" and json:
         raise UsageError("--json and -o - both write to standard output; give one of them.")
+    words = [options.check_text(w, "--word") for w in word or []]
+    kwic = kwic or any(x is not None for x in (senses, sort, width))
+    layer_table.check(untrained, layers)
+    if sum((kwic, layers, versus is not None)) > 1:
+        raise UsageError("give only one of --kwic, --layers and --versus.")
+
+    def read() -> tuple[Checkpoint, dict[str, Any] | None]:
+        from gptlite import device as machine
+        from gptlite import runs
+
+        hardware = machine.choose_hardware(device, "fp32", threads)
+        return runs.read_model(model, lambda path: _read(path, hardware.device))
+
+    if versus is not None:
+        words += [place.word for i, text in enumerate(texts or []) for place in parse_marked(text, i)]
+        side_by_side.show(versus, words, corpus, read, epochs=w2v_epochs, k=k, json=json, messages=messages)
+        return
     source = Texts(texts or [], file, lossy)
-    found = Finder(source, [options.check_text(w, "--word") for w in word or []])
+    found = Finder(source, words)
+    if kwic:
+        view = concordance.View(senses or 0, sort, limit, width)
+        concordance.show(found, view, read, layer=layer, pool=pool, correct=correct, json=json, messages=messages)
+        return
+    if layers:
+        layer_table.show(found, read, pool=pool, correct=correct, untrained=untrained, json=json)
+        return
 
     from gptlite import device as machine
     from gptlite import embedding, runs, similarity, vector_files
