@@ -132,7 +132,8 @@ def _induce(
         messages.notice(f"{loaded.path} holds no statistics; the mean of these places is taken off instead.")
     else:
         space = {name: statistics[name][chosen].numpy() for name in ("mean", "std", "components")}
-    induced = senses.induce_senses(similarity.correct(vectors, correct, space), k)
+    vectors = senses.centre_forms(similarity.correct(vectors, correct, space), [v.tokens for v in embedded])
+    induced = senses.induce_senses(vectors, k)
     around = senses.typical_words([senses.context_words(p.text, p.start, p.end) for p in places], induced.labels)
     expected = senses.typical_words([[t.strip() for t in v.expected if t.strip()] for v in embedded], induced.labels)
     facts: dict[str, Any] = {

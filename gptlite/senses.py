@@ -21,6 +21,7 @@ FEWEST = 4  # occurrences a sense, on average
 MOST_SENSES = 20
 RESTARTS, ROUNDS = 8, 100  # of k-means
 CONTROLS = 20  # clouds without groups
+MARGIN = 0.1  # of a clear split over them: homonyms of `speakers` have 0.15 and more, words of one sense 0.09 at most
 WINDOW = 10  # words to both sides of an occurrence that count as its context
 PRIOR = 0.1  # of a word's frequency in all contexts, that is believed of each sense before counting
 
@@ -32,7 +33,8 @@ class Senses:
     - `labels` (n,): 0 is the largest group, then by size; `typical` (n,): the cosine to the centre of one's own group.
     - `silhouette`: how much nearer an occurrence is to its own group than to the next one, on average, from -1 to 1
       (Rousseeuw 1987, with cosine distances).
-    - `control`: the largest silhouette that k groups reached in clouds that have none; `clear` when this one is larger.
+    - `control`: the largest silhouette that k groups reached in clouds that have none; `clear` when this one is well
+      above it.
     """
 
     labels: np.ndarray
@@ -42,7 +44,7 @@ class Senses:
 
     @property
     def clear(self) -> bool:
-        return self.silhouette > self.control
+        return self.silhouette >= self.control + MARGIN
 
 
 def induce_senses(vectors: np.ndarray, k: int, *, seed: int = 0) -> Senses:
@@ -60,6 +62,18 @@ def induce_senses(vectors: np.ndarray, k: int, *, seed: int = 0) -> Senses:
     labels = np.argsort(order)[labels]
     typical = (points * _centres(points, labels, k)[labels]).sum(axis=1)
     return Senses(labels, typical, float(silhouettes(points, labels).mean()), control)
+
+
+def centre_forms(vectors: np.ndarray, forms: Sequence[object]) -> np.ndarray:
+    """Vectors (n, D) without the mean of their own form, such as "bank" or "Bank", which are different tokens.
+
+    Of all differences between occurrences those of their forms are the largest, and they are no senses.
+    """
+    centred = np.array(vectors, dtype=np.float64)
+    for form in set(forms):
+        rows = [i for i, other in enumerate(forms) if other == form]
+        centred[rows] -= centred[rows].mean(axis=0)
+    return centred
 
 
 def cluster(points: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:

@@ -29,7 +29,7 @@ N_SENTENCES = 6000  # of the demonstration, 0.28 MB
 
 # What suffices to learn it in half a minute on two cores.
 SHAPE = {"n_layers": 2, "dim": 64, "n_heads": 4, "context_length": 64}
-TRAINING = {"steps": 600, "batch_size": 32}
+TRAINING = {"steps": 200, "batch_size": 32}
 
 # The senses, each with words that have no other: two nouns (twins of the homonyms), three verbs, three objects.
 TWINS = {

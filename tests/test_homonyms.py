@@ -181,6 +181,20 @@ def test_the_command_shows_who_means_the_same(learned: Learned, gptlite: Command
     assert np.allclose(shown["static"], 1.0, atol=1e-5)
 
 
+@pytest.mark.parametrize("noun", [*HOMONYMS, "shore", "heron"])
+def test_a_concordance_sorts_places_by_sense(learned: Learned, gptlite: Command, noun: str) -> None:
+    """Words of two senses in two groups, each with its own speakers; of a word with one sense there is no split."""
+    Path("lines.txt").write_text("".join(f"{s.text}\n" for s in LEFT))
+    arguments = ("embed", "-m", learned.loaded.path, "--layer", "last", "-w", noun, "-f", "lines.txt", "--senses", 2)
+    result = json.loads(gptlite(*arguments, "--limit", 1000, "--json").out)
+    assert result["clear"] == (noun in HOMONYMS)
+    if result["clear"]:
+        found = {(line["sense"], LEFT[line["text_index"]].sense) for line in result["lines"]}
+        assert len(found) == 2, "each group is one sense"
+        said_by = [set(group["around"]) & {who.lower() for who in SPEAKERS} for group in result["groups"]]
+        assert [len(group) for group in said_by] == [2, 2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3])
 def test_any_seed_learns_the_senses(tmp_path: Path, seed: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from gptlite.errors import UsageError
 from gptlite.senses import (
+    centre_forms,
     cluster,
     context_words,
     induce_senses,
@@ -72,6 +73,14 @@ def test_a_typical_place_is_near_the_middle_of_its_sense() -> None:
 def test_too_few_places_or_odd_numbers_are_refused(n: int, k: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         induce_senses(np.ones((n, 4)), k)
+
+
+def test_forms_of_a_word_are_no_senses() -> None:
+    vectors, truth = clouds(20, 20, spread=0.3)
+    forms = np.tile(["bank", "Bank"], 20)
+    shifted = vectors + 50 * (forms == "Bank")[:, None]
+    assert partition(induce_senses(shifted, 2).labels) == partition(forms == "Bank")
+    assert partition(induce_senses(centre_forms(shifted, forms.tolist()), 2).labels) == partition(truth)
 
 
 def test_no_group_is_left_empty() -> None:

@@ -10,6 +10,8 @@ import pytest
 from conftest import Command, Outcome, make_text
 from rich.cells import cell_len
 
+from gptlite.senses import MARGIN, Senses
+
 TEXTS = ("Ada finds the bank and the river .", "Bela paints the song and the bank .", "A bank , they said")
 
 
@@ -82,7 +84,7 @@ def test_lines_are_limited_and_spread_over_the_text(kwic: Command) -> None:
     assert len(kwic("-w", "bank", "-f", "many.txt").out.splitlines()) == 40
 
 
-@pytest.mark.parametrize("text", ["the [bold]bank[/bold]", "the \x1b[2Jbank", "[/] bank", "\u202ebank"])
+@pytest.mark.parametrize("text", ["the [bold]bank[/bold]", "the \x1b[2J bank", "[/] bank", "\u202ebank"])
 def test_texts_are_neither_markup_nor_commands(kwic: Command, text: str) -> None:
     outcome = kwic("-w", "bank", text)
     assert outcome.code == 0
@@ -144,8 +146,9 @@ def test_senses_come_with_their_evidence(grouped: Command, trained_run: Path) ->
     }  # fmt: skip
     assert sum(group["n"] for group in result["groups"]) == result["n_grouped"] == result["n_found"]
     assert {line["sense"] for line in result["lines"]} == {1, 2}
-    assert len(result["lines"]) in (39, 40, 41)
-    assert result["clear"] == (result["silhouette"] > result["control"])
+    assert len(result["lines"]) == result["n_found"] < 40
+    assert len(parsed(grouped("--senses", 2, "--limit", 10, "--json"))["lines"]) in (9, 10, 11)
+    assert result["clear"] == (result["silhouette"] >= result["control"] + MARGIN)
     assert parsed(grouped("--senses", 2, "--json")) == result, "the same every time"
 
 
@@ -153,8 +156,6 @@ def test_senses_come_with_their_evidence(grouped: Command, trained_run: Path) ->
 def test_a_split_is_shown_only_where_there_is_one(
     grouped: Command, clear: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gptlite.senses import Senses
-
     monkeypatch.setattr(Senses, "clear", clear)
     outcome = grouped("--senses", 2)
     assert outcome.code == 0
