@@ -74,7 +74,7 @@ def show(
         console.write_json({"n_found": n_found, "n_grouped": len(clustered), **facts, "lines": lines})
         return
     console.write(_verdict(facts, len(clustered)) + "\n")
-    if not facts["clear"]:
+    if not facts["clear"] and view.sort != "sense":
         order = view.sort if view.sort in ("left", "right") else "text"
         mixed = sort_places(_spread(clustered, limit), order)
         console.print_concordance([_columns(place) for place in mixed], view.width)
@@ -168,7 +168,10 @@ def _verdict(facts: dict[str, Any], n: int) -> str:
     k = len(facts["groups"])
     if facts["clear"]:
         return f"{k} senses of {console.plural(n, 'place')}, {where}: {measured}."
-    return f"no clear split of {console.plural(n, 'place')} into {k} senses, {where}: {measured}."
+    return (
+        f"no clear split of {console.plural(n, 'place')} into {k} senses, {where}: {measured}.\n"
+        "--sort sense shows the groups all the same."
+    )
 
 
 def _about(summary: dict[str, Any]) -> str:

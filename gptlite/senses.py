@@ -21,7 +21,7 @@ FEWEST = 4  # occurrences a sense, on average
 MOST_SENSES = 20
 RESTARTS, ROUNDS = 8, 100  # of k-means
 CONTROLS = 20  # clouds without groups
-MARGIN = 0.1  # of a clear split over them: homonyms of `speakers` have 0.15 and more, words of one sense 0.09 at most
+CLEAR = 0.4  # of the way from the control to 1: homonyms of `speakers` come 0.6 far, words of one sense 0.35 at most
 WINDOW = 10  # words to both sides of an occurrence that count as its context
 PRIOR = 0.1  # of a word's frequency in all contexts, that is believed of each sense before counting
 
@@ -33,7 +33,7 @@ class Senses:
     - `labels` (n,): 0 is the largest group, then by size; `typical` (n,): the cosine to the centre of one's own group.
     - `silhouette`: how much nearer an occurrence is to its own group than to the next one, on average, from -1 to 1
       (Rousseeuw 1987, with cosine distances).
-    - `control`: the largest silhouette that k groups reached in clouds that have none; `clear` when this one is well
+    - `control`: the largest silhouette that k groups reached in clouds that have none; `clear` when this one is far
       above it.
     """
 
@@ -44,7 +44,7 @@ class Senses:
 
     @property
     def clear(self) -> bool:
-        return self.silhouette >= self.control + MARGIN
+        return self.silhouette >= self.control + CLEAR * (1 - self.control)
 
 
 def induce_senses(vectors: np.ndarray, k: int, *, seed: int = 0) -> Senses:
@@ -65,14 +65,14 @@ def induce_senses(vectors: np.ndarray, k: int, *, seed: int = 0) -> Senses:
 
 
 def centre_forms(vectors: np.ndarray, forms: Sequence[object]) -> np.ndarray:
-    """Vectors (n, D) without the mean of their own form, such as "bank" or "Bank", which are different tokens.
+    """Vectors (n, D) without what sets their form apart, such as "bank" or "Bank", which are different tokens.
 
     Of all differences between occurrences those of their forms are the largest, and they are no senses.
     """
     centred = np.array(vectors, dtype=np.float64)
     for form in set(forms):
         rows = [i for i, other in enumerate(forms) if other == form]
-        centred[rows] -= centred[rows].mean(axis=0)
+        centred[rows] += vectors.mean(axis=0) - vectors[rows].mean(axis=0)
     return centred
 
 
