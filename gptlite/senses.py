@@ -21,7 +21,7 @@ FEWEST = 4  # occurrences a sense, on average
 MOST_SENSES = 20
 RESTARTS, ROUNDS = 8, 100  # of k-means
 CONTROLS = 20  # clouds without groups
-CLEAR = 0.4  # of the way from the control to 1: homonyms of `speakers` come 0.6 far, words of one sense 0.35 at most
+CLEAR = 0.5  # of the way from the control to 1: homonyms of `speakers` come 0.6 far, words of one sense 0.45 at most
 WINDOW = 10  # words to both sides of an occurrence that count as its context
 PRIOR = 0.1  # of a word's frequency in all contexts, that is believed of each sense before counting
 

@@ -20,7 +20,7 @@ from gptlite.senses import (
 from gptlite.similarity import unit
 
 
-def clouds(*sizes: int, dim: int = 24, spread: float = 0.5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def clouds(*sizes: int, dim: int = 24, spread: float = 0.3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Points around as many random centres, and which centre each belongs to, shuffled."""
     rng = np.random.default_rng(seed)
     truth = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))

@@ -45,7 +45,7 @@ def train_word2vec(
     if not len(model.wv):
         raise CorpusError(f"no word stands {min_count} times in the text, too few to learn vectors from.")
     model.train(sentences, total_examples=model.corpus_count, epochs=epochs)
-    return list(model.wv.index_to_key), np.asarray(model.wv.vectors, dtype=np.float32)
+    return [str(word) for word in model.wv.index_to_key], np.asarray(model.wv.vectors, dtype=np.float32)
 
 
 def split_sentences(block: str) -> Iterator[list[str]]:
