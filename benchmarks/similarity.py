@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from gptlite import averages, runs
-from gptlite.calibration import word_pattern
 from gptlite.embedding import static_vector
 from gptlite.similarity import correct, measure, unit
+from gptlite.words import word_pattern
 
 FEWEST = 20
 BLOCK = 500_000  # characters

@@ -13,10 +13,12 @@ import os
 import re
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -28,6 +30,8 @@ from gptlite.errors import StorageError
 # for bytes of a file name or an argument that are no UTF-8.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN_INTERVAL = 15.0  # seconds between progress lines where there is no terminal
+PLAIN_COLUMNS = 120  # of a table where there is no terminal
+WIDEST_WORD = 30  # columns, in the middle of a concordance
 
 
 def visible(text: str) -> str:
@@ -234,7 +238,7 @@ def print_table(columns: list[str], rows: list[list[str]], right: frozenset[int]
     for row in rows:
         table.add_row(*(Text(one_line(cell)) for cell in row))
     with _standard_output() as stream:
-        _console(stream, width=None if stream.isatty() else 120).print(table)
+        _console(stream, width=None if stream.isatty() else PLAIN_COLUMNS).print(table)
         stream.flush()
 
 
@@ -251,3 +255,47 @@ def width() -> int:
     """Columns of standard output: of the terminal, else 120."""
     with _standard_output() as stream:
         return _console(stream, width=None if stream.isatty() else 120).width
+
+
+def print_concordance(lines: Sequence[tuple[str, str, str, str]], columns: int | None = None) -> None:
+    """Lines of (label, text before, word, text after) on standard output, the words under each other.
+
+    - `columns` of a line: those of the terminal, or 120, where none are given. Wide characters take two.
+    """
+    with _standard_output() as stream:
+        console = _console(stream)
+        columns = columns or (console.width if stream.isatty() else PLAIN_COLUMNS)
+        label_width = max((cell_len(one_line(label)) for label, *_ in lines), default=0)
+        side = max(0, (columns - label_width - 2 - min(WIDEST_WORD, _widest(word for _, _, word, _ in lines))) // 2)
+        for label, left, word, right in lines:
+            word = _cut(one_line(word), WIDEST_WORD)
+            room = columns - label_width - 2 - side - cell_len(word)
+            line = Text.assemble(
+                (one_line(label).rjust(label_width), "dim"), "  ", _cut_left(one_line(left), side), (word, "bold"),
+                _cut(one_line(right), room).rstrip(),
+            )  # fmt: skip
+            console.print(line, soft_wrap=True)
+        stream.flush()
+
+
+def _widest(texts: Iterator[str]) -> int:
+    return max((cell_len(one_line(text)) for text in texts), default=0)
+
+
+def _cut(text: str, columns: int) -> str:
+    """The beginning of a text, in at most so many columns."""
+    if cell_len(text) <= columns:
+        return text
+    return set_cell_size(text[: 4 * columns], columns - 1).rstrip() + "…" if columns > 0 else ""
+
+
+def _cut_left(text: str, columns: int) -> str:
+    """The end of a text, in exactly so many columns."""
+    kept = text[-4 * columns :] if columns else ""  # a character may be four code points, or more that are cut off here
+    if len(kept) < len(text) or cell_len(kept) > columns:
+        while kept and cell_len(kept) >= columns:
+            kept = kept[1:]
+        while kept and unicodedata.category(kept[0]).startswith("M"):  # a mark without its letter
+            kept = kept[1:]
+        kept = f"…{kept}" if columns else ""
+    return " " * (columns - cell_len(kept)) + kept

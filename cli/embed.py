@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import concordance, console, options
+from gptlite.cli import layers as layer_table
+from gptlite.cli import versus as side_by_side
 from gptlite.cli.comparison import as_json, print_comparison
 from gptlite.cli.texts import Finder, Texts, in_batches
 from gptlite.errors import LimitError, UsageError
-from gptlite.words import Occurrence, parse_marks
+from gptlite.words import Occurrence, parse_marked, parse_marks
 
 if TYPE_CHECKING:
     from gptlite.checkpoint import Checkpoint
     from gptlite.embedding import WordVector
 
-INPUT, WHICH, OUTPUT = "Input", "Which vector", "Output"
+INPUT, WHICH, LOOKUPS, OUTPUT = "Input", "Which vector", "Look-ups", "Output"
 MANY = 1000  # words that are still compared, each with each
 
 
@@ -93,6 +95,49 @@ def embed(
                      help="Read before each text. auto: what separates documents if it is known, else a line break.",
                      rich_help_panel=WHICH),
     ] = "auto",
+    kwic: Annotated[
+        bool,
+        typer.Option("--kwic", help="A concordance: all places of the word under each other.", show_default="off",
+                     rich_help_panel=LOOKUPS),
+    ] = False,
+    senses: Annotated[
+        int | None,
+        typer.Option("--senses", metavar="K", help="--kwic in K groups by sense, if there are so many.",
+                     show_default="off", rich_help_panel=LOOKUPS),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", metavar="NAME", help="Of --kwic: text, or the words on the left or right, or sense.",
+                     show_default="text, or sense", rich_help_panel=LOOKUPS),
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option("--width", metavar="N", help="Columns of --kwic.", show_default="the terminal's",
+                     rich_help_panel=LOOKUPS),
+    ] = None,
+    by_layer: Annotated[
+        bool,
+        typer.Option("--layers", help="What cosines say in each layer.", show_default="off", rich_help_panel=LOOKUPS),
+    ] = False,
+    untrained: Annotated[
+        bool,
+        typer.Option("--untrained", help="With --layers: also with random weights.", show_default="off",
+                     rich_help_panel=LOOKUPS),
+    ] = False,
+    versus: Annotated[
+        str | None,
+        typer.Option("--versus", metavar="NAME", help="word2vec: its neighbours of the words beside ours.",
+                     show_default="off", rich_help_panel=LOOKUPS),
+    ] = None,
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", metavar="FILE", help="The text that --versus learns from.",
+                     show_default="what the run was trained on", rich_help_panel=LOOKUPS),
+    ] = None,
+    w2v_epochs: Annotated[
+        int, typer.Option("--w2v-epochs", metavar="N", help="How often Word2Vec reads it.", rich_help_panel=LOOKUPS)
+    ] = 5,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Neighbours to show.", rich_help_panel=LOOKUPS)] = 10,
     out: Annotated[
         str | None,
         typer.Option("-o", "--out", metavar="FILE",
@@ -115,10 +160,34 @@ def embed(
         raise UsageError("give only one of --word, --tokens and --sentence.")
     unit = "token" if tokens else "sentence" if sentence else "word"
     pool = pool or ("weighted" if sentence else "last")
-    source = Texts(texts or [], file, lossy)
     words = [options.check_text(w, "--word") for w in word or []]
-    found = Finder(source, words, mark=parse_marks(options.check_text(mark, "--mark")), unit=unit, limit=limit)
+    marks = parse_marks(options.check_text(mark, "--mark"))
     prefix = options.check_text(prefix, "--prefix")
+    kwic = kwic or any(x is not None for x in (senses, sort, width))
+    layer_table.check(untrained, by_layer)
+    if sum((kwic, by_layer, versus is not None)) > 1:
+        raise UsageError("give only one of --kwic, --layers and --versus.")
+
+    def read() -> tuple[Checkpoint, dict[str, Any] | None]:
+        from gptlite import device as machine
+        from gptlite import runs
+
+        hardware = machine.choose_hardware(device, "fp32", threads)
+        return runs.read_model(model, lambda path: _read(path, hardware.device))
+
+    if versus is not None:
+        words += [place.word for i, text in enumerate(texts or []) for place in parse_marked(text, i, marks)]
+        side_by_side.show(versus, words, corpus, read, epochs=w2v_epochs, k=k, json=json, messages=messages)
+        return
+    source = Texts(texts or [], file, lossy)
+    found = Finder(source, words, mark=marks, unit=unit, limit=None if kwic else limit)
+    if kwic:
+        view = concordance.View(senses or 0, sort, limit, width)
+        concordance.show(found, view, read, layer=layer, pool=pool, correct=correct, json=json, messages=messages)
+        return
+    if by_layer:
+        layer_table.show(found, read, pool=pool, correct=correct, untrained=untrained, json=json)
+        return
 
     from gptlite import device as machine
     from gptlite import embedding, runs, similarity, vector_files

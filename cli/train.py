@@ -10,11 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from gptlite import speakers
 from gptlite.cli import console, options, process
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.errors import UsageError
 
 PLAN = "chosen by the plan"
+BUDGETS = ("seconds", "steps", "epochs")
+HOMONYMS = "homonyms"  # the other demonstration
 DATA, SHAPE, OPTIMISE, MACHINE, OUTPUT = "Data", "Shape", "Optimise", "Machine", "Output"
 
 
@@ -59,7 +62,12 @@ def train(
         str | None, _option("--size", metavar="NAME", help=f"auto, {', '.join(SIZES)}.", show_default="auto")
     ] = None,
     demo: Annotated[
-        bool, _option("--demo", help="Train on the language reference inside Python.", show_default="off")
+        bool,
+        _option(
+            "--demo",
+            help="Train on the language reference inside Python; --demo homonyms on words whose senses are known.",
+            show_default="off",
+        ),
     ] = False,
     resume: Annotated[
         bool, _option("--resume", help="Continue the run of -o, or the newest run on these files.", show_default="off")
@@ -227,8 +235,8 @@ def train(
         raise UsageError("name the text to train on, such as: gptlite train corpus.txt (or try --demo).")
     if dry_run and resume:
         raise UsageError("--dry-run plans a new run; leave --resume out.")
-    if demo and files:
-        raise UsageError("--demo brings its own text; leave the files out.")
+    if demo and files not in (None, [], [HOMONYMS]):
+        raise UsageError("--demo brings its own text; leave the files out, or name the other one: --demo homonyms.")
     settings = {
         "seconds": seconds, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
         "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "accumulate": accumulate,
@@ -239,13 +247,15 @@ def train(
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
         given["sample_prompt"] = options.unescape(options.check_text(sample_prompt, "--sample-prompt"))
-    if sum(name in given for name in ("seconds", "steps", "epochs")) > 1:
+    if sum(name in given for name in BUDGETS) > 1:
         raise UsageError("give only one of --time, --steps and --epochs.")
+    if demo and files and not resume:
+        given = {**_homonym_settings(given, size), **given}
     with console.TrainingDisplay(quiet) as display, process.stoppable(display.stopping) as should_stop:
         display.phase("starting", 0.0)
         from gptlite import corpus, data, pipeline
 
-        inputs = [str(corpus.demo_text(data.cache_directory()))] if demo else files or []
+        inputs = [str(corpus.demo_text(data.cache_directory(), HOMONYMS in (files or ())))] if demo else files or []
         request: dict[str, Any] = {
             "val": val, "lossy": lossy, "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
             "device": device, "dtype": dtype, "threads": threads, "compile": compile, "watcher": _Sheltered(display),
@@ -278,6 +288,12 @@ def train(
     if others := result.get("yardsticks"):
         display.messages.say(f"for comparison: {yardsticks(others)}")
     display.messages.say(f'try: gptlite generate -m {shlex.quote(result["run"])} --prompt "..."')
+
+
+def _homonym_settings(given: dict[str, Any], size: str | None) -> dict[str, Any]:
+    """What is enough to learn the made-up language, as far as it was not given."""
+    settings = {**speakers.SHAPE, **speakers.TRAINING} if size is None else dict(speakers.TRAINING)
+    return {name: value for name, value in settings.items() if name not in BUDGETS or not set(BUDGETS) & set(given)}
 
 
 def yardsticks(measured: dict[str, Any]) -> str:

@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptlite.calibration import word_pattern
 from gptlite.errors import CorpusError
 from gptlite.model import GPT
 from gptlite.similarity import unit
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
-from gptlite.words import UNSPACED
+from gptlite.words import UNSPACED, word_pattern
 
 ROUNDS = 2
 WINDOW = 10  # words to either side

@@ -5,10 +5,7 @@ All of it is measured while the model is saved, so that vectors made later mean 
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
-from functools import cache
 
 import numpy as np
 import torch
@@ -19,7 +16,7 @@ from gptlite.model import GPT
 from gptlite.similarity import CORRECTIONS, MOST_COMPONENTS, correct, measure, unit
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
-from gptlite.words import UNSPACED
+from gptlite.words import UNSPACED, word_pattern
 
 STATISTICS_TOKENS = 8192
 N_PAIRS = 4000
@@ -128,10 +125,3 @@ def _moments(x: np.ndarray) -> tuple[float, float]:
 
 def _quantiles(x: np.ndarray) -> np.ndarray:
     return np.quantile(x, np.linspace(0, 1, 101)) if len(x) else np.zeros(101)
-
-
-@cache
-def word_pattern() -> re.Pattern[str]:
-    """Letters, digits and the marks that go with them, as `words.find_word` joins them."""
-    marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)).startswith("M"))
-    return re.compile(rf"(?:\w|[{re.escape(marks)}])+")

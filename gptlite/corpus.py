@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from gptlite import speakers
 from gptlite.errors import CorpusError, StorageError, UsageError
 
 SMALLEST_TEXT = 2048  # bytes; less teaches a model nothing
@@ -462,11 +463,21 @@ def _line_start(piece: Piece, target: int) -> int:
     return target + inside
 
 
-def demo_text(directory: Path) -> Path:
+def demo_text(directory: Path, homonyms: bool = False) -> Path:
     """A file with the language reference that ships inside CPython, about 0.4 MB of English prose about Python.
 
     Paragraphs that the reference repeats are written once, so that none is both trained on and held out.
+    - `homonyms`: a file with sentences of `speakers` instead.
     """
+    content = speakers.as_text(speakers.make_sentences(speakers.N_SENTENCES, 0)) if homonyms else _python_reference()
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / ("homonyms.txt" if homonyms else "python-reference.txt")
+    if not path.is_file() or path.read_text(encoding="utf-8") != content:
+        path.write_text(content, encoding="utf-8", newline="\n")
+    return path
+
+
+def _python_reference() -> str:
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
@@ -480,9 +491,4 @@ def demo_text(directory: Path) -> Path:
             if paragraph.strip() not in seen:
                 seen.add(paragraph.strip())
                 paragraphs.append(paragraph)
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "python-reference.txt"
-    content = "\n\n".join(paragraphs) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != content:
-        path.write_text(content, encoding="utf-8", newline="\n")
-    return path
+    return "\n\n".join(paragraphs) + "\n"

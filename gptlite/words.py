@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from gptlite.errors import UsageError
 
@@ -152,3 +153,10 @@ def _extends(character: str) -> bool:
 
 def _joins(character: str) -> bool:
     return (character.isalnum() or unicodedata.category(character) == "Pc") and not UNSPACED.match(character)
+
+
+@cache
+def word_pattern() -> re.Pattern[str]:
+    """A run of letters, digits and the marks that go with them, as `find_word` joins them."""
+    marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)).startswith("M"))
+    return re.compile(rf"(?:\w|[{re.escape(marks)}])+")

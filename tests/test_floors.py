@@ -12,8 +12,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file", "background"),
-    1: ("device", "tokenizer", "corpus", "cache", "sampling", "hf", "gguf", "durable", "reader", "similarity"),
+    0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file", "background", "speakers"),
+    1: (
+        "device",
+        "tokenizer",
+        "corpus",
+        "cache",
+        "sampling",
+        "hf",
+        "gguf",
+        "durable",
+        "reader",
+        "similarity",
+        "senses",
+    ),
     2: ("model", "data", "optim", "bigrams"),
     3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation"),
     4: (
@@ -26,6 +38,7 @@ FLOORS = {
         "vector_files",
         "comparison",
         "trained_model",
+        "layers",
         "planning",
         "verification",
         "material",
@@ -48,6 +61,8 @@ NEIGHBOURS = {
     ("comparison", "vector_files"),
     ("trained_model", "embedding"),
     ("trained_model", "comparison"),
+    ("senses", "similarity"),
+    ("layers", "calibration"),
     ("gguf", "tokenizer"),
     ("gguf", "durable"),
     ("optim", "model"),
@@ -55,7 +70,6 @@ NEIGHBOURS = {
     ("runs", "checkpoint"),
     ("training", "generation"),
     ("training", "calibration"),
-    ("averages", "calibration"),
     ("training", "planning"),
     ("material", "training"),
     ("material", "planning"),
@@ -95,7 +109,10 @@ def siblings(path: Path) -> set[str]:
     return {p[1] for p in parts if p[0] == "gptlite" and len(p) > 1 and p[1] in FLOOR_OF}
 
 
+SIDE_ROOMS = ("baselines",)  # packages that look into the house, and that only the command line enters
+
 LIBRARY = sorted(p for p in (ROOT / "gptlite").glob("*.py") if not p.name.startswith("__"))
+SIDE_ROOM_FILES = sorted(p for room in SIDE_ROOMS for p in (ROOT / "gptlite" / room).glob("*.py"))
 COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 
 
@@ -111,6 +128,11 @@ def test_imports_point_down(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+def test_the_house_does_not_lean_on_its_side_rooms(path: Path) -> None:
+    assert not {name for name in imports(path) if name.startswith(tuple(f"gptlite.{room}" for room in SIDE_ROOMS))}
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *SIDE_ROOM_FILES], ids=lambda p: p.stem)
 def test_the_library_renders_nothing(path: Path) -> None:
     names = set(imports(path))
     assert not {name for name in names if name.split(".")[0] in RENDERERS or name.startswith("gptlite.cli")}
@@ -142,7 +164,7 @@ def test_only_the_device_file_looks_for_devices() -> None:
 
 
 def test_nothing_is_pickled() -> None:
-    for path in (*LIBRARY, *COMMANDS):
+    for path in (*LIBRARY, *SIDE_ROOM_FILES, *COMMANDS):
         assert not re.search(r"(?<!safetensors\.)\btorch\.(load|save)\b", path.read_text()), path
         assert not {name for name in imports(path) if name.split(".")[0] in ("pickle", "shelve", "marshal", "joblib")}
 

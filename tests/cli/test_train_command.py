@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from conftest import TRAIN_TINY, Command, make_text
 
+from gptlite import speakers
 from gptlite.runs import Run
 
 # A few steps, and one score and one save at the end.
@@ -233,6 +234,16 @@ def test_the_demo_needs_no_text(gptlite: Command) -> None:
     outcome = gptlite("train", "--demo", "--json", *FEW)
     assert outcome.code == 0
     assert json.loads(outcome.out)["run"] == "checkpoints/python-reference"
+
+
+def test_the_demo_of_homonyms_knows_what_it_takes(gptlite: Command) -> None:
+    plan = json.loads(gptlite("train", "--demo", "homonyms", "--dry-run", "--json").out)["plan"]
+    assert plan["model"]["n_layers"] == speakers.SHAPE["n_layers"] and plan["model"]["dim"] == speakers.SHAPE["dim"]
+    assert plan["train"]["steps"] == speakers.TRAINING["steps"]
+    outcome = gptlite("train", "--demo", "homonyms", "--json", *FEW)
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["run"] == "checkpoints/homonyms"
+    assert json.loads(outcome.out)["step"] == 4, "what is given counts"
 
 
 # -- Runs

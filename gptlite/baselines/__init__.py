@@ -1,0 +1,1 @@
+"""Rooms for comparison: what other methods make of the same text. The house never imports them."""

@@ -1,0 +1,55 @@
+"""gptlite embed --layers: one row a layer, and the control with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Command, random_model, tiny_config
+
+from gptlite.checkpoint import save_step
+from gptlite.tokenizer import Tokenizer
+
+TEXTS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
+ROW = {"number", "unrelated", "same_word", "separation", "occurrences"}
+
+
+def test_json_has_a_row_for_each_layer(gptlite: Command, trained_run: Path) -> None:
+    outcome = gptlite("embed", "-m", trained_run, "--layers", *TEXTS, "--json")
+    result = json.loads(outcome.out)
+    assert set(result) == {"model", "pool", "correct", "n", "trained"} and result["n"] == 2
+    assert [row["number"] for row in result["trained"]] == [0, 1, 2]
+    assert all(set(row) == ROW for row in result["trained"])
+    compared = json.loads(gptlite("embed", "-m", trained_run, "--layer", "1", *TEXTS, "--json").out)
+    assert result["trained"][1]["occurrences"][0] == pytest.approx(compared["contextual"][0][1], abs=1e-3)
+    assert result["trained"][1]["unrelated"] == pytest.approx(compared["scale"]["unrelated"], abs=1e-3)
+
+
+def test_the_control_has_the_same_rows(gptlite: Command, trained_run: Path) -> None:
+    outcome = gptlite("embed", "-m", trained_run, "--layers", "--untrained", *TEXTS, "--json")
+    result = json.loads(outcome.out)
+    assert [row["number"] for row in result["untrained"]] == [0, 1, 2]
+    assert result["untrained"][0]["separation"] == result["trained"][0]["separation"] == 1.0
+    trained, untrained = (np.array([row["same_word"][0] for row in result[name]]) for name in ("trained", "untrained"))
+    assert not np.allclose(trained[1:], untrained[1:], atol=0.01)
+
+
+def test_the_table_is_of_layers(gptlite: Command, trained_run: Path) -> None:
+    out = gptlite("embed", "-m", trained_run, "--layers", "--untrained", *TEXTS).out
+    assert out.count("0  below the blocks") == out.count("2  last block") == 2
+    assert "random weights" in out and "told apart" in out
+    alone = gptlite("embed", "-m", trained_run, "--layers", TEXTS[0])
+    assert alone.code == 0 and "nothing to be compared with" in alone.out
+
+
+def test_a_control_needs_something_to_control(gptlite: Command, trained_run: Path) -> None:
+    outcome = gptlite("embed", "-m", trained_run, "--untrained", *TEXTS)
+    assert outcome.code == 2 and "--layers" in outcome.err
+
+
+def test_a_model_without_statistics_is_refused(gptlite: Command, tokenizer: Tokenizer) -> None:
+    save_step(Path("hub"), random_model(tiny_config("gpt2", vocab_size=tokenizer.vocab_size)), tokenizer, {})
+    outcome = gptlite("embed", "-m", "hub", "--layers", *TEXTS)
+    assert outcome.code == 4 and "hub holds no statistics" in outcome.err
