@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import console, lookups, options
 from gptlite.errors import CorpusError, LimitError, UsageError
 from gptlite.words import Occurrence, find_word, parse_marked
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gptlite.checkpoint import Checkpoint
     from gptlite.embedding import WordVector
 
-WHICH, OUTPUT = "Which vector", "Output"
+WHICH, LOOK_UPS, OUTPUT = "Which vector", "Look-ups, of static vectors", "Output"
 MAX_COLUMNS = 8  # of a matrix that is printed
 CONTEXT = 44  # characters of a sentence that are shown
 MANY = 1000  # words that are still compared, each with each
@@ -28,6 +28,7 @@ EXAMPLE = 'give at least one text, such as: gptlite embed "on the river [bank] .
 
 
 def embed(
+    context: typer.Context,
     texts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -55,10 +56,50 @@ def embed(
         typer.Option("--pool", metavar="NAME", help="Of a word's tokens: last, mean or first.", rich_help_panel=WHICH),
     ] = "last",
     correct: Annotated[
-        str,
+        str | None,
         typer.Option("--correct", metavar="NAME", help="Of printed cosines: zscore, center, abtt:K or none.",
-                     rich_help_panel=WHICH),
-    ] = "zscore",
+                     show_default="zscore; abtt for look-ups", rich_help_panel=WHICH),
+    ] = None,
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="Write static vectors with -o: of the words given, or of all.",
+                     show_default="off", rich_help_panel=LOOK_UPS),
+    ] = False,
+    nearest: Annotated[
+        list[str] | None,
+        typer.Option("--nearest", metavar="WORD", help="The words most like this one; may be repeated.",
+                     show_default="none", rich_help_panel=LOOK_UPS),
+    ] = None,
+    analogy: Annotated[
+        tuple[str, str, str] | None,
+        typer.Option("--analogy", metavar="A B C", help="A - B + C: king man woman asks for queen.",
+                     show_default="none", rich_help_panel=LOOK_UPS),
+    ] = None,
+    odd: Annotated[
+        bool,
+        typer.Option("--odd", help="Which of the words given does not belong?", show_default="off",
+                     rich_help_panel=LOOK_UPS),
+    ] = False,
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option("--eval", metavar="FILE", help="Pairs with human scores, or analogies; may be repeated.",
+                     show_default="none", rich_help_panel=LOOK_UPS),
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--vectors", metavar="FILE", help="Ask these word2vec text vectors too; may be repeated.",
+                     show_default="none", rich_help_panel=LOOK_UPS),
+    ] = None,
+    k: Annotated[
+        int,
+        typer.Option("-k", "--neighbours", metavar="N", min=1, help="How many words to show.",
+                     rich_help_panel=LOOK_UPS),
+    ] = 10,
+    min_count: Annotated[
+        int | None,
+        typer.Option("--min-count", metavar="N", min=1, help="Among words seen at least so often.",
+                     show_default="20; less on a small text", rich_help_panel=LOOK_UPS),
+    ] = None,
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �.", show_default="off")
     ] = False,
@@ -77,7 +118,10 @@ def embed(
 
     [bold]gptlite embed "She sat on the river \\[bank] ." "He paid money into the \\[bank] ."[/bold]
     """
+    if lookup := lookups.asked(context):
+        return lookups.answer(context, lookup)
     messages = console.Messages(quiet)
+    correct = correct or "zscore"
     if out == "-" and json:
         raise UsageError("--json and -o - both write to standard output; give one of them.")
     source = Texts(texts or [], file, lossy)
