@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +141,12 @@ GRID = {
 @pytest.fixture
 def grid() -> WordVectors:
     vectors = np.array(list(GRID.values()), dtype=np.float32)
-    return WordVectors("grid", list(GRID), vectors, correction="none", counts={word: 30 for word in GRID} | {"KING": 3},
-                       spell=lambda words: np.array([(0, 0, 5)] * len(words), dtype=np.float32))  # fmt: skip
+    counts = dict.fromkeys(GRID, 30) | {"KING": 3}
+
+    def spell(words: Sequence[str]) -> np.ndarray:
+        return np.array([(0, 0, 5)] * len(words), dtype=np.float32)
+
+    return WordVectors("grid", list(GRID), vectors, correction="none", counts=counts, spell=spell)
 
 
 def test_the_nearest_words_come_best_first_without_the_word_itself(grid: WordVectors) -> None:
@@ -204,10 +209,15 @@ def test_the_correction_is_measured_on_the_words() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["2 3\nbank 1 2 3\nriver 4 5 6.5\n", "bank 1 2 3\nriver 4 5 6.5", "2 3\r\nbank 1 2 3 \r\nriver 4 5 6.5 \r\n",
-                "3 3\nbank 1 2 3\nbank 9 9 9\nriver 4 5 6.5\n"],
+    "content",
+    [
+        "2 3\nbank 1 2 3\nriver 4 5 6.5\n",
+        "bank 1 2 3\nriver 4 5 6.5",
+        "2 3\r\nbank 1 2 3 \r\nriver 4 5 6.5 \r\n",
+        "3 3\nbank 1 2 3\nbank 9 9 9\nriver 4 5 6.5\n",
+    ],
     ids=["header", "no header", "trailing spaces", "a word twice"],
-)  # fmt: skip
+)
 def test_word2vec_text_is_read(content: str) -> None:
     words, vectors = read_word2vec(io.BytesIO(content.encode()), "x.vec")
     assert words == ["bank", "river"]
