@@ -21,7 +21,7 @@ from gptlite.cli import console, options
 from gptlite.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gptlite.static_vectors import TokenTable, Word, WordVectors
     from gptlite.word_evaluation import Analogies, Difference, Interval, Pairs
@@ -41,7 +41,7 @@ def asked(context: typer.Context) -> str | None:
     """Which look-up the options ask for, if any. Raises `UsageError` for options that do not go together."""
     source = context.get_parameter_source
     given = [name for name in context.params if getattr(source(name), "name", "") == "COMMANDLINE"]
-    flag = {parameter.name: max(parameter.opts, key=len) for parameter in context.command.params}
+    flag = {parameter.name: "/".join(parameter.opts) for parameter in context.command.params}
     flag["texts"] = "a text"
     kinds = [name for name in given if name in LOOKUPS]
     if len(kinds) > 1:
@@ -63,15 +63,10 @@ def answer(context: typer.Context, kind: str) -> None:
     wanted = context.params
     if kind == "static":
         return _save(wanted)
-    question = {"nearest": _nearest, "analogy": _analogy, "odd": _odd, "evaluate": _evaluate}[kind]
     _check_words(wanted, kind)
     table = static_vectors.read_table(wanted["model"])
-    correction = wanted["correct"] or static_vectors.CORRECTION
-    spaces = [table.word_vectors(wanted["min_count"], correction)]
-    for name in wanted["others"] or ():
-        with options.open_text(name, "vectors") as file:
-            words, vectors = static_vectors.read_word2vec(file, name)
-        spaces.append(static_vectors.WordVectors(name, words, vectors, correction=correction))
+    spaces = _spaces(wanted, table)
+    question = {"nearest": _nearest, "analogy": _analogy, "odd": _odd, "evaluate": _evaluate}[kind]
     result = question(wanted, table, spaces)
     if wanted["json"]:
         least = table.words(wanted["min_count"])[1]
@@ -79,6 +74,18 @@ def answer(context: typer.Context, kind: str) -> None:
         console.write_json({"model": str(table.path), "min_count": least, "vectors": about, **result})
     else:
         _print_captions(table, spaces, wanted["min_count"])
+
+
+def _spaces(wanted: Mapping[str, Any], table: TokenTable) -> list[WordVectors]:
+    """The vectors that are asked: the model's own, then those of other programs, corrected in the same way."""
+    from gptlite.static_vectors import WordVectors, read_word2vec
+
+    correction = wanted["correct"]
+    spaces = [table.word_vectors(wanted["min_count"], correction)]
+    for name in wanted["others"] or ():
+        with options.open_text(name, "vectors") as file:
+            spaces.append(WordVectors(name, *read_word2vec(file, name), correction=correction))
+    return spaces
 
 
 def _check_words(wanted: dict[str, Any], kind: str) -> None:
@@ -94,6 +101,7 @@ def _about(space: WordVectors) -> dict[str, Any]:
     return {
         "name": space.name,
         "words": len(space.words),
+        "answers": len(space.answers),
         "dim": space.vectors.shape[1],
         "correct": space.correction,
         "unrelated": [round(x, 4) for x in space.unrelated],
@@ -103,13 +111,15 @@ def _about(space: WordVectors) -> dict[str, Any]:
 def _print_captions(table: TokenTable, spaces: Sequence[WordVectors], min_count: int | None) -> None:
     """What was compared, and what a cosine is worth there."""
     _, least = table.words(min_count)
-    seen = f"seen at least {least:,} times" if least else "that are one token"
     console.write("\n")
     for i, space in enumerate(spaces):
-        mean, deviation = space.unrelated
-        which = f"{len(space.words):,} words{f' {seen}' if i == 0 else ''}"
+        n, n_answers = len(space.words), len(space.answers)
+        which = f"{n:,} words" + (f" seen at least {least:,} times" if i == 0 and least else "")
+        if n_answers < n:
+            which += f", answers from the {n_answers:,} that are one token"
         correction = "raw cosines" if space.correction == "none" else f"cosines after {space.correction}"
-        console.write(f"{space.name}: {which}; {correction}, of two words at random {mean:.2f} ± {deviation:.2f}\n")
+        mean, deviation = (_decimals(x) for x in space.unrelated)
+        console.write(f"{space.name}: {which}; {correction}, of two words at random {mean} ± {deviation}\n")
 
 
 # -- Vectors to a file
@@ -138,7 +148,7 @@ def _save(wanted: dict[str, Any]) -> None:
     kind = "raw" if everything.correction == "none" else everything.correction
     messages.say(f"{len(words):,} {kind} vectors of {vectors.shape[1]} numbers in {out}")
     for word in wanted["texts"] or ():
-        for note in _notes(table, everything, word, variants=False):
+        for note in _notes(table, everything, word):
             messages.notice(note)
 
 
@@ -146,58 +156,53 @@ def _save(wanted: dict[str, Any]) -> None:
 
 
 def _nearest(wanted: Mapping[str, Any], table: TokenTable, spaces: Sequence[WordVectors]) -> dict[str, Any]:
-    found = [(word, _ask(spaces, lambda s, w=word: s.nearest(w, wanted["k"]))) for word in wanted["nearest"]]
-    if not wanted["json"]:
-        for i, (word, answers) in enumerate(found):
-            console.write("\n" if i else "")
-            console.write(f"nearest to {_described(spaces[0], word)}\n")
-            _print_ranking(spaces, answers)
-            _print_notes(table, spaces, [word])
-    return {
-        "nearest": [
-            {**_facts(table, spaces[0], word), "answers": _listed(spaces, answers, "neighbours")}
-            for word, answers in found
-        ]
-    }
+    found: list[dict[str, Any]] = []
+    for i, word in enumerate(wanted["nearest"]):
+        answers = _ask(spaces, [word], lambda space, word=word: space.nearest(word, wanted["k"]))
+        if wanted["json"]:
+            found.append({**_facts(table, spaces[0], word), "answers": _listed(spaces, answers, "neighbours")})
+            continue
+        seen = spaces[0].seen(word)
+        console.write("\n" if i else "")
+        console.write(f'nearest to "{word}"{"" if seen is None else f", seen {_times(seen)}"}\n')
+        _print_ranking(spaces, answers)
+        _print_notes(table, spaces[0], [word], variants=True)
+    return {"nearest": found}
 
 
 def _analogy(wanted: Mapping[str, Any], table: TokenTable, spaces: Sequence[WordVectors]) -> dict[str, Any]:
     a, b, c = wanted["analogy"]
-    answers = _ask(spaces, lambda space: space.analogy(a, b, c, wanted["k"]))
-    if not wanted["json"]:
-        console.write(f'{a} - {b} + {c}: what is to "{c}" as "{a}" is to "{b}"?\n')
-        _print_ranking(spaces, answers)
-        _print_notes(table, spaces, [a, b, c], variants=False)
-    given = [_facts(table, spaces[0], word) for word in (a, b, c)]
-    return {"analogy": {"given": given, "answers": _listed(spaces, answers, "neighbours")}}
+    answers = _ask(spaces, [a, b, c], lambda space: space.analogy(a, b, c, wanted["k"]))
+    if wanted["json"]:
+        given = [_facts(table, spaces[0], word) for word in (a, b, c)]
+        return {"analogy": {"given": given, "answers": _listed(spaces, answers, "neighbours")}}
+    console.write(f'{a} - {b} + {c}: what is to "{c}" as "{a}" is to "{b}"?\n')
+    _print_ranking(spaces, answers)
+    _print_notes(table, spaces[0], [a, b, c])
+    return {}
 
 
 def _odd(wanted: Mapping[str, Any], table: TokenTable, spaces: Sequence[WordVectors]) -> dict[str, Any]:
     words = list(dict.fromkeys(wanted["texts"] or ()))
     if len(words) < 3:
         raise UsageError("--odd takes three or more words, such as: gptlite embed --odd breakfast lunch dinner river")
-    answers = _ask(spaces, lambda space: space.odd(words))
-    if not wanted["json"]:
-        for space, ranking in zip(spaces, answers, strict=True):
-            which = f" ({space.name})" if len(spaces) > 1 else ""
-            console.write(f'"{ranking[0].word}" belongs least{which}\n' if ranking else f"no answer{which}\n")
-        _print_ranking(spaces, answers, "mean cosine to the others")
-        _print_notes(table, spaces, words, variants=False)
-    given = [_facts(table, spaces[0], word) for word in words]
-    return {"odd": {"given": given, "answers": _listed(spaces, answers, "by_cosine_to_others")}}
+    answers = _ask(spaces, words, lambda space: space.odd(words))
+    if wanted["json"]:
+        given = [_facts(table, spaces[0], word) for word in words]
+        return {"odd": {"given": given, "answers": _listed(spaces, answers, "by_cosine_to_others")}}
+    for space, ranking in zip(spaces, answers, strict=True):
+        which = f" ({space.name})" if len(spaces) > 1 else ""
+        console.write(f'"{ranking[0].word}" belongs least{which}\n' if ranking else f"no answer{which}\n")
+    _print_ranking(spaces, answers, "mean cosine to the others")
+    _print_notes(table, spaces[0], words)
+    return {}
 
 
-def _ask(spaces: Sequence[WordVectors], question: Any) -> list[list[Word] | None]:
-    """The answer of each of the vectors; None of those that lack a word, unless all do."""
-    answers: list[list[Word] | None] = []
-    for space in spaces:
-        try:
-            answers.append(question(space))
-        except UsageError:
-            if space.spell is not None:  # it has every word
-                raise
-            answers.append(None)
-    return answers
+def _ask(
+    spaces: Sequence[WordVectors], words: Sequence[str], question: Callable[[WordVectors], list[Word]]
+) -> list[list[Word] | None]:
+    """The answer of each of the vectors; None of those that lack one of the words."""
+    return [question(space) if all(map(space.has, words)) else None for space in spaces]
 
 
 def _print_ranking(spaces: Sequence[WordVectors], answers: Sequence[list[Word] | None], cosine: str = "cosine") -> None:
@@ -212,8 +217,8 @@ def _print_ranking(spaces: Sequence[WordVectors], answers: Sequence[list[Word] |
         row = [str(i + 1)]
         for space, ranking in zip(spaces, answers, strict=True):
             word = ranking[i] if ranking and i < len(ranking) else None
-            cells = [word.word, f"{word.cosine:.2f}"] if word else ["", ""]
-            row += cells + ([_times(word.seen) if word else ""] if space.counts else [])
+            cells = [word.word, _decimals(word.cosine)] if word else ["", ""]
+            row += cells + ([_number(word.seen) if word else ""] if space.counts else [])
         rows.append(row)
     console.print_table(head, rows, right=frozenset(right))
     for space, ranking in zip(spaces, answers, strict=True):
@@ -221,42 +226,39 @@ def _print_ranking(spaces: Sequence[WordVectors], answers: Sequence[list[Word] |
             console.write(f"note   {space.name} lacks a word of the question.\n")
 
 
-def _print_notes(
-    table: TokenTable, spaces: Sequence[WordVectors], words: Sequence[str], *, variants: bool = True
-) -> None:
+def _print_notes(table: TokenTable, space: WordVectors, words: Sequence[str], *, variants: bool = False) -> None:
     for word in words:
-        for note in _notes(table, spaces[0], word, variants=variants):
+        for note in _notes(table, space, word, variants=variants):
             console.write(f"note   {note}\n")
 
 
-def _notes(table: TokenTable, space: WordVectors, word: str, *, variants: bool) -> list[str]:
+def _notes(table: TokenTable, space: WordVectors, word: str, *, variants: bool = False) -> list[str]:
     """What should be known of the vector of a word."""
     notes: list[str] = []
-    tokens = table.tokens(word)
-    seen, shown = space.seen(word), "  ".join(token.replace(" ", "_") for token in tokens)
-    made = f"its vector is the mean of {len(tokens)} tokens: {shown}" if len(tokens) > 1 else f"its token is {shown}"
-    if seen == 0:
-        notes.append(f'"{word}" was never seen as a word, or once; {made}')
-    elif seen and word not in space.index:
-        notes.append(f'"{word}" was seen only {_times(seen)}, too seldom to be an answer itself; {made}')
-    elif seen is None and word not in space.index:
-        notes.append(f'"{word}" is no token of its own; {made}')
-    others = space.case_variants(word) if variants else []
-    if others:
+    tokens, seen = table.tokens(word), space.seen(word)
+    rare = seen is not None and word not in space.index
+    if len(tokens) > 1:
+        spelled = "  ".join(token.replace(" ", "_") for token in tokens)
+        notes.append(
+            f'"{word}"{f", seen {_times(seen)}," if rare else ""} is {len(tokens)} tokens: {spelled}; their mean tells '
+            "more of its spelling than of its meaning"
+        )
+    elif rare:
+        notes.append(f'"{word}" was seen {_times(seen)}, hardly often enough to learn from')
+    if others := space.case_variants(word) if variants else []:
         listed = ", ".join(
-            f'"{v.word}" (' + (f"seen {_times(v.seen)}, " if v.seen else "") + f"cosine {v.cosine:.2f})" for v in others
+            f'"{v.word}" ({f"seen {_times(v.seen)}, " if v.seen else ""}cosine {_decimals(v.cosine)})' for v in others
         )
         notes.append(f"to the model {listed} {'is another word' if len(others) == 1 else 'are other words'}")
     return notes
 
 
-def _described(space: WordVectors, word: str) -> str:
-    seen = space.seen(word)
-    return f'"{word}"' if seen is None else f'"{word}", seen {_times(seen)}'
-
-
 def _times(seen: int | None) -> str:
-    return "" if seen is None else "never" if not seen else console.plural(seen, "time")
+    return console.plural(seen, "time") if seen else "at most once"
+
+
+def _number(seen: int | None) -> str:
+    return "" if seen is None else f"{seen:,}" if seen else "≤ 1"
 
 
 def _facts(table: TokenTable, space: WordVectors, word: str) -> dict[str, Any]:
@@ -424,7 +426,7 @@ def _between(interval: Sequence[float] | None, shown: Any) -> str:
 
 
 def _decimals(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    return "" if value is None else f"{round(value, 2) + 0.0:.2f}"  # never "-0.00"
 
 
 def _percent(value: float | None) -> str:

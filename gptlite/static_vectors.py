@@ -3,8 +3,9 @@
 The model itself is never built, and torch never imported: an answer comes in the time that Python takes to start.
 
 A word's vector in the table is the mean of the embedding rows of its tokens, in the form in which it stands inside a
-sentence. So any word has one, also one that the text never had; neighbours are looked for among words that it had often
-enough for their rows to have learned something.
+sentence. So any word has one, also one that the text never had. But only a word that is one token has a row that
+learned from its own sentences; the mean of several is shared with all words of a like spelling. Answers are therefore
+looked for among the words that are one token.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from gptlite.similarity import correct, measure, nearest, parse_correction, unit
 from gptlite.tokenizer import Tokenizer
 from gptlite.words import UNSPACED
 
-CORRECTION = "abtt"  # of cosines between vectors of the table, unless another is asked for
+CORRECTION = "abtt"  # of cosines between static vectors, unless another is asked for
+FEW_WORDS = 100  # fewer have no components to speak of, only a mean
+FEWEST_ANSWERS = 10  # words that are one token; with fewer of them, all words are answers
 MIN_COUNTS = (20, 10, 5, 2)  # how often a word was seen: the first that leaves ENOUGH_WORDS
 ENOUGH_WORDS = 500
 RANDOM_PAIRS = 4000
@@ -46,7 +49,9 @@ class Word(NamedTuple):
 class WordVectors:
     """Words with one vector each, most frequent first, compared by cosine after a correction.
 
-    - `vectors` (N, D): raw; the correction is measured on them and leaves `directions` (N, D), of length 1.
+    - `vectors` (N, D): raw; the correction leaves `directions` (N, D), of length 1. By default it is "abtt", or of
+      fewer than a hundred words "center".
+    - `answers`: the rows (n,) that a look-up may answer with, and that the correction is measured on; all by default.
     - `counts`: how often words were seen, of more words than these if they are known, most frequent first.
     - `spell` makes raw vectors (n, D) of n words that are not among them; without it they are a `UsageError`.
     """
@@ -57,16 +62,19 @@ class WordVectors:
         words: Sequence[str],
         vectors: np.ndarray,
         *,
-        correction: str = CORRECTION,
+        correction: str | None = None,
+        answers: np.ndarray | None = None,
         counts: Mapping[str, int] | None = None,
         spell: Callable[[Sequence[str]], np.ndarray] | None = None,
     ) -> None:
         self.name, self.words, self.vectors = name, list(words), vectors
         self.counts, self.spell = counts or {}, spell
         self.index = {word: i for i, word in reversed(list(enumerate(words)))}  # of equal words the first counts
+        self.answers = np.arange(len(self.words)) if answers is None else answers
+        correction = correction or ("center" if len(self.answers) < FEW_WORDS else CORRECTION)
         kind, n_components = parse_correction(correction, vectors.shape[1])
         self.correction = f"abtt:{n_components}" if kind == "abtt" else kind
-        self.space = measure(vectors[:MEASURED]) if kind != "none" and len(vectors) else {}
+        self.space = measure(vectors[self.answers[:MEASURED]]) if kind != "none" and len(self.answers) else {}
         if not self.space:
             self.correction = "none"
 
@@ -77,16 +85,20 @@ class WordVectors:
 
     @cached_property
     def unrelated(self) -> tuple[float, float]:
-        """Mean and standard deviation of the cosine of two of the words drawn at random."""
-        n = len(self.words)
+        """Mean and standard deviation of the cosine of two answers drawn at random."""
+        n = len(self.answers)
         first, second = np.random.default_rng(0).integers(max(1, n), size=(2, RANDOM_PAIRS if n > 1 else 0))
-        different = first != second
-        cosines = (self.directions[first[different]] * self.directions[second[different]]).sum(axis=1)
+        first, second = self.answers[first[first != second]], self.answers[second[first != second]]
+        cosines = (self.directions[first] * self.directions[second]).sum(axis=1)
         return (float(cosines.mean()), float(cosines.std())) if len(cosines) else (0.0, 0.0)
 
     def seen(self, word: str) -> int | None:
         """How often the text had the word; None where that is not known."""
         return self.counts.get(word, 0) if self.counts else None
+
+    def has(self, word: str) -> bool:
+        """Is there a vector for the word, be it one of its tokens?"""
+        return word in self.index or self.spell is not None
 
     def direction(self, word: str) -> np.ndarray:
         """(D,): its corrected vector of length 1. Raises `UsageError` for a word that has none."""
@@ -97,17 +109,17 @@ class WordVectors:
         return self._corrected(self.spell([word]))[0]
 
     def nearest(self, word: str, k: int = 10) -> list[Word]:
-        """The k words with the largest cosine to `word`, best first, without itself."""
-        return self._rank(self.direction(word), k, [self.index[word]] if word in self.index else [])
+        """The k answers with the largest cosine to `word`, best first, without itself."""
+        return self._rank(self.direction(word), k, lambda other: other == word)
 
     def analogy(self, a: str, b: str, c: str, k: int = 10) -> list[Word]:
-        """The k words nearest to a - b + c, each of length 1, without the three in any case.
+        """The k answers nearest to a - b + c, each of length 1, without the three in any case.
 
         king - man + woman asks what is to "woman" as "king" is to "man": 3CosAdd (Mikolov et al. 2013).
         """
         given = {word.casefold() for word in (a, b, c)}
         wanted = self.direction(a) - self.direction(b) + self.direction(c)
-        return self._rank(wanted, k, [i for i, word in enumerate(self.words) if word.casefold() in given])
+        return self._rank(wanted, k, lambda other: other.casefold() in given)
 
     def odd(self, words: Sequence[str]) -> list[Word]:
         """The words by their mean cosine to the others: the first is the one that belongs least."""
@@ -126,10 +138,10 @@ class WordVectors:
         query = self.direction(word) if variants else None
         return [Word(v, float(self.direction(v) @ query), self.seen(v)) for v in variants]
 
-    def _rank(self, query: np.ndarray, k: int, left_out: Sequence[int]) -> list[Word]:
-        found = nearest(query, self.directions, k + len(left_out))
-        kept = [(self.words[i], cosine) for i, cosine in found if i not in left_out]
-        return [Word(word, cosine, self.seen(word)) for word, cosine in kept[:k]]
+    def _rank(self, query: np.ndarray, k: int, given: Callable[[str], bool]) -> list[Word]:
+        rows = self.answers[[not given(self.words[i]) for i in self.answers]]
+        ranking = nearest(query, self.directions[rows], k)
+        return [Word(self.words[rows[i]], cosine, self.seen(self.words[rows[i]])) for i, cosine in ranking]
 
     def _corrected(self, vectors: np.ndarray) -> np.ndarray:
         return unit(correct(vectors, self.correction, self.space)).astype(np.float32)
@@ -150,7 +162,7 @@ class TokenTable:
 
     def vectors(self, words: Sequence[str]) -> np.ndarray:
         """(n, D), float32: for each word the mean of the rows of its tokens."""
-        ids = self.tokenizer.encode_batch([in_sentence(word) for word in words])
+        ids = self._ids(words)
         lengths = np.array([len(i) for i in ids])
         if not len(ids):
             return np.zeros((0, self.rows.shape[1]), dtype=np.float32)
@@ -171,14 +183,28 @@ class TokenTable:
             min_count = next(enough, MIN_COUNTS[-1])
         return [word for word, seen in self.counts.items() if seen >= min_count], min_count
 
-    def word_vectors(self, min_count: int | None = None, correction: str = CORRECTION) -> WordVectors:
-        """The vectors of `words(min_count)`. Raises `UsageError` where there are none."""
+    def word_vectors(self, min_count: int | None = None, correction: str | None = None) -> WordVectors:
+        """The vectors of `words(min_count)`; answers are those of one token. Raises `UsageError` where there are none.
+
+        Where fewer than ten words are one token, all are answers.
+        """
         words, least = self.words(min_count)
         if not words:
             raise UsageError(f"no word was seen {least:,} times in the text of {self.path}; lower --min-count.")
+        lengths = np.array([len(ids) for ids in self._ids(words)])
+        whole = np.flatnonzero(lengths == 1)
         return WordVectors(
-            "token table", words, self.vectors(words), correction=correction, counts=self.counts, spell=self.vectors
+            "token table",
+            words,
+            self.vectors(words),
+            correction=correction,
+            answers=whole if len(whole) >= FEWEST_ANSWERS else None,
+            counts=self.counts,
+            spell=self.vectors,
         )
+
+    def _ids(self, words: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer.encode_batch([in_sentence(word) for word in words])
 
     def _whole_tokens(self) -> list[str]:
         texts = (self.tokenizer.decode([i]) for i in range(self.tokenizer.vocab_size))

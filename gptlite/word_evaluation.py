@@ -106,8 +106,8 @@ def parse_questions(content: bytes, name: object) -> Pairs | Analogies:
     lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip() and line.lstrip()[0] != "#"]
     if not lines:
         raise CorpusError(f"{name} holds no pairs of words and no analogies.")
-    first = lines[0][1].split()
-    four_words = len(first) == 4 and all(_number(word) is None for word in first)
+    last = lines[-1][1].split()  # which names no columns
+    four_words = len(last) == 4 and all(_number(word) is None for word in last)
     if four_words or any(line.startswith(":") for _, line in lines):
         return _parse_analogies(lines, name)
     return _parse_pairs(lines, name)
