@@ -114,7 +114,8 @@ def _print_captions(table: TokenTable, spaces: Sequence[WordVectors], min_count:
     console.write("\n")
     for i, space in enumerate(spaces):
         n, n_answers = len(space.words), len(space.answers)
-        which = f"{n:,} words" + (f" seen at least {least:,} times" if i == 0 and least else "")
+        seen = f" seen at least {least:,} times" if least else ", all that are one token"
+        which = f"{n:,} words{seen if i == 0 else ''}"
         if n_answers < n:
             which += f", answers from the {n_answers:,} that are one token"
         correction = "raw cosines" if space.correction == "none" else f"cosines after {space.correction}"
