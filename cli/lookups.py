@@ -73,7 +73,7 @@ def answer(context: typer.Context, kind: str) -> None:
         about = [_about(space) for space in spaces]
         console.write_json({"model": str(table.path), "min_count": least, "vectors": about, **result})
     else:
-        _print_captions(table, spaces, wanted["min_count"])
+        _print_captions(table, spaces, wanted["min_count"], chosen=kind in ("nearest", "analogy"))
 
 
 def _spaces(wanted: Mapping[str, Any], table: TokenTable) -> list[WordVectors]:
@@ -108,15 +108,15 @@ def _about(space: WordVectors) -> dict[str, Any]:
     }
 
 
-def _print_captions(table: TokenTable, spaces: Sequence[WordVectors], min_count: int | None) -> None:
-    """What was compared, and what a cosine is worth there."""
+def _print_captions(table: TokenTable, spaces: Sequence[WordVectors], min_count: int | None, *, chosen: bool) -> None:
+    """What was compared, and what a cosine is worth there; `chosen` if answers were chosen among words."""
     _, least = table.words(min_count)
     console.write("\n")
     for i, space in enumerate(spaces):
         n, n_answers = len(space.words), len(space.answers)
         seen = f" seen at least {least:,} times" if least else ", all that are one token"
         which = f"{n:,} words{seen if i == 0 else ''}"
-        if n_answers < n:
+        if chosen and n_answers < n:
             which += f", answers from the {n_answers:,} that are one token"
         correction = "raw cosines" if space.correction == "none" else f"cosines after {space.correction}"
         mean, deviation = (_decimals(x) for x in space.unrelated)
@@ -374,7 +374,7 @@ def _difference(a: WordVectors, b: WordVectors, found: Difference) -> dict[str, 
 
 
 def _print_pairs(file: Mapping[str, Any], spaces: Sequence[WordVectors]) -> None:
-    console.write(f"{file['file']}: {file['questions']:,} pairs of words that people compared\n")
+    console.write(f"{_source(file)}: {file['questions']:,} pairs of words that people compared\n")
     rows = [
         [
             r["vectors"], "raw" if r["correct"] == "none" else r["correct"], f"{r['used']:,}",
@@ -385,12 +385,13 @@ def _print_pairs(file: Mapping[str, Any], spaces: Sequence[WordVectors]) -> None
     head = ["vectors", "correction", "pairs used", "unknown", "Spearman", "95 % interval"]
     console.print_table(head, rows, right=frozenset({2, 3, 4}))
     for d in file["differences"]:
-        _print_difference(d, "pairs", _decimals)
+        _print_difference(d, "pairs that both know", _decimals)
 
 
 def _print_analogies(file: Mapping[str, Any], spaces: Sequence[WordVectors]) -> None:
     names = list(file["results"][0]["sections"])
-    console.write(f"{file['file']}: {console.plural(file['questions'], 'analogy').replace('ys', 'ies')}\n")
+    n = file["questions"]
+    console.write(f"{_source(file)}: {n:,} {'analogy' if n == 1 else 'analogies'}\n")
     rows = [
         [name, *(f"{r['sections'][name]['right']:,} of {r['sections'][name]['used']:,}" for r in file["results"])]
         for name in names
@@ -405,20 +406,23 @@ def _print_analogies(file: Mapping[str, Any], spaces: Sequence[WordVectors]) -> 
     head = ["section", *(f"{r['vectors']}, {r['correct']}" for r in file["results"])]
     console.print_table(head, rows, right=frozenset(range(1, len(head))))
     for d in file["differences"]:
-        _print_difference(d, f"analogies, of the {d['words']:,} words", _percent)
+        _print_difference(d, f"analogies that both know, answered from {d['words']:,} words", _percent)
+
+
+def _source(file: Mapping[str, Any]) -> str:
+    return "standard input" if file["file"] == "-" else file["file"]
 
 
 def _print_difference(d: Mapping[str, Any], what: str, shown: Any) -> None:
     first, second = d["of"]
     if d["difference"] is None:
-        return console.write(f"{first} and {second} have too few {what.partition(',')[0]} in common to compare\n")
+        return console.write(f"{first} and {second} have too few questions in common to compare\n")
     if d["difference"] < 0:
         first, second = second, first
         d = {**d, "difference": -d["difference"], "interval": [-x for x in reversed(d["interval"] or ())]}
     verdict = f"{first} is better than {second}" if d["shown"] else f"{first} is not shown to be better than {second}"
     console.write(
-        f"{verdict}: by {shown(d['difference'])} ({_between(d['interval'], shown)}) on the {d['used']:,} {what} "
-        "that both know\n"
+        f"{verdict}: by {shown(d['difference'])} ({_between(d['interval'], shown)}) on the {d['used']:,} {what}\n"
     )
 
 

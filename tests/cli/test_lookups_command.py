@@ -238,7 +238,7 @@ def test_analogies_are_evaluated_by_section(embed: Command, vec_file: Path) -> N
         assert row["accuracy"] == sum(section["right"] for section in row["sections"].values()) / 2
     assert result["differences"][0]["words"] == 14
     out = embed("--eval", "analogies.txt", "--vectors", vec_file).out
-    assert "analogies.txt: 3 analogies" in out and "on the 2 analogies, of the 14 words that both know" in out
+    assert "analogies.txt: 3 analogies" in out and "on the 2 analogies that both know, answered from 14 words" in out
     assert ["unknown", "words", "33.3", "%", "33.3", "%"] in [line.split() for line in out.splitlines()]
 
 
