@@ -421,9 +421,8 @@ def _print_difference(d: Mapping[str, Any], what: str, shown: Any) -> None:
         first, second = second, first
         d = {**d, "difference": -d["difference"], "interval": [-x for x in reversed(d["interval"] or ())]}
     verdict = f"{first} is better than {second}" if d["shown"] else f"{first} is not shown to be better than {second}"
-    console.write(
-        f"{verdict}: by {shown(d['difference'])} ({_between(d['interval'], shown)}) on the {d['used']:,} {what}\n"
-    )
+    by = f"{shown(d['difference'])} ({_between(d['interval'], shown)})"
+    console.write(f"{verdict}: by {by} on the {d['used']:,} {what}\n")
 
 
 def _between(interval: Sequence[float] | None, shown: Any) -> str:
@@ -435,7 +434,7 @@ def _decimals(value: float | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f} %"
+    return "" if value is None else f"{round(100 * value, 1) + 0.0:.1f} %"
 
 
 def _rounded(value: float | None) -> float | None:
