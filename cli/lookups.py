@@ -292,12 +292,14 @@ def _evaluate(wanted: Mapping[str, Any], table: TokenTable, spaces: Sequence[Wor
     for name in wanted["evaluate"]:
         with options.open_text(name, "pairs of words") as file:
             questions = word_evaluation.parse_questions(file.read(word_evaluation.LARGEST_FILE + 1), name)
-        pairs = isinstance(questions, word_evaluation.Pairs)
-        result = _evaluate_pairs(questions, spaces) if pairs else _evaluate_analogies(questions, spaces)
+        if isinstance(questions, word_evaluation.Pairs):
+            result, show = _evaluate_pairs(questions, spaces), _print_pairs
+        else:
+            result, show = _evaluate_analogies(questions, spaces), _print_analogies
         files.append({"file": name, **result})
         if not wanted["json"]:
             console.write("\n" if len(files) > 1 else "")
-            (_print_pairs if pairs else _print_analogies)(files[-1], spaces)
+            show(files[-1])
     return {"eval": files}
 
 
@@ -373,7 +375,7 @@ def _difference(a: WordVectors, b: WordVectors, found: Difference) -> dict[str, 
     }
 
 
-def _print_pairs(file: Mapping[str, Any], spaces: Sequence[WordVectors]) -> None:
+def _print_pairs(file: Mapping[str, Any]) -> None:
     console.write(f"{_source(file)}: {file['questions']:,} pairs of words that people compared\n")
     rows = [
         [
@@ -388,7 +390,7 @@ def _print_pairs(file: Mapping[str, Any], spaces: Sequence[WordVectors]) -> None
         _print_difference(d, "pairs that both know", _decimals)
 
 
-def _print_analogies(file: Mapping[str, Any], spaces: Sequence[WordVectors]) -> None:
+def _print_analogies(file: Mapping[str, Any]) -> None:
     names = list(file["results"][0]["sections"])
     n = file["questions"]
     console.write(f"{_source(file)}: {n:,} {'analogy' if n == 1 else 'analogies'}\n")
