@@ -135,11 +135,13 @@ class WordVectors:
         folded = word.casefold()
         known = self.counts or self.index
         variants = [other for other in known if other != word and other.casefold() == folded]
-        query = self.direction(word) if variants else None
+        if not variants:
+            return []
+        query = self.direction(word)
         return [Word(v, float(self.direction(v) @ query), self.seen(v)) for v in variants]
 
     def _rank(self, query: np.ndarray, k: int, given: Callable[[str], bool]) -> list[Word]:
-        rows = self.answers[[not given(self.words[i]) for i in self.answers]]
+        rows = self.answers[np.array([not given(self.words[i]) for i in self.answers], dtype=bool)]
         ranking = nearest(query, self.directions[rows], k)
         return [Word(self.words[rows[i]], cosine, self.seen(self.words[rows[i]])) for i, cosine in ranking]
 
@@ -162,13 +164,7 @@ class TokenTable:
 
     def vectors(self, words: Sequence[str]) -> np.ndarray:
         """(n, D), float32: for each word the mean of the rows of its tokens."""
-        ids = self._ids(words)
-        lengths = np.array([len(i) for i in ids])
-        if not len(ids):
-            return np.zeros((0, self.rows.shape[1]), dtype=np.float32)
-        rows = self.rows[np.concatenate(ids)]
-        sums = np.add.reduceat(rows, np.cumsum(lengths) - lengths, axis=0)
-        return (sums / lengths[:, None]).astype(np.float32)
+        return self._means(self._ids(words))
 
     def words(self, min_count: int | None = None) -> tuple[list[str], int]:
         """The words seen at least so often, most frequent first, and how often that is.
@@ -191,12 +187,12 @@ class TokenTable:
         words, least = self.words(min_count)
         if not words:
             raise UsageError(f"no word was seen {least:,} times in the text of {self.path}; lower --min-count.")
-        lengths = np.array([len(ids) for ids in self._ids(words)])
-        whole = np.flatnonzero(lengths == 1)
+        ids = self._ids(words)
+        whole = np.flatnonzero([len(tokens) == 1 for tokens in ids])
         return WordVectors(
             "token table",
             words,
-            self.vectors(words),
+            self._means(ids),
             correction=correction,
             answers=whole if len(whole) >= FEWEST_ANSWERS else None,
             counts=self.counts,
@@ -205,6 +201,13 @@ class TokenTable:
 
     def _ids(self, words: Sequence[str]) -> list[list[int]]:
         return self.tokenizer.encode_batch([in_sentence(word) for word in words])
+
+    def _means(self, ids: Sequence[Sequence[int]]) -> np.ndarray:
+        if not ids:
+            return np.zeros((0, self.rows.shape[1]), dtype=np.float32)
+        lengths = np.array([len(tokens) for tokens in ids])
+        sums = np.add.reduceat(self.rows[np.concatenate(ids)], np.cumsum(lengths) - lengths, axis=0)
+        return (sums / lengths[:, None]).astype(np.float32)
 
     def _whole_tokens(self) -> list[str]:
         texts = (self.tokenizer.decode([i]) for i in range(self.tokenizer.vocab_size))
