@@ -182,7 +182,7 @@ def evaluate_pairs(words: Mapping[str, int], vectors: np.ndarray, pairs: Pairs) 
     """
     find = _Finder(words)
     rows = np.array([(find(a), find(b)) for a, b in pairs.words]).reshape(-1, 2)
-    used = (rows >= 0).all(axis=1)
+    used = rows.min(axis=1) >= 0
     cosines = (unit(vectors[rows[used, 0]]) * unit(vectors[rows[used, 1]])).sum(axis=1).astype(np.float64)
     cosines = cosines.round(6)  # or the same pair the other way round would have another rank
     scores = pairs.scores[used]
@@ -237,7 +237,7 @@ def evaluate_analogies(words: Mapping[str, int], vectors: np.ndarray, analogies:
     """
     find = _Finder(words)
     rows = np.array([[find(word) for word in question] for question in analogies.questions]).reshape(-1, 4)
-    used = (rows >= 0).all(axis=1)
+    used = rows.min(axis=1) >= 0
     folded = {row: word.casefold() for word, row in words.items()}
     directions = unit(vectors).astype(np.float32)
     right = np.zeros(len(rows), dtype=bool)
