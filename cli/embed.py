@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli import concordance, console, options
+from gptlite.cli import concordance, console, lookups, options
 from gptlite.cli import layers as layer_table
 from gptlite.cli import versus as side_by_side
 from gptlite.cli.comparison import as_json, print_comparison
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from gptlite.checkpoint import Checkpoint
     from gptlite.embedding import WordVector
 
-INPUT, WHICH, LOOKUPS, OUTPUT = "Input", "Which vector", "Look-ups", "Output"
+INPUT, WHICH, OUTPUT = "Input", "Which vector", "Output"
+LOOK_UPS, CLOSER = "Look-ups, of static vectors", "A closer look, at words in texts"
 MANY = 1000  # words that are still compared, each with each
 
 
 def embed(
+    call: typer.Context,
     texts: Annotated[
         list[str] | None,
         typer.Argument(
@@ -79,10 +81,10 @@ def embed(
                      show_default="last; weighted with --sentence", rich_help_panel=WHICH),
     ] = None,
     correct: Annotated[
-        str,
+        str | None,
         typer.Option("--correct", metavar="NAME", help="Of printed cosines: zscore, center, abtt:K or none.",
-                     rich_help_panel=WHICH),
-    ] = "zscore",
+                     show_default="zscore; abtt for look-ups", rich_help_panel=WHICH),
+    ] = None,
     context: Annotated[
         str,
         typer.Option("--context", metavar="NAME",
@@ -95,49 +97,88 @@ def embed(
                      help="Read before each text. auto: what separates documents if it is known, else a line break.",
                      rich_help_panel=WHICH),
     ] = "auto",
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="Write static vectors with -o: of the words given, or of all.",
+                     show_default="off", rich_help_panel=LOOK_UPS),
+    ] = False,
+    nearest: Annotated[
+        list[str] | None,
+        typer.Option("--nearest", metavar="WORD", help="The words most like this one; may be repeated.",
+                     show_default="none", rich_help_panel=LOOK_UPS),
+    ] = None,
+    analogy: Annotated[
+        tuple[str, str, str] | None,
+        typer.Option("--analogy", metavar="A B C", help="A - B + C: king man woman asks for queen.",
+                     show_default="none", rich_help_panel=LOOK_UPS),
+    ] = None,
+    odd: Annotated[
+        bool,
+        typer.Option("--odd", help="Which of the words given does not belong?", show_default="off",
+                     rich_help_panel=LOOK_UPS),
+    ] = False,
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option("--eval", metavar="FILE", help="Pairs with human scores, or analogies; may be repeated.",
+                     show_default="none", rich_help_panel=LOOK_UPS),
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--vectors", metavar="FILE", help="Ask these word2vec text vectors too; may be repeated.",
+                     show_default="none", rich_help_panel=LOOK_UPS),
+    ] = None,
+    k: Annotated[
+        int,
+        typer.Option("-k", "--neighbours", metavar="N", min=1, help="How many words to show.",
+                     rich_help_panel=LOOK_UPS),
+    ] = 10,
+    min_count: Annotated[
+        int | None,
+        typer.Option("--min-count", metavar="N", min=1, help="Among words seen at least so often.",
+                     show_default="20; less on a small text", rich_help_panel=LOOK_UPS),
+    ] = None,
     kwic: Annotated[
         bool,
         typer.Option("--kwic", help="A concordance: all places of the word under each other.", show_default="off",
-                     rich_help_panel=LOOKUPS),
+                     rich_help_panel=CLOSER),
     ] = False,
     senses: Annotated[
         int | None,
         typer.Option("--senses", metavar="K", help="--kwic in K groups by sense, if there are so many.",
-                     show_default="off", rich_help_panel=LOOKUPS),
+                     show_default="off", rich_help_panel=CLOSER),
     ] = None,
     sort: Annotated[
         str | None,
         typer.Option("--sort", metavar="NAME", help="Of --kwic: text, or the words on the left or right, or sense.",
-                     show_default="text, or sense", rich_help_panel=LOOKUPS),
+                     show_default="text, or sense", rich_help_panel=CLOSER),
     ] = None,
     width: Annotated[
         int | None,
         typer.Option("--width", metavar="N", help="Columns of --kwic.", show_default="the terminal's",
-                     rich_help_panel=LOOKUPS),
+                     rich_help_panel=CLOSER),
     ] = None,
     by_layer: Annotated[
         bool,
-        typer.Option("--layers", help="What cosines say in each layer.", show_default="off", rich_help_panel=LOOKUPS),
+        typer.Option("--layers", help="What cosines say in each layer.", show_default="off", rich_help_panel=CLOSER),
     ] = False,
     untrained: Annotated[
         bool,
         typer.Option("--untrained", help="With --layers: also with random weights.", show_default="off",
-                     rich_help_panel=LOOKUPS),
+                     rich_help_panel=CLOSER),
     ] = False,
     versus: Annotated[
         str | None,
         typer.Option("--versus", metavar="NAME", help="word2vec: its neighbours of the words beside ours.",
-                     show_default="off", rich_help_panel=LOOKUPS),
+                     show_default="off", rich_help_panel=CLOSER),
     ] = None,
     corpus: Annotated[
         str | None,
         typer.Option("--corpus", metavar="FILE", help="The text that --versus learns from.",
-                     show_default="what the run was trained on", rich_help_panel=LOOKUPS),
+                     show_default="what the run was trained on", rich_help_panel=CLOSER),
     ] = None,
     w2v_epochs: Annotated[
-        int, typer.Option("--w2v-epochs", metavar="N", help="How often Word2Vec reads it.", rich_help_panel=LOOKUPS)
+        int, typer.Option("--w2v-epochs", metavar="N", help="How often Word2Vec reads it.", rich_help_panel=CLOSER)
     ] = 5,
-    k: Annotated[int, typer.Option("-k", metavar="N", help="Neighbours to show.", rich_help_panel=LOOKUPS)] = 10,
     out: Annotated[
         str | None,
         typer.Option("-o", "--out", metavar="FILE",
@@ -153,7 +194,10 @@ def embed(
 
     [bold]gptlite embed "She sat on the river \\[bank] ." "He paid money into the \\[bank] ."[/bold]
     """
+    if lookup := lookups.asked(call):
+        return lookups.answer(call, lookup)
     messages = console.Messages(quiet)
+    correct = correct or "zscore"
     if out == "-" and json:
         raise UsageError("--json and -o - both write to standard output; give one of them.")
     if sum((tokens, sentence, bool(word))) > 1:

@@ -1,7 +1,7 @@
 """Saved steps: complete Hugging Face model directories, written so that a crash leaves all of one or nothing.
 
 Everything is safetensors or JSON; nothing is ever unpickled. `durable.py` knows how to write, `reader.py` how to read;
-what a step consists of stands here.
+what a step consists of stands here. What needs no model needs no torch, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gptlite import hf
 from gptlite.config import ModelConfig
-from gptlite.device import available_memory
 from gptlite.durable import MANIFEST, json_bytes, write_directory
 from gptlite.errors import CheckpointError, LimitError, NumericsError
-from gptlite.model import GPT
 from gptlite.reader import LARGEST_TOKENIZER, Reader, not_finite
 from gptlite.similarity import CORRECTIONS, MOST_COMPONENTS
-from gptlite.strict import Entry, is_count, parse_object
+from gptlite.strict import Entry, Table, is_count, parse_object
 from gptlite.tokenizer import SEPARATOR, Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from gptlite.model import GPT
 
 EMBEDDING_STATISTICS, WORDS = "embedding/statistics.safetensors", "embedding/words.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -110,17 +111,20 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Checkpoint:
     configuration asks for is compared with what the files hold before any of it is allocated.
     Raises `CheckpointError` that names the file and what is wrong with it, `LimitError` where memory does not suffice.
     """
+    from gptlite.model import GPT
+
     with Reader(directory) as reader:
-        config = hf.from_hf_config(reader.json("config.json"), directory / "config.json")
+        config = read_config(reader)
         tensors = _model_tensors(reader, config)
         tokenizer = read_tokenizer(reader)
-        if tokenizer.vocab_size > config.vocab_size:
-            raise CheckpointError(
-                f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}."
-            )
+        _check_vocabularies(directory, tokenizer, config)
         model = GPT(config)
         model.load_state_dict(hf.from_hf_tensors(config, tensors, directory / "model.safetensors"))
         return Checkpoint(directory, config, model.eval().to(device), tokenizer, dict(reader.manifest))
+
+
+def read_config(reader: Reader) -> ModelConfig:
+    return hf.from_hf_config(reader.json("config.json"), reader.directory / "config.json")
 
 
 def read_tokenizer(reader: Reader) -> Tokenizer:
@@ -134,6 +138,24 @@ def read_tokenizer(reader: Reader) -> Tokenizer:
         raise CheckpointError(f"{reader.directory / 'tokenizer_config.json'}: eos_token must be text.")
     text = reader.text("tokenizer.json", LARGEST_TOKENIZER)
     return Tokenizer.from_json(text, reader.directory / "tokenizer.json", SEPARATOR if separator is None else separator)
+
+
+def read_token_table(reader: Reader) -> tuple[np.ndarray, Tokenizer]:
+    """The embedding table (V, D) alone, as `load` gives it to the model, float32; and the tokenizer of its rows."""
+    config = read_config(reader)
+    tables, needed = _model_tables(reader, config)
+    name = needed[hf.token_table(config)]
+    file = next(file for file, table in tables.items() if name in table.entries)
+    tokenizer = read_tokenizer(reader)
+    _check_vocabularies(reader.directory, tokenizer, config)
+    return reader.array(file, tables[file], name), tokenizer
+
+
+def _check_vocabularies(directory: Path, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{directory}: the tokenizer has {tokenizer.vocab_size} tokens, the model only {config.vocab_size}."
+        )
 
 
 def read_embedding_statistics(loaded: Checkpoint) -> dict[str, Tensor] | None:
@@ -169,6 +191,8 @@ def _embedding_entries(config: ModelConfig) -> dict[str, Entry]:
 
 def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a safetensors file. Raises `NumericsError` where a value is not finite: that is never saved."""
+    import safetensors.torch
+
     if wrong := not_finite(tensors):
         raise NumericsError(f"{wrong}, so nothing is saved; go on from an earlier step with a smaller --lr.")
     return safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()}, metadata={"format": "pt"})
@@ -176,6 +200,23 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _model_tensors(reader: Reader, config: ModelConfig) -> dict[str, Tensor]:
     """All tensors of the model, from the one file or the shards that hold it, after a look at their headers."""
+    import torch
+
+    from gptlite.device import available_memory
+
+    tables, _ = _model_tables(reader, config)
+    stored = sum(table.size for table in tables.values())
+    n_bytes = 2 * stored + 8 * config.n_params
+    if n_bytes > ALWAYS_THERE and n_bytes > (available_memory(torch.device("cpu")) or n_bytes):
+        raise LimitError(
+            f"{reader.directory / 'model.safetensors'}: to read it takes {n_bytes / 1e9:.1f} GB of memory, more than "
+            "this machine has free."
+        )
+    return {key: tensor for name, table in tables.items() for key, tensor in reader.tensors(name, table).items()}
+
+
+def _model_tables(reader: Reader, config: ModelConfig) -> tuple[dict[str, Table], dict[str, str]]:
+    """The table of each file that holds weights, and the name there of each tensor that the model needs."""
     tables = {name: reader.table(name) for name in _weight_files(reader)}
     entries = {name: entry for table in tables.values() for name, entry in table.entries.items()}
     where = reader.directory / "model.safetensors"
@@ -191,12 +232,7 @@ def _model_tensors(reader: Reader, config: ModelConfig) -> dict[str, Tensor]:
     stored = sum(table.size for table in tables.values())
     if stored > 2 * sum(entries[name].n_bytes for name in needed.values()) + SKIPPED_AT_MOST:
         raise CheckpointError(f"{where} has {stored:,} bytes, far more than its model needs.")
-    n_bytes = 2 * stored + 8 * config.n_params
-    if n_bytes > ALWAYS_THERE and n_bytes > (available_memory(torch.device("cpu")) or n_bytes):
-        raise LimitError(
-            f"{where}: to read it takes {n_bytes / 1e9:.1f} GB of memory, more than this machine has free."
-        )
-    return {key: tensor for name, table in tables.items() for key, tensor in reader.tensors(name, table).items()}
+    return tables, needed
 
 
 def _weight_files(reader: Reader) -> list[str]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from gptlite.config import ARCHITECTURES, ModelConfig
 from gptlite.errors import CheckpointError, LimitError, UsageError
 from gptlite.strict import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,13 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def token_table(config: ModelConfig) -> str:
+    """Their full name of the tensor that is our embedding table, unscaled: that of 2017 stands in its head."""
+    if config.architecture == "transformer-2017":
+        return BY_ARCHITECTURE[config.architecture].head
+    return next(rule.theirs for rule in _rules(config) if rule.ours == ("transformer.embed.weight",))
+
+
 def check_shapes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], where: object) -> dict[str, str]:
     """Their name in the file by their full name, for each tensor that the model needs.
 
@@ -277,6 +284,8 @@ def check_shapes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], whe
 
 def to_hf_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Their tensors, by name, of the `state_dict` of our model."""
+    import torch
+
     tensors: dict[str, Tensor] = {}
     for rule in _rules(config):
         pieces = [state[name] for name in rule.ours]
@@ -292,6 +301,8 @@ def from_hf_tensors(
     config: ModelConfig, tensors: Mapping[str, Tensor], where: object = "model.safetensors"
 ) -> dict[str, Tensor]:
     """The `state_dict` for our model. Every tensor is used, or skipped by name; raises `CheckpointError` otherwise."""
+    import torch
+
     names = check_shapes(config, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, where)
     state: dict[str, Tensor] = {}
     for rule in _rules(config):
@@ -317,6 +328,8 @@ def _rules(config: ModelConfig) -> list[Rule]:
 
 def _undo_scaling(config: ModelConfig, state: dict[str, Tensor], where: object) -> None:
     """The plain embeddings are the head; the input table must be sqrt(dim) times them."""
+    import torch
+
     scaled, plain = state["transformer.embed.weight"], state["head.weight"]
     if scaled.shape != plain.shape or not torch.allclose(scaled, plain * math.sqrt(config.dim), atol=1e-4):
         raise CheckpointError(f"{where}: its embeddings are not sqrt(dim) times its output head, as those of 2017 are.")

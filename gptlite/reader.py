@@ -3,6 +3,8 @@
 In a step of ours a manifest says which files there are and what is in them; the bytes that are parsed are the ones that
 were compared with it. A Hugging Face directory has none, so only its content can be judged, and a file there may be a
 link, as all are in Hugging Face's own cache. Nothing is mapped into memory, and nothing is unpickled.
+
+Only `tensors` and `not_finite` need torch, which takes seconds to import.
 """
 
 from __future__ import annotations
@@ -16,17 +18,18 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import safetensors.torch
-import torch
+import numpy as np
 from safetensors import SafetensorError
-from torch import Tensor
 
 from gptlite import strict
 from gptlite.durable import FORMAT, MANIFEST, json_bytes, manifest_digest
 from gptlite.errors import CheckpointError
 from gptlite.strict import Entry, Table, shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STEP_NAME = re.compile(r"step-(\d{9,18})")
 LARGEST_JSON = 1 << 20  # bytes of a configuration or manifest
@@ -136,6 +139,8 @@ class Reader:
 
         Nothing is allocated for a file that holds others.
         """
+        import safetensors.torch
+
         path = self.directory / name
         if isinstance(expected, Table):
             table = expected
@@ -152,6 +157,27 @@ class Reader:
         if wrong := not_finite(tensors):
             raise CheckpointError(f"{path}: {wrong}, so the model cannot be used.")
         return tensors
+
+    def array(self, name: str, table: Table, tensor: str) -> np.ndarray:
+        """One tensor of floats in a file whose table was read, all finite, as float32.
+
+        With a manifest the whole file is read, because the digest is of all of it; otherwise no more than the tensor.
+        """
+        path, entry, begin = self.directory / name, table.entries[tensor], table.begins[tensor]
+        if self.manifest:
+            content = self.bytes(name, table.size)
+            head, data = content[: len(table.head)], content[begin : begin + entry.n_bytes]
+        else:
+            with self._open(name) as (file, _):
+                head = file.read(len(table.head))
+                file.seek(begin)
+                data = file.read(entry.n_bytes)
+        if head != table.head or len(data) != entry.n_bytes:
+            raise CheckpointError(f"{path} changed while it was read; try again when nothing writes to it.")
+        numbers = _floats(data, entry.dtype).reshape(entry.shape)
+        if n := int((~np.isfinite(numbers)).sum()):
+            raise CheckpointError(f"{path}: {_not_finite(n, numbers.size, tensor)}, so the model cannot be used.")
+        return numbers
 
     def _compare(self, name: str, digest: hashlib._Hash) -> None:
         if self.manifest and digest.hexdigest() != self.manifest["files"][name]["sha256"]:
@@ -252,10 +278,24 @@ def parse_manifest(content: bytes, directory: Path) -> dict[str, Any]:
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Which tensor holds values that are not finite, and how many; None if all are finite."""
+    import torch
+
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.element_size() > 1 and (n := int((~torch.isfinite(tensor)).sum())):
-            return f"{n:,} of the {tensor.numel():,} values of tensor {shown(name)} are not finite numbers"
+            return _not_finite(n, tensor.numel(), name)
     return None
+
+
+def _not_finite(n: int, size: int, name: str) -> str:
+    return f"{n:,} of the {size:,} values of tensor {shown(name)} are not finite numbers"
+
+
+def _floats(data: bytes, dtype: str) -> np.ndarray:
+    """float32 of the bytes of a tensor; NumPy knows no bfloat16, which is the upper half of a float32."""
+    if dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        return np.frombuffer(data, {"F16": "<f2", "F32": "<f4", "F64": "<f8"}[dtype]).astype(np.float32)
 
 
 def _is_digest(value: object) -> bool:

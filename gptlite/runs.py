@@ -22,9 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptlite import durable
 from gptlite.checkpoint import PICKLES, Checkpoint, verify
@@ -32,6 +30,9 @@ from gptlite.checkpoint import load as read_checkpoint
 from gptlite.durable import MANIFEST, replace_file, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
 from gptlite.reader import STEP_NAME, read_json, read_manifest
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_PARENT = Path("checkpoints")
 LEFTOVER = re.compile(r"\.(tmp|trash)-(step-\d{9,18}|run\.json|best|latest|trial)(-[0-9a-f]+)?")

@@ -36,9 +36,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The tensors of a safetensors file by name; `head` is the bytes that say so, `size` what the file must have."""
+    """The tensors of a safetensors file by name, and at which byte of the file each begins.
+
+    `head` is the bytes that say so, `size` what the file must have.
+    """
 
     entries: Mapping[str, Entry]
+    begins: Mapping[str, int]
     head: bytes
     size: int
 
@@ -110,7 +114,7 @@ def parse_table(head: bytes, size: int, where: object) -> Table:
         at = end
     if len(head) + at != size:
         raise CheckpointError(f"{where}: its header speaks of {len(head) + at:,} bytes, the file has {size:,}.")
-    return Table(entries, head, size)
+    return Table(entries, {name: len(head) + begin for begin, _, name in places}, head, size)
 
 
 def check_entries(found: Mapping[str, Entry], expected: Mapping[str, Entry], where: object) -> None:

@@ -6,21 +6,24 @@ same.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gptlite.durable import replacing
-from gptlite.embedding import WordVector
 from gptlite.errors import UsageError
+
+if TYPE_CHECKING:
+    from gptlite.embedding import WordVector
 
 FORMATS = (".npz", ".jsonl", ".vec")
 
-Record = tuple[int, WordVector | None]  # the number of a text, and the vectors of one word in it if it has one
+Record = tuple[int, "WordVector | None"]  # the number of a text, and the vectors of one word in it if it has one
 
 
 Layers = int | Sequence[int] | None  # as `WordVector.at` has them
@@ -46,6 +49,15 @@ def save_vectors(path: Path, vectors: Sequence[WordVector], layer: Layers, meta:
         _save_lines(path, _vec(vectors, layer))
     else:
         save_records(path, ((v.occurrence.text_index, v) for v in vectors), layer, meta)
+
+
+def save_table(path: Path, words: Sequence[str], vectors: np.ndarray, meta: Mapping[str, Any]) -> None:
+    """Write one vector (N, D) a word (N) as word2vec text. Raises `UsageError` for other formats, `StorageError`."""
+    if path.suffix != ".vec":
+        raise UsageError(f"-o {path}: the name must end in .vec.")
+    keys = [re.sub(r"\s", "_", word) for word in words]
+    rows = (f"{key} " + " ".join(str(x) for x in row) for key, row in zip(keys, vectors, strict=True))
+    _save_lines(path, itertools.chain([f"{len(words)} {vectors.shape[1]}"], rows))
 
 
 def save_records(path: Path, records: Iterable[Record], layer: Layers, meta: Mapping[str, Any]) -> None:

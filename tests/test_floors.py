@@ -27,7 +27,7 @@ FLOORS = {
         "senses",
     ),
     2: ("model", "data", "optim", "bigrams"),
-    3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation"),
+    3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation", "word_evaluation"),
     4: (
         "training",
         "pipeline",
@@ -35,6 +35,7 @@ FLOORS = {
         "embedding",
         "calibration",
         "averages",
+        "static_vectors",
         "vector_files",
         "comparison",
         "trained_model",

@@ -592,7 +592,7 @@ def test_no_number_makes_a_model_that_is_not_in_the_file(
     for ours, theirs in hf.BY_ARCHITECTURE[architecture].keys.items():
         if ours in ("norm_eps", "rope_theta"):
             continue
-        monkeypatch.setattr(checkpoint, "GPT", lambda config, ours=ours: built.append(ours) or GPT(config))
+        monkeypatch.setattr("gptlite.model.GPT", lambda config, ours=ours: built.append(ours) or GPT(config))
         change_json(step, "config.json", lambda content, key=theirs: {**config, key: size})
         with contextlib.suppress(CheckpointError, LimitError):
             checkpoint.load(step)
@@ -603,7 +603,7 @@ def test_no_number_makes_a_model_that_is_not_in_the_file(
 @row("K18")
 def test_a_model_larger_than_memory_is_a_limit(step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "ALWAYS_THERE", 0)
-    monkeypatch.setattr(checkpoint, "available_memory", lambda _: 1000)
+    monkeypatch.setattr("gptlite.device.available_memory", lambda _: 1000)
     refused(step, "more than this machine has free", LimitError)
 
 
