@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import console, options, page
 from gptlite.errors import CorpusError, LimitError, UsageError
 from gptlite.words import Occurrence, find_word, parse_marked
 
@@ -65,7 +65,16 @@ def embed(
     out: Annotated[
         str | None,
         typer.Option("-o", "--out", metavar="FILE",
-                     help="Write raw vectors: .npz, .jsonl or .vec; - is a JSON object a line, as texts come.",
+                     help="Write raw vectors: .npz, .npy, .jsonl, .vec, .bin, .tsv or .csv; - is a JSON object a line.",
+                     show_default="none", rich_help_panel=OUTPUT),
+    ] = None,
+    normalize: Annotated[
+        bool,
+        typer.Option("--normalize", help="Write vectors at length 1.", show_default="off", rich_help_panel=OUTPUT),
+    ] = False,
+    html: Annotated[
+        str | None,
+        typer.Option("--html", metavar="FILE", help="Write one page that shows map, similarities and layers.",
                      show_default="none", rich_help_panel=OUTPUT),
     ] = None,
     device: options.DeviceOption = "auto",
@@ -80,6 +89,10 @@ def embed(
     messages = console.Messages(quiet)
     if out == "-" and json:
         raise UsageError("--json and -o - both write to standard output; give one of them.")
+    if out == "-" and html is not None:
+        raise UsageError("-o - writes vectors as texts come, and --html needs all of them; give one of them.")
+    if normalize and out is None:
+        raise UsageError("--normalize is for the vectors that -o writes.")
     source = Texts(texts or [], file, lossy)
     found = Finder(source, [options.check_text(w, "--word") for w in word or []])
 
@@ -88,15 +101,24 @@ def embed(
 
     if out not in (None, "-"):
         vector_files.check_format(Path(out))
-    as_they_come = out == "-" or (out is not None and Path(out).suffix == ".jsonl" and not json)
+    compared = json or html is not None or out is None
+    as_they_come = out == "-" or (not compared and Path(out or "").suffix in vector_files.STREAMED)
     places = [] if as_they_come else [place for _, place in found if place]
-    if len(places) > MANY and (json or out is None):
+    if len(places) > MANY and compared:
         raise LimitError(f"{len(places):,} words are too many to compare; write their vectors with -o FILE or -o -.")
+    if html is not None:
+        page.check(len(places))
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded, statistics = runs.read_model(model, lambda path: _read(path, hardware.device))
     n_layers = loaded.config.n_layers
     chosen = embedding.resolve_layer(layer, n_layers)
-    meta = {"model": str(loaded.path), "pool": pool, "prefix": embedding.PREFIX}
+    meta = {
+        "model": str(loaded.path),
+        **vector_files.provenance(loaded.manifest),
+        "pool": pool,
+        "prefix": embedding.PREFIX,
+        "context": "left",
+    }
 
     def vectors_of(place: Occurrence) -> WordVector:
         return embedding.embed_word(loaded.model, loaded.tokenizer, place, pool=pool)
@@ -104,20 +126,25 @@ def embed(
     if as_they_come:
         records = ((i, vectors_of(place) if place else None) for i, place in found)
         if out == "-":
-            for line in vector_files.json_objects(records, chosen, meta):
+            for line in vector_files.json_objects(records, chosen, meta, normalize=normalize):
                 console.write_json(line)
         else:
-            vector_files.save_records(Path(out), records, chosen, meta)
+            vector_files.save_records(Path(out or ""), records, chosen, meta, normalize=normalize)
     vectors = [vectors_of(place) for place in places]
     if vectors and out is not None:
-        vector_files.save_vectors(Path(out), vectors, chosen, meta)
+        vector_files.save_vectors(Path(out), vectors, chosen, meta, normalize=normalize)
     if out not in (None, "-"):
-        messages.say(f"{found.n_words} raw vectors of {loaded.config.dim} numbers in {out}")
+        names = " and ".join(str(path) for path in vector_files.files_of(Path(out)))
+        kind = "vectors of length 1, each" if normalize else "raw vectors"
+        messages.say(f"{found.n_words} {kind} of {loaded.config.dim} numbers in {names}")
     if source.n_damaged:
         messages.notice(f"{console.plural(source.n_damaged, 'text')} held bytes that are not UTF-8, now � in them.")
-    if as_they_come and found.n_empty:
+    if html is not None:
+        page.write(Path(html), vectors, loaded, statistics, chosen, correct, meta)
+        messages.say(f"{console.plural(len(vectors), 'occurrence')} in {html}: open it in a browser")
+    if as_they_come and found.n_empty and (out == "-" or Path(out or "").suffix == ".jsonl"):
         messages.notice(f"{console.plural(found.n_empty, 'text')} held no word, and null stands for their vectors.")
-    if not vectors or not (json or out is None):
+    if not vectors or not (json or (out is None and html is None)):
         return
 
     similarity.parse_correction(correct, loaded.config.dim)

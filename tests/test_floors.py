@@ -88,6 +88,7 @@ def siblings(path: Path) -> set[str]:
 
 
 LIBRARY = sorted(p for p in (ROOT / "gptlite").glob("*.py") if not p.name.startswith("__"))
+SIDE_ROOMS = sorted((ROOT / "gptlite" / "report").glob("*.py"))
 COMMANDS = sorted((ROOT / "cli").glob("*.py"))
 
 
@@ -100,6 +101,16 @@ def test_imports_point_down(path: Path) -> None:
     for other in siblings(path):
         down = FLOOR_OF[other] < FLOOR_OF[path.stem]
         assert down or (path.stem, other) in NEIGHBOURS, f"{path.stem} must not import {other}"
+
+
+@pytest.mark.parametrize("path", SIDE_ROOMS, ids=lambda p: f"{p.parent.name}.{p.stem}")
+def test_side_rooms_stand_on_the_ground_floor(path: Path) -> None:
+    assert {FLOOR_OF[other] for other in siblings(path)} <= {0}
+
+
+def test_no_floor_needs_a_side_room() -> None:
+    for path in LIBRARY:
+        assert not {name for name in imports(path) if name.startswith("gptlite.report")}, path
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)

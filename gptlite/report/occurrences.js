@@ -1,0 +1,137 @@
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
+const specs = JSON.parse(byId("specs").textContent);
+const rows = [...document.querySelectorAll("#sentences tbody tr")];
+const sentences = rows.map((row) => row.querySelector(".sentence").textContent);
+const n = rows.length;
+const views = {};
+
+// The charting library stands in the page compressed; as text of a script it runs, and only if the policy knows it.
+async function loadLibrary() {
+  const bytes = Uint8Array.from(atob(byId("library").textContent), (c) => c.charCodeAt(0));
+  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(plain).text();
+  document.head.append(script);
+}
+
+// Colours and fonts come from the style sheet, which knows light and dark.
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const words = data.words.length > 1 && data.words.length <= 8;
+  const text = { labelColor: colour("quiet"), titleColor: colour("quiet"), labelFontSize: 12, titleFontSize: 12 };
+  return {
+    background: null,
+    font: getComputedStyle(document.body).fontFamily,
+    view: { stroke: null },
+    axis: { ...text, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line"),
+      titleFontWeight: "normal" },
+    legend: { ...text, labelColor: colour("ink"), labelLimit: 220, symbolOpacity: 1 },
+    text: { color: colour("quiet"), fontSize: 11 },
+    range: {
+      category: colour("words").split(" "),
+      ordinal: ["accent", "static", "same", "unrelated"].map(colour),
+      ramp: [1, 2, 3, 4, 5].map((i) => colour(`ramp-${i}`)),
+    },
+    style: {
+      ...(words ? {} : { circle: { fill: colour("accent") }, diamond: { fill: colour("static") } }),
+      "axis-name": { fill: colour("quiet"), fontSize: 11 },
+      now: { stroke: colour("quiet"), strokeWidth: 1 },
+    },
+  };
+}
+
+function points(places) {
+  return places.map(([x, y], i) => ({
+    x, y, number: i + 1, word: data.words[data.word[i]], title: `${i + 1}`, sentence: sentences[i],
+  }));
+}
+
+function cells(packed, stops, order) {
+  const bytes = atob(packed);
+  const paper = getComputedStyle(document.documentElement);
+  const [low, high] = ["--ink", "--paper"].map((name) => paper.getPropertyValue(name).trim());
+  const cosines = Array.from({ length: n }, () => new Array(n).fill(1));
+  let k = 0;
+  for (let i = 0; i < n; i++) {
+    for (let j = i + 1; j < n; j++) {
+      cosines[i][j] = cosines[j][i] = (bytes.charCodeAt(k++) - 100) / 100;
+    }
+  }
+  return order.flatMap((i) => order.map((j) => {
+    const cosine = cosines[i][j];
+    const ink = cosine > (stops[2] + stops[3]) / 2 ? high : low;
+    return { row: i + 1, column: j + 1, cosine, ink, title: `${i + 1} and ${j + 1}` };
+  }));
+}
+
+// Everything that changes with the layer.
+async function show(layer) {
+  const name = data.names[layer];
+  const stops = data.stops[layer];
+  const order = data.places[layer].map((place, i) => [place[0], i]);
+  if (byId("sorted").checked) order.sort((a, b) => a[0] - b[0]);
+  const sorted = order.map(([, i]) => i);
+  byId("name").textContent = name;
+  byId("layer").setAttribute("aria-valuetext", name);
+  byId("summary").textContent = data.summaries[layer];
+  rows.forEach((row, i) => { row.querySelector(".nearest").textContent = data.nearest[layer][i]; });
+  [...byId("ticks").children].forEach((tick, i) => { tick.textContent = stops[i].toFixed(2); });
+  views.map.signal("axis1", data.axes[layer][0]).signal("axis2", data.axes[layer][1]);
+  views.map.data("points", points(data.places[layer]));
+  views["static-map"].data("points", points(data.staticPlaces));
+  views.matrix.signal("stops", stops).data("cells", cells(data.cosines[layer], stops, sorted));
+  views["static-matrix"].signal("stops", stops).data("cells", cells(data.staticCosines, stops, sorted));
+  views.curve.data("now", [{ layer }]);
+  await Promise.all(Object.values(views).map((view) => view.runAsync()));
+  document.body.dataset.shown = layer;
+}
+
+const chosenLayer = () => Number(byId("layer").value);
+
+// All charts anew, as wide as there is room and in the colours of the hour. Maps are square, or they would distort.
+async function draw() {
+  const config = theme();
+  for (const [id, spec] of Object.entries(specs)) {
+    const width = byId(id).clientWidth;
+    const side = Math.min(width, 460);
+    const size = id === "curve" ? { width, height: Math.min(320, width * 0.8) } : { width: side, height: side };
+    const autosize = { type: id.endsWith("map") ? "pad" : "fit", contains: "padding" };
+    views[id]?.finalize();
+    const drawn = await vegaEmbed(byId(id), { ...spec, ...size, autosize, padding: 0 }, {
+      mode: "vega-lite", ast: true, actions: false, defaultStyle: false, config,
+      renderer: id.endsWith("matrix") ? "canvas" : "svg", tooltip: { disableDefaultStyle: true },
+    });
+    views[id] = drawn.view;
+  }
+  await show(chosenLayer());
+}
+
+function choose(number) {
+  views.map.signal("chosen", number).runAsync();
+}
+
+async function start() {
+  await loadLibrary();
+  await draw();
+  performance.mark("shown");
+  byId("layer").addEventListener("input", () => show(chosenLayer()));
+  byId("sorted").addEventListener("change", () => show(chosenLayer()));
+  byId("control").addEventListener("submit", (event) => event.preventDefault());
+  rows.forEach((row, i) => {
+    row.addEventListener("pointerenter", () => choose(i + 1));
+    row.addEventListener("pointerleave", () => choose(0));
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  let width = innerWidth;
+  let waiting = 0;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    if (innerWidth !== width) waiting = setTimeout(() => { width = innerWidth; draw(); }, 120);
+  });
+}
+
+start();
