@@ -39,7 +39,7 @@ CONTEXT = 80  # characters to both sides of a word, in the projector
 BUFFER = 1 << 16  # bytes
 # What trim() takes off in JavaScript, where the projector runs, and what Python takes for white space or a line's end.
 BLANKS = re.compile(r"[\s\ufeff]+")
-FORMULA = re.compile(r"[=+@\t\r-].", re.DOTALL)  # so begins what a spreadsheet would compute
+FORMULA = re.compile(r"\s*[=+@-].", re.DOTALL)  # so begins what a spreadsheet would compute
 
 Row = TypeVar("Row")
 Record = tuple[int, "WordVector | None"]  # the number of a text, and the vectors of one word in it if it has one

@@ -169,7 +169,9 @@ def test_npz_names_words_places_and_treatment(tmp_path: Path) -> None:
 
 
 def test_jsonl_says_all_of_it_in_every_line() -> None:
-    vectors = awkward_vectors()
+    vectors = [
+        word_vector(i, word, np.ones((3, 5), dtype=np.float32)) for i, word in enumerate(("bank", "a\nb", "银行"))
+    ]
     save_vectors(Path("v.jsonl"), vectors, 2, META, normalize=True)
     for v, line in zip(vectors, Path("v.jsonl").read_bytes().decode().rstrip("\n").split("\n"), strict=True):
         x = json.loads(line)

@@ -123,12 +123,12 @@ def _hash(content: str) -> str:
 
 @cache
 def _charting_library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
+    """Vega, Vega-Lite and Vega-Embed as one script, whose names stay in it."""
     import altair
     import vl_convert
 
     version = ".".join(altair.VEGALITE_VERSION.split(".")[:2])
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=version)
+    return f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;', vl_version=version)}}})();"
 
 
 # -- Words
