@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gptlite.checkpoint import Checkpoint
     from gptlite.embedding import WordVector
 
-FACTS = ("gptlite", "model", "model_sha256", "tokenizer_sha256", "pool", "context")
+FACTS = ("gptlite", "model_sha256", "tokenizer_sha256", "pool", "context")
 
 
 def check(n: int) -> None:
@@ -74,7 +74,10 @@ def write(
             **scale,
             layer=layer,
             correction={"none": "raw", "zscore": "z-scored", "center": "centred"}.get(name, correct),
-            facts={key.replace("_", " "): str(meta[key]) for key in FACTS if meta.get(key)},
+            facts={
+                "model": "/".join(loaded.path.absolute().parts[-2:]),  # and not whose directory it is in
+                **{key.replace("_", " "): str(meta[key]) for key in FACTS if meta.get(key)},
+            },
         )
     )
     with durable.replacing(path) as scratch:

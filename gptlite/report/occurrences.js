@@ -29,7 +29,8 @@ function theme() {
     view: { stroke: null },
     axis: { ...text, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line"),
       titleFontWeight: "normal" },
-    legend: { ...text, labelColor: colour("ink"), labelLimit: 220, symbolOpacity: 1 },
+    legend: { ...text, labelColor: colour("ink"), labelLimit: 220, symbolOpacity: 1,
+      columns: innerWidth < 560 ? 1 : 4 },
     text: { color: colour("quiet"), fontSize: 11 },
     range: {
       category: colour("words").split(" "),
@@ -37,7 +38,7 @@ function theme() {
       ramp: [1, 2, 3, 4, 5].map((i) => colour(`ramp-${i}`)),
     },
     style: {
-      ...(words ? {} : { circle: { fill: colour("accent") }, diamond: { fill: colour("static") } }),
+      ...(words ? {} : { circle: { color: colour("accent") }, diamond: { color: colour("static") } }),
       "axis-name": { fill: colour("quiet"), fontSize: 11 },
       now: { stroke: colour("quiet"), strokeWidth: 1 },
     },
@@ -79,7 +80,7 @@ async function show(layer) {
   byId("layer").setAttribute("aria-valuetext", name);
   byId("summary").textContent = data.summaries[layer];
   rows.forEach((row, i) => { row.querySelector(".nearest").textContent = data.nearest[layer][i]; });
-  [...byId("ticks").children].forEach((tick, i) => { tick.textContent = stops[i].toFixed(2); });
+  [...byId("ticks").children].forEach((tick, i) => { tick.textContent = stops[i].toFixed(2).replace("-", "−"); });
   views.map.signal("axis1", data.axes[layer][0]).signal("axis2", data.axes[layer][1]);
   views.map.data("points", points(data.places[layer]));
   views["static-map"].data("points", points(data.staticPlaces));

@@ -150,7 +150,7 @@ def _rows(shown: Occurrences) -> list[dict[str, Any]]:
                 "right": _visible(f"{right[:CONTEXT]}…" if len(right) > CONTEXT else right),
                 "n_left": shown.n_left[i],
                 "expected": [_visible(_token(token)) for token in shown.expected[i]],
-                "nearest": f"{other + 1} ({cosine:.2f})" if other is not None else "",
+                "nearest": f"{other + 1} ({_written(cosine)})" if other is not None else "",
             }
         )
     return rows
@@ -159,6 +159,12 @@ def _rows(shown: Occurrences) -> list[dict[str, Any]]:
 def _token(text: str) -> str:
     """A token as it can be read: the space it begins with as "_", and line breaks."""
     return text.replace(" ", "_").replace("\n", "⏎")
+
+
+def _written(cosine: float) -> str:
+    """Two decimals, with a true minus sign, and no sign before zero."""
+    text = f"{cosine:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
 
 
 def _nearest(cosines: np.ndarray, i: int) -> tuple[int | None, float]:
@@ -177,18 +183,18 @@ def _summary(shown: Occurrences, layer: int) -> str:
     if n == 1:
         return "There is one occurrence, and nothing to compare it with."
     here, static = (x[np.triu_indices(n, 1)] for x in (shown.cosines[layer], shown.static_cosines))
-    text = f"Two of these occurrences have a cosine of {here.mean():.2f} on average"
-    text += f", from {here.min():.2f} to {here.max():.2f}. " if n > 2 else ". "
+    text = f"Two of these occurrences have a cosine of {_written(here.mean())} on average"
+    text += f", from {_written(here.min())} to {_written(here.max())}. " if n > 2 else ". "
     if shown.unrelated is not None and shown.same_word is not None:
         (unrelated, spread), (same, same_spread) = shown.unrelated[layer], shown.same_word[layer]
         text += (
-            f"In this model one word in two random places has {same:.2f} ± {same_spread:.2f} and two unrelated words "
-            f"have {unrelated:.2f} ± {spread:.2f}. "
+            f"In this model one word in two random places has {_written(same)} ± {_written(same_spread)} "
+            f"and two unrelated words have {_written(unrelated)} ± {_written(spread)}. "
         )
     return text + (
         "Their static vectors cannot be told apart: 1.00."
         if static.min() > 0.9999
-        else f"Of their static vectors it is {static.mean():.2f}, the same in every layer."
+        else f"Of their static vectors it is {_written(static.mean())}, the same in every layer."
     )
 
 
@@ -210,7 +216,7 @@ def _data(shown: Occurrences, words: Sequence[str]) -> dict[str, Any]:
         "staticPlaces": _filling(shown.static_places),
         "cosines": [_hundredths(cosines) for cosines in shown.cosines],
         "staticCosines": _hundredths(shown.static_cosines),
-        "nearest": [[f"{i + 1} ({x:.2f})" if i is not None else "" for i, x in row] for row in nearest],
+        "nearest": [[f"{i + 1} ({_written(x)})" if i is not None else "" for i, x in row] for row in nearest],
         "stops": [_stops(shown, layer) for layer in layers],
     }
 
@@ -275,13 +281,14 @@ def _matrix(n: int) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("cells")).encode(
         alt.X("column:O", sort=None, axis=axis.copy()), alt.Y("row:O", sort=None, axis=axis.copy())
     )
-    scale = alt.Scale(domainRaw=alt.ExprRef("stops"), clamp=True, range="ramp")
+    # The domain is never used, but Vega counts its values to tell how many colours there are to pass through.
+    scale = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], domainRaw=alt.ExprRef("stops"), clamp=True, range="ramp")
     cells = base.mark_rect().encode(
         alt.Color("cosine:Q", scale=scale, legend=None), tooltip=["title:N", alt.Tooltip("cosine:Q", format=".2f")]
     )
     if n > WRITTEN:
         return cells.add_params(stops).to_dict()
-    numbers = base.mark_text().encode(text=alt.Text("cosine:Q", format=".2f"), color=alt.Color("ink:N", scale=None))
+    numbers = base.mark_text(color=alt.ExprRef("datum.ink")).encode(text=alt.Text("cosine:Q", format=".2f"))
     return alt.layer(cells, numbers).add_params(stops).to_dict()
 
 
@@ -307,7 +314,7 @@ def _curve(shown: Occurrences) -> dict[str, Any]:
     ]
     names = list(curves)
     x = alt.X("layer:Q", title="blocks", axis=alt.Axis(values=list(range(len(shown.places))), format="d"))
-    legend = alt.Legend(title=None, orient="top", columns=2, symbolType="stroke", symbolStrokeWidth=3)
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3)
     of = alt.Color("of:N", scale=alt.Scale(domain=names, range="ordinal"), legend=legend)
     base = alt.Chart(alt.InlineData(values=values)).encode(x, of)
     band = (
@@ -315,11 +322,11 @@ def _curve(shown: Occurrences) -> dict[str, Any]:
         .mark_area(opacity=0.16)
         .encode(alt.Y("low:Q", title="cosine"), alt.Y2("high:Q"))
     )
-    dash = alt.StrokeDash("of:N", scale=alt.Scale(domain=names, range=[[1, 0], [6, 3], [1, 0], [2, 3]]), legend=None)
+    dash = alt.StrokeDash("of:N", scale=alt.Scale(domain=names, range=[[1, 0], [6, 3], [1, 0], [2, 3]]), legend=legend)
     line = base.mark_line(point=alt.OverlayMarkDef(size=28), strokeWidth=2).encode(
         alt.Y("cosine:Q", title="cosine"),
         dash,
         tooltip=["of:N", alt.Tooltip("layer:Q", title="block"), alt.Tooltip("cosine:Q", format=".2f")],
     )
-    now = alt.Chart(alt.NamedData("now")).mark_rule(style="now").encode(x)
+    now = alt.Chart(alt.InlineData(values=[{"layer": shown.layer}], name="now")).mark_rule(style="now").encode(x)
     return alt.layer(now, band, line).to_dict()
