@@ -191,13 +191,12 @@ def test_the_page_asks_for_nothing_and_nothing_goes_wrong(page: Page) -> None:
 @pytest.mark.row("S05")
 def test_hostile_text_is_shown_and_does_nothing(page: Page) -> None:
     show(page, made(HOSTILE))
-    for x, y in page.evaluate(
-        POINTS.format("map")
-        + ".map((x) => x.getBoundingClientRect()).map((x) => [x.x + x.width / 2, x.y + x.height / 2])"
-    ):
-        page.point_at(x, y)
-    page.wait_for("document.querySelector('#vg-tooltip-element.visible') !== null")
-    assert "datum" in page.evaluate("document.querySelector('#sentences').textContent")
+    page.evaluate("document.querySelector('#map').scrollIntoView()")
+    tooltip = "document.querySelector('#vg-tooltip-element.visible')"
+    for i, (left, _, _) in enumerate(HOSTILE):
+        box = page.evaluate(f"{POINTS.format('map')}[{i}].getBoundingClientRect().toJSON()")
+        page.point_at(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for(f"({tooltip}?.textContent ?? '').includes({json.dumps(left.strip())})")
     sentences = page.evaluate("[...document.querySelectorAll('.sentence')].map((x) => x.textContent)")
     for (left, word, right), found in zip(HOSTILE, sentences, strict=True):
         expected = left + word + re.sub("[\u2028\u2029\ud800]", "�", right.translate({0: "␀", 0x1B: "␛"}))
@@ -228,7 +227,9 @@ def test_the_slider_goes_by_keys_and_takes_everything_along(page: Page) -> None:
             "nearest": page.evaluate("document.querySelector('.nearest:not(th)').textContent"),
             "points": places_of(page, "map"),
             "cells": page.evaluate("document.querySelector('#matrix canvas').toDataURL()"),
-            "now": page.evaluate("document.querySelector('#curve .mark-rule line').getAttribute('transform')"),
+            "now": page.evaluate(
+                "document.querySelector('#curve .mark-rule.role-mark line').getAttribute('transform')"
+            ),
         }
 
     assert page.evaluate("document.querySelector('#layer').labels[0].textContent") == "Layer"

@@ -69,40 +69,62 @@ function cells(packed, stops, order) {
   }));
 }
 
+// Occurrences in the order of the matrices: as in the text, or from left to right on the map.
+function order(layer) {
+  const places = data.places[layer].map((place, i) => [place[0], i]);
+  if (byId("sorted").checked) places.sort((a, b) => a[0] - b[0]);
+  return places.map(([, i]) => i);
+}
+
+// What a chart shows of a layer: the rows of its data set, and its signals.
+const contents = {
+  map: (layer) => ({
+    points: points(data.places[layer]), signals: { axis1: data.axes[layer][0], axis2: data.axes[layer][1] },
+  }),
+  "static-map": () => ({ points: points(data.staticPlaces) }),
+  matrix: (layer) => ({
+    cells: cells(data.cosines[layer], data.stops[layer], order(layer)), signals: { stops: data.stops[layer] },
+  }),
+  "static-matrix": (layer) => ({
+    cells: cells(data.staticCosines, data.stops[layer], order(layer)), signals: { stops: data.stops[layer] },
+  }),
+  curve: (layer) => ({ now: [{ layer }] }),
+};
+
+const chosenLayer = () => Number(byId("layer").value);
+
 // Everything that changes with the layer.
 async function show(layer) {
   const name = data.names[layer];
-  const stops = data.stops[layer];
-  const order = data.places[layer].map((place, i) => [place[0], i]);
-  if (byId("sorted").checked) order.sort((a, b) => a[0] - b[0]);
-  const sorted = order.map(([, i]) => i);
   byId("name").textContent = name;
   byId("layer").setAttribute("aria-valuetext", name);
   byId("summary").textContent = data.summaries[layer];
   rows.forEach((row, i) => { row.querySelector(".nearest").textContent = data.nearest[layer][i]; });
-  [...byId("ticks").children].forEach((tick, i) => { tick.textContent = stops[i].toFixed(2).replace("-", "−"); });
-  views.map.signal("axis1", data.axes[layer][0]).signal("axis2", data.axes[layer][1]);
-  views.map.data("points", points(data.places[layer]));
-  views["static-map"].data("points", points(data.staticPlaces));
-  views.matrix.signal("stops", stops).data("cells", cells(data.cosines[layer], stops, sorted));
-  views["static-matrix"].signal("stops", stops).data("cells", cells(data.staticCosines, stops, sorted));
-  views.curve.data("now", [{ layer }]);
+  [...byId("ticks").children].forEach((tick, i) => {
+    tick.textContent = data.stops[layer][i].toFixed(2).replace("-", "−");
+  });
+  for (const [id, view] of Object.entries(views)) {
+    const { signals = {}, ...sets } = contents[id](layer);
+    for (const [key, value] of Object.entries(signals)) view.signal(key, value);
+    for (const [key, value] of Object.entries(sets)) view.data(key, value);
+  }
   await Promise.all(Object.values(views).map((view) => view.runAsync()));
   document.body.dataset.shown = layer;
 }
 
-const chosenLayer = () => Number(byId("layer").value);
-
 // All charts anew, as wide as there is room and in the colours of the hour. Maps are square, or they would distort.
+// Each begins with data, because it makes room for labels once.
 async function draw() {
   const config = theme();
   for (const [id, spec] of Object.entries(specs)) {
+    const { signals, ...sets } = contents[id](chosenLayer());
     const width = byId(id).clientWidth;
     const side = Math.min(width, 460);
     const size = id === "curve" ? { width, height: Math.min(320, width * 0.8) } : { width: side, height: side };
     const autosize = { type: id.endsWith("map") ? "pad" : "fit", contains: "padding" };
+    const datasets = { ...spec.datasets, ...sets };
     views[id]?.finalize();
-    const drawn = await vegaEmbed(byId(id), { ...spec, ...size, autosize, padding: 0 }, {
+    const drawn = await vegaEmbed(byId(id), { ...spec, ...size, datasets, autosize, padding: 0 }, {
       mode: "vega-lite", ast: true, actions: false, defaultStyle: false, config,
       renderer: id.endsWith("matrix") ? "canvas" : "svg", tooltip: { disableDefaultStyle: true },
     });

@@ -254,7 +254,7 @@ def _map(shape: str, words: Sequence[str], *, numbered: bool) -> dict[str, Any]:
         alt.X("x:Q", scale=scale, axis=cross), alt.Y("y:Q", scale=scale, axis=cross)
     )
     points = base.mark_point(shape=shape, filled=True, opacity=0.9, style=shape).encode(
-        size=alt.condition("datum.number == chosen", alt.value(320), alt.value(95)),
+        size=alt.condition("datum.number == chosen", alt.value(320), alt.value(110)),
         tooltip=["title:N", "sentence:N"],
     )
     if 1 < len(words) <= COLOURS:
@@ -328,5 +328,5 @@ def _curve(shown: Occurrences) -> dict[str, Any]:
         dash,
         tooltip=["of:N", alt.Tooltip("layer:Q", title="block"), alt.Tooltip("cosine:Q", format=".2f")],
     )
-    now = alt.Chart(alt.InlineData(values=[{"layer": shown.layer}], name="now")).mark_rule(style="now").encode(x)
+    now = alt.Chart(alt.NamedData("now")).mark_rule(style="now").encode(x)
     return alt.layer(now, band, line).to_dict()
