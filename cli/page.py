@@ -21,7 +21,7 @@ def check(n: int) -> None:
 
     occurrences.check_libraries()
     if n > occurrences.MOST:
-        raise LimitError(f"{n:,} occurrences are too many for a page; {occurrences.MOST} are the most.")
+        raise LimitError(f"{n:,} occurrences are too many for a page of at most {occurrences.MOST}; give fewer texts.")
 
 
 def write(

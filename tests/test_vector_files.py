@@ -387,16 +387,16 @@ def stream(path: Path, n: int, room: int) -> subprocess.CompletedProcess[str]:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of data")
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl", ".vec", ".bin", ".tsv", ".csv"])
 def test_rows_need_no_memory(suffix: str) -> None:
-    """20,000 rows, 1.3 MB of vectors, in 2 MB more than 2,000 rows needed."""
-    outcome = stream(Path(f"v{suffix}"), 20_000, 2 << 20)
+    """10,000 rows, in 2 MB more than 2,000 rows needed."""
+    outcome = stream(Path(f"v{suffix}"), 10_000, 2 << 20)
     assert outcome.returncode == 0, outcome.stderr[-2000:]
-    assert len(read_matrix(Path(f"v{suffix}"))) == 20_000
+    assert len(read_matrix(Path(f"v{suffix}"))) == 10_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of data")
 def test_arrays_by_name_do_need_memory() -> None:
     """The control of the test above: the limit is one that is felt."""
-    assert "MemoryError" in stream(Path("v.npz"), 20_000, 2 << 20).stderr
+    assert "MemoryError" in stream(Path("v.npz"), 10_000, 2 << 20).stderr
 
 
 @pytest.mark.slow

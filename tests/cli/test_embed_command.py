@@ -295,10 +295,11 @@ def test_a_page_holds_every_sentence_and_its_origin(embed: Command) -> None:
 def test_a_page_shows_the_cosines_of_the_table(embed: Command) -> None:
     pytest.importorskip("altair")
     pytest.importorskip("vl_convert")
-    embed(*BANKS, "--html", "p.html", "--layer", "1", "--correct", "center")
+    embed(*BANKS, "--html", "p.html", "--layer", "1", "--correct", "none")
     page = Path("p.html").read_text(encoding="utf-8")
-    result = parsed(embed(*BANKS, "--json", "--layer", "1", "--correct", "center"))
+    result = parsed(embed(*BANKS, "--json", "--layer", "1", "--correct", "none"))
     assert f"have a cosine of {result['contextual'][0][1]:.2f} on average" in page
+    assert "raw cosines" in page
     assert f"has {result['scale']['same_word'][0]:.2f} ± {result['scale']['same_word'][1]:.2f}" in page
 
 
@@ -306,7 +307,7 @@ def test_a_page_too_large_is_code_8(embed: Command) -> None:
     pytest.importorskip("altair")
     outcome = embed(*BANKS * 251, "--html", "p.html")
     assert (outcome.code, outcome.out) == (8, "")
-    assert "502 occurrences are too many for a page; 500 are the most" in outcome.err
+    assert "502 occurrences are too many for a page of at most 500; give fewer texts" in outcome.err
 
 
 def test_a_page_that_cannot_be_written_is_code_5(embed: Command) -> None:
