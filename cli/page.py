@@ -52,11 +52,8 @@ def write(
             ]
         )
         row = similarity.CORRECTIONS.index(name)
-        scale = {
-            "unrelated": statistics["unrelated"][:, row].numpy(),
-            "same_word": statistics["same_word"][:, row].numpy(),
-            "quantiles": statistics["same_word_quantiles"][:, row].numpy(),
-        }
+        kept = {"unrelated": "unrelated", "same_word": "same_word", "quantiles": "same_word_quantiles"}
+        scale = {key: statistics[kept[key]][: len(contextual), row].numpy() for key in kept}
     places, shares = similarity.principal_axes(contextual)
     page = occurrences.render(
         occurrences.Occurrences(

@@ -42,10 +42,11 @@ BLANKS = re.compile(r"[\s\ufeff]+")
 FORMULA = re.compile(r"\s*[=+@-].", re.DOTALL)  # so begins what a spreadsheet would compute
 
 Row = TypeVar("Row")
+Layers = int | Sequence[int] | None  # one, the mean of several, or all of them
 Record = tuple[int, "WordVector | None"]  # the number of a text, and the vectors of one word in it if it has one
 
 
-def check_format(path: Path, layer: int | None = 0) -> None:
+def check_format(path: Path, layer: Layers = 0) -> None:
     """Raises `UsageError` unless the suffix names a format, and one that holds all layers if `layer` is None."""
     if path.suffix not in FORMATS:
         raise UsageError(f"-o {path}: the name must end in one of {', '.join(FORMATS)}.")
@@ -72,7 +73,7 @@ def provenance(manifest: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def save_vectors(
-    path: Path, vectors: Sequence[WordVector], layer: int | None, meta: Mapping[str, Any], *, normalize: bool = False
+    path: Path, vectors: Sequence[WordVector], layer: Layers, meta: Mapping[str, Any], *, normalize: bool = False
 ) -> None:
     """`save_records` for vectors that are all there."""
     records = ((v.occurrence.text_index, v) for v in vectors)
@@ -82,7 +83,7 @@ def save_vectors(
 def save_records(
     path: Path,
     records: Iterable[Record],
-    layer: int | None,
+    layer: Layers,
     meta: Mapping[str, Any],
     *,
     normalize: bool = False,
@@ -90,7 +91,7 @@ def save_records(
 ) -> None:
     """Write the vectors of words in context as they come; a text without a word has a line in .jsonl, else no row.
 
-    - `layer`: after how many blocks, 0 to L; None for all of them, (L + 1, D) a row.
+    - `layer`: after how many blocks, 0 to L; of several the mean; None for all of them, (L + 1, D) a row.
     - `normalize`: at length 1.
     - `count`: how many vectors there will be, if that is known.
     Keys of word2vec are word#row, because readers drop keys that repeat.
@@ -145,7 +146,7 @@ def save_table(
 
 
 def json_objects(
-    records: Iterable[Record], layer: int | None, meta: Mapping[str, Any], *, normalize: bool = False
+    records: Iterable[Record], layer: Layers, meta: Mapping[str, Any], *, normalize: bool = False
 ) -> Iterator[dict[str, Any]]:
     """What stands for each record in a line of JSON; null for what a text without a word lacks."""
     treatment = _treatment(layer, normalize)
@@ -167,12 +168,16 @@ def json_objects(
 # -- What becomes of a vector
 
 
-def _treatment(layer: int | None, normalize: bool) -> dict[str, Any]:
-    return {"layer": "all" if layer is None else layer, "correct": "none", "normalize": normalize}
+def _treatment(layer: Layers, normalize: bool) -> dict[str, Any]:
+    named = "all" if layer is None else layer if isinstance(layer, int) else list(layer)
+    return {"layer": named, "correct": "none", "normalize": normalize}
 
 
-def _vector(v: WordVector, layer: int | None, normalize: bool) -> np.ndarray:
-    return _scaled(v.contextual if layer is None else v.contextual[layer], normalize)
+def _vector(v: WordVector, layer: Layers, normalize: bool) -> np.ndarray:
+    if layer is None:
+        return _scaled(v.contextual, normalize)
+    vector = v.contextual[layer] if isinstance(layer, int) else v.contextual[list(layer)].mean(axis=0)
+    return _scaled(vector, normalize)
 
 
 def _scaled(vectors: np.ndarray, normalize: bool) -> np.ndarray:
@@ -199,7 +204,7 @@ def _write_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _write_npz(
-    path: Path, vectors: Sequence[WordVector], layer: int | None, meta: Mapping[str, Any], normalize: bool
+    path: Path, vectors: Sequence[WordVector], layer: Layers, meta: Mapping[str, Any], normalize: bool
 ) -> None:
     if not vectors:
         raise _nothing(path)
@@ -218,7 +223,8 @@ def _write_npz(
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
     with replacing(path) as scratch, open(scratch, "wb") as file:
-        np.savez(file, **arrays, meta=np.array(json.dumps(meta, ensure_ascii=False)))
+        everything: dict[str, Any] = {**arrays, "meta": np.array(json.dumps(meta, ensure_ascii=False))}
+        np.savez(file, **everything)
 
 
 def _array_of(path: Path, words: Sequence[str]) -> np.ndarray:

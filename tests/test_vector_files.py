@@ -136,6 +136,13 @@ def test_all_layers_make_a_third_axis(suffix: str) -> None:
     assert np.array_equal(read_matrix(Path(f"v{suffix}")), np.stack([v.contextual for v in vectors]))
 
 
+def test_several_layers_make_their_mean() -> None:
+    vectors = [word_vector(0, "x", np.array([[1, 2], [3, 5], [9, 9]], dtype=np.float32))]
+    save_vectors(Path("v.jsonl"), vectors, (0, 1), META)
+    line = json.loads(Path("v.jsonl").read_text())
+    assert (line["layer"], line["vector"]) == ([0, 1], [2.0, 3.5])
+
+
 @pytest.mark.parametrize("suffix", sorted(set(vector_files.FORMATS) - {".npz", ".npy"}))
 def test_all_layers_have_no_room_in_other_formats(suffix: str) -> None:
     with pytest.raises(UsageError, match=r"only \.npz and \.npy hold the vectors of all layers"):

@@ -264,11 +264,15 @@ def _map(shape: str, words: Sequence[str], *, numbered: bool) -> dict[str, Any]:
     layers: list[altair.Chart] = [points]
     if numbered:
         layers.append(base.mark_text(align="left", dx=8, dy=-6).encode(text="number:Q"))
-    for name, at in (("axis1", {"x": "width", "align": "right"}), ("axis2", {"x": 0, "align": "left", "y": 0})):
-        baseline = "top" if name == "axis2" else "bottom"
-        place = {"y": "height", "baseline": baseline, "style": "axis-name", **at}
-        layers.append(alt.Chart(alt.InlineData(values=[{}])).mark_text(text=alt.ExprRef(name), **place))
-    names = [alt.param(name=name, value="") for name in ("axis1", "axis2")]
+    corners: dict[str, dict[str, Any]] = {
+        "axis1": {"x": "width", "align": "right", "y": "height", "baseline": "bottom"},
+        "axis2": {"x": 0, "align": "left", "y": 0, "baseline": "top"},
+    }
+    for name, corner in corners.items():
+        layers.append(
+            alt.Chart(alt.InlineData(values=[{}])).mark_text(text=alt.ExprRef(name), style="axis-name", **corner)
+        )
+    names = [alt.param(name=name, value="") for name in corners]
     return alt.layer(*layers).add_params(chosen, *names).to_dict()
 
 
