@@ -45,6 +45,8 @@ function theme() {
   };
 }
 
+const written = (cosine) => cosine.toFixed(2).replace("-", "−");
+
 function points(places) {
   return places.map(([x, y], i) => ({
     x, y, number: i + 1, word: data.words[data.word[i]], title: `${i + 1}`, sentence: sentences[i],
@@ -65,7 +67,7 @@ function cells(packed, stops, order) {
   return order.flatMap((i) => order.map((j) => {
     const cosine = cosines[i][j];
     const ink = cosine > (stops[2] + stops[3]) / 2 ? high : low;
-    return { row: i + 1, column: j + 1, cosine, ink, title: `${i + 1} and ${j + 1}` };
+    return { row: i + 1, column: j + 1, cosine, ink, text: `${i + 1} and ${j + 1}: ${written(cosine)}` };
   }));
 }
 
@@ -93,44 +95,50 @@ const contents = {
 
 const chosenLayer = () => Number(byId("layer").value);
 
-// Everything that changes with the layer.
-async function show(layer) {
+// What the page says of a layer outside of the charts.
+function tell(layer) {
   const name = data.names[layer];
   byId("name").textContent = name;
   byId("layer").setAttribute("aria-valuetext", name);
   byId("summary").textContent = data.summaries[layer];
   rows.forEach((row, i) => { row.querySelector(".nearest").textContent = data.nearest[layer][i]; });
   [...byId("ticks").children].forEach((tick, i) => {
-    tick.textContent = data.stops[layer][i].toFixed(2).replace("-", "−");
+    tick.textContent = written(data.stops[layer][i]);
   });
+  document.body.dataset.shown = layer;
+}
+
+async function show(layer) {
   for (const [id, view] of Object.entries(views)) {
     const { signals = {}, ...sets } = contents[id](layer);
     for (const [key, value] of Object.entries(signals)) view.signal(key, value);
     for (const [key, value] of Object.entries(sets)) view.data(key, value);
   }
   await Promise.all(Object.values(views).map((view) => view.runAsync()));
-  document.body.dataset.shown = layer;
+  tell(layer);
 }
 
 // All charts anew, as wide as there is room and in the colours of the hour. Maps are square, or they would distort.
 // Each begins with data, because it makes room for labels once.
 async function draw() {
   const config = theme();
+  const layer = chosenLayer();
   for (const [id, spec] of Object.entries(specs)) {
-    const { signals, ...sets } = contents[id](chosenLayer());
+    const { signals = {}, ...sets } = contents[id](layer);
+    const params = (spec.params ?? []).map((x) => (x.name in signals ? { ...x, value: signals[x.name] } : x));
     const width = byId(id).clientWidth;
     const side = Math.min(width, 460);
     const size = id === "curve" ? { width, height: Math.min(320, width * 0.8) } : { width: side, height: side };
     const autosize = { type: id.endsWith("map") ? "pad" : "fit", contains: "padding" };
     const datasets = { ...spec.datasets, ...sets };
     views[id]?.finalize();
-    const drawn = await vegaEmbed(byId(id), { ...spec, ...size, datasets, autosize, padding: 0 }, {
+    const drawn = await vegaEmbed(byId(id), { ...spec, ...size, params, datasets, autosize, padding: 0 }, {
       mode: "vega-lite", ast: true, actions: false, defaultStyle: false, config,
       renderer: id.endsWith("matrix") ? "canvas" : "svg", tooltip: { disableDefaultStyle: true },
     });
     views[id] = drawn.view;
   }
-  await show(chosenLayer());
+  tell(layer);
 }
 
 function choose(number) {

@@ -287,9 +287,7 @@ def _matrix(n: int) -> dict[str, Any]:
     )
     # The domain is never used, but Vega counts its values to tell how many colours there are to pass through.
     scale = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], domainRaw=alt.ExprRef("stops"), clamp=True, range="ramp")
-    cells = base.mark_rect().encode(
-        alt.Color("cosine:Q", scale=scale, legend=None), tooltip=["title:N", alt.Tooltip("cosine:Q", format=".2f")]
-    )
+    cells = base.mark_rect().encode(alt.Color("cosine:Q", scale=scale, legend=None), tooltip="text:N")
     if n > WRITTEN:
         return cells.add_params(stops).to_dict()
     numbers = base.mark_text(color=alt.ExprRef("datum.ink")).encode(text=alt.Text("cosine:Q", format=".2f"))
