@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli import concordance, console, lookups, options
+from gptlite.cli import concordance, console, lookups, options, page
 from gptlite.cli import layers as layer_table
 from gptlite.cli import versus as side_by_side
 from gptlite.cli.comparison import as_json, print_comparison
@@ -182,7 +182,16 @@ def embed(
     out: Annotated[
         str | None,
         typer.Option("-o", "--out", metavar="FILE",
-                     help="Write raw vectors: .npz, .jsonl or .vec; - is a JSON object a line, as texts come.",
+                     help="Write raw vectors: .npz, .npy, .jsonl, .vec, .bin, .tsv or .csv; - is a JSON object a line.",
+                     show_default="none", rich_help_panel=OUTPUT),
+    ] = None,
+    normalize: Annotated[
+        bool,
+        typer.Option("--normalize", help="Write vectors at length 1.", show_default="off", rich_help_panel=OUTPUT),
+    ] = False,
+    html: Annotated[
+        str | None,
+        typer.Option("--html", metavar="FILE", help="Write one page that shows map, similarities and layers.",
                      show_default="none", rich_help_panel=OUTPUT),
     ] = None,
     device: options.DeviceOption = "auto",
@@ -200,6 +209,10 @@ def embed(
     correct = correct or "zscore"
     if out == "-" and json:
         raise UsageError("--json and -o - both write to standard output; give one of them.")
+    if out == "-" and html is not None:
+        raise UsageError("-o - writes vectors as texts come, and --html needs all of them; give one of them.")
+    if normalize and out is None:
+        raise UsageError("--normalize is for the vectors that -o writes.")
     if sum((tokens, sentence, bool(word))) > 1:
         raise UsageError("give only one of --word, --tokens and --sentence.")
     unit = "token" if tokens else "sentence" if sentence else "word"
@@ -237,14 +250,16 @@ def embed(
     from gptlite import embedding, runs, similarity, vector_files
     from gptlite.comparison import Embeddings
 
-    compared = json or out is None
     if out not in (None, "-"):
         vector_files.check_format(Path(out), None if layer == "all" else 0)
+    compared = json or html is not None or out is None
     if layer == "all" and compared:
         raise UsageError("--layer all is for files: give -o FILE.npz, or choose a layer to compare.")
-    as_they_come = out == "-" or (out is not None and Path(out).suffix == ".jsonl" and not json)
+    as_they_come = out == "-" or (not compared and Path(out or "").suffix in vector_files.STREAMED)
     # Before the model is read, so that a word that is missing is told at once; what a token is, only the model knows.
     places = [] if as_they_come or tokens else _to_compare(found, compared)
+    if html is not None:
+        page.check(len(places))
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded, statistics, counts = runs.read_model(
         model, lambda path: (*_read(path, hardware.device), _read_counts(path) if compared else {})
@@ -258,6 +273,7 @@ def embed(
     ids = embedding.find_prefix(loaded.tokenizer, prefix, None if measured is None else measured["token_counts"])
     meta = {
         "model": str(loaded.path),
+        **vector_files.provenance(loaded.manifest),
         "pool": pool,
         "context": context,
         "prefix": embedding.prefix_text(loaded.tokenizer, ids),
@@ -268,7 +284,7 @@ def embed(
         nonlocal n_truncated
         found = embedding.embed(
             loaded.model, loaded.tokenizer, places,
-            pool=pool, top=layers[-1], n_expected=4 if compared else 0, prefix=ids, context=context,
+            pool=pool, top=None if html else layers[-1], n_expected=4 if compared else 0, prefix=ids, context=context,
         )  # fmt: skip
         n_truncated += sum(v.truncated for v in found)
         return found
@@ -279,15 +295,17 @@ def embed(
             yield from ((i, next(vectors) if place else None) for i, place in batch)
 
     if out == "-":
-        for line in vector_files.json_objects(records(), chosen, meta):
+        for line in vector_files.json_objects(records(), chosen, meta, normalize=normalize):
             console.write_json(line)
     elif out is not None and as_they_come:
-        vector_files.save_records(Path(out), records(), chosen, meta)
+        vector_files.save_records(Path(out), records(), chosen, meta, normalize=normalize)
     vectors = vectors_of(places)
     if vectors and out is not None:
-        vector_files.save_vectors(Path(out), vectors, chosen, meta)
+        vector_files.save_vectors(Path(out), vectors, chosen, meta, normalize=normalize)
     if out not in (None, "-"):
-        messages.say(f"{found.n_words} raw vectors of {loaded.config.dim} numbers in {out}")
+        names = " and ".join(str(path) for path in vector_files.files_of(Path(out)))
+        kind = "vectors of length 1, each" if normalize else "raw vectors"
+        messages.say(f"{found.n_words} {kind} of {loaded.config.dim} numbers in {names}")
     if source.n_damaged:
         messages.notice(f"{console.plural(source.n_damaged, 'text')} held bytes that are not UTF-8, now � in them.")
     if n_truncated and not compared:
@@ -295,9 +313,12 @@ def embed(
             f"{console.plural(n_truncated, 'word')} stood further into a text than the {loaded.config.context_length} "
             "tokens that the model reads at once; the nearest ones to the left were read."
         )
-    if as_they_come and found.n_empty:
+    if html is not None:
+        page.write(Path(html), vectors, loaded, statistics, layers[-1], correct, meta)
+        messages.say(f"{console.plural(len(vectors), 'occurrence')} in {html}: open it in a browser")
+    if as_they_come and found.n_empty and (out == "-" or Path(out or "").suffix == ".jsonl"):
         messages.notice(f"{console.plural(found.n_empty, 'text')} held no word, and null stands for their vectors.")
-    if not compared:
+    if not (json or (out is None and html is None)):
         return
 
     similarity.parse_correction(correct, loaded.config.dim)

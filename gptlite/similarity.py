@@ -89,6 +89,25 @@ def nearest(query: np.ndarray, table: np.ndarray, k: int) -> list[tuple[int, flo
     return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:k]]
 
 
+def principal_axes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A map of vectors (..., n, D): places (..., n, 2) on the first two principal axes of each n, and the shares
+    (..., 2) of the variance that these axes show.
+
+    An axis has no direction of its own; it points where it pointed in the map before, so that maps of one layer after
+    the other can be looked at in turn.
+    """
+    stack = np.asarray(vectors, dtype=np.float64).reshape(-1, *vectors.shape[-2:])
+    places, shares = np.zeros((*stack.shape[:2], 2)), np.zeros((len(stack), 2))
+    for i, layer in enumerate(stack):
+        left, lengths, _ = np.linalg.svd(layer - layer.mean(axis=0), full_matrices=False)
+        k = min(2, len(lengths))
+        places[i, :, :k] = (left * lengths)[:, :k]
+        shares[i, :k] = lengths[:k] ** 2 / max((lengths**2).sum(), 1e-12)
+        turned = (places[i] * places[i - 1]).sum(axis=0) < 0 if i else np.abs(places[i]).max(0) > places[i].max(0)
+        places[i, :, turned] *= -1
+    return places.reshape(*vectors.shape[:-1], 2), shares.reshape(*vectors.shape[:-2], 2)
+
+
 def percentile(value: float | np.ndarray, quantiles: np.ndarray) -> Any:
     """Which share (0 to 100) of a distribution lies below each `value`; `quantiles` (101,) are its 0th to 100th."""
     return np.interp(value, quantiles, np.arange(len(quantiles)), left=0.0, right=100.0)

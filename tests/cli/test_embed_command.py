@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ from gptlite.words import parse_marked
 
 BANKS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
 PLAIN = tuple(text.replace("[", "").replace("]", "") for text in BANKS)
-KEYS = {
-    "model", "pool", "context", "prefix", "layer", "correct", "scale", "items",
-    "contextual", "raw", "static", "percentile", "pairs", "notes",
+META = {"model", "gptlite", "model_sha256", "tokenizer_sha256", "pool", "prefix", "context"}
+KEYS = META | {
+    "layer", "correct", "scale", "items", "contextual", "raw", "static", "percentile", "pairs", "notes",
 }  # fmt: skip
 ITEM = {"text_index", "word", "span", "tokens", "partial", "n_left", "words_left", "truncated", "expected"}
 
@@ -399,7 +401,7 @@ def test_a_model_without_statistics_shows_raw_cosines_and_says_so(gptlite: Comma
 # -- Files
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".jsonl", ".vec"])
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".jsonl", ".vec"])
 def test_vectors_are_written_raw(embed: Command, suffix: str, trained_run: Path) -> None:
     outcome = embed(*BANKS, "-o", f"v{suffix}", "--layer", "1")
     assert (outcome.code, outcome.out) == (0, "")
@@ -410,6 +412,8 @@ def test_vectors_are_written_raw(embed: Command, suffix: str, trained_run: Path)
     if suffix == ".npz":
         with np.load("v.npz", allow_pickle=False) as file:
             found = file["vectors"]
+    elif suffix == ".npy":
+        found = np.load("v.npy", allow_pickle=False)
     elif suffix == ".jsonl":
         found = np.array([json.loads(line)["vector"] for line in Path("v.jsonl").read_text().splitlines()], np.float32)
     else:
@@ -421,7 +425,99 @@ def test_a_file_and_json_can_both_be_had(embed: Command) -> None:
     result = parsed(embed(*BANKS, "-o", "v.npz", "--json"))
     with np.load("v.npz", allow_pickle=False) as file:
         meta = json.loads(str(file["meta"]))
-    assert {name: result[name] for name in meta} == meta
+    assert set(meta) == {*META, "layer", "correct", "normalize"}
+    assert (meta["correct"], meta["normalize"]) == ("none", False), "files are raw, whatever the printed cosines are"
+    assert all(result[name] == meta[name] for name in {*META, "layer"})
+
+
+def test_metadata_names_the_very_files_of_the_model(embed: Command, trained_run: Path) -> None:
+    step = runs.find_model(str(trained_run))
+    meta = json.loads(embed(*BANKS, "-o", "-").out.splitlines()[0])
+    for key, name in (("model_sha256", "model.safetensors"), ("tokenizer_sha256", "tokenizer.json")):
+        assert meta[key] == hashlib.sha256((step / name).read_bytes()).hexdigest()
+
+
+def test_vectors_of_length_1_are_written_when_asked_for(embed: Command) -> None:
+    outcome = embed(*BANKS, "-o", "v.npy", "--normalize")
+    assert outcome.err == "2 vectors of length 1, each of 32 numbers in v.npy\n"
+    assert np.allclose(np.linalg.norm(np.load("v.npy"), axis=1), 1)
+    lines = embed(*BANKS, "-o", "-", "--normalize").out.splitlines()
+    assert np.allclose(np.linalg.norm([json.loads(line)["vector"] for line in lines], axis=1), 1)
+
+
+def test_the_pair_for_the_projector_is_announced(embed: Command) -> None:
+    outcome = embed(*BANKS, "-o", "v.tsv")
+    assert outcome.err == "2 raw vectors of 32 numbers in v.vectors.tsv and v.metadata.tsv\n"
+    assert sorted(path.name for path in Path().glob("v*")) == ["v.metadata.tsv", "v.vectors.tsv"]
+
+
+def test_texts_without_the_word_leave_no_row(embed: Command) -> None:
+    outcome = embed(PLAIN[0], "nothing here", PLAIN[1], "-w", "bank", "-o", "v.vec")
+    assert outcome.err == "2 raw vectors of 32 numbers in v.vec\n"
+    assert [line.split(" ")[0] for line in Path("v.vec").read_text().splitlines()[1:]] == ["bank#1", "bank#2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--normalize",), "--normalize is for the vectors that -o writes"),
+        (("-o", "-", "--html", "p.html"), "--html needs all of them"),
+        (("-o", "v.mat"), "must end in one of .npz, .npy"),
+    ],
+    ids=str,
+)
+def test_outputs_that_make_no_sense_are_usage_errors(embed: Command, arguments: tuple[str, ...], message: str) -> None:
+    outcome = embed(*BANKS, *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+
+
+# -- Pages
+
+
+def test_a_page_holds_every_sentence_and_its_origin(embed: Command) -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    outcome = embed(*BANKS, "--html", "p.html")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err == "2 occurrences in p.html: open it in a browser\n"
+    page = Path("p.html").read_text(encoding="utf-8")
+    assert "<bdi>Ada finds the </bdi><mark><bdi>bank</bdi></mark><bdi> and the river .</bdi>" in page
+    assert "block 2 of 2" in page and "z-scored cosines" in page
+    assert parsed(embed(*BANKS, "--json"))["model_sha256"] in page
+
+
+def test_a_page_shows_the_cosines_of_the_table(embed: Command) -> None:
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    embed(*BANKS, "--html", "p.html", "--layer", "1", "--correct", "none")
+    page = Path("p.html").read_text(encoding="utf-8")
+    result = parsed(embed(*BANKS, "--json", "--layer", "1", "--correct", "none"))
+    assert f"have a cosine of {result['contextual'][0][1]:.2f} on average" in page
+    assert "raw cosines" in page
+    assert f"has {result['scale']['same_word'][0]:.2f} ± {result['scale']['same_word'][1]:.2f}" in page
+
+
+def test_a_page_too_large_is_code_8(embed: Command) -> None:
+    pytest.importorskip("altair")
+    outcome = embed(*BANKS * 251, "--html", "p.html")
+    assert (outcome.code, outcome.out) == (8, "")
+    assert "502 occurrences are too many for a page of at most 500; give fewer texts" in outcome.err
+
+
+def test_a_page_that_cannot_be_written_is_code_5(embed: Command) -> None:
+    pytest.importorskip("altair")
+    outcome = embed(*BANKS, "--html", "gone/p.html")
+    assert outcome.code == 5
+    assert "cannot write gone/p.html" in outcome.err
+
+
+def test_a_page_without_its_libraries_says_what_to_install(embed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    outcome = embed(*BANKS, "--html", "p.html")
+    assert outcome.code == 2
+    assert "pip install 'gptlite[report]'" in outcome.err
+    assert not Path("p.html").exists()
 
 
 def test_a_place_that_cannot_be_written_is_code_5(embed: Command) -> None:

@@ -1,0 +1,168 @@
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
+const specs = JSON.parse(byId("specs").textContent);
+const rows = [...document.querySelectorAll("#sentences tbody tr")];
+const sentences = rows.map((row) => row.querySelector(".sentence").textContent);
+const n = rows.length;
+const views = {};
+
+// The charting library stands in the page compressed; as text of a script it runs, and only if the policy knows it.
+async function loadLibrary() {
+  const bytes = Uint8Array.from(atob(byId("library").textContent), (c) => c.charCodeAt(0));
+  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(plain).text();
+  document.head.append(script);
+}
+
+// Colours and fonts come from the style sheet, which knows light and dark.
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+  const words = data.words.length > 1 && data.words.length <= 8;
+  const text = { labelColor: colour("quiet"), titleColor: colour("quiet"), labelFontSize: 12, titleFontSize: 12 };
+  return {
+    background: null,
+    font: getComputedStyle(document.body).fontFamily,
+    view: { stroke: null },
+    axis: { ...text, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line"),
+      titleFontWeight: "normal" },
+    legend: { ...text, labelColor: colour("ink"), labelLimit: 220, symbolOpacity: 1,
+      columns: innerWidth < 560 ? 1 : 4 },
+    text: { color: colour("quiet"), fontSize: 11 },
+    range: {
+      category: colour("words").split(" "),
+      ordinal: ["accent", "static", "same", "unrelated"].map(colour),
+      ramp: [1, 2, 3, 4, 5].map((i) => colour(`ramp-${i}`)),
+    },
+    style: {
+      ...(words ? {} : { circle: { color: colour("accent") }, diamond: { color: colour("static") } }),
+      "axis-name": { fill: colour("quiet"), fontSize: 11 },
+      now: { stroke: colour("quiet"), strokeWidth: 1 },
+    },
+  };
+}
+
+const written = (cosine) => cosine.toFixed(2).replace("-", "−");
+
+function points(places) {
+  return places.map(([x, y], i) => ({
+    x, y, number: i + 1, word: data.words[data.word[i]], title: `${i + 1}`, sentence: sentences[i],
+  }));
+}
+
+function cells(packed, stops, order) {
+  const bytes = atob(packed);
+  const paper = getComputedStyle(document.documentElement);
+  const [low, high] = ["--ink", "--paper"].map((name) => paper.getPropertyValue(name).trim());
+  const cosines = Array.from({ length: n }, () => new Array(n).fill(1));
+  let k = 0;
+  for (let i = 0; i < n; i++) {
+    for (let j = i + 1; j < n; j++) {
+      cosines[i][j] = cosines[j][i] = (bytes.charCodeAt(k++) - 100) / 100;
+    }
+  }
+  return order.flatMap((i) => order.map((j) => {
+    const cosine = cosines[i][j];
+    const ink = cosine > (stops[2] + stops[3]) / 2 ? high : low;
+    return { row: i + 1, column: j + 1, cosine, ink, text: `${i + 1} and ${j + 1}: ${written(cosine)}` };
+  }));
+}
+
+// Occurrences in the order of the matrices: as in the text, or from left to right on the map.
+function order(layer) {
+  const places = data.places[layer].map((place, i) => [place[0], i]);
+  if (byId("sorted").checked) places.sort((a, b) => a[0] - b[0]);
+  return places.map(([, i]) => i);
+}
+
+// What a chart shows of a layer: the rows of its data set, and its signals.
+const contents = {
+  map: (layer) => ({
+    points: points(data.places[layer]), signals: { axis1: data.axes[layer][0], axis2: data.axes[layer][1] },
+  }),
+  "static-map": () => ({ points: points(data.staticPlaces) }),
+  matrix: (layer) => ({
+    cells: cells(data.cosines[layer], data.stops[layer], order(layer)), signals: { stops: data.stops[layer] },
+  }),
+  "static-matrix": (layer) => ({
+    cells: cells(data.staticCosines, data.stops[layer], order(layer)), signals: { stops: data.stops[layer] },
+  }),
+  curve: (layer) => ({ now: [{ layer }] }),
+};
+
+const chosenLayer = () => Number(byId("layer").value);
+
+// What the page says of a layer outside of the charts.
+function tell(layer) {
+  const name = data.names[layer];
+  byId("name").textContent = name;
+  byId("layer").setAttribute("aria-valuetext", name);
+  byId("summary").textContent = data.summaries[layer];
+  rows.forEach((row, i) => { row.querySelector(".nearest").textContent = data.nearest[layer][i]; });
+  [...byId("ticks").children].forEach((tick, i) => {
+    tick.textContent = written(data.stops[layer][i]);
+  });
+  document.body.dataset.shown = layer;
+}
+
+async function show(layer) {
+  for (const [id, view] of Object.entries(views)) {
+    const { signals = {}, ...sets } = contents[id](layer);
+    for (const [key, value] of Object.entries(signals)) view.signal(key, value);
+    for (const [key, value] of Object.entries(sets)) view.data(key, value);
+  }
+  await Promise.all(Object.values(views).map((view) => view.runAsync()));
+  tell(layer);
+}
+
+// All charts anew, as wide as there is room and in the colours of the hour. Maps are square, or they would distort.
+// Each begins with data, because it makes room for labels once.
+async function draw() {
+  const config = theme();
+  const layer = chosenLayer();
+  for (const [id, spec] of Object.entries(specs)) {
+    const { signals = {}, ...sets } = contents[id](layer);
+    const params = (spec.params ?? []).map((x) => (x.name in signals ? { ...x, value: signals[x.name] } : x));
+    const width = byId(id).clientWidth;
+    const side = Math.min(width, 460);
+    const size = id === "curve" ? { width, height: Math.min(320, width * 0.8) } : { width: side, height: side };
+    const autosize = { type: id.endsWith("map") ? "pad" : "fit", contains: "padding" };
+    const datasets = { ...spec.datasets, ...sets };
+    views[id]?.finalize();
+    const drawn = await vegaEmbed(byId(id), { ...spec, ...size, params, datasets, autosize, padding: 0 }, {
+      mode: "vega-lite", ast: true, actions: false, defaultStyle: false, config,
+      renderer: id.endsWith("matrix") ? "canvas" : "svg", tooltip: { disableDefaultStyle: true },
+    });
+    views[id] = drawn.view;
+  }
+  tell(layer);
+}
+
+function choose(number) {
+  views.map.signal("chosen", number).runAsync();
+}
+
+async function start() {
+  await loadLibrary();
+  await draw();
+  performance.mark("shown");
+  byId("layer").addEventListener("input", () => show(chosenLayer()));
+  byId("sorted").addEventListener("change", () => show(chosenLayer()));
+  byId("control").addEventListener("submit", (event) => event.preventDefault());
+  rows.forEach((row, i) => {
+    row.addEventListener("pointerenter", () => choose(i + 1));
+    row.addEventListener("pointerleave", () => choose(0));
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  let width = innerWidth;
+  let waiting = 0;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    if (innerWidth !== width) waiting = setTimeout(() => { width = innerWidth; draw(); }, 120);
+  });
+}
+
+start();

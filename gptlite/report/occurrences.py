@@ -1,0 +1,334 @@
+"""One page that shows what context does to a word: its occurrences as a map, as similarities, and layer by layer.
+
+The page is one file that asks for nothing: scripts and styles stand in it, and its security policy lets no others in.
+What it says in numbers and sentences is written here; `occurrences.js` draws, and swaps one layer for another.
+Text from data stands in the page as text only: in the table, escaped by the template, and from there in the charts.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gptlite.errors import UsageError
+
+if TYPE_CHECKING:
+    import altair
+
+HERE = Path(__file__).parent
+MOST = 500  # occurrences; a similarity for each two of them in each layer is in the page
+CONTEXT = 300  # characters of a sentence to both sides of the word
+NUMBERED = 40  # points that still have room for their number
+WRITTEN = 12  # columns of a matrix whose cells still have room for a number
+COLOURS = 8  # words that colours tell apart
+STOPS = (0, 25, 50, 75, 100)  # percentiles of the scale of colours
+# Characters that would steer the text around them, or that no file can hold.
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """What the page shows: n occurrences of words, with vectors of L + 1 layers.
+
+    - `texts`: of each, the text before the word, the word, and the text after it.
+    - `n_left`: tokens the model had seen before it; `expected`: what the model took for likely to come next.
+    - `places` (L + 1, n, 2) on a map whose axes show `shares` (L + 1, 2) of the variance; `cosines` (L + 1, n, n).
+    - `static_places` (n, 2), `static_cosines` (n, n): the same of the static vectors.
+    - `unrelated`, `same_word` (L + 1, 2): mean and standard deviation of the cosines of unrelated words and of one word
+      in two random places, and `quantiles` (L + 1, 101) of the latter; None where nobody measured them.
+    - `layer`: the one to show first; `correction`: what the cosines are called, such as "z-scored".
+    - `facts`: what else the page says of its origin.
+    """
+
+    texts: Sequence[tuple[str, str, str]]
+    n_left: Sequence[int]
+    expected: Sequence[Sequence[str]]
+    places: np.ndarray
+    shares: np.ndarray
+    cosines: np.ndarray
+    static_places: np.ndarray
+    static_cosines: np.ndarray
+    unrelated: np.ndarray | None
+    same_word: np.ndarray | None
+    quantiles: np.ndarray | None
+    layer: int
+    correction: str
+    facts: Mapping[str, str]
+
+
+def check_libraries() -> None:
+    """Raises `UsageError` when the libraries that draw are not installed."""
+    try:
+        import altair  # noqa: F401
+        import vl_convert  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "a page needs the packages altair and vl-convert-python; install them: pip install 'gptlite[report]'."
+        ) from error
+
+
+def render(shown: Occurrences) -> str:
+    """The page as HTML. Raises `UsageError` when the libraries that draw are not installed."""
+    check_libraries()
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(HERE)
+    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    words = list(dict.fromkeys(word for _, word, _ in shown.texts))
+    style, script = ((HERE / f"occurrences.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    library = _charting_library()
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hash(script)} {_hash(library)}",
+            f"style-src {_hash(style)}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    return page.get_template("occurrences.html").render(
+        policy=policy,
+        style=style,
+        script=script,
+        library=base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode(),
+        data=_data(shown, words),
+        specs={
+            "map": _map("circle", words, numbered=len(shown.texts) <= NUMBERED),
+            "static-map": _map("diamond", words, numbered=False),
+            "matrix": _matrix(len(shown.texts)),
+            "static-matrix": _matrix(len(shown.texts)),
+            "curve": _curve(shown),
+        },
+        words=[_visible(word) for word in words],
+        rows=_rows(shown),
+        facts={name: _visible(fact) for name, fact in shown.facts.items()},
+        shown=shown,
+        name=_layer_name(shown.layer, len(shown.places) - 1),
+        summary=_summary(shown, shown.layer),
+    )
+
+
+def _hash(content: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+@cache
+def _charting_library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, whose names stay in it."""
+    import altair
+    import vl_convert
+
+    version = ".".join(altair.VEGALITE_VERSION.split(".")[:2])
+    return f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;', vl_version=version)}}})();"
+
+
+# -- Words
+
+
+def _visible(text: str) -> str:
+    """Text in which nothing is hidden: control characters as their pictures, what is no character as �."""
+    return UNSEEN.sub(lambda m: chr(0x2400 + ord(m[0])) if m[0] < " " else "�", text)
+
+
+def _rows(shown: Occurrences) -> list[dict[str, Any]]:
+    rows = []
+    for i, (left, word, right) in enumerate(shown.texts):
+        other, cosine = _nearest(shown.cosines[shown.layer], i)
+        rows.append(
+            {
+                "left": _visible(f"…{left[-CONTEXT:]}" if len(left) > CONTEXT else left),
+                "word": _visible(word),
+                "right": _visible(f"{right[:CONTEXT]}…" if len(right) > CONTEXT else right),
+                "n_left": shown.n_left[i],
+                "expected": [_visible(_token(token)) for token in shown.expected[i]],
+                "nearest": f"{other + 1} ({_written(cosine)})" if other is not None else "",
+            }
+        )
+    return rows
+
+
+def _token(text: str) -> str:
+    """A token as it can be read: the space it begins with as "_", and line breaks."""
+    return text.replace(" ", "_").replace("\n", "⏎")
+
+
+def _written(cosine: float) -> str:
+    """Two decimals, with a true minus sign, and no sign before zero."""
+    text = f"{cosine:.2f}"
+    return "0.00" if text == "-0.00" else text.replace("-", "−")
+
+
+def _nearest(cosines: np.ndarray, i: int) -> tuple[int | None, float]:
+    """Which other occurrence is most like occurrence i."""
+    others = np.where(np.arange(len(cosines)) == i, -np.inf, cosines[i])
+    best = int(others.argmax())
+    return (best, float(others[best])) if len(cosines) > 1 else (None, 0.0)
+
+
+def _layer_name(layer: int, n_layers: int) -> str:
+    return f"block {layer} of {n_layers}" if layer else "below the first block"
+
+
+def _summary(shown: Occurrences, layer: int) -> str:
+    n = len(shown.texts)
+    if n == 1:
+        return "There is one occurrence, and nothing to compare it with."
+    here, static = (x[np.triu_indices(n, 1)] for x in (shown.cosines[layer], shown.static_cosines))
+    text = f"Two of these occurrences have a cosine of {_written(here.mean())} on average"
+    text += f", from {_written(here.min())} to {_written(here.max())}. " if n > 2 else ". "
+    if shown.unrelated is not None and shown.same_word is not None:
+        (unrelated, spread), (same, same_spread) = shown.unrelated[layer], shown.same_word[layer]
+        text += (
+            f"In this model one word in two random places has {_written(same)} ± {_written(same_spread)} "
+            f"and two unrelated words have {_written(unrelated)} ± {_written(spread)}. "
+        )
+    return text + (
+        "Their static vectors cannot be told apart: 1.00."
+        if static.min() > 0.9999
+        else f"Of their static vectors it is {_written(static.mean())}, the same in every layer."
+    )
+
+
+# -- Numbers
+
+
+def _data(shown: Occurrences, words: Sequence[str]) -> dict[str, Any]:
+    """What the script draws from: places that fill -1 to 1, cosines in hundredths."""
+    layers = range(len(shown.places))
+    nearest = [[_nearest(shown.cosines[layer], i) for i in range(len(shown.texts))] for layer in layers]
+    return {
+        "layer": shown.layer,
+        "names": [_layer_name(layer, layers[-1]) for layer in layers],
+        "summaries": [_summary(shown, layer) for layer in layers],
+        "words": [_visible(word) for word in words],
+        "word": [words.index(word) for _, word, _ in shown.texts],
+        "places": [_filling(places) for places in shown.places],
+        "axes": [[f"axis {i}: {share:.0%} of variance" for i, share in enumerate(s, 1)] for s in shown.shares],
+        "staticPlaces": _filling(shown.static_places),
+        "cosines": [_hundredths(cosines) for cosines in shown.cosines],
+        "staticCosines": _hundredths(shown.static_cosines),
+        "nearest": [[f"{i + 1} ({_written(x)})" if i is not None else "" for i, x in row] for row in nearest],
+        "stops": [_stops(shown, layer) for layer in layers],
+    }
+
+
+def _filling(places: np.ndarray) -> list[list[float]]:
+    return (places / max(np.abs(places).max(), 1e-12)).round(3).tolist()
+
+
+def _hundredths(cosines: np.ndarray) -> str:
+    """The cosines (n, n) above the diagonal, row by row, a byte each from -1.00 (0) to 1.00 (200), in base64."""
+    above = cosines[np.triu_indices(len(cosines), 1)]
+    return base64.b64encode((above.clip(-1, 1) * 100).round().astype(np.int16).__add__(100).astype(np.uint8)).decode()
+
+
+def _stops(shown: Occurrences, layer: int) -> list[float]:
+    """Where the scale of colours has its colours: at quartiles of one word in random places, or evenly without them."""
+    if shown.quantiles is not None:
+        stops = shown.quantiles[layer][list(STOPS)].astype(np.float64)
+    else:
+        stops = np.linspace(min(0.0, float(shown.cosines[layer].min())), 1, len(STOPS))
+    return (np.maximum.accumulate(stops) + 1e-4 * np.arange(len(STOPS))).round(4).tolist()  # each above the last
+
+
+# -- Charts
+
+
+def _map(shape: str, words: Sequence[str], *, numbered: bool) -> dict[str, Any]:
+    """Points of the data set "points"."""
+    import altair as alt
+
+    chosen = alt.param(name="chosen", value=0)
+    scale = alt.Scale(domain=[-1.12, 1.12], nice=False)
+    cross = alt.Axis(values=[0], labels=False, ticks=False, domain=False, title=None)
+    base = alt.Chart(alt.NamedData("points")).encode(
+        alt.X("x:Q", scale=scale, axis=cross), alt.Y("y:Q", scale=scale, axis=cross)
+    )
+    points = base.mark_point(shape=shape, filled=True, opacity=0.9, style=shape).encode(
+        size=alt.condition("datum.number == chosen", alt.value(320), alt.value(110)),
+        tooltip=["title:N", "sentence:N"],
+    )
+    if 1 < len(words) <= COLOURS:
+        legend = alt.Legend(title=None, orient="top", symbolType=shape)
+        domain = [_visible(word) for word in words]
+        points = points.encode(alt.Color("word:N", scale=alt.Scale(domain=domain), legend=legend))
+    layers: list[altair.Chart] = [points]
+    if numbered:
+        layers.append(base.mark_text(align="left", dx=8, dy=-6).encode(text="number:Q"))
+    corners: dict[str, dict[str, Any]] = {
+        "axis1": {"x": "width", "align": "right", "y": "height", "baseline": "bottom"},
+        "axis2": {"x": 0, "align": "left", "y": 0, "baseline": "top"},
+    }
+    for name, corner in corners.items():
+        layers.append(
+            alt.Chart(alt.InlineData(values=[{}])).mark_text(text=alt.ExprRef(name), style="axis-name", **corner)
+        )
+    names = [alt.param(name=name, value="") for name in corners]
+    return alt.layer(*layers).add_params(chosen, *names).to_dict()
+
+
+def _matrix(n: int) -> dict[str, Any]:
+    """Cells of the data set "cells", in the order in which they come."""
+    import altair as alt
+
+    stops = alt.param(name="stops", value=[0, 0.25, 0.5, 0.75, 1])
+    axis = alt.Axis(title=None, labels=n <= NUMBERED, ticks=False, domain=False, labelAngle=0, labelOverlap=True)
+    base = alt.Chart(alt.NamedData("cells")).encode(
+        alt.X("column:O", sort=None, axis=axis.copy()), alt.Y("row:O", sort=None, axis=axis.copy())
+    )
+    # The domain is never used, but Vega counts its values to tell how many colours there are to pass through.
+    scale = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], domainRaw=alt.ExprRef("stops"), clamp=True, range="ramp")
+    cells = base.mark_rect().encode(alt.Color("cosine:Q", scale=scale, legend=None), tooltip="text:N")
+    if n > WRITTEN:
+        return cells.add_params(stops).to_dict()
+    numbers = base.mark_text(color=alt.ExprRef("datum.ink")).encode(text=alt.Text("cosine:Q", format=".2f"))
+    return alt.layer(cells, numbers).add_params(stops).to_dict()
+
+
+def _curve(shown: Occurrences) -> dict[str, Any]:
+    """Mean cosines by layer: of these occurrences, and of words in random places as a measure of them."""
+    import altair as alt
+
+    n = len(shown.texts)
+    above = np.triu_indices(n, 1)
+    curves: dict[str, np.ndarray] = {}
+    if n > 1:
+        here = np.array([cosines[above].mean() for cosines in shown.cosines])
+        curves["these occurrences"] = np.stack([here, np.full(len(here), np.nan)], axis=1)
+        static = np.full(len(here), shown.static_cosines[above].mean())
+        curves["their static vectors"] = np.stack([static, np.full(len(here), np.nan)], axis=1)
+    if shown.unrelated is not None and shown.same_word is not None:
+        curves["one word, random places"] = shown.same_word
+        curves["unrelated words"] = shown.unrelated
+    values = [
+        {"layer": layer, "cosine": round(float(mean), 4), "spread": round(float(np.nan_to_num(std)), 4), "of": name}
+        for name, curve in curves.items()
+        for layer, (mean, std) in enumerate(curve)
+    ]
+    names = list(curves)
+    x = alt.X("layer:Q", title="blocks", axis=alt.Axis(values=list(range(len(shown.places))), format="d"))
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3)
+    of = alt.Color("of:N", scale=alt.Scale(domain=names, range="ordinal"), legend=legend)
+    base = alt.Chart(alt.InlineData(values=values)).encode(x, of)
+    band = (
+        base.transform_calculate(low="datum.cosine - datum.spread", high="datum.cosine + datum.spread")
+        .mark_area(opacity=0.16)
+        .encode(alt.Y("low:Q", title="cosine"), alt.Y2("high:Q"))
+    )
+    dash = alt.StrokeDash("of:N", scale=alt.Scale(domain=names, range=[[1, 0], [6, 3], [1, 0], [2, 3]]), legend=legend)
+    line = base.mark_line(point=alt.OverlayMarkDef(size=28), strokeWidth=2).encode(
+        alt.Y("cosine:Q", title="cosine"),
+        dash,
+        tooltip=["of:N", alt.Tooltip("layer:Q", title="block"), alt.Tooltip("cosine:Q", format=".2f")],
+    )
+    now = alt.Chart(alt.NamedData("now")).mark_rule(style="now").encode(x)
+    return alt.layer(now, band, line).to_dict()
