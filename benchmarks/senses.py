@@ -1,6 +1,6 @@
 """Do contextual vectors tell the senses of a word apart, and in which layer? On real text, with senses that are known.
 
-    python benchmarks/senses.py TRAIN.txt... --val VAL.txt --time 10m --csv benchmarks/results/senses.csv
+    python benchmarks/senses.py TRAIN.txt... --val VAL.txt --train "--time 10m" --csv FILE.csv
 
 Pseudo-words (Schuetze 1998) are homonyms whose senses need no judge: two unrelated words of the text become one new
 word wherever they stand, in what is trained on and in what is held out, so every occurrence is labelled by the word
@@ -20,6 +20,7 @@ import csv
 import datetime
 import random
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ import numpy as np
 
 from gptlite import calibration, embedding, runs
 from gptlite.checkpoint import read_embedding_statistics
-from gptlite.model import GPT, initialise
+from gptlite.layers import untrained_model
 from gptlite.similarity import CORRECTIONS, correct, unit
 from gptlite.words import Occurrence, find_word
 
@@ -43,10 +44,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+")
     parser.add_argument("--val", required=True)
-    parser.add_argument("--time", default="10m")
+    parser.add_argument("--train", default="--time 10m", help="options of gptlite train")
     parser.add_argument("--words", type=int, default=40, help="pseudo-words")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--run", help="a run of an earlier call with the same texts and seed")
+    parser.add_argument("-o", "--out", help="keep the run there")
     parser.add_argument("--csv", help="where every combination is written")
     options = parser.parse_args()
 
@@ -57,16 +58,10 @@ def main() -> None:
         texts = {"train": merge_words(train, senses), "val": merge_words(val, senses)}
         for name, text in texts.items():
             (Path(folder) / f"{name}.txt").write_text(text, encoding="utf-8")
-        run = options.run or str(Path(folder) / "run")
-        if not options.run:
-            arguments = [
-                str(Path(folder) / "train.txt"),
-                "--val",
-                str(Path(folder) / "val.txt"),
-                "--time",
-                options.time,
-            ]
-            subprocess.run([sys.executable, "-m", "gptlite", "train", *arguments, "-o", run, "-q"], check=True)
+        run = options.out or str(Path(folder) / "run")
+        files = [str(Path(folder) / "train.txt"), "--val", str(Path(folder) / "val.txt"), "-o", run, "-q"]
+        command = [sys.executable, "-m", "gptlite", "train", *files, *shlex.split(options.train)]
+        subprocess.run(command, check=True)
         places, labels = occurrences(val, senses)
         rows = list(score(run, places, labels, texts["val"]))
     print(f"{datetime.date.today()}, {len(senses)} pseudo-words, {len(places):,} held-out uses, seed {options.seed}\n")
@@ -125,11 +120,9 @@ def score(run: str, places: list[Occurrence], labels: list[str], val: str) -> It
     """One row for every combination, trained weights first."""
     loaded = runs.load(run)
     ids = np.array(loaded.tokenizer.encode(val[:100_000]))
-    untrained = GPT(loaded.config)
-    initialise(untrained, 0)
     trained_statistics = read_embedding_statistics(loaded)
     assert trained_statistics is not None
-    for weights, model in (("trained", loaded.model), ("untrained", untrained.eval())):
+    for weights, model in (("trained", loaded.model), ("untrained", untrained_model(loaded.config))):
         statistics = trained_statistics
         if weights == "untrained":
             statistics = calibration.measure_statistics(model, loaded.tokenizer, ids)

@@ -122,6 +122,17 @@ def embed(
         typer.Option("--eval", metavar="FILE", help="Pairs with human scores, or analogies; may be repeated.",
                      show_default="none", rich_help_panel=LOOK_UPS),
     ] = None,
+    static_from: Annotated[
+        str,
+        typer.Option("--static-from", metavar="NAME",
+                     help="table: the token's row; average: what the model expects wherever the word stands in a text.",
+                     rich_help_panel=LOOK_UPS),
+    ] = "table",
+    corpus: Annotated[
+        str | None,
+        typer.Option("--corpus", metavar="FILE", help="The text for --versus and --static-from average.",
+                     show_default="what the run was trained on", rich_help_panel=LOOK_UPS),
+    ] = None,
     others: Annotated[
         list[str] | None,
         typer.Option("--vectors", metavar="FILE", help="Ask these word2vec text vectors too; may be repeated.",
@@ -170,11 +181,6 @@ def embed(
         str | None,
         typer.Option("--versus", metavar="NAME", help="word2vec: its neighbours of the words beside ours.",
                      show_default="off", rich_help_panel=CLOSER),
-    ] = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option("--corpus", metavar="FILE", help="The text that --versus learns from.",
-                     show_default="what the run was trained on", rich_help_panel=CLOSER),
     ] = None,
     w2v_epochs: Annotated[
         int, typer.Option("--w2v-epochs", metavar="N", help="How often Word2Vec reads it.", rich_help_panel=CLOSER)

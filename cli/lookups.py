@@ -6,7 +6,8 @@
     --odd WORD...                which word does not belong
     --eval FILE                  how well the vectors agree with people
 
-With `--vectors FILE` each question goes to the vectors of other programs too.
+With `--vectors FILE` each question goes to the vectors of other programs too. With `--static-from average` the model
+itself is loaded, and torch with it, to read a text.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ if TYPE_CHECKING:
     from gptlite.static_vectors import TokenTable, Word, WordVectors
     from gptlite.word_evaluation import Analogies, Difference, Interval, Pairs
 
-ALWAYS = {"model", "json", "quiet", "correct", "min_count"}
+ALWAYS = {"model", "json", "quiet", "correct", "min_count", "static_from", "corpus", "device", "threads"}
+SOURCES = ("table", "average")
 LOOKUPS = {  # and what each has a use for besides
-    "static": {"texts", "out"},
+    "static": {"texts", "out", "normalize"},
     "nearest": {"k", "others"},
     "analogy": {"k", "others"},
     "odd": {"texts", "others"},
     "evaluate": {"others"},
 }
-ONLY_HERE = {"others", "min_count"}
+ONLY_HERE = {"others", "min_count", "static_from"}
 
 
 def asked(context: typer.Context) -> str | None:
@@ -61,6 +63,10 @@ def answer(context: typer.Context, kind: str) -> None:
     from gptlite import static_vectors
 
     wanted = context.params
+    if wanted["static_from"] not in SOURCES:
+        raise UsageError(f"--static-from must be one of {', '.join(SOURCES)}, not '{wanted['static_from']}'.")
+    if wanted["corpus"] is not None and wanted["static_from"] != "average":
+        raise UsageError("--corpus goes with --static-from average, which reads a text, or with --versus.")
     if kind == "static":
         return _save(wanted)
     _check_words(wanted, kind)
@@ -81,11 +87,20 @@ def _spaces(wanted: Mapping[str, Any], table: TokenTable) -> list[WordVectors]:
     from gptlite.static_vectors import WordVectors, read_word2vec
 
     correction = wanted["correct"]
-    spaces = [table.word_vectors(wanted["min_count"], correction)]
+    spaces = [_own(wanted, table)]
     for name in wanted["others"] or ():
         with options.open_text(name, "vectors") as file:
             spaces.append(WordVectors(name, *read_word2vec(file, name), correction=correction))
     return spaces
+
+
+def _own(wanted: Mapping[str, Any], table: TokenTable, correction: str | None = None) -> WordVectors:
+    """The static vectors of the model itself: the rows of its table, or averages of contexts."""
+    if wanted["static_from"] == "average":
+        from gptlite.cli.averages import read_averages
+
+        return read_averages(wanted, table, console.Messages(wanted["quiet"]))
+    return table.word_vectors(wanted["min_count"], wanted["correct"] or correction)
 
 
 def _check_words(wanted: dict[str, Any], kind: str) -> None:
@@ -136,16 +151,19 @@ def _save(wanted: dict[str, Any]) -> None:
         vector_files.check_format(Path(out))
     _check_words(wanted, "static")
     table = static_vectors.read_table(wanted["model"])
-    everything = table.word_vectors(wanted["min_count"], wanted["correct"] or "none")
+    everything = _own(wanted, table, "none")
     words = wanted["texts"] or everything.words
-    vectors = similarity.correct(table.vectors(words), everything.correction, everything.space)
+    if missing := [word for word in words if not everything.has(word)]:
+        raise UsageError(f"{everything.name} has no vector for '{missing[0]}', which is too rare in the text.")
+    raw = table.vectors(words) if everything.spell else everything.vectors[[everything.index[word] for word in words]]
+    vectors = similarity.correct(raw, everything.correction, everything.space)
     meta = {"model": str(table.path), "vectors": everything.name, "correct": everything.correction}
     if out == "-":
         for word, vector in zip(words, vectors, strict=True):
             facts = {"word": word, "seen": everything.seen(word), "tokens": list(table.tokens(word))}
             console.write_json({**facts, **meta, "static": [float(str(x)) for x in vector]})
         return
-    vector_files.save_table(Path(out), words, vectors, meta)
+    vector_files.save_table(Path(out), words, vectors, meta, normalize=wanted["normalize"])
     kind = "raw" if everything.correction == "none" else everything.correction
     messages.say(f"{len(words):,} {kind} vectors of {vectors.shape[1]} numbers in {out}")
     for word in wanted["texts"] or ():

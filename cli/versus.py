@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli import console
-from gptlite.errors import CorpusError, GptliteError, UsageError
+from gptlite.cli.corpora import training_text
+from gptlite.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +38,6 @@ def show(
         raise UsageError(f"--versus compares at most {MOST_WORDS} words, not {len(words)}.")
     if epochs < 1:
         raise UsageError(f"--w2v-epochs must be at least 1, not {epochs}.")
-    if k < 1:
-        raise UsageError(f"-k must be at least 1, not {k}.")
 
     import numpy as np
 
@@ -52,7 +49,7 @@ def show(
     with reader.Reader(loaded.path, loaded.manifest) as files:
         seen = {word for word, count in checkpoint.read_words(files) if count >= word2vec.MIN_COUNT}
     started = time.monotonic()
-    with _training_text(loaded.path, corpus_file, messages) as blocks:
+    with training_text(loaded.path, corpus_file, messages) as blocks:
         known, rows = word2vec.train_word2vec(blocks, epochs=epochs)
     seconds = time.monotonic() - started
     kept = [i for i, word in enumerate(known) if not seen or word in seen]  # both choose from the same words
@@ -82,33 +79,6 @@ def show(
         f"{console.plural(epochs, 'epoch')} in {seconds:.0f} s; neighbours from {len(known):,} words"
     )
     _print(words, neighbours, pairs, method)
-
-
-@contextmanager
-def _training_text(step: Path, corpus_file: str | None, messages: console.Messages) -> Iterator[Iterator[str]]:
-    """Blocks of the text to train on: of `corpus_file`, else of exactly what the run was trained on."""
-    from gptlite import corpus, data, material, runs
-    from gptlite.training import Watcher
-
-    cache = data.cache_directory()
-    if corpus_file is not None:
-        with corpus.opened([corpus_file], cache, notice=messages.notice) as text:
-            yield (block for _, block in text.blocks())
-        return
-    run = runs.Run(step.parent)
-    info = run.read_info() if run.is_run() else {}
-    files = info.get("arguments", ["-"])
-    if "-" in files:
-        raise UsageError(f"{step} does not say where its text is; name it with --corpus FILE.")
-    watcher, lossy = Watcher(), info.get("lossy", False)
-    with ExitStack() as stack:
-        try:
-            text = stack.enter_context(corpus.opened(files, cache, notice=messages.notice, lossy=lossy))
-            inputs = material.hold_out(text, info["val"], watcher, lossy)
-        except GptliteError as error:
-            raise CorpusError(f"{str(error).rstrip('.')}; name the text with --corpus FILE.") from error
-        train = material.shorten(inputs, info.get("text_limits"), watcher).train
-        yield (block for _, block in train.blocks())
 
 
 def _neighbours(vectors: np.ndarray, words: list[str], i: int, k: int) -> list[tuple[str, float]]:

@@ -26,6 +26,7 @@ from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
 from gptlite.words import UNSPACED, word_pattern
 
+MIN_COUNT = 5
 ROUNDS = 2
 WINDOW = 10  # words to either side
 POWER = 0.25  # of the singular values of the principal axes
@@ -54,7 +55,7 @@ def read_contexts(
     tokenizer: Tokenizer,
     texts: Iterable[str],
     *,
-    min_count: int = 5,
+    min_count: int = MIN_COUNT,
     layer: int | None = None,
     at_word: bool = False,
     progress: Callable[[int], None] = lambda n: None,

@@ -374,8 +374,9 @@ def records(n):
     place = Occurrence(0, "on the river bank .", 13, 17)
     numbers = np.arange(32, dtype=np.float32).reshape(2, 16)
     for i in range(n):
+        vector = numbers[1] + np.float32(i)
         yield i, SimpleNamespace(
-            occurrence=place, contextual=numbers + np.float32(i), static=numbers[0], tokens=(" bank",), n_left=3
+            occurrence=place, at=lambda layer, vector=vector: vector, static=numbers[0], tokens=(" bank",), n_left=3
         )
 
 path, n, room = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

@@ -251,7 +251,7 @@ def test_after_the_limit_nothing_is_read(embed: Command) -> None:
         (("--pool", "max"), "--pool must be one of last, mean, first, weighted"),
         (("--layer", "2-1"), "--layer 2-1 names no layers"),
         (("--layer", "all"), "--layer all is for files"),
-        (("--layer", "all", "-o", "v.jsonl"), "--layer all needs a file that ends in .npz"),
+        (("--layer", "all", "-o", "v.jsonl"), "only .npz and .npy hold the vectors of all layers"),
     ],
 )
 def test_options_that_make_no_sense_are_usage_errors(embed: Command, arguments: tuple[str, ...], message: str) -> None:

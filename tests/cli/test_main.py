@@ -207,7 +207,7 @@ BAD_USE = (
     ("embed -m MODEL 'a [b]' --layer 9", "--layer must be"),
     ("embed -m MODEL 'a [b]' --pool max", "--pool must be"),
     ("embed -m MODEL 'a [b]' --correct yes", "--correct must be"),
-    ("embed -m MODEL 'a [b]' -o vectors.txt", "must end in one of"),
+    ("embed -m MODEL 'a [b]' -o vectors.xml", "must end in one of"),
     ("eval", "Missing argument"),
     ("eval -m MODEL '*.md'", "no file matches"),
     ("eval -m MODEL corpus.txt --dtype int8", "--dtype"),

@@ -79,7 +79,7 @@ def test_tables_stand_side_by_side(versus: Command) -> None:
     [
         ((), "name the words"),
         (("-w", "rivre"), "near it: river"),
-        (("-w", "bank", "-k", "0"), "-k must be"),
+        (("-w", "bank", "-k", "0"), "-k' / '--neighbours'"),
         (("-w", "bank", "--w2v-epochs", "0"), "--w2v-epochs"),
         (("-w", "bank", "--versus", "glove"), "--versus must be word2vec, not 'glove'"),
     ],
