@@ -219,8 +219,9 @@ def notes(e: Embeddings, context: str, counts: Mapping[str, int]) -> list[str]:
     said: list[str] = []
     blind = [i for i, v in enumerate(e.items) if v.words_left <= BLIND] if context == "left" else []
     if blind:
+        have = "have" if len(blind) > 1 else "has"
         said.append(
-            f"the model reads left to right: {_numbers(blind)} has seen almost nothing yet. Try --context echo."
+            f"the model reads left to right: {_numbers(blind)} {have} seen almost nothing yet; try --context echo."
         )
     truncated = [i for i, v in enumerate(e.items) if v.truncated]
     if truncated:

@@ -22,6 +22,7 @@ STATISTICS_TOKENS = 8192
 N_PAIRS = 4000
 SAME_WORD_PAIRS = 2000
 COUNTED_TOKENS = 1 << 21  # that words are counted in, in stretches spread over a longer text
+COUNTED_AT_ONCE = 1 << 18  # tokens
 MOST_WORDS, LONGEST_WORD = 50_000, 100  # and characters
 
 
@@ -59,8 +60,11 @@ def measure_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> dic
 
 
 def count_tokens(ids: np.ndarray, vocab_size: int) -> Tensor:
-    """How often each token stands in `ids` (N,): (V,) int64."""
-    return torch.from_numpy(np.bincount(ids, minlength=vocab_size).astype(np.int64))
+    """How often each token stands in `ids` (N,), which may be mapped from a file of any length: (V,) int64."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    for start in range(0, len(ids), COUNTED_AT_ONCE):  # counting makes a copy that is four times as large
+        counts += np.bincount(ids[start : start + COUNTED_AT_ONCE], minlength=vocab_size)
+    return torch.from_numpy(counts)
 
 
 def count_words(tokenizer: Tokenizer, ids: np.ndarray) -> list[tuple[str, int]]:
@@ -70,8 +74,10 @@ def count_words(tokenizer: Tokenizer, ids: np.ndarray) -> list[tuple[str, int]]:
     every token made of their characters is one. Of more than 2 million tokens, stretches spread over the text count.
     """
     ids = spread_ids(ids, COUNTED_TOKENS)
-    found = (match[0] for match in word_pattern().finditer(tokenizer.decode(ids.tolist())))
-    counts = Counter(word for word in found if not UNSPACED.search(word))
+    counts: Counter[str] = Counter()
+    for start in range(0, len(ids), COUNTED_AT_ONCE):
+        text = tokenizer.decode(ids[start : start + COUNTED_AT_ONCE].tolist())
+        counts.update(match[0] for match in word_pattern().finditer(text) if not UNSPACED.search(match[0]))
     for token, n in enumerate(np.bincount(ids, minlength=1)):
         text = tokenizer.decode([token]) if n else ""
         if text and all(UNSPACED.match(character) and character.isalpha() for character in text):
