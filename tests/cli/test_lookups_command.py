@@ -289,6 +289,35 @@ def test_vectors_are_corrected_when_that_is_asked_for(embed: Command, table: Tok
     assert np.allclose(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), directions, atol=1e-5)
 
 
+# -- Averages of contexts
+
+
+def test_averages_of_a_text_answer_too(embed: Command, corpus_file: Path) -> None:
+    """In the grammar of the tests a noun's neighbours are nouns, which the averages know from the contexts alone."""
+    average = ("--static-from", "average", "--corpus", corpus_file)
+    outcome = embed("--nearest", "river", "-k", "3", "--json", *average)
+    assert "contexts of " in outcome.err
+    (answer,) = parsed(outcome)["nearest"][0]["answers"]
+    assert {neighbour["word"] for neighbour in answer["neighbours"]} < set(NOUNS)
+    assert parsed(embed("--odd", "river", "garden", "Ada", "--json", *average))["odd"]
+
+
+def test_averages_are_written_and_read_back(embed: Command, corpus_file: Path) -> None:
+    average = ("--static-from", "average", "--corpus", corpus_file)
+    assert embed("--static", "-o", "words.vec", *average).code == 0
+    again = parsed(embed("--nearest", "river", "-k", "3", "--correct", "none", "--vectors", "words.vec", "--json"))
+    direct = parsed(embed("--nearest", "river", "-k", "3", "--json", *average))
+    read_back, computed = again["nearest"][0]["answers"][1], direct["nearest"][0]["answers"][0]
+    assert [w["word"] for w in read_back["neighbours"]] == [w["word"] for w in computed["neighbours"]]
+
+
+def test_a_word_too_rare_for_an_average_is_named(embed: Command, corpus_file: Path) -> None:
+    outcome = embed("--static", "quasar", "-o", "w.vec", "--static-from", "average", "--corpus", corpus_file)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "average has no vector for 'quasar'" in outcome.err
+    assert not Path("w.vec").exists()
+
+
 # -- What cannot be answered
 
 
