@@ -30,8 +30,9 @@ demo: $(VENV)/installed
 	@echo; echo "== one word, two meanings =="
 	$(BIN)/gptlite embed $(SENTENCES)
 
+# As many at a time as there are processors: each test has a folder of its own and needs one thread.
 test: $(VENV)/installed-tests
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 test-all: $(VENV)/installed-tests
 	$(BIN)/pytest -m 'slow or not slow'

@@ -48,7 +48,7 @@ def embed(
     mark: Annotated[
         str,
         typer.Option("--mark", metavar="A,B", help="What stands before and after a marked word.",
-                     show_default="\\[,]", rich_help_panel=INPUT),
+                     show_default="[,]", rich_help_panel=INPUT),
     ] = "[,]",
     tokens: Annotated[
         bool,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gptlite.data import spread_ids
+from gptlite.errors import NumericsError
 from gptlite.model import GPT
 from gptlite.similarity import CORRECTIONS, MOST_COMPONENTS, correct, measure, unit
 from gptlite.tokenizer import Tokenizer
@@ -34,7 +35,8 @@ def measure_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> dic
       tokens, after each of the four `similarity.CORRECTIONS`; `unrelated_quantiles` (L + 1, 4, 101)
     - `same_word`, `same_word_quantiles`: the same for one word in two random places
 
-    The first position of a window and separators are left out: they are outliers of their own kind.
+    The first position of a window and separators are left out: they are outliers of their own kind. Raises
+    `NumericsError` for a model that does not compute numbers.
     """
     words, states = _states(model, tokenizer, ids)
     generator = torch.Generator().manual_seed(0)
@@ -99,7 +101,13 @@ def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> tuple[Tensor, 
         hidden.append(torch.stack(seen.hidden)[:, :, 1:].float().cpu())  # (L + 1, B, T - 1, D)
     words = tokens[:, 1:].flatten()
     usable = words != tokenizer.separator_id
-    return words[usable], torch.cat(hidden, dim=1).flatten(1, 2)[:, usable]
+    states = torch.cat(hidden, dim=1).flatten(1, 2)[:, usable]
+    if not states.isfinite().all():
+        raise NumericsError(
+            "the model's hidden states are not finite, so nothing is saved; go on from an earlier step with a "
+            "smaller --lr."
+        )
+    return words[usable], states
 
 
 def _same_word_pairs(words: Tensor, tokenizer: Tokenizer, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,8 @@ from gptlite.material import Material, hold_out, remembered_val, shorten, tokeni
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.outlook import look_ahead, time_budget
 from gptlite.tokenizer import check_vocab_size
-from gptlite.training import Clock, Session, State, Watcher, finish, fit, out_of_memory, restore_training_state
+from gptlite.training import Clock, Session, Watcher, finish, fit, out_of_memory
+from gptlite.training_state import State, restore_training_state
 
 DEFAULT_VAL = "5%"
 

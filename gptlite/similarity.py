@@ -72,7 +72,9 @@ def measure(vectors: np.ndarray, n_components: int = MOST_COMPONENTS) -> dict[st
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Vectors (..., D) at length 1; zeros stay zeros."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    # The largest component first, so that the squares of no finite number overflow.
+    scaled = vectors / np.maximum(np.abs(vectors).max(axis=-1, keepdims=True), np.float32(1e-30))
+    return scaled / np.maximum(np.linalg.norm(scaled, axis=-1, keepdims=True), np.float32(1e-12))
 
 
 def cosine_matrix(vectors: np.ndarray) -> np.ndarray:

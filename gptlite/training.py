@@ -6,13 +6,11 @@ does. Nothing that is watched (evaluation, samples, saving) touches the random n
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import re
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,7 @@ from gptlite import calibration, checkpoint, generation, optim
 from gptlite.config import SamplingConfig, TrainConfig
 from gptlite.data import Batches
 from gptlite.device import Hardware
-from gptlite.durable import json_bytes
-from gptlite.errors import CheckpointError, Interrupted, LimitError, NumericsError, StorageError
+from gptlite.errors import Interrupted, LimitError, NumericsError, StorageError
 from gptlite.evaluation import Score, Window, score_model, sliding_windows, spread
 from gptlite.model import GPT
 from gptlite.planning import (
@@ -39,10 +36,9 @@ from gptlite.planning import (
     save_seconds,
     training_memory,
 )
-from gptlite.reader import Reader
 from gptlite.runs import Run
-from gptlite.strict import Entry, is_count, shown
 from gptlite.tokenizer import Tokenizer
+from gptlite.training_state import State, write_training_state
 
 LOG_EVERY = 10  # steps
 ENOUGH_TOKENS = 512  # of held-out text for the statistics of its hidden states; else training text serves
@@ -53,7 +49,6 @@ MILESTONE_SECONDS = 30.0  # a short run has fewer milestones
 MOST_SCORES = 1000  # that are remembered besides the best one; a run may be scored after every step
 HOPELESS, HOPELESS_STEPS = 1.0, 50  # nats a token above those of guessing, and for how many steps in a row
 WORSE = 1.01  # times the best score: a held-out text that got harder, and not by chance
-CUDA_STATE = 16  # bytes of the state of a GPU's random numbers
 RISE = 1.0  # nats a token that the training loss rises before anyone is told
 
 
@@ -137,33 +132,6 @@ class Clock:
         if self.seconds is not None:
             return max(0.0, self.seconds - self.elapsed())
         return max(0, self.total_steps - state.step) * seconds_per_step + state.reserve
-
-
-@dataclass
-class State:
-    """What changes while training, besides weights and optimizer; saved with every step."""
-
-    step: int = 0
-    tokens: int = 0
-    elapsed: float = 0.0
-    loop_started: float = 0.0  # on the clock's scale
-    quick_windows: int = QUICK_WINDOWS
-    final_windows: int = FINAL_WINDOWS
-    seconds_per_window: float = 0.0  # the slowest scoring so far
-    save_seconds: float = 0.0  # the slowest save so far
-    train_loss: float | None = None
-    losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
-    hopeless_steps: int = 0  # steps in a row with a training loss far worse than that of guessing
-    lowest_train_loss: float | None = None
-    warned_of_heart: bool = False  # that the text is being learned by heart
-    warned_of_rise: bool = False  # that the training loss climbs
-    enough: bool = False  # the run has stopped early
-    history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte: the best and the newest scores
-
-    @property
-    def reserve(self) -> float:
-        """Seconds kept for the end: two scores and a save."""
-        return (self.quick_windows + self.final_windows) * self.seconds_per_window + self.save_seconds
 
 
 @dataclass
@@ -411,7 +379,7 @@ def save(s: Session, final: bool) -> None:
             s.model,
             s.tokenizer,
             {"step": s.state.step, "val_bits_per_byte": s.state.history.get(s.state.step)},
-            training_state=training_state(s),
+            training_state=write_training_state(s.state, s.model, s.optimizers),
             embedding=statistics | {"token_counts": s.token_counts},
             words=s.words,
         )
@@ -427,79 +395,6 @@ def save(s: Session, final: bool) -> None:
     except StorageError as error:
         s.watcher.notice(f"{error} Training goes on; it takes room until it is deleted.")
     s.state.save_seconds = max(s.state.save_seconds, time.monotonic() - began)
-
-
-def training_state(s: Session) -> dict[str, bytes]:
-    """The files that `--resume` needs: optimizer, random numbers, and where the run stands."""
-    rng = {"cpu": torch.get_rng_state()}
-    if s.hardware.device.type == "cuda":
-        rng["cuda"] = torch.cuda.get_rng_state()
-    return {
-        "optimizer.safetensors": checkpoint.tensors_to_bytes(optim.optimizer_tensors(s.model, s.optimizers)),
-        "rng.safetensors": checkpoint.tensors_to_bytes(rng),
-        "state.json": json_bytes(dataclasses.asdict(s.state)),
-    }
-
-
-def restore_training_state(saved: checkpoint.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer]) -> State:
-    """Undo `training_state`. Raises `CheckpointError` when the folder is damaged or gone, or cannot be of this run."""
-    folder = saved.path / "training_state"
-    shapes = optim.expected_state(model, optimizers)
-    with Reader(saved.path, saved.manifest) as reader:
-        state = _read_state(reader, saved.manifest.get("step"))
-        random = reader.table("training_state/rng.safetensors")
-        generators = {"cpu": torch.get_rng_state()}
-        if "cuda" in random.entries:  # saved where there was one; used where there is one
-            generators["cuda"] = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else torch.empty(CUDA_STATE)
-        rng = reader.tensors(
-            "training_state/rng.safetensors", {name: Entry("U8", tuple(t.shape)) for name, t in generators.items()}
-        )
-        tensors = reader.tensors(
-            "training_state/optimizer.safetensors", {name: Entry("F32", shape) for name, shape in shapes.items()}
-        )
-    try:
-        torch.set_rng_state(rng["cpu"])
-        if "cuda" in rng and torch.cuda.is_initialized():
-            torch.cuda.set_rng_state(rng["cuda"])
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder}/rng.safetensors holds no state of random numbers: {shown(error)}.") from error
-    try:
-        optim.restore_optimizers(model, optimizers, tensors)
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}/optimizer.safetensors: {error}") from error
-    return state
-
-
-def _read_state(reader: Reader, step: object) -> State:
-    """Where the run stood; each number is one that `State` could have held at this step."""
-    name = "training_state/state.json"
-    fields, where = reader.json(name), reader.directory / name
-    kinds = {f.name: f.type for f in dataclasses.fields(State)}
-    for key, value in fields.items():
-        if key not in kinds or not STATE_KINDS[kinds[key]](value):
-            raise CheckpointError(f"{where}: '{shown(key)[1:-1]}' is {shown(value)}, which cannot be.")
-    history = {int(step): score for step, score in fields.get("history", {}).items()}
-    state = State(**{**fields, "history": history})
-    if state.step != step or max(history, default=0) > state.step:
-        raise CheckpointError(f"{where} is that of step {state.step:,}, which is not the one it lies in.")
-    return state
-
-
-def _is_amount(value: Any) -> bool:
-    return type(value) in (int, float) and value >= 0
-
-
-STATE_KINDS: dict[Any, Callable[[Any], bool]] = {
-    "int": is_count,
-    "bool": lambda value: isinstance(value, bool),
-    "float": _is_amount,
-    "float | None": lambda value: value is None or _is_amount(value),
-    "list[float]": lambda value: isinstance(value, list) and all(map(_is_amount, value)),
-    "dict[int, float]": lambda value: (
-        isinstance(value, dict)
-        and all(re.fullmatch("[0-9]{1,18}", step) and _is_amount(score) for step, score in value.items())
-    ),
-}
 
 
 def finish(s: Session) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from gptlite.durable import MANIFEST, json_bytes
 from gptlite.model import GPT
 from gptlite.reader import Reader
 from gptlite.tokenizer import Tokenizer
-from gptlite.training import State, restore_training_state
+from gptlite.training_state import State, restore_training_state
 
 STEP = "step-000000007"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")

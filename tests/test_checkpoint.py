@@ -27,7 +27,7 @@ from gptlite.durable import MANIFEST
 from gptlite.errors import CheckpointError, LimitError, StorageError
 from gptlite.reader import Reader, read_manifest
 from gptlite.tokenizer import Tokenizer
-from gptlite.training import restore_training_state
+from gptlite.training_state import restore_training_state
 
 STEP = "step-000000007"
 PARSED = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")

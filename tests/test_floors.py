@@ -30,6 +30,7 @@ FLOORS = {
     3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation", "word_evaluation"),
     4: (
         "training",
+        "training_state",
         "pipeline",
         "generation",
         "embedding",
@@ -71,6 +72,9 @@ NEIGHBOURS = {
     ("runs", "checkpoint"),
     ("training", "generation"),
     ("training", "calibration"),
+    ("training", "training_state"),
+    ("training_state", "planning"),
+    ("pipeline", "training_state"),
     ("training", "planning"),
     ("material", "training"),
     ("material", "planning"),

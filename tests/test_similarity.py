@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gptlite.errors import UsageError
-from gptlite.similarity import CORRECTIONS, correct, cosine_matrix, measure, nearest, parse_correction, percentile
+from gptlite.similarity import CORRECTIONS, correct, cosine_matrix, measure, nearest, parse_correction, percentile, unit
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,12 @@ def test_a_dimension_that_never_moves_stays_finite(correction: str) -> None:
 def test_an_unknown_correction_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--correct"):
         parse_correction(text, 64)
+
+
+def test_huge_and_tiny_vectors_have_a_direction() -> None:
+    rows = np.array([[3e38, 0.0], [0.0, 1e-25], [-2e25, 2e25], [0.0, 0.0]], dtype=np.float32)
+    root = np.sqrt(0.5)
+    assert np.allclose(unit(rows), [[1, 0], [0, 1], [-root, root], [0, 0]], atol=1e-6)
 
 
 def test_percentiles_are_read_off_the_quantiles() -> None:

@@ -36,6 +36,7 @@ from gptlite.evaluation import Score
 from gptlite.pipeline import train
 from gptlite.runs import Run
 from gptlite.training import Progress, Watcher
+from gptlite.training_state import State
 
 SHAPE: dict[str, Any] = {"n_layers": 2, "dim": 32, "n_heads": 2, "context_length": 32}
 TINY: dict[str, Any] = {**SHAPE, "vocab_size": 320, "batch_size": 4, "threads": 1}
@@ -681,7 +682,7 @@ def test_the_loop_ends_at_the_step_nearest_to_its_time(
     clock = training.Clock(TrainConfig(seconds=100.0), 1.0, started=0.0)
     clock.seconds = 100.0
     monkeypatch.setattr(training.time, "monotonic", lambda: elapsed)
-    assert clock.over(training.State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
+    assert clock.over(State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
 
 
 def test_a_loss_that_climbed_does_not_hide_what_is_learned_by_heart() -> None:
@@ -699,7 +700,7 @@ def test_a_loss_that_climbed_does_not_hide_what_is_learned_by_heart() -> None:
 def session_with(history: dict[int, float], patience: int = 0) -> SimpleNamespace:
     """As much of a session as those who watch it look at."""
     plan = SimpleNamespace(train=SimpleNamespace(patience=patience, lr=0.02), model=SimpleNamespace(vocab_size=10_000))
-    state = training.State(step=max(history, default=0), history=history)
+    state = State(step=max(history, default=0), history=history)
     return SimpleNamespace(state=state, plan=plan, watcher=Log())
 
 

@@ -22,7 +22,8 @@ from gptlite.device import choose_hardware
 from gptlite.errors import CheckpointError, Interrupted, RunInUseError, UsageError
 from gptlite.pipeline import train
 from gptlite.runs import Run
-from gptlite.training import State, Watcher
+from gptlite.training import Watcher
+from gptlite.training_state import State
 
 STEPS = 50
 SETTINGS: dict[str, Any] = {

@@ -18,7 +18,8 @@ from gptlite.model import GPT, initialise
 from gptlite.planning import Plan
 from gptlite.runs import Run
 from gptlite.tokenizer import Tokenizer
-from gptlite.training import Clock, Session, State, Watcher, restore_training_state
+from gptlite.training import Clock, Session, Watcher
+from gptlite.training_state import State, restore_training_state
 
 CONTEXT = 16
 NEVER = 10**9
