@@ -136,8 +136,8 @@ def by_turns(
     one_a_text = len(places) == len(texts)
 
     def ours() -> list[np.ndarray]:
-        vectors = embed(model.model, model.tokenizer, places, top=top, n_expected=0)
-        return [v.contextual[top] for v in vectors]
+        vectors = embed(model.model, model.tokenizer, places, layers=[top], n_expected=0)
+        return [v.at(top) for v in vectors]
 
     def reference() -> list[np.ndarray]:
         return theirs.embed(texts, places if one_a_text else None)

@@ -290,7 +290,7 @@ def embed(
         nonlocal n_truncated
         found = embedding.embed(
             loaded.model, loaded.tokenizer, places,
-            pool=pool, top=None if html else layers[-1], n_expected=4 if compared else 0, prefix=ids, context=context,
+            pool=pool, layers=None if html else layers, n_expected=4 if compared else 0, prefix=ids, context=context,
         )  # fmt: skip
         n_truncated += sum(v.truncated for v in found)
         return found

@@ -170,7 +170,7 @@ class Embeddings:
         total = np.zeros_like(self.static)
         for layer in self.layers:
             space = {name: statistics[name][layer] for name in ("mean", "std", "components")}
-            total += correct(np.stack([v.contextual[layer] for v in self.items]), correction, space)
+            total += correct(np.stack([v.at(layer) for v in self.items]), correction, space)
         return total / len(self.layers)
 
     def _same_prefix(self, i: int, j: int) -> bool:

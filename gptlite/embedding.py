@@ -16,6 +16,8 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from gptlite.errors import CheckpointError, LimitError, UsageError
 from gptlite.model import GPT
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import hidden
-from gptlite.words import Occurrence, word_starts
+from gptlite.words import Occurrence, in_sentence, word_starts
 
 PREFIX = "\n"  # read before each text: a first position is special, and a line's start is what it most looks like
 KNOWN_SEPARATOR = 100  # times that a separator must have been seen to be a better prefix
@@ -34,7 +36,8 @@ POOLS = ("last", "mean", "first", "weighted")
 CONTEXTS = ("left", "echo")
 LONGEST_WORD = 65_536  # characters
 WORDS_AT_ONCE = 4096  # that are sorted by length together
-TOKENS_AT_ONCE = 4096  # of one forward pass
+TOKENS_AT_ONCE = {"cpu": 1024}  # of one forward pass: what a processor's cache holds, ...
+MOST_TOKENS_AT_ONCE = 4096  # ... or elsewhere this many
 HEADS_AT_ONCE = 256  # positions whose scores of all tokens are held
 
 
@@ -42,7 +45,8 @@ HEADS_AT_ONCE = 256  # positions whose scores of all tokens are held
 class WordVector:
     """The vectors of one occurrence.
 
-    - `contextual` (L + 1, D): after 0, 1, ... L blocks, or only the first of them (see `embed`); `static` (D,).
+    - `contextual` (L + 1, D): after 0, 1, ... L blocks, or only the first of them, or only the rows of `layers` (see
+      `embed`); `at` finds a layer by its number in all three. `static` (D,).
     - `tokens`: the text of the tokens that cover the word; `partial` when they reach outside of it.
     - `n_left`, `words_left`: tokens and words of the text that the model had seen before this word. Each character of a
       script without spaces counts as a word.
@@ -59,11 +63,14 @@ class WordVector:
     expected: tuple[str, ...]
     words_left: int = 0
     truncated: bool = False
+    layers: tuple[int, ...] | None = None
 
     def at(self, layers: int | Sequence[int] | None) -> np.ndarray:
         """The contextual vector (D,) of one layer, the mean of several layers', or with None all of them (L + 1, D)."""
         if layers is None:
             return self.contextual
+        if self.layers is not None:
+            layers = self.layers.index(layers) if isinstance(layers, int) else [self.layers.index(i) for i in layers]
         return self.contextual[layers] if isinstance(layers, int) else self.contextual[list(layers)].mean(axis=0)
 
 
@@ -118,9 +125,17 @@ def prefix_text(tokenizer: Tokenizer, prefix: Sequence[int]) -> str:
 
 
 def static_vector(model: GPT, tokenizer: Tokenizer, word: str) -> np.ndarray:
-    """(D,): the mean of the embedding rows of " " + word, the form in which a word stands inside a sentence."""
-    rows = model.transformer.embed.weight[tokenizer.encode(" " + word)]
-    return rows.detach().float().mean(dim=0).cpu().numpy()
+    """(D,): the mean of the embedding rows of a word's tokens, in the form in which it stands inside a sentence."""
+    return _static_vectors(model, tokenizer, [word])[0]
+
+
+def _static_vectors(model: GPT, tokenizer: Tokenizer, words: Sequence[str]) -> np.ndarray:
+    """(n, D): `static_vector` of n words, in one look at the table."""
+    ids = tokenizer.encode_batch([in_sentence(word) for word in words])
+    lengths = np.array([len(tokens) for tokens in ids])
+    rows = model.transformer.embed.weight[[i for tokens in ids for i in tokens]].detach().float().cpu().numpy()
+    sums = np.add.reduceat(rows, np.cumsum(lengths) - lengths, axis=0)
+    return (sums / lengths[:, None]).astype(np.float32)
 
 
 def embed_word(
@@ -148,6 +163,7 @@ def embed(
     *,
     pool: str = "last",
     top: int | None = None,
+    layers: Sequence[int] | None = None,
     n_expected: int = 4,
     prefix: Sequence[int] | None = None,
     context: str = "left",
@@ -160,6 +176,8 @@ def embed(
       their mean with weights 1, 2, 3, ..., which is meant for sentences (SGPT, Muennighoff 2022).
     - `top`: the highest layer wanted. `contextual` is then (top + 1, D): layers keep their numbers, and blocks above it
       are left out unless tokens are expected.
+    - `layers`: the layers wanted, in place of all up to `top`. `contextual` is then (len(layers), D), in this order;
+      `WordVector.at` still goes by layer numbers. It saves time and memory where words are many.
     - `n_expected`: how many next tokens to predict; 0 saves the head.
     - `prefix`: ids to read before each text, those of `PREFIX` by default; see `find_prefix`.
     - `context`: what the model reads before the word: the text to its `left`, or, with `echo`, the whole text once
@@ -170,19 +188,21 @@ def embed(
     _check_choice("--pool", pool, POOLS)
     _check_choice("--context", context, CONTEXTS)
     begin = tokenizer.encode(PREFIX) if prefix is None else list(prefix)
-    top = model.config.n_layers if top is None else top
-    static: dict[str, np.ndarray] = {}
+    wanted = tuple(range((model.config.n_layers if top is None else top) + 1) if layers is None else layers)
+    kept = None if layers is None else wanted
+    text_of = cache(lambda i: tokenizer.decode([i]))
     vectors: list[WordVector] = []
     for start in range(0, len(occurrences), WORDS_AT_ONCE):
         chunk = occurrences[start : start + WORDS_AT_ONCE]
         readings = _read(tokenizer, chunk if context == "left" else [_echo(o) for o in chunk], begin, model)
-        computed = _compute(model, tokenizer, readings, pool, top, n_expected)
-        for o, r, (contextual, expected) in zip(chunk, readings, computed, strict=True):
-            if o.word not in static:
-                static[o.word] = static_vector(model, tokenizer, o.word)
-            tokens = tuple(tokenizer.decode([i]) for i in r.covering)
-            seen = (r.n_left, expected, r.words_left, r.truncated)
-            vectors.append(WordVector(o, contextual, static[o.word], tokens, r.partial, *seen))
+        computed = _compute(model, tokenizer, readings, pool, wanted, n_expected)
+        numbers: dict[str, int] = {}  # of the different words
+        of_word = [numbers.setdefault(o.word, len(numbers)) for o in chunk]
+        static = list(_static_vectors(model, tokenizer, list(numbers)))
+        for o, r, (contextual, expected), i in zip(chunk, readings, computed, of_word, strict=True):
+            tokens = tuple(map(text_of, r.covering))
+            seen = (r.n_left, expected, r.words_left, r.truncated, kept)
+            vectors.append(WordVector(o, contextual, static[i], tokens, r.partial, *seen))
     return vectors
 
 
@@ -200,8 +220,7 @@ def _echo(o: Occurrence) -> Occurrence:
 # -- From words to positions of windows
 
 
-@dataclass(frozen=True)
-class _Reading:
+class _Reading(NamedTuple):
     """What is to be read for one word: `ids[begin:end]`, and where the word stands in it."""
 
     ids: list[int]  # shared by the words of a text
@@ -248,10 +267,9 @@ def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[
     }
     readings, near = [], None
     for o in occurrences:
-        if len(o.word) > LONGEST_WORD:
+        if (length := o.end - o.start) > LONGEST_WORD:
             raise LimitError(
-                f"text {o.text_index + 1}: a word of {len(o.word):,} characters is too long; "
-                f"{LONGEST_WORD:,} are the most."
+                f"text {o.text_index + 1}: a word of {length:,} characters is too long; {LONGEST_WORD:,} are the most."
             )
         if (stretch := known.get(o.text)) is None:
             stretch = near = _neighbourhood(tokenizer, o, prefix, context, reach, near)
@@ -291,8 +309,10 @@ def _reading(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: i
     end = n_prefix + covering[-1] + 1
     begin = max(0, end - context)
     dropped = max(0, begin - n_prefix)  # tokens of the text
-    seen_from = stretch.spans[dropped][0]
     words = stretch.starts_of_words
+    words_left = bisect_left(words, o.start - stretch.left)
+    if seen_from := stretch.spans[dropped][0]:
+        words_left = max(0, words_left - bisect_left(words, seen_from))
     return _Reading(
         stretch.full,
         begin,
@@ -301,7 +321,7 @@ def _reading(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: i
         [stretch.ids[i] for i in covering],
         partial,
         max(0, covering[0] - dropped),
-        max(0, bisect_left(words, o.start - stretch.left) - bisect_left(words, seen_from)),
+        words_left,
         dropped > 0,
     )
 
@@ -319,68 +339,69 @@ def _cover(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence) -> tuple[list
     By overlap of character spans, never by equality: a token may carry the space before the word, a character may be
     several tokens with the same span, and a token may reach into the next character.
     """
-    ids, spans = stretch.ids, stretch.spans
-    start, end = o.start - stretch.left, o.end - stretch.left
-    covering = []
-    for i in range(bisect_right(stretch.ends, start), len(ids)):
-        if spans[i][0] >= end:
-            break
-        covering.append(i)
-    if not o.word.isspace():
+    ids, spans, text, left = stretch.ids, stretch.spans, o.text, stretch.left
+    start, end = o.start - left, o.end - left
+    first = beyond = bisect_right(stretch.ends, start)
+    while beyond < len(ids) and spans[beyond][0] < end:
+        beyond += 1
+    covering = list(range(first, beyond))
+    if len(covering) > 1 and not o.word.isspace():
         covering = [i for i in covering if tokenizer.token_bytes[ids[i]].strip()]
     if not covering:
         raise UsageError(f"text {o.text_index + 1}: no token covers {o.word!r}.")
-    text, left = o.text, stretch.left
-    partial = any(
-        (spans[i][0] < start and text[left + spans[i][0] : o.start].strip())
-        or (spans[i][1] > end and text[o.end : left + spans[i][1]].strip())
-        for i in covering
-    )
-    return covering, partial
+    begins, ends = spans[covering[0]][0], spans[covering[-1]][1]  # of all: spans rise
+    before = begins < start and text[left + begins : o.start].strip()
+    after = ends > end and text[o.end : left + ends].strip()
+    return covering, bool(before or after)
 
 
 # -- From windows to vectors
 
 
 def _compute(
-    model: GPT, tokenizer: Tokenizer, readings: Sequence[_Reading], pool: str, top: int, n_expected: int
+    model: GPT, tokenizer: Tokenizer, readings: Sequence[_Reading], pool: str, wanted: Sequence[int], n_expected: int
 ) -> list[tuple[np.ndarray, tuple[str, ...]]]:
-    """For each reading the hidden states (top + 1, D) of its word, and what the model expects next."""
+    """For each reading the hidden states (len(wanted), D) of its word, and what the model expects next."""
     n_layers, device = model.config.n_layers, next(model.parameters()).device
-    layers = [*range(top + 1), *([n_layers] if n_expected and top < n_layers else [])]
+    layers = [*wanted, *([n_layers] if n_expected and wanted[-1] != n_layers else [])]
     results: list[tuple[np.ndarray, tuple[str, ...]]] = [(np.empty(0), ())] * len(readings)
-    for rows in _batches(readings):
+    for rows in _batches(readings, TOKENS_AT_ONCE.get(device.type, MOST_TOKENS_AT_ONCE)):
         width = max(len(ids) for ids, _ in rows)
         tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids, _ in rows], device=device)
         numbers = [i for _, members in rows for i in members]
-        at, weights, owners, last = [], [], [], []
+        # Positions are counted through all rows.
+        at: list[int] = []
+        weights: list[float] = []
+        owners: list[int] = []
+        last: list[int] = []
         for row, (_, members) in enumerate(rows):
             for i in members:
-                for position, weight in _weights(readings[i].positions, pool):
-                    at.append((row, position))
-                    weights.append(weight)
-                    owners.append(len(last))
-                last.append((row, readings[i].positions[-1]))
-        if n_expected:
-            at += last
-        where = torch.tensor(at, device=device).T
-        states = hidden(model, tokens, layers, (where[0], where[1])).float()  # (layers, n, D)
+                positions = readings[i].positions
+                if pool != "last":
+                    for position, weight in _weights(positions, pool):
+                        at.append(row * width + position)
+                        weights.append(weight)
+                        owners.append(len(last))
+                last.append(row * width + positions[-1])
+        at = last if pool == "last" else at
+        where = torch.tensor([*at, *last] if n_expected else at, device=device)
+        states = hidden(model, tokens, layers, (where // width, where % width)).float()  # (layers, n, D)
         if not states.isfinite().all():
             raise CheckpointError(
                 "the model's hidden states are not numbers, so its weights are damaged; use another step of the run."
             )
-        parts = states[: top + 1, : len(owners)].cpu().transpose(0, 1)  # (n, top + 1, D)
-        pooled = torch.zeros(len(last), *parts.shape[1:]).index_add_(
-            0, torch.tensor(owners), parts * torch.tensor(weights)[:, None, None]
-        )
-        expected = _expect(model, tokenizer, states[-1, len(owners) :], n_expected) if n_expected else [()] * len(last)
+        pooled = states[: len(wanted), : len(at)].cpu().transpose(0, 1).contiguous()  # (n, len(wanted), D)
+        if len(at) > len(last):  # words of several positions
+            parts = pooled * torch.tensor(weights)[:, None, None]
+            pooled = torch.zeros(len(last), *parts.shape[1:]).index_add_(0, torch.tensor(owners), parts)
+        expected = _expect(model, tokenizer, states[-1, len(at) :], n_expected) if n_expected else [()] * len(last)
         for i, vector, following in zip(numbers, pooled.numpy(), expected, strict=True):
             results[i] = vector, following
     return results
 
 
-def _batches(readings: Sequence[_Reading]) -> Iterator[list[tuple[list[int], list[int]]]]:
-    """Windows of about equal length, each with the numbers of the readings that it serves.
+def _batches(readings: Sequence[_Reading], n_tokens: int) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Windows of about equal length, `n_tokens` in all, each with the numbers of the readings that it serves.
 
     A window that another one begins with is not read by itself: the states of the beginning are the same (E1).
     """
@@ -405,7 +426,7 @@ def _batches(readings: Sequence[_Reading]) -> Iterator[list[tuple[list[int], lis
     rows.sort(key=lambda row: len(row[0]))
     batch: list[tuple[list[int], list[int]]] = []
     for row in rows:
-        if batch and (len(batch) + 1) * len(row[0]) > TOKENS_AT_ONCE:
+        if batch and (len(batch) + 1) * len(row[0]) > n_tokens:
             yield batch
             batch = []
         batch.append(row)
@@ -414,9 +435,7 @@ def _batches(readings: Sequence[_Reading]) -> Iterator[list[tuple[list[int], lis
 
 
 def _weights(positions: list[int], pool: str) -> list[tuple[int, float]]:
-    """The positions that count for a word, and how much."""
-    if pool == "last":
-        return [(positions[-1], 1.0)]
+    """The positions that count for a word, and how much, unless it is the last alone."""
     if pool == "first":
         return [(positions[0], 1.0)]
     n = len(positions)

@@ -25,7 +25,7 @@ from gptlite.reader import Reader
 from gptlite.runs import read_model
 from gptlite.similarity import correct, measure, nearest, parse_correction, unit
 from gptlite.tokenizer import Tokenizer
-from gptlite.words import UNSPACED
+from gptlite.words import UNSPACED, in_sentence
 
 CORRECTION = "abtt"  # of cosines between static vectors, unless another is asked for
 FEW_WORDS = 100  # fewer have no components to speak of, only a mean
@@ -226,11 +226,6 @@ def read_table(model: str | Path | None = None) -> TokenTable:
             return TokenTable(path, rows, tokenizer, dict(read_words(reader)))
 
     return read_model(model, read)
-
-
-def in_sentence(word: str) -> str:
-    """A word as it stands inside a sentence: after a space, unless its script has none."""
-    return word if UNSPACED.match(word) else f" {word}"
 
 
 def _is_word(token: str) -> bool:

@@ -154,15 +154,15 @@ def _entry(name: str, entry: Any, where: object) -> tuple[int, int, Entry]:
 
 def _check_depth(value: Any) -> None:
     """Raises `ValueError` where `LARGEST_DEPTH` or more lists and objects stand inside each other."""
-    level = [value]
-    for _ in range(LARGEST_DEPTH):
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(LARGEST_DEPTH - 1):
         level = [
             item
             for outer in level
-            if isinstance(outer, (dict, list))
             for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, (dict, list)) and item
         ]
-    if level:
+    if any(level):
         raise ValueError("its lists and objects are nested too deeply")
 
 

@@ -130,6 +130,11 @@ def word_starts(text: str) -> list[int]:
     return [at for at in starts if not (at and _extends(text[at - 1]))]
 
 
+def in_sentence(word: str) -> str:
+    """A word as it stands inside a sentence: after a space, unless its script has none."""
+    return word if UNSPACED.match(word) else f" {word}"
+
+
 def _joined(text: str, at: int) -> bool:
     """Do the characters before and after position `at` belong to one word? After Unicode's Annex 29, but simpler:
 

@@ -258,6 +258,21 @@ def test_a_word_of_several_tokens_has_the_mean_of_their_rows(model: GPT, tokeniz
     assert np.allclose(static_vector(model, tokenizer, "zyx"), expected, atol=1e-7)
 
 
+def test_a_script_without_spaces_has_none_before_a_static_word(model: GPT, tokenizer: Tokenizer) -> None:
+    expected = model.transformer.embed.weight.detach()[tokenizer.encode("银行")].mean(dim=0).numpy()
+    assert np.allclose(static_vector(model, tokenizer, "银行"), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("layers", [[0, 2], [0]])
+def test_wanted_layers_alone_are_kept_by_their_numbers(model: GPT, tokenizer: Tokenizer, layers: list[int]) -> None:
+    places = parse_marked("Ada [finds] the [bank]", 0)
+    parts = embed(model, tokenizer, places, layers=layers)
+    for whole, part in zip(embed(model, tokenizer, places), parts, strict=True):
+        assert part.contextual.shape == (len(layers), model.config.dim) and part.expected == whole.expected
+        for layer in (*layers, layers):
+            assert np.allclose(part.at(layer), whole.at(layer), atol=1e-6)
+
+
 @pytest.mark.parametrize("pool", embedding.POOLS)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_hidden_states_are_those_of_a_direct_trace(tokenizer: Tokenizer, architecture: str, pool: str) -> None:
@@ -383,7 +398,7 @@ def test_chunks_and_batches_of_any_size_give_the_same(
     places = some_words(40)
     expected = embed(model, tokenizer, places)
     monkeypatch.setattr(embedding, "WORDS_AT_ONCE", 7)
-    monkeypatch.setattr(embedding, "TOKENS_AT_ONCE", 50)
+    monkeypatch.setattr(embedding, "TOKENS_AT_ONCE", {"cpu": 50})
     monkeypatch.setattr(embedding, "HEADS_AT_ONCE", 3)
     for a, b in zip(embed(model, tokenizer, places), expected, strict=True):
         assert np.abs(a.contextual - b.contextual).max() <= 1e-5
