@@ -172,8 +172,9 @@ def read_words(reader: Reader) -> list[tuple[str, int]]:
         return []
     where = reader.directory / WORDS
     words = parse_object(reader.text(WORDS, LARGEST_WORDS), where).get("words")
-    pairs = isinstance(words, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in words)
-    if not pairs or not all(isinstance(word, str) and is_count(n) for word, n in words):
+    if not isinstance(words, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and is_count(pair[1]) for pair in words
+    ):
         raise CheckpointError(f"{where} is not a list of words and counts.")
     return [(word, n) for word, n in words]
 
