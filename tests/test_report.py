@@ -293,7 +293,7 @@ def test_charts_grow_with_the_window(page: Page) -> None:
 def test_a_cell_is_the_mean_cosine_between_the_occurrences_of_its_row_and_column(page: Page, n: int) -> None:
     shown = made(numbered(n))
     show(page, shown)
-    cells = page.evaluate("cells(data.cosines[2], data.stops[2], order(2))")
+    cells = page.evaluate("cells(data.cosines[2], data.stops[2], [...rows.keys()])")
     together = 1 if n == 50 else 3
     groups = [range(i, min(i + together, n)) for i in range(0, n, together)]
     assert len(cells) == len(groups) ** 2 <= 50**2
@@ -304,6 +304,8 @@ def test_a_cell_is_the_mean_cosine_between_the_occurrences_of_its_row_and_column
     assert cells[len(groups)]["text"].startswith(f"{names}: ")
     note = page.evaluate("document.querySelector('.note')?.textContent ?? ''")
     assert ("3 neighbours share one" in note) is (together == 3)
+    sorted_by_the_map = page.evaluate("document.querySelector('#sorted').checked")
+    assert sorted_by_the_map is (together == 3)  # or a mean would be of neighbours in the text, which share no sense
     assert page.errors == []
 
 
