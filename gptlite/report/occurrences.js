@@ -45,7 +45,7 @@ function theme() {
   };
 }
 
-const written = (cosine) => cosine.toFixed(2).replace("-", "−");
+const written = (cosine) => cosine.toFixed(2).replace(/^-0.00$/, "0.00").replace("-", "−");
 
 function points(places) {
   return places.map(([x, y], i) => ({
@@ -53,21 +53,26 @@ function points(places) {
   }));
 }
 
+// A row stands for one occurrence, or for as many neighbours as it takes to keep the rows few; a cell is then a mean.
 function cells(packed, stops, order) {
   const bytes = atob(packed);
   const paper = getComputedStyle(document.documentElement);
   const [low, high] = ["--ink", "--paper"].map((name) => paper.getPropertyValue(name).trim());
-  const cosines = Array.from({ length: n }, () => new Array(n).fill(1));
-  let k = 0;
-  for (let i = 0; i < n; i++) {
-    for (let j = i + 1; j < n; j++) {
-      cosines[i][j] = cosines[j][i] = (bytes.charCodeAt(k++) - 100) / 100;
-    }
-  }
-  return order.flatMap((i) => order.map((j) => {
-    const cosine = cosines[i][j];
+  const above = (i, j) => bytes.charCodeAt(i * n - (i * (i + 3)) / 2 + j - 1);
+  const between = (i, j) => (above(Math.min(i, j), Math.max(i, j)) - 100) / 100;
+  const groups = [];
+  for (let i = 0; i < n; i += data.together) groups.push(order.slice(i, i + data.together));
+  const names = groups.map((group) => group.map((i) => i + 1).join(", "));
+  const mean = (a, b) => {
+    let [sum, count] = [0, 0];
+    for (const i of a) for (const j of b) if (i !== j) { sum += between(i, j); count++; }
+    return count ? sum / count : 1;
+  };
+  return groups.flatMap((a, i) => groups.map((b, j) => {
+    const cosine = mean(a, b);
     const ink = cosine > (stops[2] + stops[3]) / 2 ? high : low;
-    return { row: i + 1, column: j + 1, cosine, ink, text: `${i + 1} and ${j + 1}: ${written(cosine)}` };
+    const text = `${names[i]} and ${names[j]}: ${written(cosine)}${a.length * b.length > 1 ? " on average" : ""}`;
+    return { row: a[0] + 1, column: b[0] + 1, cosine, ink, text };
   }));
 }
 
@@ -148,7 +153,6 @@ function choose(number) {
 async function start() {
   await loadLibrary();
   await draw();
-  performance.mark("shown");
   byId("layer").addEventListener("input", () => show(chosenLayer()));
   byId("sorted").addEventListener("change", () => show(chosenLayer()));
   byId("control").addEventListener("submit", (event) => event.preventDefault());

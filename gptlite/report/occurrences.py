@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 MOST = 500  # occurrences; a similarity for each two of them in each layer is in the page
 CONTEXT = 300  # characters of a sentence to both sides of the word
 NUMBERED = 40  # points that still have room for their number
+ROWS = 50  # of a matrix, at most: a browser takes its time for each of their squares
 WRITTEN = 12  # columns of a matrix whose cells still have room for a number
 COLOURS = 8  # words that colours tell apart
 STOPS = (0, 25, 50, 75, 100)  # percentiles of the scale of colours
@@ -112,6 +113,7 @@ def render(shown: Occurrences) -> str:
         rows=_rows(shown),
         facts={name: _visible(fact) for name, fact in shown.facts.items()},
         shown=shown,
+        together=_together(len(shown.texts)),
         name=_layer_name(shown.layer, len(shown.places) - 1),
         summary=_summary(shown, shown.layer),
     )
@@ -207,6 +209,7 @@ def _data(shown: Occurrences, words: Sequence[str]) -> dict[str, Any]:
     nearest = [[_nearest(shown.cosines[layer], i) for i in range(len(shown.texts))] for layer in layers]
     return {
         "layer": shown.layer,
+        "together": _together(len(shown.texts)),
         "names": [_layer_name(layer, layers[-1]) for layer in layers],
         "summaries": [_summary(shown, layer) for layer in layers],
         "words": [_visible(word) for word in words],
@@ -223,6 +226,11 @@ def _data(shown: Occurrences, words: Sequence[str]) -> dict[str, Any]:
 
 def _filling(places: np.ndarray) -> list[list[float]]:
     return (places / max(np.abs(places).max(), 1e-12)).round(3).tolist()
+
+
+def _together(n: int) -> int:
+    """How many neighbouring occurrences share a row of a matrix of `n`."""
+    return -(-n // ROWS)
 
 
 def _hundredths(cosines: np.ndarray) -> str:
