@@ -23,7 +23,7 @@ STATISTICS_TOKENS = 8192
 N_PAIRS = 4000
 SAME_WORD_PAIRS = 2000
 COUNTED_TOKENS = 1 << 21  # that words are counted in, in stretches spread over a longer text
-COUNTED_AT_ONCE = 1 << 18  # tokens
+MOST_TOKENS, COUNTED_AT_ONCE = 1 << 24, 1 << 18  # that tokens are counted in
 MOST_WORDS, LONGEST_WORD = 50_000, 100  # and characters
 
 
@@ -62,8 +62,8 @@ def measure_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> dic
 
 
 def count_tokens(ids: np.ndarray, vocab_size: int) -> Tensor:
-    """How often each token stands in `ids` (N,), which may be mapped from a file of any length: (V,) int64."""
-    counts = np.zeros(vocab_size, dtype=np.int64)
+    """How often each token stands in `ids` (N,): (V,) int64. Of more than 16 million, a part counts."""
+    counts, ids = np.zeros(vocab_size, dtype=np.int64), spread_ids(ids, MOST_TOKENS)
     for start in range(0, len(ids), COUNTED_AT_ONCE):  # counting makes a copy that is four times as large
         counts += np.bincount(ids[start : start + COUNTED_AT_ONCE], minlength=vocab_size)
     return torch.from_numpy(counts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import torch
@@ -51,23 +52,44 @@ class Window:
     scored: int
 
 
-def sliding_windows(n_tokens: int, context: int) -> list[Window]:
+class SlidingWindows(Sequence[Window]):
     """Windows in which every token but those at the very beginning is predicted from at least half a context.
 
-    Each step moves by half a context and scores the new half, so each target is scored exactly once.
+    Each step moves by half a context and scores the new half, so each target is scored exactly once. They are computed
+    when they are asked for: a long text has millions of them.
     """
-    n_targets = n_tokens - 1
-    if n_targets <= 0:
-        return []
-    length = min(context, n_targets)
-    stride = max(1, context // 2)
-    windows = [Window(0, length, length)]
-    done = length
-    while done < n_targets:
-        scored = min(stride, n_targets - done)
-        done += scored
-        windows.append(Window(done - length, length, scored))
-    return windows
+
+    def __init__(self, n_tokens: int, context: int) -> None:
+        self.n_targets = max(0, n_tokens - 1)
+        self.length = min(context, self.n_targets)
+        self.stride = max(1, context // 2)
+
+    def __len__(self) -> int:
+        if not self.n_targets:
+            return 0
+        return 1 + -(-(self.n_targets - self.length) // self.stride)
+
+    @overload
+    def __getitem__(self, i: int) -> Window: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Window]: ...
+
+    def __getitem__(self, i: int | slice) -> Window | list[Window]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        i %= len(self)
+        if i == 0:
+            return Window(0, self.length, self.length)
+        done = min(self.length + i * self.stride, self.n_targets)
+        return Window(done - self.length, self.length, done - self.length - (i - 1) * self.stride)
+
+
+def sliding_windows(n_tokens: int, context: int) -> Sequence[Window]:
+    """`SlidingWindows` of a stream of so many tokens."""
+    return SlidingWindows(n_tokens, context)
 
 
 def spread(windows: Sequence[Window], n: int) -> list[Window]:
@@ -92,7 +114,7 @@ def score_model(
     """
     config = model.config
     if windows is None:
-        windows = sliding_windows(len(ids), config.context_length)
+        windows = SlidingWindows(len(ids), config.context_length)
 
     def logits_of(tokens: Tensor) -> Tensor:
         between()

@@ -61,7 +61,7 @@ def test_windows_are_of_one_length(n: int, context: int) -> None:
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_a_text_without_targets_has_no_windows(n: int) -> None:
-    assert sliding_windows(n, 8) == []
+    assert list(sliding_windows(n, 8)) == []
 
 
 @given(n=st.integers(0, 300), most=st.integers(1, 40))
