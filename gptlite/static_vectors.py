@@ -128,7 +128,8 @@ class WordVectors:
         rows = np.stack([self.direction(word) for word in words])
         cosines = rows @ rows.T
         means = (cosines.sum(axis=1) - cosines.diagonal()) / (len(words) - 1)
-        return [Word(words[i], float(means[i]), self.seen(words[i])) for i in np.argsort(means, kind="stable").tolist()]
+        order: list[int] = np.argsort(means, kind="stable").tolist()
+        return [Word(words[i], float(means[i]), self.seen(words[i])) for i in order]
 
     def case_variants(self, word: str) -> list[Word]:
         """The words that differ from `word` in upper and lower case alone, with their cosines to it."""
