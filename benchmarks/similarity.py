@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,8 @@ import numpy as np
 
 from gptlite import averages, runs
 from gptlite.embedding import static_vector
-from gptlite.similarity import correct, measure, unit
+from gptlite.similarity import correct, measure
+from gptlite.word_evaluation import Pairs, evaluate_pairs, parse_questions
 from gptlite.words import word_pattern
 
 FEWEST = 20
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("text")
     parser.add_argument("pairs")
+    parser.add_argument("--layers", type=int, nargs="*", help="blocks whose states are averaged besides the last one's")
     options = parser.parse_args()
     text = Path(options.text).read_text(encoding="utf-8")
     began = time.monotonic()
@@ -39,26 +40,29 @@ def main() -> None:
     blocks = [text[i : i + BLOCK] for i in range(0, len(text), BLOCK)]
     contexts = averages.read_contexts(loaded.model, loaded.tokenizer, blocks)  # what `average` stands on
     seconds = time.monotonic() - began
-    frequent = {word for word, n in zip(contexts.words, contexts.counts, strict=True) if n >= FEWEST}
-    pairs = [pair for pair in read_pairs(options.pairs) if pair[0] in frequent and pair[1] in frequent]
-    print(f"{datetime.date.today()}, {len(pairs)} pairs; reading the contexts took {seconds:.0f} s\n")
-    print("| vectors | Spearman | 95 % |\n|---|---|---|")
-    number = {word: i for i, word in enumerate(contexts.words)}
+    asked = parse_questions(Path(options.pairs).read_bytes(), options.pairs)
+    number = {word: i for i, word in enumerate(contexts.words) if contexts.counts[i] >= FEWEST}
+    print(f"{datetime.date.today()}; reading the contexts took {seconds:.0f} s\n")
+    print("| vectors | pairs | Spearman | 95 % |\n|---|---|---|---|")
 
     def show(name: str, vectors: np.ndarray) -> None:
-        rows = unit(vectors)
-        cosines = np.array([rows[number[a]] @ rows[number[b]] for a, b, _ in pairs])
-        human = np.array([score for *_, score in pairs])
-        low, high = bootstrap(cosines, human)
-        print(f"| {name} | {spearman(cosines, human):.3f} | {low:.2f} to {high:.2f} |", flush=True)
+        assert isinstance(asked, Pairs)
+        found = evaluate_pairs(number, vectors, asked)
+        assert found.spearman is not None and found.interval is not None
+        print(
+            f"| {name} | {len(found.scores)} | {found.spearman:.3f} | "
+            f"{found.interval.low:.2f} to {found.interval.high:.2f} |",
+            flush=True,
+        )
 
     table = np.stack([static_vector(loaded.model, loaded.tokenizer, word) for word in contexts.words])
     spaces = {"table": table}
-    for layer in range(1, loaded.config.n_layers + 1):
-        for at_word in (True, False):
-            name = f"state {'at' if at_word else 'that predicts'} the word, block {layer}"
-            read = averages.read_contexts(loaded.model, loaded.tokenizer, blocks, layer=layer, at_word=at_word)
-            spaces[name] = read.means
+    last = loaded.config.n_layers
+    for layer, at_word in [(last, True), *((layer, at) for layer in options.layers or () for at in (True, False))]:
+        name = f"state {'at' if at_word else 'that predicts'} the word, block {layer}"
+        read = averages.read_contexts(loaded.model, loaded.tokenizer, blocks, layer=layer, at_word=at_word)
+        spaces[name] = read.means
+    spaces[f"state that predicts the word, block {last}"] = contexts.means
     for name, vectors in variants(spaces, contexts):
         show(name, vectors)
     for name, vectors in skip_gram(text, contexts.words):
@@ -94,30 +98,6 @@ def skip_gram(text: str, words: list[str]) -> Iterator[tuple[str, np.ndarray]]:
             f"skip-gram, {epochs} epochs",
             np.stack([model.wv[word] if word in model.wv else np.zeros(100) for word in words]),
         )
-
-
-def read_pairs(path: str) -> list[tuple[str, str, float]]:
-    """word, word, score in lower case, one pair a line."""
-    rows = (re.split(r"\t", line.strip()) for line in Path(path).read_text(encoding="utf-8").splitlines())
-    return [(a.lower(), b.lower(), float(score)) for a, b, score in rows]
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
-
-
-def ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks (n,), equals sharing the mean of theirs."""
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return ((last - counts + last - 1) / 2)[inverse]
-
-
-def bootstrap(x: np.ndarray, y: np.ndarray, n: int = 2000) -> tuple[float, float]:
-    rng = np.random.default_rng(0)
-    samples = [spearman(x[i], y[i]) for i in rng.integers(len(x), size=(n, len(x)))]
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return float(low), float(high)
 
 
 if __name__ == "__main__":
