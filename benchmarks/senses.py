@@ -64,7 +64,8 @@ def main() -> None:
         subprocess.run(command, check=True)
         places, labels = occurrences(val, senses)
         rows = list(score(run, places, labels, texts["val"]))
-    print(f"{datetime.date.today()}, {len(senses) // 2} pseudo-words, {len(places):,} held-out uses, seed {options.seed}\n")
+    n_words = len(set(senses.values()))
+    print(f"{datetime.date.today()}, {n_words} pseudo-words, {len(places):,} held-out uses, seed {options.seed}\n")
     print("| weights | layer | pool | correction | auc | centroid | majority |\n|---|---|---|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(str(row[key]) for key in list(row)[:4])} | {row['auc']:.3f} | {row['centroid']:.3f} | "
