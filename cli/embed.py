@@ -273,6 +273,8 @@ def embed(
     if tokens:
         found.spans_of = lambda text: loaded.tokenizer.encode_with_spans(text)[1]
         places = [] if as_they_come else _to_compare(found, compared)
+        if html is not None:
+            page.check(len(places))
     layers = embedding.resolve_layers(layer, loaded.config.n_layers)
     chosen = None if layer == "all" else layers[0] if len(layers) == 1 else layers
     measured = None if statistics is None else {name: tensor.numpy() for name, tensor in statistics.items()}

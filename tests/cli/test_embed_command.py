@@ -533,3 +533,11 @@ def test_a_model_with_hardly_any_held_out_text_embeds(gptlite: Command, corpus_f
     assert gptlite(*line.split(), "--vocab-size", "300", "--batch-size", "2", "--threads", "1").code == 0
     result = parsed(gptlite("embed", "-m", "run", *BANKS, "--json"))
     assert np.isfinite(result["contextual"]).all()
+
+
+def test_a_page_of_too_many_tokens_is_refused(embed: Command) -> None:
+    pytest.importorskip("altair")
+    outcome = embed("the river and " * 200, "--tokens", "--html", "page.html")
+    assert outcome.code == 8
+    assert "too many for a page" in outcome.err
+    assert not Path("page.html").exists()
