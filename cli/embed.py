@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from gptlite.cli import concordance, console, lookups, options, page
+from gptlite.cli import concordance, console, lookups, options, vectors
 from gptlite.cli import layers as layer_table
 from gptlite.cli import versus as side_by_side
-from gptlite.cli.comparison import as_json, print_comparison
-from gptlite.cli.texts import Finder, Texts, in_batches
-from gptlite.errors import LimitError, UsageError
-from gptlite.words import Occurrence, parse_marked, parse_marks
-
-if TYPE_CHECKING:
-    from gptlite.checkpoint import Checkpoint
-    from gptlite.embedding import WordVector
+from gptlite.cli.texts import Finder, Texts
+from gptlite.errors import UsageError
+from gptlite.words import parse_marked, parse_marks
 
 INPUT, WHICH, OUTPUT = "Input", "Which vector", "Output"
 LOOK_UPS, CLOSER = "Look-ups, of static vectors", "A closer look, at words in texts"
-MANY = 1000  # words that are still compared, each with each
 
 
 def embed(
@@ -212,31 +204,24 @@ def embed(
     if lookup := lookups.asked(call):
         return lookups.answer(call, lookup)
     messages = console.Messages(quiet)
-    correct = correct or "zscore"
-    if out == "-" and json:
-        raise UsageError("--json and -o - both write to standard output; give one of them.")
-    if out == "-" and html is not None:
-        raise UsageError("-o - writes vectors as texts come, and --html needs all of them; give one of them.")
-    if normalize and out is None:
-        raise UsageError("--normalize is for the vectors that -o writes.")
+    output = vectors.Output(out, html, normalize=normalize, json=json)
     if sum((tokens, sentence, bool(word))) > 1:
         raise UsageError("give only one of --word, --tokens and --sentence.")
     unit = "token" if tokens else "sentence" if sentence else "word"
-    pool = pool or ("weighted" if sentence else "last")
+    which = vectors.Which(
+        layer=layer,
+        pool=pool or ("weighted" if sentence else "last"),
+        correct=correct or "zscore",
+        context=context,
+        prefix=options.check_text(prefix, "--prefix"),
+    )
     words = [options.check_text(w, "--word") for w in word or []]
     marks = parse_marks(options.check_text(mark, "--mark"))
-    prefix = options.check_text(prefix, "--prefix")
     kwic = kwic or any(x is not None for x in (senses, sort, width))
     layer_table.check(untrained, by_layer)
     if sum((kwic, by_layer, versus is not None)) > 1:
         raise UsageError("give only one of --kwic, --layers and --versus.")
-
-    def read() -> tuple[Checkpoint, dict[str, Any] | None]:
-        from gptlite import device as machine
-        from gptlite import runs
-
-        hardware = machine.choose_hardware(device, "fp32", threads)
-        return runs.read_model(model, lambda path: _read(path, hardware.device))
+    read = vectors.ModelReader(model, device, threads)
 
     if versus is not None:
         words += [place.word for i, text in enumerate(texts or []) for place in parse_marked(text, i, marks)]
@@ -246,125 +231,10 @@ def embed(
     found = Finder(source, words, mark=marks, unit=unit, limit=None if kwic else limit)
     if kwic:
         view = concordance.View(senses or 0, sort, limit, width)
-        concordance.show(found, view, read, layer=layer, pool=pool, correct=correct, json=json, messages=messages)
-        return
-    if by_layer:
-        layer_table.show(found, read, pool=pool, correct=correct, untrained=untrained, json=json)
-        return
-
-    from gptlite import device as machine
-    from gptlite import embedding, runs, similarity, vector_files
-    from gptlite.comparison import Embeddings
-
-    if out not in (None, "-"):
-        vector_files.check_format(Path(out), None if layer == "all" else 0)
-    compared = json or html is not None or out is None
-    if layer == "all" and compared:
-        raise UsageError("--layer all is for files: give -o FILE.npz, or choose a layer to compare.")
-    as_they_come = out == "-" or (not compared and Path(out or "").suffix in vector_files.STREAMED)
-    # Before the model is read, so that a word that is missing is told at once; what a token is, only the model knows.
-    places = [] if as_they_come or tokens else _to_compare(found, compared)
-    if html is not None:
-        page.check(len(places))
-    hardware = machine.choose_hardware(device, "fp32", threads)
-    loaded, statistics, counts = runs.read_model(
-        model, lambda path: (*_read(path, hardware.device), _read_counts(path) if compared else {})
-    )
-    if tokens:
-        found.spans_of = lambda text: loaded.tokenizer.encode_with_spans(text)[1]
-        places = [] if as_they_come else _to_compare(found, compared)
-        if html is not None:
-            page.check(len(places))
-    layers = embedding.resolve_layers(layer, loaded.config.n_layers)
-    chosen = None if layer == "all" else layers[0] if len(layers) == 1 else layers
-    measured = None if statistics is None else {name: tensor.numpy() for name, tensor in statistics.items()}
-    ids = embedding.find_prefix(loaded.tokenizer, prefix, None if measured is None else measured["token_counts"])
-    meta = {
-        "model": str(loaded.path),
-        **vector_files.provenance(loaded.manifest),
-        "pool": pool,
-        "context": context,
-        "prefix": embedding.prefix_text(loaded.tokenizer, ids),
-    }
-    n_truncated = 0
-
-    def vectors_of(places: list[Occurrence]) -> list[WordVector]:
-        nonlocal n_truncated
-        found = embedding.embed(
-            loaded.model, loaded.tokenizer, places,
-            pool=pool, layers=None if html else layers, n_expected=4 if compared else 0, prefix=ids, context=context,
-        )  # fmt: skip
-        n_truncated += sum(v.truncated for v in found)
-        return found
-
-    def records() -> Iterator[tuple[int, WordVector | None]]:
-        for batch in in_batches(found, source.must_wait):
-            vectors = iter(vectors_of([place for _, place in batch if place]))
-            yield from ((i, next(vectors) if place else None) for i, place in batch)
-
-    if out == "-":
-        for line in vector_files.json_objects(records(), chosen, meta, normalize=normalize):
-            console.write_json(line)
-    elif out is not None and as_they_come:
-        vector_files.save_records(Path(out), records(), chosen, meta, normalize=normalize)
-    vectors = vectors_of(places)
-    if vectors and out is not None:
-        vector_files.save_vectors(Path(out), vectors, chosen, meta, normalize=normalize)
-    if out not in (None, "-"):
-        names = " and ".join(str(path) for path in vector_files.files_of(Path(out)))
-        kind = "vectors of length 1, each" if normalize else "raw vectors"
-        messages.say(f"{found.n_words} {kind} of {loaded.config.dim} numbers in {names}")
-    if source.n_damaged:
-        messages.notice(f"{console.plural(source.n_damaged, 'text')} held bytes that are not UTF-8, now � in them.")
-    if n_truncated and not compared:
-        messages.notice(
-            f"{console.plural(n_truncated, 'word')} stood further into a text than the {loaded.config.context_length} "
-            "tokens that the model reads at once; the nearest ones to the left were read."
+        concordance.show(
+            found, view, read, layer=layer, pool=which.pool, correct=which.correct, json=json, messages=messages
         )
-    if html is not None:
-        page.write(Path(html), vectors, loaded, statistics, layers[-1], correct, meta)
-        messages.say(f"{console.plural(len(vectors), 'occurrence')} in {html}: open it in a browser")
-    if as_they_come and found.n_empty and (out == "-" or Path(out or "").suffix == ".jsonl"):
-        messages.notice(f"{console.plural(found.n_empty, 'text')} held no word, and null stands for their vectors.")
-    if not (json or (out is None and html is None)):
-        return
-
-    similarity.parse_correction(correct, loaded.config.dim)
-    if measured is None and correct != "none":
-        messages.notice(
-            f"{loaded.path} holds no statistics for corrected cosines; raw ones are shown, which are all high."
-        )
-        correct = "none"
-    e = Embeddings(vectors, layers, measured, meta)
-    if json:
-        console.write_json(as_json(e, correct, context, counts))
+    elif by_layer:
+        layer_table.show(found, read, pool=which.pool, correct=which.correct, untrained=untrained, json=json)
     else:
-        print_comparison(e, correct, loaded.config.n_layers, context, counts)
-
-
-def _to_compare(found: Finder, compared: bool) -> list[Occurrence]:
-    """All words that were found. Raises `LimitError` when they are too many to compare."""
-    places = [place for _, place in found if place]
-    if compared and len(places) > MANY:
-        raise LimitError(
-            f"{len(places):,} words are too many to compare; take fewer with --limit, or write their vectors with "
-            "-o FILE or -o -."
-        )
-    return places
-
-
-def _read(path: Path, device: Any) -> tuple[Checkpoint, dict[str, Any] | None]:
-    """The model and what was measured about its cosines."""
-    from gptlite import checkpoint
-
-    loaded = checkpoint.load(path, device)
-    return loaded, checkpoint.read_embedding_statistics(loaded)
-
-
-def _read_counts(path: Path) -> dict[str, int]:
-    """How often the model has seen which word."""
-    from gptlite.checkpoint import read_words
-    from gptlite.reader import Reader
-
-    with Reader(path) as reader:
-        return dict(read_words(reader))
+        vectors.show(found, source, which, output, read, messages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import re
@@ -12,30 +13,34 @@ from typing import Annotated
 import typer
 
 from gptlite import __version__, background
-from gptlite.cli import check as check_command
 from gptlite.cli import console, options, process
-from gptlite.cli import embed as embed_command
-from gptlite.cli import eval as eval_command
-from gptlite.cli import export as export_command
-from gptlite.cli import generate as generate_command
-from gptlite.cli import info as info_command
-from gptlite.cli import train as train_command
 from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory
 
-app = typer.Typer(
-    name="gptlite",
-    help="Turn your own text files into a small GPT, sample from it, and see what attention does to words.",
-    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": options.normalise},
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-app.command("train")(train_command.train)
-app.command("generate")(generate_command.generate)
-app.command("embed")(embed_command.embed)
-app.command("eval")(eval_command.evaluate)
-app.command("info")(info_command.info)
-app.command("export")(export_command.export)
-app.command("check")(check_command.check)
+# Each command and the function that answers it, in the module of the command's name.
+COMMANDS = {
+    "train": "train",
+    "generate": "generate",
+    "embed": "embed",
+    "eval": "evaluate",
+    "info": "info",
+    "export": "export",
+    "check": "check",
+}
+
+
+def build_app(*commands: str) -> typer.Typer:
+    """The app with these commands only: importing one and reading its options takes longer than some answers do."""
+    app = typer.Typer(
+        name="gptlite",
+        help="Turn your own text files into a small GPT, sample from it, and see what attention does to words.",
+        context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": options.normalise},
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(callback)
+    for name in commands:
+        app.command(name)(getattr(importlib.import_module(f"gptlite.cli.{name}"), COMMANDS[name]))
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,7 +49,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
 def callback(
     version: Annotated[
         bool,
@@ -84,7 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of one command."""
     try:
-        code = app(arguments, standalone_mode=False, prog_name="gptlite")
+        called = arguments[:1] if arguments[0] in COMMANDS else COMMANDS
+        code = build_app(*called)(arguments, standalone_mode=False, prog_name="gptlite")
         if code == 130:  # what typer makes of Ctrl-C
             console.error("interrupted.")
         if sys.stdout is not None:

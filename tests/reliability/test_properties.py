@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 from gptlite import checkpoint, corpus, data, outlook, pipeline
 from gptlite.cli import console
-from gptlite.cli.main import app, run
+from gptlite.cli import main
+from gptlite.cli.main import run
 from gptlite.corpus import open_text
 from gptlite.errors import CorpusError
 from gptlite.speed import Speed
@@ -267,7 +268,7 @@ def test_any_cell_is_plain_text(times: int) -> None:
 
 # Command lines
 
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = typer.main.get_command(main.build_app(*main.COMMANDS)).commands  # type: ignore[attr-defined]
 NUMBERS = (
     "0", "1", "2", "-1", "-0", "0.5", "1e-9", "-0.0", "1e9", "1e400", "nan", "inf", "-inf", "NaN", "1_000", "0x10", "",
     " 3", "+3", "3.0", "٣", "²", "½", "9" * 18, "9" * 30, "9" * 5000, "1k", "2.5k", "-5M", "2G", "1e3", "True", "None",
