@@ -24,6 +24,7 @@ FLOORS = {
         "durable",
         "reader",
         "similarity",
+        "word2vec_file",
         "senses",
     ),
     2: ("model", "data", "optim", "bigrams"),

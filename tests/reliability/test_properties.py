@@ -25,8 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gptlite import checkpoint, corpus, data, outlook, pipeline
-from gptlite.cli import console
-from gptlite.cli import main
+from gptlite.cli import console, main
 from gptlite.cli.main import run
 from gptlite.corpus import open_text
 from gptlite.errors import CorpusError
