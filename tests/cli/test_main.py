@@ -23,7 +23,7 @@ from gptlite.cli import main as command_line
 from gptlite.cli import options
 from gptlite.tokenizer import Tokenizer
 
-APP: Any = typer.main.get_command(command_line.app)
+APP: Any = typer.main.get_command(command_line.build_app(*command_line.COMMANDS))
 COMMANDS = tuple(APP.commands)
 GPTLITE = (sys.executable, "-m", "gptlite.cli")
 DAMAGE = "Traceback"
