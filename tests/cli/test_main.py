@@ -98,6 +98,15 @@ sys.exit(f"imported {heavy}" if heavy else 0)
 """
 
 
+def test_only_the_command_that_is_called_is_imported() -> None:
+    script = (
+        "import sys\nfrom gptlite.cli.main import run\nrun(['info', '--help'])\n"
+        "print(*sorted(name for name in sys.modules if name in {'gptlite.cli.info', 'gptlite.cli.train'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "gptlite.cli.info"
+
+
 def test_help_and_bad_use_import_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", LIGHT, *COMMANDS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
