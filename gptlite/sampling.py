@@ -27,6 +27,7 @@ from gptlite.steering import Phrases, Steering
 # 15 others, logits of trained models differ by at most 0.2 of this, of random ones with large weights by 1.5; the
 # log-odds that a draw is compared with, which may be off by twice this, differ by 0.04 and 0.4 of that.
 ROUNDING = 2.0**-18
+LARGEST_LOGIT = 1e4  # infinite ones take no part in this
 
 Array = NDArray[Any]
 Reread = Callable[[int], Tensor]  # the number of a row to its logits (V,), computed in the way that decides
@@ -73,8 +74,8 @@ class Sampler:
     def _slack(self, logits: Array) -> Array:
         """By how much each score may be off (R, 1)."""
         penalty = self.config.repetition_penalty
-        largest = np.maximum(logits.max(axis=1, keepdims=True), -logits.min(axis=1, keepdims=True))
-        return ROUNDING * max(penalty, 1 / penalty) * np.where(np.isfinite(largest), largest, 100.0)
+        largest = np.minimum(np.abs(logits).max(axis=1, keepdims=True), LARGEST_LOGIT)
+        return (ROUNDING * max(penalty, 1 / penalty)) * largest
 
     def _scores(self, scores: Array, rows: Sequence[int]) -> Array:
         """Logits (R, V) after penalties and biases, without what must not come now."""
@@ -171,7 +172,8 @@ def distribution(logits: Tensor, config: SamplingConfig) -> Tensor:
 
 def _checked(logits: Tensor) -> Array:
     """Logits (R, V) as float64. Raises `CheckpointError` where they are not numbers."""
-    values = logits.detach().cpu().double().numpy()
+    logits = logits.detach().cpu()
+    values = (logits if logits.dtype == torch.float64 else logits.float()).numpy().astype(np.float64)
     if not np.isfinite(values.max(axis=1)).all():  # nor is the largest, if any is not a number
         raise CheckpointError(
             "the model's predictions are not numbers, so its weights are damaged; use another step of the run."
@@ -185,13 +187,14 @@ def choose(scores: Array, draws: Array, config: SamplingConfig, slack: Array | N
     - `slack` (R, 1): by how much each score may be off. Without it nothing is in doubt.
     """
     none = np.zeros(len(draws), dtype=bool)
+    room = None if slack is None else 2 * slack * (1 + ROUNDING)  # of differences of scores; these round too
     with np.errstate(all="ignore"):  # logarithms of 0, and infinities taken from each other, mean what they should
         if config.temperature <= GREEDY:
-            if slack is None or scores.shape[1] == 1:
+            if room is None or scores.shape[1] == 1:
                 return scores.argmax(axis=1), none
             second, best = np.partition(scores, -2, axis=1)[:, -2:].T
-            return scores.argmax(axis=1), best - second <= 2 * slack[:, 0]
-        room = None if slack is None else 2 * slack / config.temperature
+            return scores.argmax(axis=1), best - second <= room[:, 0]
+        room = None if room is None else room / config.temperature
         options = _keep(scores, config, room)
         at = _inverse_cdf(options.weights * options.kept, draws)
         ids = _take(options.ids, at)[:, 0]
@@ -201,89 +204,103 @@ def choose(scores: Array, draws: Array, config: SamplingConfig, slack: Array | N
 class Options(NamedTuple):
     """What may be drawn in each of R rows: n ids, in order, with a weight in proportion to the probability.
 
-    Those that are not `kept` were filtered out; `unsure` says which are so near to a filter's edge that scores that are
-    a little off may change that. Rows with fewer are filled up with weights of 0.
+    Those that are not `kept` were filtered out. With scores that are a little off, all that are `sure` would be kept,
+    and none but those that `may`. Rows with fewer ids are filled up with weights of 0.
     """
 
     ids: Array  # (R, n)
     weights: Array  # (R, n), of the likeliest 1
     kept: Array  # (R, n) booleans
-    unsure: Array  # (R, n) booleans
+    sure: Array  # (R, n) booleans
+    may: Array  # (R, n) booleans
 
 
 def _keep(scores: Array, config: SamplingConfig, room: Array | None) -> Options:
-    """What the filters keep. `room` (R, 1): by how much the log of two probabilities' ratio may be off."""
+    """What the filters keep. `room` (R, 1): by how much the log of two probabilities' ratio may be off.
+
+    Top-k, top-p and min-p keep the likeliest, each down to some z, so the strictest of them decides. With scores that
+    are a little off, all above the strictest `sure` are kept, and none below the strictest `may`.
+    """
+    size, slack = scores.shape[1], 0.0 if room is None else room
     z = (scores - scores.max(axis=1, keepdims=True)) / config.temperature
-    # For where the tail ends, which is what top-p asks, single precision is enough, and ten times as quick.
-    mass = np.exp(z.astype(np.float32)).sum(axis=1, dtype=np.float64, keepdims=True) if config.top_p < 1 else None
-    ids, z, threshold = _candidates(z, mass, config, 0.0 if room is None else room)
-    weights = np.exp(z)
-    kept = np.ones(z.shape, dtype=bool)
-    unsure = out = np.zeros(z.shape, dtype=bool)  # out: surely, whatever other filters say
-    least = most = mass
-    if threshold is not None:
-        kept = z >= threshold
-        if room is not None:
-            unsure = np.abs(z - threshold) <= room
-            unsure &= (z >= threshold - room).sum(axis=1, keepdims=True) > config.top_k
-            out = ~(kept | unsure)
-        mass = (weights * kept).sum(axis=1, keepdims=True)
-        least = mass - (weights * (kept & unsure)).sum(axis=1, keepdims=True)
-        most = mass + (weights * (~kept & unsure)).sum(axis=1, keepdims=True)
-    if mass is not None and least is not None and most is not None and config.top_p < 1:
-        order = np.argsort(-(weights * kept), axis=1, kind="stable")
-        ordered = _take(weights * kept, order)
-        before = ordered.cumsum(axis=1) - ordered
-        dropped = before >= config.top_p * mass
-        if room is not None:
-            p = _logit(config.top_p)
-            near = (_logit(before / most) - room <= p) & (p <= _logit(before / least) + room)
-            near |= _at_the_cut(dropped, _take(z, order), room)
-            unsure = unsure | _unsorted(near, order)
-            out = out | _unsorted(dropped & ~near, order)
-        kept = kept & ~_unsorted(dropped, order)
+    cut = sure = may = np.full((len(z), 1), -math.inf)
+    if 0 < config.top_k < size:
+        k = size - config.top_k
+        parted = np.partition(z, (k - 1, k), axis=1)
+        cut, sure, may = parted[:, [k]], parted[:, [k - 1]] + slack, parted[:, [k]] - slack
+    least = mass = most = None  # what top-k leaves
+    lowest = may
+    if config.top_p < 1:
+        shares = np.exp(z.astype(np.float32))  # single precision is enough for sums, and ten times as quick
+        least = mass = most = _sum(shares, z, cut)
+        if room is not None and (cut <= sure).any() and config.top_k:
+            least, most = _sum(shares, z, np.nextafter(sure, math.inf)), _sum(shares, z, may)
+        # All that are less likely than this come to less than 1 - p together.
+        lowest = np.maximum(lowest, np.log(mass * ((1 - config.top_p) / size)) - slack)
     if config.min_p > 0:
-        dropped = weights < config.min_p
-        if room is not None:
-            near = np.abs(z - math.log(config.min_p)) <= room
-            unsure, out = unsure | near, out | (dropped & ~near)
-        kept = kept & ~dropped
-    unsure = unsure & ~out
-    if config.typical_p < 1:
-        kept, unsure = _typical(weights, kept, unsure, config.typical_p, room)
-    return Options(ids, weights, kept, unsure)
+        edge = math.log(config.min_p)
+        cut, sure, may = np.maximum(cut, edge), np.maximum(sure, edge + slack), np.maximum(may, edge - slack)
+        lowest = np.maximum(lowest, may)
+    ids, z = _candidates(z, lowest)
+    if mass is not None:
+        cut_p, n_kept, sure_p, may_p = _top_p(z, config.top_p, least, mass, most, room)
+        cut, sure, may = np.maximum(cut, cut_p), np.maximum(sure, sure_p), np.maximum(may, may_p)
+        kept = z >= cut
+        for row in (kept.sum(axis=1) > n_kept[:, 0]).nonzero()[0]:  # of equals the first ones
+            equals = (z[row] == cut[row]).nonzero()[0]
+            kept[row, equals[int(n_kept[row, 0] - kept[row].sum()) :]] = False
+    else:
+        kept = z >= cut
+    options = Options(ids, np.exp(z), kept, z > sure, z >= may)
+    return options if config.typical_p == 1 else _typical(options, config.typical_p, room)
 
 
-def _candidates(
-    z: Array, mass: Array | None, config: SamplingConfig, room: Array | float
-) -> tuple[Array, Array, Array | None]:
-    """All that the filters may keep, and few more: ids (R, n) in order, their z, and the least z (R, 1) for top-k.
+def _sum(shares: Array, z: Array, lowest: Array) -> Array:
+    """The shares of all ids from z = `lowest` on, together (R, 1)."""
+    return (shares * (z >= lowest)).sum(axis=1, dtype=np.float64, keepdims=True)
+
+
+def _candidates(z: Array, lowest: Array) -> tuple[Array, Array]:
+    """The ids (R, n) from z = `lowest` on, in order, and their z.
 
     To sort a hundred numbers instead of a whole vocabulary is most of what makes drawing quick.
     """
     n_rows, size = z.shape
-    threshold = None
-    least = np.full((n_rows, 1), -math.inf)
-    if 0 < config.top_k < size:
-        threshold = least = np.partition(z, size - config.top_k, axis=1)[:, [size - config.top_k]]
-    if config.min_p > 0:
-        least = np.maximum(least, math.log(config.min_p))
-    if mass is not None:  # all that are less likely than this come to less than 1 - p together
-        least = np.maximum(least, np.log(mass * ((1 - config.top_p) / size)))
-    if (least == -math.inf).all():
-        return np.broadcast_to(np.arange(size), z.shape), z, threshold
-    row, column = (z >= least - room - ROUNDING).nonzero()
+    if (lowest == -math.inf).all():
+        return np.broadcast_to(np.arange(size), z.shape), z
+    row, column = (z >= lowest - ROUNDING).nonzero()
+    if n_rows == 1:
+        return column[None], z[:, column]
     counts = np.bincount(row, minlength=n_rows)
     at = np.arange(len(row)) - np.repeat(counts.cumsum() - counts, counts)
     ids = np.zeros((n_rows, counts.max()), dtype=np.int64)
     few = np.full(ids.shape, -math.inf)
     ids[row, at], few[row, at] = column, z[row, column]
-    return ids, few, threshold
+    return ids, few
 
 
-def _typical(weights: Array, kept: Array, unsure: Array, typical_p: float, room: Array | None) -> tuple[Array, Array]:
-    """Of those kept, the ones whose surprisal is nearest to the entropy; in a row where that is unsure, all are."""
-    p = weights * kept
+def _top_p(
+    z: Array, p: float, least: Array, mass: Array, most: Array, room: Array | None
+) -> tuple[Array, Array, Array, Array]:
+    """The z down to which top-p keeps, how many that are, and the z of `sure` and `may`, each (R, 1)."""
+    ordered = np.full((len(z), z.shape[1] + 1), -math.inf)
+    ordered[:, :-1] = -np.sort(-z, axis=1)
+    weights = np.exp(ordered)
+    before = weights.cumsum(axis=1) - weights
+    n_kept = (before < p * mass).sum(axis=1, keepdims=True)
+    cut = _take(ordered, n_kept - 1)
+    if room is None:
+        return cut, n_kept, cut, cut
+    odds = (1 - p) / p
+    n_sure = (before < least / (1 + odds * np.exp(room))).sum(axis=1, keepdims=True)
+    n_may = (before < most / (1 + odds * np.exp(-room))).sum(axis=1, keepdims=True)
+    sure = _take(ordered, np.minimum(n_sure, z.shape[1])) + room
+    return cut, n_kept, sure, _take(ordered, n_may - 1) - room
+
+
+def _typical(options: Options, typical_p: float, room: Array | None) -> Options:
+    """Of those kept, the ones whose surprisal is nearest to the entropy; in a row where these are unsure, all are."""
+    p = options.weights * options.kept
     p /= p.sum(axis=1, keepdims=True)
     surprisal = -np.log(p)  # (R, n), infinite for those dropped
     entropy = np.where(p > 0, p * surprisal, 0.0).sum(axis=1, keepdims=True)
@@ -291,41 +308,27 @@ def _typical(weights: Array, kept: Array, unsure: Array, typical_p: float, room:
     order = np.argsort(distance, axis=1, kind="stable")
     ordered, distances = _take(p, order), _take(distance, order)
     before = ordered.cumsum(axis=1) - ordered
-    dropped = before >= typical_p
-    if room is not None:
-        spread = np.where(p > 0, p * distance, 0.0).sum(axis=1, keepdims=True)  # how fast the entropy moves
-        last = (~dropped).sum(axis=1, keepdims=True) - 1
-        close = np.abs(distances - _take(distances, last)) <= 2 * room * (2 + spread)
-        near = np.abs(_logit(before) - _logit(typical_p)) <= room
-        doubtful = unsure.any(axis=1) | (close.sum(axis=1) > 1) | near.any(axis=1)
-        unsure = np.broadcast_to(doubtful[:, None], kept.shape)
-    return kept & ~_unsorted(dropped, order), unsure
+    n_kept = (before < typical_p).sum(axis=1, keepdims=True)
+    rank = np.empty_like(order)
+    rank[np.arange(len(order))[:, None], order] = np.arange(order.shape[1])
+    kept = options.kept & (rank < n_kept)
+    if room is None:
+        return options._replace(kept=kept)
+    spread = np.where(p > 0, p * distance, 0.0).sum(axis=1, keepdims=True)  # how fast the entropy moves
+    close = np.abs(distances - _take(distances, n_kept - 1)) <= 2 * room * (2 + spread)
+    near = np.abs(_logit(before) - math.log(typical_p / (1 - typical_p))) <= room
+    doubtful = (options.may & ~options.sure).any(axis=1) | (close.sum(axis=1) > 1) | near.any(axis=1)
+    return options._replace(kept=kept, sure=kept & ~doubtful[:, None], may=kept | doubtful[:, None])
 
 
-def _logit(p: Any) -> Any:
+def _logit(p: Array) -> Array:
     """The log-odds of probabilities, which sums may have rounded to a little above 1 or below 0."""
-    p = np.minimum(np.maximum(p, 0.0), 1.0)
-    return np.log(p) - np.log1p(-p)
-
-
-def _at_the_cut(dropped: Array, z: Array, room: Array) -> Array:
-    """The last that is kept and the first that is dropped, of sorted ones, where their order is unsure."""
-    close = dropped[:, 1:] & ~dropped[:, :-1] & (z[:, :-1] - z[:, 1:] <= room)
-    either = np.zeros(dropped.shape, dtype=bool)
-    either[:, :-1] = close
-    either[:, 1:] |= close
-    return either
+    return np.log(np.abs(p / (1 - p)))
 
 
 def _take(values: Array, at: Array) -> Array:
     """values[r, at[r, i]]; as np.take_along_axis, in a fifth of its time."""
     return values[np.arange(len(at))[:, None], at]
-
-
-def _unsorted(mask: Array, order: Array) -> Array:
-    unsorted = np.empty_like(mask)
-    unsorted[np.arange(len(order))[:, None], order] = mask
-    return unsorted
 
 
 def _inverse_cdf(weights: Array, draws: Array) -> Array:
@@ -344,17 +347,13 @@ def _doubtful(options: Options, at: Array, draws: Array, room: Array) -> Array:
     any set of ids. So the draw must keep that distance, on the scale of log-odds, from both ends of its id's share,
     and these are taken where they would be if of the unsure ids only those that push towards the draw belonged there.
     """
-    sure = options.weights * (options.kept & ~options.unsure)
-    weight = _take(sure, at)  # (R, 1)
-    below = _take(sure.cumsum(axis=1), at) - weight
-    total = sure.sum(axis=1, keepdims=True)
-    perhaps_below = perhaps_above = 0.0
-    if options.unsure.any():
-        perhaps = options.weights * options.unsure
-        perhaps_below = _take(perhaps.cumsum(axis=1), at)
-        perhaps_above = perhaps.sum(axis=1, keepdims=True) - perhaps_below
-    begin = _logit((below + perhaps_below) / (total + perhaps_below))
-    end = _logit((below + weight) / (total + perhaps_above))
-    draw = _logit(draws[:, None])
-    safe = (draw - begin > room) & (end - draw > room) & ~_take(options.unsure, at)
-    return ~safe[:, 0]
+    certain = options.weights * options.sure
+    weight = _take(certain, at)  # (R, 1)
+    through = certain.cumsum(axis=1)
+    below, total = _take(through, at) - weight, through[:, -1:]
+    perhaps = options.weights * (options.may & ~options.sure)
+    through = perhaps.cumsum(axis=1)
+    perhaps_below, perhaps_above = _take(through, at), through[:, -1:] - _take(through, at)
+    begin, end = (below + perhaps_below) / (total + perhaps_below), (below + weight) / (total + perhaps_above)
+    odds = _logit(np.hstack((begin, draws[:, None], end)))
+    return ~((odds[:, 1:] - odds[:, :-1] > room).all(axis=1) & (weight[:, 0] > 0))
