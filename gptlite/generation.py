@@ -18,6 +18,7 @@ from gptlite.cache import KVCache
 from gptlite.config import SamplingConfig
 from gptlite.corpus import SAFE_CUT
 from gptlite.errors import UsageError
+from gptlite.logprobs import Alternative, Recorder
 from gptlite.model import GPT
 from gptlite.sampling import Sampler, make_sampler, sample_seeds
 from gptlite.tokenizer import Tokenizer
@@ -57,11 +58,16 @@ def generate_ids(model: GPT, prompt: Sequence[int], n_rows: int, sampler: Sample
 
 @dataclass
 class Sample:
-    """One continuation. `finish_reason` is "length", or "stop" for a stop string or the end of the document."""
+    """One continuation. `finish_reason` is "length", or "stop" for a stop string or the end of the document.
+
+    `logprobs` and `top` have an entry for each token where they were asked for: see `logprobs.Recorder`.
+    """
 
     text: str = ""
     finish_reason: str | None = None
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top: list[list[Alternative]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class Generation:
 
     - `seed` and the number of a sample determine it; the other samples do not matter.
     - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
+    - `logprobs` keeps each token's log-probability, and so many of the likeliest alternatives; None keeps neither.
     Raises `UsageError` for an empty stop string.
     """
 
@@ -90,11 +97,12 @@ class Generation:
         seed: int,
         stop: Sequence[str] = (),
         keep: bool = True,
+        logprobs: int | None = None,
     ) -> None:
         if "" in stop:
             raise UsageError("--stop needs a text: every text has an empty one at once.")
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.stop, self.keep = list(stop), keep
+        self.stop, self.keep, self.logprobs = list(stop), keep, logprobs
         self.prompt_ids = _encode(tokenizer, prompt) or [tokenizer.separator_id]  # no prompt: a new document
         self.seeds = sample_seeds(seed, config.num_samples)
         self.samples = [Sample() for _ in self.seeds]
@@ -102,7 +110,9 @@ class Generation:
     def __iter__(self) -> Iterator[Chunk]:
         decoders = [self.tokenizer.stream() for _ in self.samples]
         filters = [StopFilter(self.stop) for _ in self.samples]
-        rows = generate_ids(self.model, self.prompt_ids, len(self.samples), make_sampler(self.config, self.seeds))
+        sampler = make_sampler(self.config, self.seeds)
+        recorder = None if self.logprobs is None else Recorder(sampler, self.logprobs)
+        rows = generate_ids(self.model, self.prompt_ids, len(self.samples), recorder or sampler)
         for _ in range(self.config.max_new_tokens):
             for i, (sample, token) in enumerate(zip(self.samples, next(rows), strict=True)):
                 if sample.finish_reason:
@@ -115,6 +125,9 @@ class Generation:
                     sample.finish_reason = "stop" if filters[i].stopped else None
                     if self.keep:
                         sample.tokens.append(token)
+                    if self.keep and recorder:
+                        sample.logprobs.append(recorder.chosen[i])
+                        sample.top.append(recorder.top[i])
                 yield from self._chunk(i, text)
             if all(sample.finish_reason for sample in self.samples):
                 return
@@ -193,10 +206,17 @@ def _beginning(text: str, stop: str) -> int | None:
 
 
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, *, seed: int, stop: Sequence[str] = ()
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SamplingConfig,
+    *,
+    seed: int,
+    stop: Sequence[str] = (),
+    logprobs: int | None = None,
 ) -> list[Sample]:
     """All samples at once, without streaming."""
-    generation = Generation(model, tokenizer, prompt, config, seed=seed, stop=stop)
+    generation = Generation(model, tokenizer, prompt, config, seed=seed, stop=stop, logprobs=logprobs)
     for _ in generation:
         pass
     return generation.samples
