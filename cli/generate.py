@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import console, options, samples
+from gptlite.cli import interactive as by_turns
 from gptlite.config import SamplingConfig
 from gptlite.errors import CorpusError, LimitError, UsageError
 
@@ -100,6 +103,48 @@ def generate(
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the text as it is written.", rich_help_panel=OUTPUT)
     ] = True,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="Write to FILE instead; a terminal still shows a text that streams. Between samples stands a line "
+            f"{samples.DELIMITER}; FILE.jsonl gets an object a line for each.",
+            show_default="standard output",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            metavar="K",
+            help="Below the text, how probable each token was to the model (before temperature and cuts), and the K "
+            "likeliest. With --json they are each token's top, and logprob is in nats.",
+            show_default="off",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    color: Annotated[
+        str,
+        typer.Option(
+            "--color",
+            metavar="NAME",
+            help="surprise tints the text on a terminal by the bits that each token was worth; none does not.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = samples.Form.color,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "-i",
+            "--interactive",
+            help="Write by turns: what you type is joined to the text, and the model goes on; /help lists commands.",
+            show_default="off",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
@@ -114,7 +159,10 @@ def generate(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         max_new_tokens=max_new_tokens, num_samples=num_samples,
     )  # fmt: skip
+    form = samples.Form(echo, stream, json, logprobs, color, None if out in (None, "-") else Path(out))
     stops = [options.unescape(options.check_text(s, "--stop")) for s in stop or []]
+    if interactive:
+        by_turns.check(form, config, "-" in (prompt, prompt_option, prompt_file))
     text = _read_prompt(prompt, prompt_option, prompt_file)
     if seed is None:
         seed = secrets.randbelow(2**31)
@@ -124,36 +172,24 @@ def generate(
 
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded = runs.load(model, hardware.device)
-    streamed = num_samples == 1 and stream and not json
-    work = generation.Generation(loaded.model, loaded.tokenizer, text, config, seed=seed, stop=stops, keep=not streamed)
     messages.say(f"{loaded.path} · seed {seed}", "dim")
+    writer = samples.Writer(form, loaded, num_samples, messages)
+
+    def begin(text: str, config: SamplingConfig, seed: int) -> Generation:
+        return generation.Generation(
+            loaded.model, loaded.tokenizer, text, config,
+            seed=seed, stop=stops, keep=writer.keeps, logprobs=writer.recorded,
+        )  # fmt: skip
+
+    work = begin(text, config, seed)
     context = loaded.config.context_length
     if len(work.prompt_ids) > context:
         messages.notice(f"the prompt has {len(work.prompt_ids):,} tokens; the model sees the last {context:,}.")
-    if streamed:
-        _stream(work, text if echo else "")
+    if interactive:
+        by_turns.Session(begin, config, seed, writer, patient=sys.stdin.isatty()).run(by_turns.read_line, text)
         return
-    for _ in work:
-        pass
-    if json:
-        console.write_json(_as_json(work, loaded, text, seed))
-        return
-    for i, sample in enumerate(work.samples):
-        if num_samples > 1:
-            messages.say(f"-- sample {i + 1} of {num_samples} --", "dim")
-        console.write(f"{text if echo else ''}{sample.text}\n")
-
-
-def _stream(work: Generation, prompt: str) -> None:
-    """Write the text as it comes; an interrupted one keeps what is there and ends its line."""
-    try:
-        console.write(prompt)
-        for chunk in work:
-            console.write(chunk.text)
-    except KeyboardInterrupt:
-        console.write("\n")
-        raise
-    console.write("\n")
+    writer.write(work, text, seed)
+    writer.close()
 
 
 def _read_prompt(argument: str | None, option: str | None, file: str | None) -> str:
@@ -173,17 +209,3 @@ def _read_prompt(argument: str | None, option: str | None, file: str | None) -> 
         raise CorpusError(f"cannot read the prompt from {name}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"the prompt is not UTF-8: {error.reason} at byte {error.start:,}.") from error
-
-
-def _as_json(work, loaded, prompt: str, seed: int) -> dict[str, object]:
-    samples = [
-        {
-            "text": sample.text,
-            "finish_reason": sample.finish_reason,
-            "tokens": [{"id": token, "text": loaded.tokenizer.decode([token])} for token in sample.tokens],
-        }
-        for sample in work.samples
-    ]
-    new = sum(len(sample.tokens) for sample in work.samples)
-    usage = {"prompt_tokens": len(work.prompt_ids), "completion_tokens": new}
-    return {"model": str(loaded.path), "prompt": prompt, "seed": seed, "samples": samples, "usage": usage}
