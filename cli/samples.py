@@ -7,6 +7,7 @@ import stat
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 MOST_ALTERNATIVES = 1000
 DELIMITER = "=" * 20  # between samples in a file; gpt-2-simple's, so that its users' scripts go on working
-# Bits at which the steps of `console.STEPS` begin: 1 is a coin, 11 a blind guess among 2,048 tokens.
-SURPRISE = (1, 3, 6, 10)
-SURPRISE_NAMES = ("under 1", "1 to 3", "3 to 6", "6 to 10", "10 or more")
+# Bits at which the steps of `console.STEPS` begin: 2 is one of four, 11 a blind guess among 2,048 tokens. Small models
+# write most of their tokens below 4, so that a page stays calm.
+SURPRISE = (2, 4, 7, 10)
+SURPRISE_NAMES = ("under 2", "2 to 4", "4 to 7", "7 to 10", "10 or more")
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,12 @@ class Writer:
     def print_table(self, sample: Sample) -> None:
         """For each token its probability, its surprise, and the likeliest alternatives."""
         columns = ["token", "probability", "bits"] + ["likeliest"] * bool(self.form.logprobs)
+        listed = list(self._listed(sample))
+        tops = [[f"{self._readable(i)} {_percent(p)}" for i, p in top] for _, _, top in listed]
+        widths = [max(map(len, column)) for column in zip_longest(*tops, fillvalue="")]
         rows = []
-        for token, logprob, top in self._listed(sample):
-            others = "   ".join(f"{self._readable(i)} {_percent(p)}" for i, p in top)
+        for (token, logprob, _), top in zip(listed, tops, strict=True):
+            others = "   ".join(f"{text:{width}}" for text, width in zip(top, widths, strict=False)).rstrip()
             rows.append([self._readable(token), _percent(logprob), f"{bits(logprob):.1f}", others][: len(columns)])
         console.write("\n")
         console.print_table(columns, rows, right=frozenset({1, 2}))
@@ -184,7 +189,7 @@ class Writer:
 
     def _readable(self, token: int) -> str:
         """A token in a table: its spaces as "_", so that they can be seen."""
-        return spell(self.tokenizer, token)[0].replace(" ", "_")
+        return console.one_line(spell(self.tokenizer, token)[0].replace(" ", "_"))
 
 
 class Painter:

@@ -19,7 +19,7 @@ from reliability.screens import Screen, Terminal
 from gptlite import checkpoint, generation, runs
 
 STYLE = re.compile("\x1b\\[[0-9;]*m")
-KEY = re.compile(r"surprise in bits +under 1 +1 to 3 +3 to 6 +6 to 10 +10 or more ?\n")
+KEY = re.compile(r"surprise in bits +under 2 +2 to 4 +4 to 7 +7 to 10 +10 or more ?\n")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def line(trained_run: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.row("G20", "G21")
-@pytest.mark.parametrize("more", [(), ("--no-stream",), ("-n", "3"), ("--stop", "e")], ids=str)
+@pytest.mark.parametrize("more", [(), ("--no-stream",), ("-n", "3"), ("--stop", r"\n")], ids=str)
 def test_a_tinted_text_is_the_same_text(terminal: Terminal, line: tuple[object, ...], more: tuple[str, ...]) -> None:
     _, plain = terminal(*line, "-q", *more)
     code, tinted = terminal(*line, "-q", *more, "--color", "surprise")
