@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import COLOR_SYSTEMS, Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +33,9 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud
 PLAIN_INTERVAL = 15.0  # seconds between progress lines where there is no terminal
 PLAIN_COLUMNS = 120  # of a table where there is no terminal
 WIDEST_WORD = 30  # columns, in the middle of a concordance
+# Five steps that differ in how much ink they are, so that they rise in this order on dark and on light ground and for
+# eyes that tell few colours apart: nothing, a colour, a line below it, a pale block, a strong one.
+STEPS = ("", "color(136)", "underline color(166)", "color(16) on color(222)", "color(16) on color(208)")
 
 
 def visible(text: str) -> str:
@@ -52,9 +56,42 @@ def write(text: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """One line; control characters are escaped as JSON does it, so it is the same value on a terminal and in a pipe."""
+    """One line, the same on a terminal and in a pipe."""
+    write(json_line(value))
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON; control characters are escaped as JSON does it, so a terminal can show it as it is."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    write(CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
+    return CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n"
+
+
+def is_terminal() -> bool:
+    """Does standard output lead to a terminal?"""
+    return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
+
+
+class Tint:
+    """Text on a terminal in the steps of `STEPS`: without its styles it is what `write` shows.
+
+    `is_wanted` is false where there is no terminal, or one without colours: there `write` is the one to use.
+    """
+
+    def __init__(self) -> None:
+        system = _console(sys.stdout).color_system if is_terminal() else None
+        self.is_wanted = system not in (None, "windows")
+        self.system = COLOR_SYSTEMS[system] if system and self.is_wanted else None
+        self.styles = [Style.parse(step) for step in STEPS]
+
+    def write(self, parts: Iterable[tuple[str, int]]) -> None:
+        """Parts of a text, each with its step."""
+        with _standard_output() as stream:
+            stream.write("".join(self._dress(visible(text), step) for text, step in parts))
+            stream.flush()
+
+    def _dress(self, text: str, step: int) -> str:
+        # Without line breaks and tabs: a ground behind them would be drawn to the edge of the terminal.
+        return re.sub(r"[^\n\t]+", lambda m: self.styles[step].render(m[0], color_system=self.system), text)
 
 
 @contextlib.contextmanager
@@ -120,6 +157,15 @@ class Messages:
 
     def notice(self, text: str) -> None:
         self.say(f"note: {text}", "yellow")
+
+    def ask(self, prompt: str) -> None:
+        """What stands before the place to type."""
+        self.console.print(Text(one_line(prompt)), end="")
+
+    def key(self, title: str, names: Sequence[str]) -> None:
+        """What the steps of `Tint` stand for."""
+        steps = (piece for name, step in zip(names, STEPS, strict=True) for piece in ("  ", (f" {name} ", step)))
+        self.console.print(Text.assemble((title, "dim"), *steps))
 
     def show(self, text: str) -> None:
         """A text of several lines, such as a sample."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import console, options, samples
+from gptlite.cli import interactive as by_turns
 from gptlite.cli.prompts import Prompt, read_prompt, read_prompts
 from gptlite.config import LARGEST_NUMBER, SamplingConfig
 from gptlite.errors import UsageError
@@ -211,6 +214,48 @@ def generate(
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the text as it is written.", rich_help_panel=OUTPUT)
     ] = True,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="Write to FILE instead; a terminal still shows a text that streams. Between samples stands a line "
+            f"{samples.DELIMITER}; FILE.jsonl gets an object a line for each.",
+            show_default="standard output",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            metavar="K",
+            help="Below the text, how probable each token was to the model (before temperature and cuts), and the K "
+            "likeliest. With --json they are each token's top, and logprob is in nats.",
+            show_default="off",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    color: Annotated[
+        str,
+        typer.Option(
+            "--color",
+            metavar="NAME",
+            help="surprise tints the text on a terminal by the bits that each token was worth; none does not.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = samples.Form.color,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "-i",
+            "--interactive",
+            help="Write by turns: what you type is joined to the text, and the model goes on; /help lists commands.",
+            show_default="off",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -240,12 +285,19 @@ def generate(
         bans=tuple(_texts(ban, "--ban")), min_new_tokens=min_new_tokens, max_new_tokens=max_new_tokens,
         num_samples=num_samples,
     )  # fmt: skip
+    form = samples.Form(echo, stream, json, logprobs, color, None if out in (None, "-") else Path(out))
     numbers = _numbers(sample, num_samples)
     stops, choices = _texts(stop, "--stop"), _texts(choice, "--choice")
     if per_token and not choices:
         raise UsageError("--per-token compares the texts of --choice, and there are none.")
+    if choices and (interactive or form.out is not None or logprobs is not None):
+        raise UsageError("--choice writes no text of its own; leave out -i, -o and --logprobs.")
+    if interactive:
+        by_turns.check(form, config, "-" in (prompt, prompt_option, prompt_file, prompts))
     if prompts is None:
         requests = [Prompt(read_prompt(prompt, prompt_option, prompt_file))]
+    elif interactive:
+        raise UsageError("-i begins with one prompt; leave --prompts out.")
     elif (prompt, prompt_option, prompt_file) == (None, None, None):
         requests = read_prompts(prompts)
     else:
@@ -263,34 +315,30 @@ def generate(
         for request in requests:
             _write_choice(loaded, request.text, choices, per_token, echo, json, messages)
         return
-    streamed = len(requests) == len(numbers) == 1 and stream and not json
+    messages.say(f"{loaded.path} · seed {seed}{'' if sample is None else f' · sample {sample}'}", "dim")
+    writer = samples.Writer(form, loaded, messages, n_prompts=len(requests), n_samples=len(numbers))
 
-    def begin(request: Prompt) -> Generation:
-        work = generation.Generation(
-            loaded.model, loaded.tokenizer, request.text, config, seed=seed if request.seed is None else request.seed,
-            numbers=numbers, stop=stops, stop_at=stop_at, keep=not streamed, batch_size=batch_size,
+    def begin(text: str, config: SamplingConfig, seed: int) -> Generation:
+        return generation.Generation(
+            loaded.model, loaded.tokenizer, text, config, seed=seed, numbers=numbers, stop=stops, stop_at=stop_at,
+            keep=writer.keeps, batch_size=batch_size, logprobs=writer.recorded,
         )  # fmt: skip
+
+    def begin_request(request: Prompt) -> Generation:
+        work = begin(request.text, config, seed if request.seed is None else request.seed)
         if (n := len(work.prompt_ids)) > (context := loaded.config.context_length):
             which = "the prompt" if prompts is None else f"the prompt '{request.text[:30]}…'"
             messages.notice(f"{which} has {n:,} tokens; the model sees the last {context:,}.")
         return work
 
-    works = map(begin, requests)
-    messages.say(f"{loaded.path} · seed {seed}{'' if sample is None else f' · sample {sample}'}", "dim")
-    if streamed:
-        work = next(works)
-        _stream(work, work.prompt if echo else "")
+    if interactive:
+        session = by_turns.Session(begin, config, seed, writer, patient=sys.stdin.isatty())
+        session.run(by_turns.read_line, begin_request(requests[0]).prompt)
         return
-    for i, work in enumerate(generation.generate_together(works, batch_size), 1):
-        if json:
-            console.write_json(_as_json(work, loaded, work.prompt, work.seed))
-            continue
-        for number, written in zip(numbers, work.samples, strict=True):
-            parts = [f"prompt {i:,} of {len(requests):,}"] * (prompts is not None)
-            parts += [f"sample {number + 1} of {num_samples}"] * (len(numbers) > 1)
-            if parts:
-                messages.say(f"-- {', '.join(parts)} --", "dim")
-            console.write(f"{work.prompt if echo else ''}{written.text}\n")
+    works = map(begin_request, requests)
+    for work in works if writer.streams else generation.generate_together(works, batch_size):
+        writer.write(work)
+    writer.close()
 
 
 def _texts(given: list[str] | None, option: str) -> list[str]:
@@ -325,29 +373,3 @@ def _write_choice(
         per = f"{choice.logprob_per_token:7.2f} per token, {console.plural(len(choice.tokens), 'token')}"
         messages.say(f"log-probability {choice.logprob:8.2f}, {per}: {choice.text}", "dim")
     console.write(f"{prompt if echo else ''}{scored[0].text}\n")
-
-
-def _stream(work: Generation, prompt: str) -> None:
-    """Write the text as it comes; an interrupted one keeps what is there and ends its line."""
-    try:
-        console.write(prompt)
-        for chunk in work:
-            console.write(chunk.text)
-    except KeyboardInterrupt:
-        console.write("\n")
-        raise
-    console.write("\n")
-
-
-def _as_json(work, loaded, prompt: str, seed: int) -> dict[str, object]:
-    samples = [
-        {
-            "text": sample.text,
-            "finish_reason": sample.finish_reason,
-            "tokens": [{"id": token, "text": loaded.tokenizer.decode([token])} for token in sample.tokens],
-        }
-        for sample in work.samples
-    ]
-    new = sum(len(sample.tokens) for sample in work.samples)
-    usage = {"prompt_tokens": len(work.prompt_ids), "completion_tokens": new}
-    return {"model": str(loaded.path), "prompt": prompt, "seed": seed, "samples": samples, "usage": usage}

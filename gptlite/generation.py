@@ -22,6 +22,7 @@ from torch import Tensor
 from gptlite.cache import KVCache
 from gptlite.config import ModelConfig, SamplingConfig
 from gptlite.corpus import SAFE_CUT
+from gptlite.logprobs import Alternative, Recorder
 from gptlite.model import GPT
 from gptlite.randomness import derive
 from gptlite.sampling import Draw, make_sampler
@@ -102,11 +103,16 @@ def rows_at_once(config: ModelConfig) -> int:
 
 @dataclass
 class Sample:
-    """One continuation. `finish_reason` is "length", or "stop" where the model or a stop ended the text."""
+    """One continuation. `finish_reason` is "length", or "stop" where the model or a stop ended the text.
+
+    `logprobs` and `top` have an entry for each token where they were asked for: see `logprobs.Recorder`.
+    """
 
     text: str = ""
     finish_reason: str | None = None
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top: list[list[Alternative]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ class Generation:
     - `stop`: texts before which a sample ends; `stop_at`: the unit of text behind which it ends (stopping.UNITS).
     - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
     - `batch_size`: samples that are written side by side.
+    - `logprobs` keeps each token's log-probability, and so many of the likeliest alternatives; None keeps neither.
     Raises `UsageError` for an empty stop string, an unknown unit, and a bias of what is no token.
     """
 
@@ -141,9 +148,10 @@ class Generation:
         stop_at: str = "document",
         keep: bool = True,
         batch_size: int | None = None,
+        logprobs: int | None = None,
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.prompt, self.seed = prompt, seed
+        self.prompt, self.seed, self.logprobs = prompt, seed, logprobs
         self.batch_size = batch_size or rows_at_once(model.config)
         self.prompt_ids = tokenize_prompt(tokenizer, prompt)
         self.numbers = list(range(config.num_samples) if numbers is None else numbers)
@@ -155,7 +163,7 @@ class Generation:
     def __iter__(self) -> Iterator[Chunk]:
         for first in range(0, len(self.rows), self.batch_size):
             batch = self.rows[first : first + self.batch_size]
-            for i, text in write(self.model, self.tokenizer, batch, self.config):
+            for i, text in write(self.model, self.tokenizer, batch, self.config, self.logprobs):
                 yield Chunk(first + i, text)
 
 
@@ -170,22 +178,28 @@ def generate_together(generations: Iterable[Generation], batch_size: int | None 
         group = [first, *islice(generations, max(0, BATCHES_AT_ONCE * size // len(first.rows) - 1))]
         rows = sorted((row for each in group for row in each.rows), key=lambda row: len(row.prompt))
         for start in range(0, len(rows), size):
-            for _ in write(first.model, first.tokenizer, rows[start : start + size], first.config):
+            for _ in write(first.model, first.tokenizer, rows[start : start + size], first.config, first.logprobs):
                 pass
         yield from group
 
 
-def write(model: GPT, tokenizer: Tokenizer, rows: Sequence[Row], config: SamplingConfig) -> Iterator[tuple[int, str]]:
+def write(
+    model: GPT, tokenizer: Tokenizer, rows: Sequence[Row], config: SamplingConfig, logprobs: int | None = None
+) -> Iterator[tuple[int, str]]:
     """Write all rows, side by side; yields which row gets which text."""
     done = {i for i, row in enumerate(rows) if row.sample.finish_reason}
     prompts = [row.prompt for row in rows]
     sampler = make_sampler(config, [row.seed for row in rows], prompts, find_steering(config, tokenizer))
-    ids = generate_ids(model, prompts, sampler, done)
+    recorder = None if logprobs is None else Recorder(sampler, logprobs)
+    ids = generate_ids(model, prompts, recorder or sampler, done)
     while len(done) < len(rows):
         for i, (row, token) in enumerate(zip(rows, next(ids), strict=True)):
             if token is None or i in done:
                 continue
             text = row.push(token)
+            if recorder and len(row.sample.tokens) > len(row.sample.logprobs):
+                row.sample.logprobs.append(recorder.chosen[i])
+                row.sample.top.append(recorder.top[i])
             if row.sample.finish_reason:
                 done.add(i)
             if text:
@@ -270,11 +284,13 @@ def generate(
     stop: Sequence[str] = (),
     stop_at: str = "document",
     batch_size: int | None = None,
+    logprobs: int | None = None,
 ) -> list[Sample]:
     """All samples at once, without streaming."""
     generation = Generation(
-        model, tokenizer, prompt, config, seed=seed, stop=stop, stop_at=stop_at, batch_size=batch_size
-    )
+        model, tokenizer, prompt, config, seed=seed, stop=stop, stop_at=stop_at, batch_size=batch_size,
+        logprobs=logprobs,
+    )  # fmt: skip
     for _ in generation:
         pass
     return generation.samples

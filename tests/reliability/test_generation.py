@@ -61,6 +61,18 @@ def written(monkeypatch: pytest.MonkeyPatch, ids: Sequence[int]) -> None:
     monkeypatch.setattr(generation, "generate_ids", lambda *_: iter([[i] for i in ids]))
 
 
+def drawn(monkeypatch: pytest.MonkeyPatch, ids: Sequence[int], end: type[BaseException] = StopIteration) -> None:
+    """The same by way of the sampler, so that a model says how probable they are; after them comes `end`."""
+    left = iter(ids)
+
+    def draw(logits: torch.Tensor, *_: object) -> torch.Tensor:
+        if (token := next(left, None)) is None:
+            raise end
+        return torch.full((len(logits),), token)
+
+    monkeypatch.setattr(generation, "make_sampler", lambda *_: draw)
+
+
 # -- Stop strings
 
 ALPHABETS = ("ab", "ab\n", "aä🙂", "银行b")
@@ -395,13 +407,17 @@ def test_json_holds_any_text(gptlite: Command, trained_run: Path, monkeypatch: p
     tokenizer = checkpoint.load(runs.find_model(str(trained_run))).tokenizer
     ids = [i for _ in range(5) for i in random_ids(tokenizer, rng) if i != tokenizer.separator_id]
     ids += tokenizer.encode('\u2028\x00\x1b\ufeff"\\')
-    written(monkeypatch, ids)
+    drawn(monkeypatch, ids)
     line = ("generate", "\x00 ", "-m", trained_run, "--json", "--max-new-tokens", len(ids))
     outcome = gptlite(*line)
     assert outcome.code == 0 and outcome.out.count("\n") == 1 and len(outcome.out.splitlines()) == 1
     result = json.loads(outcome.out.encode("utf-8"))
     assert result["samples"][0]["text"] == tokenizer.decode(ids)
-    assert [token["id"] for token in result["samples"][0]["tokens"]] == ids
+    tokens = result["samples"][0]["tokens"]
+    assert [token["id"] for token in tokens] == ids
+    assert [bytes(t["bytes"]) if "bytes" in t else t["text"].encode() for t in tokens] == [
+        tokenizer.token_bytes[i] for i in ids
+    ]
 
 
 # -- Where the text goes
@@ -587,11 +603,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 def test_an_interrupted_text_is_kept_if_it_was_streamed(
     gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer, more: tuple[str, ...]
 ) -> None:
-    def interrupted(_model: object, prompts: Sequence[object], *_: object) -> Iterator[list[int]]:
-        yield [tokenizer.token_bytes.index(b"x")] * len(prompts)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(generation, "generate_ids", interrupted)
+    drawn(monkeypatch, [tokenizer.token_bytes.index(b"x")], KeyboardInterrupt)
     outcome = gptlite("generate", "Ada", "-m", trained_run, "-q", *more)
     assert (outcome.code, outcome.err) == (130, "gptlite: error: interrupted.\n")
     assert outcome.out == ("" if more else "Adax\n")

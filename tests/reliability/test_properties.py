@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gptlite import checkpoint, corpus, data, outlook, pipeline
-from gptlite.cli import console, main
+from gptlite.cli import console, interactive, main
 from gptlite.cli.main import run
 from gptlite.corpus import open_text
 from gptlite.errors import CorpusError
@@ -276,6 +276,7 @@ NUMBERS = (
 WORDS = (
     "cpu", "cuda", "mps", "fp32", "bf16", "on", "off", "tiny", "large", "gpt2", "transformer-2017", "adamw", "muon",
     "random", "last", "mid", "mean", "first", "none", "zscore", "gguf", "f32", "q8_0", "--", "-", "--help", "-q",
+    "surprise",
 )  # fmt: skip
 PLACES = (
     "corpus.txt", "latin.txt", "empty.txt", "*.txt", "*.md", "folder", "gone", "gone/deeper", "model", "run", ".", "..",
@@ -328,6 +329,7 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlook.yardsticks, "measure", lambda *_: outlook.yardsticks.Yardsticks(1, 1, 1, 1, 1, 1))
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr(corpus, "demo_text", lambda *_: Path("corpus.txt").absolute())
+    monkeypatch.setattr(interactive, "read_line", lambda _: None)  # sixty lines would be as many turns
 
 
 @TIMES
