@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import console, copies, options
 from gptlite.config import SamplingConfig
 from gptlite.errors import CorpusError, LimitError, UsageError
 
@@ -100,6 +100,8 @@ def generate(
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the text as it is written.", rich_help_panel=OUTPUT)
     ] = True,
+    check_copies: copies.CheckOption = False,
+    corpus: copies.CorpusOption = None,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
@@ -124,24 +126,28 @@ def generate(
 
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded = runs.load(model, hardware.device)
+    copy_check = copies.open_check(check_copies, corpus, loaded.path, messages, json)
     streamed = num_samples == 1 and stream and not json
-    work = generation.Generation(loaded.model, loaded.tokenizer, text, config, seed=seed, stop=stops, keep=not streamed)
+    keep = not streamed or check_copies
+    work = generation.Generation(loaded.model, loaded.tokenizer, text, config, seed=seed, stop=stops, keep=keep)
     messages.say(f"{loaded.path} · seed {seed}", "dim")
     context = loaded.config.context_length
     if len(work.prompt_ids) > context:
         messages.notice(f"the prompt has {len(work.prompt_ids):,} tokens; the model sees the last {context:,}.")
     if streamed:
         _stream(work, text if echo else "")
+        copy_check.show([sample.text for sample in work.samples])
         return
     for _ in work:
         pass
     if json:
-        console.write_json(_as_json(work, loaded, text, seed))
+        console.write_json(copy_check.add(_as_json(work, loaded, text, seed)))
         return
     for i, sample in enumerate(work.samples):
         if num_samples > 1:
             messages.say(f"-- sample {i + 1} of {num_samples} --", "dim")
         console.write(f"{text if echo else ''}{sample.text}\n")
+    copy_check.show([sample.text for sample in work.samples])
 
 
 def _stream(work: Generation, prompt: str) -> None:

@@ -26,7 +26,7 @@ FLOORS = {
         "similarity",
         "senses",
     ),
-    2: ("model", "data", "optim", "bigrams"),
+    2: ("model", "data", "optim", "bigrams", "copies"),
     3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation", "word_evaluation"),
     4: (
         "training",
@@ -78,6 +78,7 @@ NEIGHBOURS = {
     ("training", "planning"),
     ("material", "training"),
     ("material", "planning"),
+    ("material", "resuming"),
     ("outlook", "training"),
     ("outlook", "planning"),
     ("outlook", "material"),
