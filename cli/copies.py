@@ -138,8 +138,8 @@ def verdict(report: Report) -> str:
         return f"{said}."
     said += f"; of text held out from training, {_percent(sum(others) / len(others))} does."
     if share > max(others):
-        return f"{said} That is more than in any held-out piece: the model quotes."
-    return f"{said} So the model quotes no more than people do."
+        return f"{said} That is more than in any of the {len(others)} pieces of held-out text: the model quotes."
+    return f"{said} That is no more than held-out text has: up to {_percent(max(others))} in {len(others)} pieces."
 
 
 def _table(report: Report) -> list[str]:

@@ -31,10 +31,9 @@ def texts_of_run(step: Path) -> Inputs:
     from gptlite import material, runs
 
     run = runs.Run(step.parent)
-    info = run.read_info() if run.is_run() else {}
-    if "-" in info.get("arguments", ["-"]):
+    if not run.is_run():
         raise UsageError(f"{step} does not say where its text is; name it with --corpus FILE.")
     try:
-        return material.reopen(info)
+        return material.reopen(run.read_info())
     except GptliteError as error:
         raise CorpusError(f"{str(error).rstrip('.')}; name the text with --corpus FILE.") from error

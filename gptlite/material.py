@@ -89,9 +89,9 @@ def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
         files, val, facts = [str(file) for file in files or info["arguments"]], str(info["val"]), info["text"]
         lossy, limits = bool(info.get("lossy")), [int(limit) for limit in info.get("text_limits") or ()] or None
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError("its run.json does not say what it was trained on.") from error
+        raise CheckpointError("the run.json of the model does not say what it was trained on.") from error
     if "-" in files:
-        raise CorpusError("it was trained on standard input, which nobody has kept.")
+        raise CorpusError("the model was trained on standard input, which nobody has kept.")
     text = corpus.open_text(files, smallest=1, lossy=lossy)
     found = {piece.document.digest for piece in text.pieces}
     known = corpus.Text(tuple(piece for piece in text.pieces if piece.document.digest in paths))
