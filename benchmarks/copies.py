@@ -3,8 +3,8 @@
     python benchmarks/copies.py corpus.txt --megabytes 1 10
 
 The text is made of lines of the given files, drawn at random until there are enough. The sample that is checked is made
-of other lines, and so are the 16 pieces of held-out text beside it. A suffix array of the training text (libdivsufsort by
-way of `pydivsufsort`) is made for comparison where that package is installed.
+of other lines, and so are the 16 pieces of held-out text beside it. A suffix array of the training text (libdivsufsort
+by way of `pydivsufsort`) is made for comparison where that package is installed.
 """
 
 from __future__ import annotations
