@@ -1,4 +1,4 @@
-"""gptlite generate --check-copies: how much of what was written stands in the training text, and where."""
+"""--check-copies: how much of what a model wrote, or of any text, stands in the training text, and where."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from gptlite.corpus import Text
 
 LONGEST_PASSAGE = 400  # characters of a copied run that are shown to a person
+LARGE = 50_000_000  # bytes of text that take long enough to say so
 
 CheckOption = Annotated[
     bool,
     typer.Option(
         "--check-copies",
-        help="Say how much of it stands in the training text, and where.",
+        help="Say how much of the text stands in the training text, and where.",
         show_default="off",
         rich_help_panel="Output",
     ),
@@ -53,10 +54,10 @@ class NoCheck:
     """Nobody asked."""
 
     def show(self, texts: Sequence[str]) -> None:
-        """Tell a person, on standard error, what was found in texts that a model wrote."""
+        """Tell a person, on standard error, what of the texts stands in the training text."""
 
-    def add(self, result: dict[str, Any]) -> dict[str, Any]:
-        """The object of `generate --json`, with what was found in its samples."""
+    def add(self, result: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+        """The object of --json, and what was found: in each text, if it has as many "samples", and in all of them."""
         return result
 
 
@@ -82,23 +83,25 @@ class CopyCheck(NoCheck):
                 self.messages.say(f"{_name(i, report)}{_describe(run)}", "dim")
                 self.messages.say(f"  {_shorten(run.text)}")
 
-    def add(self, result: dict[str, Any]) -> dict[str, Any]:
-        report = self._check([sample["text"] for sample in result["samples"]])
-        samples = [
-            {**sample, "copies": {**_facts(copied), "runs": [_run_facts(run) for run in copied.runs]}}
-            for sample, copied in zip(result["samples"], report.texts, strict=True)
-        ]
-        whole = {
+    def add(self, result: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+        report = self._check(texts)
+        each = [{**_facts(copied), "runs": [_run_facts(run) for run in copied.runs]} for copied in report.texts]
+        whole: dict[str, Any] = {
             "verdict": verdict(report),
             "longest": report.longest,
             "shares": {str(n): round(report.share(n), 6) for n in report.lengths},
             "held_out": [{"characters": c.characters, **_facts(c)} for c in report.held_out],
         }
+        if "samples" not in result:
+            return {**result, "copies": {**whole, "runs": [run for found in each for run in found["runs"]]}}
+        samples = [{**s, "copies": found} for s, found in zip(result["samples"], each, strict=True)]
         return {**result, "samples": samples, "copies": whole}
 
     def _check(self, texts: Sequence[str]) -> Report:
         from gptlite import copies
 
+        if self.train.n_bytes >= LARGE:
+            self.messages.say(f"looking for copies in {self.train.n_bytes / 1e6:,.0f} MB of training text", "dim")
         return copies.check(texts, self.train, self.held_out)
 
 
@@ -138,7 +141,7 @@ def verdict(report: Report) -> str:
         return f"{said}."
     said += f"; of text held out from training, {_percent(sum(others) / len(others))} does."
     if share > max(others):
-        return f"{said} That is more than in any of the {len(others)} pieces of held-out text: the model quotes."
+        return f"{said} That is more than in any of the {len(others)} pieces of held-out text."
     return f"{said} That is no more than held-out text has: up to {_percent(max(others))} in {len(others)} pieces."
 
 

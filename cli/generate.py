@@ -141,7 +141,8 @@ def generate(
     for _ in work:
         pass
     if json:
-        console.write_json(copy_check.add(_as_json(work, loaded, text, seed)))
+        texts = [sample.text for sample in work.samples]
+        console.write_json(copy_check.add(_as_json(work, loaded, text, seed), texts))
         return
     for i, sample in enumerate(work.samples):
         if num_samples > 1:

@@ -31,7 +31,8 @@ from gptlite.words import UNSPACED
 # Characters of the n-grams that are counted: in English about 5, 10 and 20 words. A character of a script without
 # spaces says more; there the same words take 10, 20 and 40.
 LENGTHS, UNSPACED_LENGTHS = (25, 50, 100), (10, 20, 40)
-PIECES = 16  # of held-out text that are measured
+PIECES, LONGEST_PIECE = 16, 20_000  # of held-out text that are measured, and characters of one
+DEEP = 256  # characters from which on matches are followed one by one
 SHOWN_RUNS = 3  # of each text whose places are looked up
 BLOCK = 1 << 19  # characters of training text looked at together
 BUCKET_BITS = 22  # of the rolling hash
@@ -94,14 +95,15 @@ class Report:
 
 
 def check(texts: Sequence[str], train: Text, held_out: Text | None = None) -> Report:
-    """Look for runs of `texts` in `train`, and for as many characters of `held_out` as the texts have on average.
+    """Look for runs of `texts` in `train`, and for runs of pieces of `held_out` as long as the texts are on average.
 
     - `train`, `held_out`: texts as `corpus.open_text` gives them, read block by block.
     No run reaches over the end of a document. Raises `CorpusError` when a file changed since it was opened.
     """
     lengths = choose_lengths(texts)
     written = [len(text) for text in texts if text]
-    pieces = take_pieces(held_out, round(sum(written) / len(written))) if held_out and written else []
+    size = min(LONGEST_PIECE, round(sum(written) / max(1, len(written))))
+    pieces = take_pieces(held_out, size) if held_out and size else []
     seed = 1 << (lengths[0].bit_length() - 1)
     matches = match_lengths([*texts, *pieces], train, seed)
     spans = [longest_runs(found, lengths[1]) for found in matches[: len(texts)]]
@@ -265,6 +267,12 @@ class _Index:
             grown = active[longer]
             low[grown], high[grown], lengths[grown] = lower[longer], upper[longer], depth
             active = active[longer & ~implied]
+            if depth >= DEEP:  # few are left: what a suffix shares with nobody else is compared at once
+                alone = high[active] - low[active] == 1
+                for i in active[alone].tolist():
+                    rest = self.codes[self.suffixes[low[i]] + depth :]
+                    lengths[i] = depth + _count_equal(rest, codes[at[i] + depth :])
+                active = active[~alone]
         return low, lengths
 
     def _first_from(self, low: np.ndarray, high: np.ndarray, depth: int, wanted: np.ndarray) -> np.ndarray:
@@ -295,6 +303,18 @@ class _Index:
         for i in range(len(values) - 2, -1, -1):
             values[i] = max(values[i], min(values[i + 1], common[i]))
         return np.array(values, dtype=np.int64)
+
+
+def _count_equal(one: np.ndarray, other: np.ndarray) -> int:
+    """How many elements two arrays have in common at their beginning."""
+    start, step, end = 0, DEEP, min(len(one), len(other))
+    while start < end:
+        size = min(step, end - start)
+        unequal = one[start : start + size] != other[start : start + size]
+        if unequal.any():
+            return start + int(unequal.argmax())
+        start, step = start + size, 2 * step
+    return end
 
 
 def _sort_suffixes(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

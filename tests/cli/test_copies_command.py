@@ -141,6 +141,18 @@ def test_the_verdict_compares_with_people(share: float, pieces: tuple[Copies, ..
     assert said in copies.verdict(report)
 
 
+def test_eval_tells_what_of_a_text_the_model_has_seen(gptlite: Command, own_run: Path) -> None:
+    Path("seen.txt").write_text("A new line.\n" + training_text()[:3000])
+    line = ("eval", "seen.txt", "-m", own_run, "--check-copies")
+    found = read_json(gptlite(*line, "--json"))["copies"]
+    assert found["longest"] == 3000 and found["shares"]["100"] == round(3000 / 3012, 6)
+    (run,) = found["runs"]
+    assert (run["start"], run["line"], run["column"], run["count"]) == (12, 1, 1, 1)
+    said = gptlite(*line)
+    assert "bits per byte" in said.out and "of this text stands in the training text" in said.err
+    assert "copies" not in read_json(gptlite(*line[:-1], "--json"))
+
+
 # -- Which text is searched
 
 
