@@ -12,10 +12,11 @@ from conftest import make_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptlite import copies, corpus
+from gptlite import copies
 from gptlite.copies import LENGTHS, UNSPACED_LENGTHS, check, locate, longest_runs, match_lengths, share_in_runs
 from gptlite.corpus import Piece, Text, open_text
 from gptlite.errors import CorpusError
+from gptlite.randomness import mix
 
 PASSAGE = "so she walked down to the harbour and counted every mast that stood against the evening"
 
@@ -51,7 +52,7 @@ def test_every_match_is_as_long_as_a_search_by_hand_finds_it(
     monkeypatch.setattr(copies, "BLOCK", 7)
     monkeypatch.setattr(copies, "DEEP", deep)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     @given(st.lists(LETTERS, min_size=1, max_size=3), st.lists(LETTERS.filter(str.strip), min_size=1, max_size=3))
     def holds(texts: list[str], documents: list[str]) -> None:
         for old in Path.cwd().glob("*.txt"):
@@ -89,7 +90,8 @@ def test_a_long_copy_among_many_that_look_like_it() -> None:
     (matches,) = match_lengths([sample], train, 16)
     assert matches.max() >= 8000
     for i in (0, 100, start - 9, start, start + 5000, start + 7990, len(sample) - 30):
-        assert matches[i] == longest_from(sample, i, [text])
+        expected = longest_from(sample, i, [text])
+        assert matches[i] == (expected if expected >= 16 else 0)
 
 
 # -- What is counted
@@ -112,12 +114,11 @@ def test_runs_that_overlap_count_once() -> None:
 
 
 def test_random_text_is_no_copy() -> None:
-    train = open_files(d=make_text(2000))
-    sample = noise(2000)
-    (copied,) = check([sample], train).texts
-    assert copied.longest == max(longest_from(sample, i, [make_text(2000)]) for i in range(len(sample))) < 8
+    text, sample = make_text(200), noise(300)
+    (copied,) = check([sample], open_files(d=text)).texts
+    assert 0 < copied.longest == max(longest_from(sample, i, [text]) for i in range(300)) < 8
     assert set(copied.shares.values()) == {0}
-    assert copied.runs[0].text in make_text(2000)
+    assert copied.runs[0].text in text
 
 
 def test_a_text_from_the_training_text_is_all_copy() -> None:
@@ -160,14 +161,11 @@ def test_a_run_does_not_end_inside_a_character() -> None:
 
 
 def test_the_yardstick_is_held_out_text_of_the_same_length() -> None:
-    train, held_out = open_files(d=make_text(3000)), open_files(h=make_text(1000, seed=1))
-    report = check([noise(700), noise(500)], train, held_out)
-    assert [c.characters for c in report.held_out] == [600] * copies.PIECES
-    text = make_text(1000, seed=1)
-    pieces = [text[i * len(text) // 16 :][:600] for i in range(16)]
-    expected = [max(longest_from(p, i, [make_text(3000)]) for i in range(600)) for p in pieces[:2]]
-    assert [c.longest for c in report.held_out[:2]] == expected
-    assert all(not c.runs for c in report.held_out)
+    train, text = open_files(d=make_text(300)), make_text(100, seed=1)
+    report = check([noise(70), noise(50)], train, open_files(h=text))
+    pieces = [text[i * len(text) // 16 :][:60] for i in range(16)]
+    expected = [max(longest_from(piece, i, [make_text(300)]) for i in range(60)) for piece in pieces]
+    assert [(c.characters, c.longest, c.runs) for c in report.held_out] == [(60, length, ()) for length in expected]
 
 
 @pytest.mark.parametrize(("size", "n"), [(400, 1), (999, 1), (1000, 1), (1001, 1)])
@@ -190,8 +188,7 @@ def test_line_ends_are_part_of_the_text() -> None:
     (copied,) = check([f"{PASSAGE}\r\n{PASSAGE}"], train).texts
     assert copied.longest == 2 * len(PASSAGE) + 2
     (copied,) = check([f"{PASSAGE}\n{PASSAGE}"], train).texts
-    assert copied.longest == len(PASSAGE)
-    assert copied.runs[0].source.count == 2
+    assert [(run.text, run.source.count) for run in copied.runs] == [(f"\n{PASSAGE}", 2), (PASSAGE, 2)]
 
 
 def test_no_run_goes_from_one_file_into_the_next() -> None:
@@ -236,14 +233,12 @@ def test_a_text_that_changes_meanwhile_is_an_error() -> None:
 
 
 def test_memory_does_not_grow_with_the_training_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copies, "BLOCK", 1 << 14)
-    monkeypatch.setattr(corpus, "READ_SIZE", 1 << 14)
-    sample = make_text(20, seed=5)
+    monkeypatch.setattr(copies, "BLOCK", 1 << 16)
     peaks = []
-    for n_lines in (2_000, 16_000):
-        train = open_files(d="".join(f"{i} {noise(40, i)}\n" for i in range(n_lines)))
+    for n_lines in (10_000, 40_000):
+        train = open_files(d="".join(f"{mix(i)} {mix(-i)}\n" for i in range(n_lines)))
         tracemalloc.start()
-        check([sample], train)
+        check([make_text(20)], train)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.3 * peaks[0]
+    assert train.n_bytes > 1.5e6 and peaks[1] < 1.1 * peaks[0]
