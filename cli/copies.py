@@ -76,12 +76,12 @@ class CopyCheck(NoCheck):
         report = self._check(texts)
         self.messages.say("")
         self.messages.say(verdict(report), "bold")
-        for line in _table(report):
-            self.messages.say(line)
+        for i, line in enumerate(_table(report)):
+            self.messages.say(line, "" if i else "dim")
         for i, copied in enumerate(report.texts):
             for run in copied.runs[: 1 if len(report.texts) > 1 else None]:
                 self.messages.say(f"{_name(i, report)}{_describe(run)}", "dim")
-                self.messages.say(f"  {_shorten(run.text)}")
+                self.messages.say(f'  "{_shorten(run.text)}"')
 
     def add(self, result: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
         report = self._check(texts)
@@ -130,19 +130,27 @@ def _open_texts(step: Path, corpus_file: str | None, messages: console.Messages)
 
 def verdict(report: Report) -> str:
     """What the figures mean, in a sentence or two."""
-    n = report.lengths[1]
-    what = "this text" if len(report.texts) == 1 else f"these {len(report.texts)} texts"
-    if not any(copied.characters >= n for copied in report.texts):
-        return f"{what} {'is' if len(report.texts) == 1 else 'are'} too short for runs of {n} characters.".capitalize()
-    share = report.share(n)
-    said = f"{_percent(share)} of {what} stands in the training text in runs of {n} characters or more"
-    others = [copied.shares[n] for copied in report.held_out]
-    if not others:
+    n, one = report.lengths[1], len(report.texts) == 1
+    what = "this text" if one else f"these {len(report.texts)} texts"
+    if all(copied.characters < n for copied in report.texts):
+        return f"{what} {'is' if one else 'are'} too short for runs of {n} characters.".capitalize()
+    share, pieces = report.share(n), report.held_out
+    if not share:
+        longest = [copied.longest for copied in pieces]
+        beside = f", in held-out text of this length from {min(longest)} to {max(longest)}" if pieces else ""
+        return (
+            f"Nothing of {what} stands in the training text in runs of {n} characters or more: "
+            f"the longest has {report.longest}{beside}."
+        )
+    stands = "stands" if one else "stand"
+    said = f"{_percent(share)} of {what} {stands} in the training text in runs of {n} characters or more"
+    if not pieces:
         return f"{said}."
+    others = [copied.shares[n] for copied in pieces]
     said += f"; of text held out from training, {_percent(sum(others) / len(others))} does."
     if share > max(others):
-        return f"{said} That is more than in any of the {len(others)} pieces of held-out text."
-    return f"{said} That is no more than held-out text has: up to {_percent(max(others))} in {len(others)} pieces."
+        return f"{said} That is more than in any of {console.plural(len(others), 'piece')} of held-out text."
+    return f"{said} That is no more than held-out text has: up to {_percent(max(others))}."
 
 
 def _table(report: Report) -> list[str]:
