@@ -11,8 +11,9 @@ The text is short and the training text long, so the short one is indexed, and t
 2. From there, all places at once are followed through the suffix array of the text, a character at a time.
 3. What is known of one suffix holds for its neighbours as far as they agree with it.
 
-So memory does not grow with the training text and nothing is kept on disk. A suffix array of the training text itself
-would answer the next question sooner, but takes longer to make than to tokenize, and five bytes of memory a byte.
+So nothing is kept on disk, and memory hardly grows with the training text. Of 100 MB, the check took 3 s and 96 MB;
+tokenizing took 35 s and 120 MB, and a suffix array of all of it by libdivsufsort 13 s and 500 MB, text included, before
+anything is looked up (benchmarks/copies.py).
 """
 
 from __future__ import annotations
