@@ -37,7 +37,7 @@ DEEP = 256  # characters from which on matches are followed one by one
 SHOWN_RUNS = 3  # of each text whose places are looked up
 BLOCK = 1 << 19  # characters of training text looked at together
 BUCKET_BITS = 22  # of the rolling hash
-BOUNDARY = "\ud800"  # between documents: stands in no text
+BOUNDARY = "\ud800"  # between documents: half a pair of surrogates, which no file holds
 NO_CHARACTER = 0x110000  # the first of the codes that end the texts of an index
 WEIGHTS = np.array([mix(i) for i in range(max(LENGTHS))], dtype=np.uint64)
 
@@ -220,7 +220,7 @@ class _Index:
     """
 
     def __init__(self, texts: Sequence[str], seed: int) -> None:
-        texts = [text.encode(errors="replace").decode() for text in texts]  # half a surrogate pair is no text
+        texts = [text.replace(BOUNDARY, "\udfff") for text in texts]  # neither stands in any training text
         ends = [np.array([NO_CHARACTER + i], dtype=np.uint32) for i in range(len(texts))]
         self.seed = seed
         self.codes = np.concatenate([part for t, end in zip(texts, ends, strict=True) for part in (_codes(t), end)])

@@ -197,6 +197,11 @@ def test_no_run_goes_from_one_file_into_the_next() -> None:
     assert [(run.text, run.source.file.name) for run in copied.runs[:1]] == [(PASSAGE[40:], "b.txt")]
 
 
+def test_half_a_surrogate_pair_is_no_boundary() -> None:
+    (copied,) = check([f"\ud800{PASSAGE}\ud800"], open_files(a=PASSAGE, b=PASSAGE)).texts
+    assert [(run.text, run.source.count) for run in copied.runs] == [(PASSAGE, 2)]
+
+
 def test_places_in_the_later_parts_of_a_file() -> None:
     text = open_files(d="first\nsecond here\nthird here")
     (document,) = {piece.document for piece in text.pieces}
