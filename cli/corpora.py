@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gptlite.cli import console
 from gptlite.errors import CorpusError, GptliteError, UsageError
+
+if TYPE_CHECKING:
+    from gptlite.material import Inputs
 
 
 @contextmanager
 def training_text(step: Path, corpus_file: str | None, messages: console.Messages) -> Iterator[Iterator[str]]:
     """Blocks of the text to train on: of `corpus_file`, else of exactly what the run was trained on."""
-    from gptlite import corpus, data, material, runs
-    from gptlite.training import Watcher
+    from gptlite import corpus, data
 
-    cache = data.cache_directory()
-    if corpus_file is not None:
-        with corpus.opened([corpus_file], cache, notice=messages.notice) as text:
-            yield (block for _, block in text.blocks())
+    if corpus_file is None:
+        yield (block for _, block in texts_of_run(step).train.blocks())
         return
+    with corpus.opened([corpus_file], data.cache_directory(), notice=messages.notice) as text:
+        yield (block for _, block in text.blocks())
+
+
+def texts_of_run(step: Path) -> Inputs:
+    """What the run of this step was trained on, and what was held out. Raises `CorpusError` or `UsageError`."""
+    from gptlite import material, runs
+
     run = runs.Run(step.parent)
-    info = run.read_info() if run.is_run() else {}
-    files = info.get("arguments", ["-"])
-    if "-" in files:
+    if not run.is_run():
         raise UsageError(f"{step} does not say where its text is; name it with --corpus FILE.")
-    watcher, lossy = Watcher(), info.get("lossy", False)
-    with ExitStack() as stack:
-        try:
-            text = stack.enter_context(corpus.opened(files, cache, notice=messages.notice, lossy=lossy))
-            inputs = material.hold_out(text, info["val"], watcher, lossy)
-        except GptliteError as error:
-            raise CorpusError(f"{str(error).rstrip('.')}; name the text with --corpus FILE.") from error
-        train = material.shorten(inputs, info.get("text_limits"), watcher).train
-        yield (block for _, block in train.blocks())
+    try:
+        return material.reopen(run.read_info())
+    except GptliteError as error:
+        raise CorpusError(f"{str(error).rstrip('.')}; name the text with --corpus FILE.") from error

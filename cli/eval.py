@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import console, copies, options
 from gptlite.errors import CheckpointError
+
+MOST_CHECKED = 1 << 20  # bytes of a text in which copies are looked for
 
 
 def evaluate(
@@ -18,6 +20,8 @@ def evaluate(
     ],
     model: options.ModelOption = None,
     lossy: options.LossyOption = False,
+    check_copies: copies.CheckOption = False,
+    corpus_file: copies.CorpusOption = None,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     threads: options.ThreadsOption = None,
@@ -34,8 +38,10 @@ def evaluate(
 
     hardware = machine.choose_hardware(device, dtype, threads)
     loaded = runs.load(model, hardware.device)
+    copy_check = copies.open_check(check_copies, corpus_file, loaded.path, messages, json)
     with corpus.opened(files, data.cache_directory(), notice=messages.notice, smallest=1, lossy=lossy) as text:
         tokens = data.tokenize(text, loaded.tokenizer)
+        content = "".join(block for _, block in text.spread(MOST_CHECKED).blocks()) if check_copies else ""
     began = time.monotonic()
     result = evaluation.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware)
     seconds = time.monotonic() - began
@@ -54,7 +60,7 @@ def evaluate(
         "tokens_per_second": round(result.tokens / max(1e-9, seconds)),
     }
     if json:
-        console.write_json(facts)
+        console.write_json(copy_check.add(facts, [content]))
         return
     rows = [
         ["bits per byte", f"{result.bits_per_byte:.4f}"],
@@ -64,3 +70,4 @@ def evaluate(
         ["bytes", f"{result.bytes:,}"],
     ]
     console.print_table(["measure", "value"], rows, right=frozenset({1}))
+    copy_check.show([content])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli import console, options, samples
+from gptlite.cli import console, copies, options, samples
 from gptlite.cli import interactive as by_turns
 from gptlite.cli.prompts import Prompt, read_prompt, read_prompts
 from gptlite.config import LARGEST_NUMBER, SamplingConfig
@@ -256,6 +256,8 @@ def generate(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    check_copies: copies.CheckOption = False,
+    corpus: copies.CorpusOption = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -290,8 +292,10 @@ def generate(
     stops, choices = _texts(stop, "--stop"), _texts(choice, "--choice")
     if per_token and not choices:
         raise UsageError("--per-token compares the texts of --choice, and there are none.")
-    if choices and (interactive or form.out is not None or logprobs is not None):
-        raise UsageError("--choice writes no text of its own; leave out -i, -o and --logprobs.")
+    if choices and (interactive or form.out is not None or logprobs is not None or check_copies):
+        raise UsageError("--choice writes no text of its own; leave out -i, -o, --logprobs and --check-copies.")
+    if interactive and check_copies:
+        raise UsageError("--check-copies judges a text that is complete; leave out -i.")
     if interactive:
         by_turns.check(form, config, "-" in (prompt, prompt_option, prompt_file, prompts))
     if prompts is None:
@@ -316,7 +320,8 @@ def generate(
             _write_choice(loaded, request.text, choices, per_token, echo, json, messages)
         return
     messages.say(f"{loaded.path} · seed {seed}{'' if sample is None else f' · sample {sample}'}", "dim")
-    writer = samples.Writer(form, loaded, messages, n_prompts=len(requests), n_samples=len(numbers))
+    copy_check = copies.open_check(check_copies, corpus, loaded.path, messages, json)
+    writer = samples.Writer(form, loaded, messages, copy_check, n_prompts=len(requests), n_samples=len(numbers))
 
     def begin(text: str, config: SamplingConfig, seed: int) -> Generation:
         return generation.Generation(

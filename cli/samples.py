@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli import console
+from gptlite.cli.copies import NoCheck
 from gptlite.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +64,12 @@ class Writer:
     """
 
     def __init__(
-        self, form: Form, loaded: Checkpoint, messages: console.Messages, *, n_prompts: int = 1, n_samples: int = 1
-    ) -> None:
+        self, form: Form, loaded: Checkpoint, messages: console.Messages, copy_check: NoCheck | None = None, *,
+        n_prompts: int = 1, n_samples: int = 1,
+    ) -> None:  # fmt: skip
         self.form, self.messages, self.n_prompts = form, messages, n_prompts
+        self.copy_check = copy_check or NoCheck()
+        self.texts: list[str] = []  # that are to be checked when there are no more
         self.model, self.tokenizer = str(loaded.path), loaded.tokenizer
         self.content: list[str] = []  # of the file
         self.n_prompts_written = self.n_written = 0
@@ -80,7 +84,7 @@ class Writer:
         self.tint = tint if tint and tint.is_wanted else None
         self.lists_tokens = form.json or form.logprobs is not None
         self.recorded = (form.logprobs or 0) if self.lists_tokens or self.tint else None
-        self.keeps = not self.streams or form.out is not None or self.recorded is not None
+        self.keeps = not self.streams or form.out is not None or self.recorded is not None or self.copy_check.wanted
         if self.tint:
             messages.key("surprise in bits", SURPRISE_NAMES)
 
@@ -99,6 +103,8 @@ class Writer:
             console.write_json(self._as_json(work))
         if self.form.json:
             return
+        if self.copy_check.wanted:
+            self.texts += [sample.text for sample in work.samples]
         for number, sample in zip(work.numbers, work.samples, strict=True):
             if self.form.out is None and not self.streams:
                 which = [f"prompt {self.n_prompts_written:,} of {self.n_prompts:,}"] * (self.n_prompts > 1)
@@ -135,6 +141,8 @@ class Writer:
         if self.form.out is not None:
             write_file(self.form.out, "".join(self.content))
             self.messages.say(f"{console.plural(self.n_written, 'sample')} in {self.form.out}", "dim")
+        if self.texts:
+            self.copy_check.show(self.texts)
 
     def _stream(self, work: Generation) -> None:
         try:
@@ -165,13 +173,14 @@ class Writer:
 
     def _as_json(self, work: Generation) -> dict[str, Any]:
         n_tokens = sum(len(sample.tokens) for sample in work.samples)  # those behind a stop string were work too
-        return {
+        facts = {
             "model": self.model,
             "prompt": work.prompt,
             "seed": work.seed,
             "samples": [self._sample_as_json(sample) for sample in work.samples],
             "usage": {"prompt_tokens": len(work.prompt_ids), "completion_tokens": n_tokens},
         }
+        return self.copy_check.add(facts, [sample.text for sample in work.samples])
 
     def _sample_as_json(self, sample: Sample) -> dict[str, Any]:
         entry: dict[str, Any] = {"text": sample.text, "finish_reason": sample.finish_reason}

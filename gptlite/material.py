@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gptlite import corpus, data, planning
-from gptlite.errors import UsageError
+from gptlite import corpus, data, planning, resuming
+from gptlite.errors import CheckpointError, CorpusError, UsageError
 from gptlite.tokenizer import Tokenizer
 from gptlite.training import Watcher
 
@@ -76,6 +76,32 @@ def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> In
             f"{shorter.train.n_bytes / 1e6:,.0f} MB spread over the whole are used."
         )
     return shorter
+
+
+def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
+    """The texts that a run was trained on and held out from it, byte for byte, as its `run.json` describes them.
+
+    - `files`: where the text is now, unless it is where it was.
+    Raises `CorpusError` when it is gone or has changed, and `CheckpointError` when `info` does not say enough.
+    """
+    try:
+        paths = {str(source["sha256"]): str(source["path"]) for source in info["inputs"]}
+        files, val, facts = [str(file) for file in files or info["arguments"]], str(info["val"]), info["text"]
+        lossy, limits = bool(info.get("lossy")), [int(limit) for limit in info.get("text_limits") or ()] or None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError("the run.json of the model does not say what it was trained on.") from error
+    if "-" in files:
+        raise CorpusError("the model was trained on standard input, which nobody has kept.")
+    text = corpus.open_text(files, smallest=1, lossy=lossy)
+    found = {piece.document.digest for piece in text.pieces}
+    known = corpus.Text(tuple(piece for piece in text.pieces if piece.document.digest in paths))
+    if known.pieces:
+        texts = shorten(hold_out(resuming.in_order(info, known), val, Watcher(), lossy), limits, Watcher())
+        if texts.facts() == facts:
+            return texts
+        found |= {piece.document.digest for piece in texts.val.pieces}
+    changed = [path for digest, path in paths.items() if digest not in found] or files
+    raise CorpusError(f"{changed[0]} is not what it was when the model was trained.")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ FLOORS = {
         "word2vec_file",
         "senses",
     ),
-    2: ("model", "data", "optim", "bigrams"),
+    2: ("model", "data", "optim", "bigrams", "copies"),
     3: ("checkpoint", "runs", "tracing", "evaluation", "yardsticks", "speed", "compilation", "word_evaluation"),
     4: (
         "training",
@@ -87,6 +87,7 @@ NEIGHBOURS = {
     ("training", "planning"),
     ("material", "training"),
     ("material", "planning"),
+    ("material", "resuming"),
     ("outlook", "training"),
     ("outlook", "planning"),
     ("outlook", "material"),

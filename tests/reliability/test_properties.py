@@ -290,7 +290,7 @@ VALUES = st.sampled_from(NUMBERS) | st.sampled_from(WORDS) | st.sampled_from(PLA
 def values_of(parameter: Any, command: str) -> st.SearchStrategy[str]:
     if parameter.name in SHORT:
         return st.sampled_from(SHORT[parameter.name])
-    if parameter.name in ("out", "model", "files", "prompt_file", "prompts", "file"):
+    if parameter.name in ("out", "model", "files", "prompt_file", "prompts", "file", "corpus"):
         return st.sampled_from(PLACES) | st.sampled_from(WORDS)
     return VALUES | (ARGUMENTS if command in ("train", "eval", "info", "export") else PROMPTS)
 
