@@ -101,6 +101,21 @@ def generate(
         bool, typer.Option("--stream/--no-stream", help="Print the text as it is written.", rich_help_panel=OUTPUT)
     ] = True,
     device: options.DeviceOption = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype", metavar="NAME", help="fp32, or int8: weights of 8 bits, on a CPU.", rich_help_panel="Machine"
+        ),
+    ] = "fp32",
+    compile: Annotated[
+        str,
+        typer.Option(
+            "--compile",
+            metavar="WHEN",
+            help="auto, on or off: decode in machine code made on this computer.",
+            rich_help_panel="Machine",
+        ),
+    ] = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -119,14 +134,19 @@ def generate(
     if seed is None:
         seed = secrets.randbelow(2**31)
 
+    from gptlite import decoding as decoders
     from gptlite import device as machine
     from gptlite import generation, runs
 
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded = runs.load(model, hardware.device)
     streamed = num_samples == 1 and stream and not json
-    work = generation.Generation(loaded.model, loaded.tokenizer, text, config, seed=seed, stop=stops, keep=not streamed)
+    decoding = decoders.choose_decoding(loaded.model, max_new_tokens, dtype=dtype, compile=compile)
+    work = generation.Generation(
+        loaded.model, loaded.tokenizer, text, config, seed=seed, stop=stops, keep=not streamed, decoding=decoding
+    )
     messages.say(f"{loaded.path} · seed {seed}", "dim")
+    messages.say(decoding.describe(), "dim")
     context = loaded.config.context_length
     if len(work.prompt_ids) > context:
         messages.notice(f"the prompt has {len(work.prompt_ids):,} tokens; the model sees the last {context:,}.")

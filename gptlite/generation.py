@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gptlite.cache import KVCache
 from gptlite.config import SamplingConfig
 from gptlite.corpus import SAFE_CUT
+from gptlite.decoding import Decoding
 from gptlite.errors import UsageError
 from gptlite.model import GPT
 from gptlite.sampling import Sampler, make_sampler, sample_seeds
@@ -25,34 +25,22 @@ from gptlite.tokenizer import Tokenizer
 LONGEST_PIECE = 1 << 18  # characters of a prompt that are tokenized at once
 
 
-@torch.inference_mode()
-def prefill(model: GPT, tokens: Tensor, cache: KVCache) -> Tensor:
-    """Read tokens (B, T) into an empty cache; return the logits (B, V) of what comes next."""
-    cache.reset()
-    return model.head(model.transformer(tokens, cache)[:, -1])
-
-
-@torch.inference_mode()
-def decode_step(model: GPT, tokens: Tensor, cache: KVCache) -> Tensor:
-    """Read one more token of each row, tokens (B,); return the logits (B, V) of what comes next."""
-    return model.head(model.transformer(tokens[:, None], cache)[:, -1])
-
-
-def generate_ids(model: GPT, prompt: Sequence[int], n_rows: int, sampler: Sampler) -> Iterator[list[int]]:
+def generate_ids(
+    model: GPT, prompt: Sequence[int], n_rows: int, sampler: Sampler, decoding: Decoding | None = None
+) -> Iterator[list[int]]:
     """Continue `prompt` (at least one id) in `n_rows` rows; yields the next id of each row, for ever."""
     context = model.config.context_length
-    device = next(model.parameters()).device
-    cache = KVCache(model.config, n_rows, device=device)
-    history = torch.tensor([list(prompt[-context:])] * n_rows, device=device)  # (B, T)
-    logits = prefill(model, history, cache)
+    decoder = (decoding or Decoding(model)).start(n_rows)
+    history = torch.tensor([list(prompt[-context:])] * n_rows)  # (B, T)
+    logits = decoder.prefill(history[:1])
     while True:
         tokens = sampler(logits)
         yield tokens.tolist()
-        history = torch.cat((history[:, -context:], tokens[:, None].to(device)), dim=1)
-        if cache.position < context:
-            logits = decode_step(model, history[:, -1], cache)
+        history = torch.cat((history[:, -context:], tokens[:, None].cpu()), dim=1)
+        if decoder.position < context:
+            logits = decoder.step(history[:, -1])
         else:
-            logits = prefill(model, history[:, -max(1, context // 2) :], cache)
+            logits = decoder.prefill(history[:, -max(1, context // 2) :])
 
 
 @dataclass
@@ -76,6 +64,7 @@ class Generation:
     """Iterate to get `Chunk`s as they are written; `samples` is complete when the iteration ends.
 
     - `seed` and the number of a sample determine it; the other samples do not matter.
+    - `decoding` is how the model decodes; without it, as it is.
     - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
     Raises `UsageError` for an empty stop string.
     """
@@ -90,11 +79,12 @@ class Generation:
         seed: int,
         stop: Sequence[str] = (),
         keep: bool = True,
+        decoding: Decoding | None = None,
     ) -> None:
         if "" in stop:
             raise UsageError("--stop needs a text: every text has an empty one at once.")
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.stop, self.keep = list(stop), keep
+        self.stop, self.keep, self.decoding = list(stop), keep, decoding
         self.prompt_ids = _encode(tokenizer, prompt) or [tokenizer.separator_id]  # no prompt: a new document
         self.seeds = sample_seeds(seed, config.num_samples)
         self.samples = [Sample() for _ in self.seeds]
@@ -102,7 +92,8 @@ class Generation:
     def __iter__(self) -> Iterator[Chunk]:
         decoders = [self.tokenizer.stream() for _ in self.samples]
         filters = [StopFilter(self.stop) for _ in self.samples]
-        rows = generate_ids(self.model, self.prompt_ids, len(self.samples), make_sampler(self.config, self.seeds))
+        sampler = make_sampler(self.config, self.seeds)
+        rows = generate_ids(self.model, self.prompt_ids, len(self.samples), sampler, self.decoding)
         for _ in range(self.config.max_new_tokens):
             for i, (sample, token) in enumerate(zip(self.samples, next(rows), strict=True)):
                 if sample.finish_reason:

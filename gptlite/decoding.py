@@ -1,0 +1,349 @@
+"""Decoding: read a prompt, then one token after another, each row of a batch by itself.
+
+Two decoders do the same. The eager one calls the model as it is, on any device. The compiled one, for CPUs, hands all
+layers of a token to decoding.c, with the weights packed in the order in which it reads them: a small model then decodes
+about as fast as memory delivers its weights, and a row gets the same bits alone and in a batch of any size. With int8
+the matrices are rounded to 8 bits, with a scale for each output: a quarter of the bytes. All else stays fp32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gptlite.cache import KVCache
+from gptlite.data import cache_directory
+from gptlite.device import COMPILE, available_memory
+from gptlite.errors import StorageError, UsageError
+from gptlite.kernel import Kernel, NoKernel
+from gptlite.model import GPT, Block
+
+DTYPES = ("fp32", "int8")
+LANES = 32  # outputs of a matrix that lie side by side; so in decoding.c
+MOST_TOKENS = 48  # of one pass: more share no more of the time that reading the weights takes
+# When the compiled decoder is not there yet: seconds that a compiler needs, and that a token then saves in each layer.
+BUILD_SECONDS, SAVED_SECONDS = 1.5, 0.0007
+
+
+class Decoder(Protocol):
+    """Rows of tokens that are read and go on. `position` counts the tokens that each row has read."""
+
+    @property
+    def position(self) -> int: ...
+
+    def prefill(self, tokens: Tensor) -> Tensor:
+        """Read tokens (B, T) from the beginning, or (1, T) for all rows alike; the logits (B, V) of what comes next."""
+        ...
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Read one more token of each row, tokens (B,); the logits (B, V) of what comes next."""
+        ...
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model decodes, and why."""
+
+    model: GPT
+    packed: Packed | None = None
+    reason: str = ""
+
+    def start(self, n_rows: int) -> Decoder:
+        """A decoder for `n_rows` rows with nothing read yet."""
+        if self.packed is not None:
+            return CompiledDecoder(self.packed, n_rows)
+        return EagerDecoder(self.model, n_rows)
+
+    def describe(self) -> str:
+        dtype = self.packed.dtype if self.packed else "fp32"
+        return f"{dtype}, {'compiled' if self.packed else 'not compiled'}: {self.reason}"
+
+
+def choose_decoding(model: GPT, n_steps: int, *, dtype: str = "fp32", compile: str = "auto") -> Decoding:
+    """Decide how to write about `n_steps` tokens a row. `auto` compiles unless that takes longer than it saves.
+
+    Raises `UsageError` for an unknown choice, and for int8 where the compiled decoder is ruled out.
+    """
+    for name, value, allowed in (("dtype", dtype, DTYPES), ("compile", compile, COMPILE)):
+        if value not in allowed:
+            raise UsageError(f"--{name} must be one of {', '.join(allowed)}, not '{value}'.")
+    if compile == "off":
+        if dtype == "int8":
+            raise UsageError("--dtype int8 is for compiled decoding; leave out --compile off.")
+        return Decoding(model, reason="as asked")
+    try:
+        library, reason = _open_kernel(model, n_steps if compile == "auto" and dtype == "fp32" else None)
+        return Decoding(model, Packed(model, library, dtype), reason)
+    except NoKernel as error:
+        return Decoding(model, reason=str(error))
+
+
+def _open_kernel(model: GPT, n_steps: int | None) -> tuple[ctypes.CDLL, str]:
+    """The library, and since when it is there. It is compiled when `n_steps` are worth it, or unknown."""
+    weight = model.head.weight
+    if weight.device.type != "cpu":
+        raise NoKernel(f"{weight.device.type} decodes as it is")
+    n_bytes = 4 * model.config.n_params
+    if n_bytes > (available_memory(weight.device) or n_bytes):
+        raise NoKernel(f"memory does not hold its weights twice ({n_bytes / 1e9:.1f} GB)")
+    try:
+        kernel = Kernel(cache_directory() / "kernels")
+    except StorageError as error:
+        raise NoKernel("there is no folder to keep a compiled decoder in") from error
+    if kernel.built:
+        return kernel.load(), "ready since an earlier run"
+    if n_steps is not None and n_steps * model.config.n_layers * SAVED_SECONDS < BUILD_SECONDS:
+        raise NoKernel("so short a text is written sooner than a decoder is compiled")
+    began = time.perf_counter()
+    kernel.build()
+    return kernel.load(), f"{time.perf_counter() - began:.1f} s for a compiler, once on this machine"
+
+
+# -- As it is
+
+
+class EagerDecoder:
+    """The model, called for each token, with a cache of keys and values."""
+
+    def __init__(self, model: GPT, n_rows: int) -> None:
+        self.model, self.n_rows = model, n_rows
+        self.device = model.head.weight.device
+        self.cache = KVCache(model.config, n_rows, device=self.device)
+
+    @property
+    def position(self) -> int:
+        return self.cache.position
+
+    @torch.inference_mode()
+    def prefill(self, tokens: Tensor) -> Tensor:
+        self.cache.reset()
+        if len(tokens) == self.n_rows:
+            return self._read(tokens, self.cache)
+        one = KVCache(self.model.config, 1, tokens.shape[1], device=self.device)
+        logits = self._read(tokens, one)
+        self.cache.copy_rows(one)
+        return logits.expand(self.n_rows, -1)
+
+    @torch.inference_mode()
+    def step(self, tokens: Tensor) -> Tensor:
+        return self._read(tokens[:, None], self.cache)
+
+    def _read(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        return self.model.head(self.model.transformer(tokens.to(self.device), cache)[:, -1])
+
+
+# -- Compiled
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`weight` (R, K) as whole numbers (R, K) from -127 to 127, int32, and a scale (R,) for each row."""
+    scale = weight.abs().amax(dim=1).clamp_min(1e-30) / 127
+    return (weight / scale[:, None]).round().to(torch.int32), scale
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p)]
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = [
+        ("n_in", ctypes.c_int64), ("n_blocks", ctypes.c_int64),
+        ("weight", ctypes.c_void_p), ("scale", ctypes.c_void_p), ("bias", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, _Norm) for name in ("first", "second", "query", "key")),
+        *((name, _Linear) for name in ("qkv", "out", "up", "down")),
+    ]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim")),
+        *((name, ctypes.c_int64) for name in ("vocab_size", "activation", "adds_to_norm")),
+        ("eps", ctypes.c_float), ("embed_scale", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("embed", "positions", "cos", "sin")),
+        ("layers", ctypes.POINTER(_Layer)), ("last", _Norm), ("head", _Linear),
+    ]  # fmt: skip
+
+
+class _Pass(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("n", "n_wanted", "n_threads")),
+        *((name, ctypes.c_void_p) for name in ("ids", "rows", "places", "wanted")),
+        *((name, ctypes.c_int64) for name in ("n_rows", "length")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values", "x", "qkv", "mixed", "gated", "hidden")),
+        *((name, ctypes.c_void_p) for name in ("normed", "scores", "logits")),
+    ]
+
+
+class Packed:
+    """The weights of a model in `eval()` mode as decoding.c reads them; the model must not change any more.
+
+    The matrices lie in one stretch of memory, in the order of their use.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: GPT, library: ctypes.CDLL, dtype: str = "fp32") -> None:
+        self.model, self.config, self.library, self.dtype = model, model.config, library, dtype
+        self.kept: list[Tensor] = []  # what the structure points to
+        sizes = [(m.out_features + LANES) * m.in_features * 4 for m in model.modules() if isinstance(m, nn.Linear)]
+        self.memory, self.used = _map_memory(sum(sizes)), 0
+        c, transformer = model.config, model.transformer
+        position, pre = transformer.position, c.norm_position == "pre"
+        self.layers = (_Layer * c.n_layers)()
+        before: nn.Module = nn.Identity()
+        for layer, block in zip(self.layers, transformer.blocks, strict=True):
+            assert isinstance(block, Block)
+            attn, mlp = block.attn, block.mlp
+            layer.first = self._norm(block.attn_norm if pre else before)  # after a sub-layer is before the next one
+            layer.qkv = self._linear([attn.q_proj, attn.k_proj, attn.v_proj])
+            layer.query, layer.key = self._norm(attn.q_norm), self._norm(attn.k_norm)
+            layer.out = self._linear([attn.o_proj])
+            layer.second = self._norm(block.mlp_norm if pre else block.attn_norm)
+            layer.up = self._linear(*([[mlp.gate_proj]] if c.activation == "swiglu" else []), [mlp.up_proj])
+            layer.down = self._linear([mlp.down_proj])
+            before = block.mlp_norm
+        self.structure = _Model(
+            dim=c.dim, n_layers=c.n_layers, n_heads=c.n_heads, n_kv_heads=c.n_kv_heads, head_dim=c.head_dim,
+            hidden_dim=c.hidden_dim, vocab_size=c.vocab_size,
+            activation=("swiglu", "gelu", "relu").index(c.activation), adds_to_norm=not pre,
+            eps=c.norm_eps, embed_scale=transformer.embed_scale, embed=self._keep(transformer.embed.weight),
+            positions=None if position.rotary else self._keep(position.table),
+            cos=self._keep(position.cos) if position.rotary else None,
+            sin=self._keep(position.sin) if position.rotary else None,
+            layers=self.layers, last=self._norm(transformer.norm if pre else before), head=self._linear([model.head]),
+        )  # fmt: skip
+
+    def _keep(self, tensor: Tensor | None) -> int | None:
+        if tensor is None:
+            return None
+        self.kept.append(tensor.detach().contiguous())
+        return self.kept[-1].data_ptr()
+
+    def _norm(self, norm: nn.Module) -> _Norm:
+        if isinstance(norm, nn.RMSNorm | nn.LayerNorm):
+            return _Norm(self._keep(norm.weight), self._keep(getattr(norm, "bias", None)))
+        return _Norm()
+
+    def _linear(self, *groups: list[nn.Linear]) -> _Linear:
+        """Matrices of the same input as one: those of a group one after the other, blocks of several groups by turns."""
+        packed = [
+            pack(
+                torch.cat([linear.weight for linear in group]),
+                None if group[0].bias is None else torch.cat([linear.bias for linear in group]),
+                self.dtype,
+            )
+            for group in groups
+        ]
+        weight, scale, bias = (
+            None if parts[0] is None else torch.stack([part for part in parts if part is not None], 1).flatten(0, 1)
+            for parts in zip(*packed, strict=True)
+        )
+        assert weight is not None
+        place = torch.frombuffer(self.memory, dtype=weight.dtype, count=weight.numel(), offset=self.used)
+        place.copy_(weight.flatten())
+        self.used += -(-4 * weight.numel() // 64) * 64
+        return _Linear(weight.shape[1], weight.shape[0], place.data_ptr(), self._keep(scale), self._keep(bias))
+
+
+def pack(weight: Tensor, bias: Tensor | None, dtype: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """A matrix (R, K) as decoding.c reads it, in N = R / LANES blocks, the last one filled up with zeros.
+
+    fp32: (N, K, LANES). int8: words (N, K, 8) of four bytes, and the scales (N, LANES). The bias: (N, LANES).
+    """
+    rows, columns = weight.shape
+    more = -rows % LANES
+    weight = functional.pad(weight, (0, 0, 0, more))
+    if bias is not None:
+        bias = functional.pad(bias, (0, more)).view(-1, LANES)
+    if dtype == "fp32":
+        return weight.view(-1, LANES, columns).transpose(1, 2), None, bias
+    numbers, scale = quantise(weight)
+    numbers = (numbers & 0xFF).view(-1, 4, 8, columns)
+    words = numbers[:, 0] | numbers[:, 1] << 8 | numbers[:, 2] << 16 | numbers[:, 3] << 24
+    # The bytes are multiplied where they stand, at the top of a word: 2^24 times too much.
+    return words.transpose(1, 2), (scale * 2.0**-24).view(-1, LANES), bias
+
+
+def _map_memory(n_bytes: int) -> mmap.mmap:
+    """Zeros, in large pages where the system has some: reading them in a row is quicker by a few per cent."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, max(1, n_bytes))
+    memory = mmap.mmap(-1, max(1, n_bytes), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+class CompiledDecoder:
+    """decoding.c, called for each token of all rows."""
+
+    def __init__(self, packed: Packed, n_rows: int) -> None:
+        self.packed, self.n_rows = packed, n_rows
+        c, s = packed.config, packed.structure
+        self.cache = KVCache(c, n_rows)
+        threads, n = torch.get_num_threads(), MOST_TOKENS
+        widths = {
+            "x": -(-c.dim // LANES) * LANES, "qkv": packed.layers[0].qkv.n_blocks * LANES,
+            "mixed": c.n_heads * c.head_dim, "gated": packed.layers[0].up.n_blocks * LANES,
+            "hidden": -(-c.hidden_dim // LANES) * LANES,
+        }  # fmt: skip
+        self.buffers = {name: torch.zeros(n, width) for name, width in widths.items()}
+        self.buffers["normed"] = torch.zeros(threads, n, widths["x"])
+        self.buffers["scores"] = torch.zeros(threads, c.context_length + 8)
+        self.call = _Pass(n_threads=threads, **{name: buffer.data_ptr() for name, buffer in self.buffers.items()})
+        self.n_logits = s.head.n_blocks * LANES
+
+    @property
+    def position(self) -> int:
+        return self.cache.position
+
+    def prefill(self, tokens: Tensor) -> Tensor:
+        self.cache.reset()
+        if len(tokens) == self.n_rows:
+            return self._read(tokens, self.cache)
+        one = KVCache(self.packed.config, 1, tokens.shape[1])
+        logits = self._read(tokens, one)
+        self.cache.copy_rows(one)
+        return logits.expand(self.n_rows, -1)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        return self._read(tokens[:, None], self.cache)
+
+    @torch.inference_mode()
+    def _read(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Tokens (B, T) at the end of the cache; the logits (B, V) after the last of each row."""
+        B, T = tokens.shape
+        start, end = cache.position, cache.position + T
+        assert end <= cache.max_length, f"cache of {cache.max_length} positions cannot hold {end}"
+        ids = tokens.to("cpu", torch.int32).flatten()
+        rows = torch.arange(B, dtype=torch.int32).repeat_interleave(T)
+        places = torch.arange(start, end, dtype=torch.int32).repeat(B)
+        logits = torch.empty(B, self.n_logits)
+        call, done = self.call, 0
+        call.keys, call.values = cache.keys.data_ptr(), cache.values.data_ptr()
+        call.n_rows, call.length = cache.keys.shape[1], cache.max_length
+        for first in range(0, B * T, MOST_TOKENS):
+            call.n = min(MOST_TOKENS, B * T - first)
+            last = [i for i in range(call.n) if (first + i + 1) % T == 0]
+            wanted = (ctypes.c_int32 * len(last))(*last)
+            call.n_wanted, call.wanted = len(last), ctypes.addressof(wanted)
+            call.ids, call.rows, call.places = (t.data_ptr() + 4 * first for t in (ids, rows, places))
+            call.logits = logits.data_ptr() + 4 * done * self.n_logits
+            if self.packed.library.forward(ctypes.byref(self.packed.structure), ctypes.byref(call)):
+                raise IndexError(f"an id is not below {self.packed.config.vocab_size}")
+            done += len(last)
+        cache.advance(T)
+        return logits[:, : self.packed.config.vocab_size]
