@@ -64,23 +64,29 @@ struct pass {
     float *logits;                                        /* (n_wanted, V in whole blocks) */
 };
 
-struct team {
-    int size;
+struct meetings {
     _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_int meetings;
+    _Alignas(64) atomic_int held;
+};
+
+struct team { /* as thread number `thread` of `size` sees it */
+    int thread, size;
+    struct meetings *meetings;
 };
 
 /* -- Threads */
 
-static void meet(struct team *team) {
-    if (team->size == 1) return;
-    int meeting = atomic_load_explicit(&team->meetings, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->size - 1) {
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->meetings, meeting + 1, memory_order_release);
+/* Wait until all have come. */
+static void meet(struct team team) {
+    if (team.size == 1) return;
+    struct meetings *meetings = team.meetings;
+    int held = atomic_load_explicit(&meetings->held, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&meetings->arrived, 1, memory_order_acq_rel) == team.size - 1) {
+        atomic_store_explicit(&meetings->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&meetings->held, held + 1, memory_order_release);
         return;
     }
-    for (int turn = 0; atomic_load_explicit(&team->meetings, memory_order_acquire) == meeting; turn++) {
+    for (int turn = 0; atomic_load_explicit(&meetings->held, memory_order_acquire) == held; turn++) {
 #if defined(__x86_64__) || defined(__i386__)
         __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -96,8 +102,8 @@ struct share {
     int64_t from, to;
 };
 
-static struct share share_of(int64_t n, int thread, int n_threads) {
-    return (struct share){n * thread / n_threads, n * (thread + 1) / n_threads};
+static struct share share_of(int64_t n, struct team team) {
+    return (struct share){n * team.thread / team.size, n * (team.thread + 1) / team.size};
 }
 
 /* -- Vectors */
@@ -263,15 +269,15 @@ static void activate(const struct model *m, int64_t block, int64_t n, const floa
 
 static int64_t whole_blocks(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
-static void compute(const struct model *m, const struct pass *p, struct team *team, int thread) {
+static void compute(const struct model *m, const struct pass *p, struct team team) {
     int64_t n = p->n, dim = m->dim, C = m->head_dim, H = m->n_heads, K = m->n_kv_heads;
     int64_t x_stride = whole_blocks(dim), qkv_stride = LANES * m->layers->qkv.n_blocks, mixed_stride = H * C;
     int64_t gated_stride = LANES * m->layers->up.n_blocks, hidden_stride = whole_blocks(m->hidden_dim);
     int64_t n_gates = hidden_stride / LANES, paired = m->activation == 0 ? 2 : 1;
-    float *normed = p->normed + thread * n * x_stride, *scores = p->scores + thread * (p->length + 8);
+    float *normed = p->normed + team.thread * n * x_stride, *scores = p->scores + team.thread * (p->length + 8);
     const float *base = m->adds_to_norm ? normed : p->x;
 
-    struct share mine = share_of(n, thread, team->size);
+    struct share mine = share_of(n, team);
     for (int64_t i = mine.from; i < mine.to; i++) {
         const float *embed = m->embed + p->ids[i] * dim;
         float *x = p->x + i * x_stride;
@@ -286,11 +292,11 @@ static void compute(const struct model *m, const struct pass *p, struct team *te
 
         for (int64_t i = 0; i < n; i++)
             normalise(&layer->first, m->eps, p->x + i * x_stride, dim, normed + i * x_stride);
-        multiply(&layer->qkv, share_of(layer->qkv.n_blocks, thread, team->size), normed, x_stride, n, NULL, 0, p->qkv,
+        multiply(&layer->qkv, share_of(layer->qkv.n_blocks, team), normed, x_stride, n, NULL, 0, p->qkv,
                  qkv_stride);
         meet(team);
 
-        mine = share_of(n * K, thread, team->size);
+        mine = share_of(n * K, team);
         for (int64_t unit = mine.from; unit < mine.to; unit++) {
             int64_t i = unit / K, head = unit % K;
             int64_t at = (((l * p->n_rows + p->rows[i]) * K + head) * p->length + p->places[i]) * C;
@@ -302,7 +308,7 @@ static void compute(const struct model *m, const struct pass *p, struct team *te
         }
         meet(team);
 
-        mine = share_of(n * H, thread, team->size);
+        mine = share_of(n * H, team);
         for (int64_t unit = mine.from; unit < mine.to; unit++) {
             int64_t i = unit / H, head = unit % H;
             int64_t at = ((l * p->n_rows + p->rows[i]) * K + head / (H / K)) * p->length * C;
@@ -313,13 +319,13 @@ static void compute(const struct model *m, const struct pass *p, struct team *te
         }
         meet(team);
 
-        multiply(&layer->out, share_of(layer->out.n_blocks, thread, team->size), p->mixed, mixed_stride, n, base,
+        multiply(&layer->out, share_of(layer->out.n_blocks, team), p->mixed, mixed_stride, n, base,
                  x_stride, p->x, x_stride);
         meet(team);
 
         for (int64_t i = 0; i < n; i++)
             normalise(&layer->second, m->eps, p->x + i * x_stride, dim, normed + i * x_stride);
-        mine = share_of(n_gates, thread, team->size);
+        mine = share_of(n_gates, team);
         for (int64_t gate = mine.from; gate < mine.to; gate++) {
             multiply(&layer->up, (struct share){gate * paired, (gate + 1) * paired}, normed, x_stride, n, NULL, 0,
                      p->gated, gated_stride);
@@ -327,14 +333,14 @@ static void compute(const struct model *m, const struct pass *p, struct team *te
         }
         meet(team);
 
-        multiply(&layer->down, share_of(layer->down.n_blocks, thread, team->size), p->hidden, hidden_stride, n, base,
+        multiply(&layer->down, share_of(layer->down.n_blocks, team), p->hidden, hidden_stride, n, base,
                  x_stride, p->x, x_stride);
         meet(team);
     }
 
     for (int64_t i = 0; i < p->n_wanted; i++)
         normalise(&m->last, m->eps, p->x + p->wanted[i] * x_stride, dim, normed + i * x_stride);
-    multiply(&m->head, share_of(m->head.n_blocks, thread, team->size), normed, x_stride, p->n_wanted, NULL, 0,
+    multiply(&m->head, share_of(m->head.n_blocks, team), normed, x_stride, p->n_wanted, NULL, 0,
              p->logits, LANES * m->head.n_blocks);
 }
 
@@ -342,16 +348,12 @@ static void compute(const struct model *m, const struct pass *p, struct team *te
 int forward(const struct model *model, const struct pass *pass) {
     for (int64_t i = 0; i < pass->n; i++)
         if (pass->ids[i] < 0 || pass->ids[i] >= model->vocab_size) return 1;
-    struct team team = {.size = 1};
+    struct meetings meetings = {0};
 #ifdef _OPENMP
 #pragma omp parallel num_threads(pass->n_threads)
-    {
-#pragma omp single
-        team.size = omp_get_num_threads();
-        compute(model, pass, &team, omp_get_thread_num());
-    }
+    compute(model, pass, (struct team){omp_get_thread_num(), omp_get_num_threads(), &meetings});
 #else
-    compute(model, pass, &team, 0);
+    compute(model, pass, (struct team){0, 1, &meetings});
 #endif
     return 0;
 }

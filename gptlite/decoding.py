@@ -237,7 +237,7 @@ class Packed:
         return _Norm()
 
     def _linear(self, *groups: list[nn.Linear]) -> _Linear:
-        """Matrices of the same input as one: those of a group one after the other, blocks of several groups by turns."""
+        """Matrices of the same input as one: those of a group one after the other, blocks of groups by turns."""
         packed = [
             pack(
                 torch.cat([linear.weight for linear in group]),

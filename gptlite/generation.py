@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
 from gptlite.config import SamplingConfig
 from gptlite.corpus import SAFE_CUT
@@ -184,10 +183,17 @@ def _beginning(text: str, stop: str) -> int | None:
 
 
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, *, seed: int, stop: Sequence[str] = ()
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SamplingConfig,
+    *,
+    seed: int,
+    stop: Sequence[str] = (),
+    decoding: Decoding | None = None,
 ) -> list[Sample]:
     """All samples at once, without streaming."""
-    generation = Generation(model, tokenizer, prompt, config, seed=seed, stop=stop)
+    generation = Generation(model, tokenizer, prompt, config, seed=seed, stop=stop, decoding=decoding)
     for _ in generation:
         pass
     return generation.samples

@@ -14,8 +14,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+from gptlite.durable import replacing
+from gptlite.errors import StorageError
 
 SOURCE = Path(__file__).with_name("decoding.c")
 FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
@@ -61,18 +63,12 @@ class Kernel:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not _is_ours(self.directory):
                 raise NoKernel(f"others may write to {self.directory}")
-            scratch = Path(tempfile.mkdtemp(dir=self.directory, prefix=".tmp-"))
-            try:
-                made = scratch / "decoding.so"
-                if not any(self._run(*FLAGS, *choice, str(SOURCE), "-o", str(made), "-lm") is not None
-                           for choice in CHOICES):  # fmt: skip
+            with replacing(self.path) as made:
+                if not any(self._compile(choice, made) for choice in CHOICES):
                     raise NoKernel(f"{self.command[0]} could not compile it")
                 made.chmod(0o700)
-                made.replace(self.path)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        except OSError as error:
-            raise NoKernel(f"{self.directory} cannot be written ({error.strerror or error})") from error
+        except (OSError, StorageError) as error:
+            raise NoKernel(f"{self.directory} cannot be written") from error
 
     def load(self) -> ctypes.CDLL:
         """Raises `NoKernel`."""
@@ -80,6 +76,9 @@ class Kernel:
             return ctypes.CDLL(str(self.path))
         except OSError as error:
             raise NoKernel(f"{self.path} cannot be loaded") from error
+
+    def _compile(self, choice: tuple[str, ...], made: Path) -> bool:
+        return self._run(*FLAGS, *choice, str(SOURCE), "-o", str(made), "-lm") is not None
 
     def _run(self, *arguments: str) -> bytes | None:
         """What the compiler prints, or None when it fails."""

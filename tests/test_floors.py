@@ -78,6 +78,7 @@ NEIGHBOURS = {
     ("layers", "calibration"),
     ("gguf", "tokenizer"),
     ("gguf", "durable"),
+    ("kernel", "durable"),
     ("optim", "model"),
     ("bigrams", "data"),
     ("runs", "checkpoint"),
