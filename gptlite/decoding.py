@@ -29,8 +29,9 @@ from gptlite.model import GPT, Block
 DTYPES = ("fp32", "int8")
 LANES = 32  # outputs of a matrix that lie side by side; so in decoding.c
 MOST_TOKENS = 48  # of one pass: more share no more of the time that reading the weights takes
-# When the compiled decoder is not there yet: seconds that a compiler needs, and that a token then saves in each layer.
-BUILD_SECONDS, SAVED_SECONDS = 1.5, 0.0007
+# When the compiled decoder is not there yet: seconds that a compiler needs, seconds that a token then saves in each
+# layer, and how many texts of this length may have to make up for it.
+BUILD_SECONDS, SAVED_SECONDS, TEXTS = 1.0, 0.0007, 2
 
 
 class Decoder(Protocol):
@@ -68,7 +69,7 @@ class Decoding:
 
 
 def choose_decoding(model: GPT, n_steps: int, *, dtype: str = "fp32", compile: str = "auto") -> Decoding:
-    """Decide how to write about `n_steps` tokens a row. `auto` compiles unless that takes longer than it saves.
+    """Decide how to write about `n_steps` tokens a row. `auto` compiles when a few such texts make up for the time.
 
     Raises `UsageError` for an unknown choice, and for int8 where the compiled decoder is ruled out.
     """
@@ -100,7 +101,7 @@ def _open_kernel(model: GPT, n_steps: int | None) -> tuple[ctypes.CDLL, str]:
         raise NoKernel("there is no folder to keep a compiled decoder in") from error
     if kernel.built:
         return kernel.load(), "ready since an earlier run"
-    if n_steps is not None and n_steps * model.config.n_layers * SAVED_SECONDS < BUILD_SECONDS:
+    if n_steps is not None and TEXTS * n_steps * model.config.n_layers * SAVED_SECONDS < BUILD_SECONDS:
         raise NoKernel("so short a text is written sooner than a decoder is compiled")
     began = time.perf_counter()
     kernel.build()
@@ -294,7 +295,8 @@ class CompiledDecoder:
         self.packed, self.n_rows = packed, n_rows
         c, s = packed.config, packed.structure
         self.cache = KVCache(c, n_rows)
-        threads, n = torch.get_num_threads(), MOST_TOKENS
+        # A thread more than the smallest matrix has blocks would only be waited for.
+        threads, n = min(torch.get_num_threads(), packed.layers[0].out.n_blocks), MOST_TOKENS
         widths = {
             "x": -(-c.dim // LANES) * LANES, "qkv": packed.layers[0].qkv.n_blocks * LANES,
             "mixed": c.n_heads * c.head_dim, "gated": packed.layers[0].up.n_blocks * LANES,

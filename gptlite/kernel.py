@@ -37,9 +37,13 @@ class Kernel:
         """Asks the compiler what it is and what processor it sees. Raises `NoKernel` where there is none."""
         if sys.platform == "win32":
             raise NoKernel("it is not done on Windows")
-        command = shlex.split(os.environ.get("CC") or "cc")
+        name = os.environ.get("CC") or "cc"
+        try:
+            command = shlex.split(name)
+        except ValueError:  # a quotation mark that is not closed
+            command = []
         if not command or shutil.which(command[0]) is None:
-            raise NoKernel(f"no C compiler ({command[0] if command else 'cc'}) was found")
+            raise NoKernel(f"no C compiler ({name}) was found")
         self.command, self.directory = command, directory
         # All that a compiler defines by itself: its version, and each set of instructions of the processor.
         facts = self._run("-march=native", "-dM", "-E", "-x", "c", os.devnull)

@@ -47,7 +47,12 @@ def test_another_source_compiler_or_processor_is_another_library(monkeypatch: py
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [("no-such-compiler", r"no C compiler \(no-such-compiler\) was found"), ("false", "false does not work as a C")],
+    [
+        ("no-such-compiler", r"no C compiler \(no-such-compiler\) was found"),
+        (" ", "no C compiler"),
+        ("cc 'x", "no C compiler"),
+        ("false", "false does not work as a C compiler"),
+    ],
 )
 def test_without_a_compiler_it_says_so(value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", value)
