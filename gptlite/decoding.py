@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import mmap
 import time
 from dataclasses import dataclass
@@ -241,21 +242,25 @@ class Packed:
         """Matrices of the same input as one: those of a group one after the other, blocks of groups by turns."""
         packed = [
             pack(
-                torch.cat([linear.weight for linear in group]),
-                None if group[0].bias is None else torch.cat([linear.bias for linear in group]),
+                _joined([linear.weight for linear in group]),
+                None if group[0].bias is None else _joined([linear.bias for linear in group]),
                 self.dtype,
             )
             for group in groups
         ]
-        weight, scale, bias = (
-            None if parts[0] is None else torch.stack([part for part in parts if part is not None], 1).flatten(0, 1)
-            for parts in zip(*packed, strict=True)
+        first = packed[0][0]
+        shape = (len(first), len(groups), *first.shape[1:])
+        n = math.prod(shape)
+        place = torch.frombuffer(self.memory, dtype=first.dtype, count=n, offset=self.used).view(shape)
+        self.used += -(-4 * n // 64) * 64
+        for turn, (weight, _, _) in enumerate(packed):
+            place[:, turn] = weight
+        scale, bias = (
+            None if parts[0] is None else torch.stack([part for part in parts if part is not None], dim=1)
+            for parts in ([p[1] for p in packed], [p[2] for p in packed])
         )
-        assert weight is not None
-        place = torch.frombuffer(self.memory, dtype=weight.dtype, count=weight.numel(), offset=self.used)
-        place.copy_(weight.flatten())
-        self.used += -(-4 * weight.numel() // 64) * 64
-        return _Linear(weight.shape[1], weight.shape[0], place.data_ptr(), self._keep(scale), self._keep(bias))
+        n_in = groups[0][0].in_features
+        return _Linear(n_in, len(first) * len(groups), place.data_ptr(), self._keep(scale), self._keep(bias))
 
 
 def pack(weight: Tensor, bias: Tensor | None, dtype: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -263,11 +268,11 @@ def pack(weight: Tensor, bias: Tensor | None, dtype: str) -> tuple[Tensor, Tenso
 
     fp32: (N, K, LANES). int8: words (N, K, 8) of four bytes, and the scales (N, LANES). The bias: (N, LANES).
     """
-    rows, columns = weight.shape
-    more = -rows % LANES
-    weight = functional.pad(weight, (0, 0, 0, more))
-    if bias is not None:
-        bias = functional.pad(bias, (0, more)).view(-1, LANES)
+    columns = weight.shape[1]
+    if more := -len(weight) % LANES:
+        weight = functional.pad(weight, (0, 0, 0, more))
+        bias = bias if bias is None else functional.pad(bias, (0, more))
+    bias = bias if bias is None else bias.view(-1, LANES)
     if dtype == "fp32":
         return weight.view(-1, LANES, columns).transpose(1, 2), None, bias
     numbers, scale = quantise(weight)
@@ -275,6 +280,10 @@ def pack(weight: Tensor, bias: Tensor | None, dtype: str) -> tuple[Tensor, Tenso
     words = numbers[:, 0] | numbers[:, 1] << 8 | numbers[:, 2] << 16 | numbers[:, 3] << 24
     # The bytes are multiplied where they stand, at the top of a word: 2^24 times too much.
     return words.transpose(1, 2), (scale * 2.0**-24).view(-1, LANES), bias
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def _map_memory(n_bytes: int) -> mmap.mmap:
