@@ -344,10 +344,10 @@ static void compute(const struct model *m, const struct pass *p, struct team tea
              p->logits, LANES * m->head.n_blocks);
 }
 
-/* 0, or 1 when an id is none of the vocabulary; then nothing was computed. */
+/* 0, or 1 when an id is none of the vocabulary or the cache has no room; then nothing was computed. */
 int forward(const struct model *model, const struct pass *pass) {
     for (int64_t i = 0; i < pass->n; i++)
-        if (pass->ids[i] < 0 || pass->ids[i] >= model->vocab_size) return 1;
+        if (pass->ids[i] < 0 || pass->ids[i] >= model->vocab_size || pass->places[i] >= pass->length) return 1;
     struct meetings meetings = {0};
 #ifdef _OPENMP
 #pragma omp parallel num_threads(pass->n_threads)

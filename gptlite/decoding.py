@@ -42,7 +42,7 @@ class Decoder(Protocol):
     def position(self) -> int: ...
 
     def prefill(self, tokens: Tensor) -> Tensor:
-        """Read tokens (B, T) from the beginning, or (1, T) for all rows alike; the logits (B, V) of what comes next."""
+        """Read tokens (B, T) from the beginning; the logits (B, V) of what comes next."""
         ...
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -116,8 +116,7 @@ class EagerDecoder:
     """The model, called for each token, with a cache of keys and values."""
 
     def __init__(self, model: GPT, n_rows: int) -> None:
-        self.model, self.n_rows = model, n_rows
-        self.device = model.head.weight.device
+        self.model, self.device = model, model.head.weight.device
         self.cache = KVCache(model.config, n_rows, device=self.device)
 
     @property
@@ -127,19 +126,14 @@ class EagerDecoder:
     @torch.inference_mode()
     def prefill(self, tokens: Tensor) -> Tensor:
         self.cache.reset()
-        if len(tokens) == self.n_rows:
-            return self._read(tokens, self.cache)
-        one = KVCache(self.model.config, 1, tokens.shape[1], device=self.device)
-        logits = self._read(tokens, one)
-        self.cache.copy_rows(one)
-        return logits.expand(self.n_rows, -1)
+        return self._read(tokens)
 
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
-        return self._read(tokens[:, None], self.cache)
+        return self._read(tokens[:, None])
 
-    def _read(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        return self.model.head(self.model.transformer(tokens.to(self.device), cache)[:, -1])
+    def _read(self, tokens: Tensor) -> Tensor:
+        return self.model.head(self.model.transformer(tokens.to(self.device), self.cache)[:, -1])
 
 
 # -- Compiled
@@ -298,24 +292,26 @@ def _map_memory(n_bytes: int) -> mmap.mmap:
 
 
 class CompiledDecoder:
-    """decoding.c, called for each token of all rows."""
+    """decoding.c, called for all rows at once."""
 
     def __init__(self, packed: Packed, n_rows: int) -> None:
         self.packed, self.n_rows = packed, n_rows
-        c, s = packed.config, packed.structure
+        c, blocks = packed.config, packed.layers[0]
         self.cache = KVCache(c, n_rows)
         # A thread more than the smallest matrix has blocks would only be waited for.
-        threads, n = min(torch.get_num_threads(), packed.layers[0].out.n_blocks), MOST_TOKENS
-        widths = {
-            "x": -(-c.dim // LANES) * LANES, "qkv": packed.layers[0].qkv.n_blocks * LANES,
-            "mixed": c.n_heads * c.head_dim, "gated": packed.layers[0].up.n_blocks * LANES,
-            "hidden": -(-c.hidden_dim // LANES) * LANES,
+        threads = min(torch.get_num_threads(), blocks.out.n_blocks)
+        self.n_at_once = n = max(n_rows, MOST_TOKENS)
+        dim, hidden = (-(-width // LANES) * LANES for width in (c.dim, c.hidden_dim))
+        self.buffers = {
+            "x": torch.zeros(n, dim), "qkv": torch.zeros(n, blocks.qkv.n_blocks * LANES),
+            "mixed": torch.zeros(n, c.n_heads * c.head_dim), "gated": torch.zeros(n, blocks.up.n_blocks * LANES),
+            "hidden": torch.zeros(n, hidden), "normed": torch.zeros(threads, n, dim),
+            "scores": torch.zeros(threads, c.context_length + 8),
+            **{name: torch.zeros(n, dtype=torch.int32) for name in ("ids", "rows", "places", "wanted")},
         }  # fmt: skip
-        self.buffers = {name: torch.zeros(n, width) for name, width in widths.items()}
-        self.buffers["normed"] = torch.zeros(threads, n, widths["x"])
-        self.buffers["scores"] = torch.zeros(threads, c.context_length + 8)
         self.call = _Pass(n_threads=threads, **{name: buffer.data_ptr() for name, buffer in self.buffers.items()})
-        self.n_logits = s.head.n_blocks * LANES
+        self.each_row = torch.arange(n_rows, dtype=torch.int32)
+        self.stepping = False  # are `rows` and `wanted` those of a step?
 
     @property
     def position(self) -> int:
@@ -323,38 +319,48 @@ class CompiledDecoder:
 
     def prefill(self, tokens: Tensor) -> Tensor:
         self.cache.reset()
-        if len(tokens) == self.n_rows:
-            return self._read(tokens, self.cache)
-        one = KVCache(self.packed.config, 1, tokens.shape[1])
-        logits = self._read(tokens, one)
-        self.cache.copy_rows(one)
-        return logits.expand(self.n_rows, -1)
+        if self.n_rows > 1 and bool((tokens == tokens[:1]).all()):  # one prompt for all: it is read once
+            one = KVCache(self.packed.config, 1, tokens.shape[1])
+            logits = self._read(tokens[:1], one)
+            self.cache.copy_rows(one)
+            return logits.repeat(self.n_rows, 1)
+        return self._read(tokens, self.cache)
+
+    def _read(self, tokens: Tensor, cache: KVCache) -> Tensor:
+        """Tokens (B, T) from the beginning of an empty cache on; the logits (B, V) after the last of each row."""
+        (n_rows, length), buffers = tokens.shape, self.buffers
+        rows = self.each_row[:n_rows].repeat_interleave(length)
+        places = torch.arange(length, dtype=torch.int32).repeat(n_rows)
+        logits, done = torch.empty(n_rows, self.packed.structure.head.n_blocks * LANES), 0
+        self.stepping = False
+        for start in range(0, n_rows * length, self.n_at_once):
+            chunk = slice(start, start + self.n_at_once)
+            last = (places[chunk] == length - 1).nonzero()[:, 0]
+            n = len(places[chunk])
+            for name, values in (("ids", tokens.flatten()), ("rows", rows), ("places", places)):
+                buffers[name][:n] = values[chunk]
+            buffers["wanted"][: len(last)] = last
+            self._forward(n, logits[done : done + len(last)], cache)
+            done += len(last)
+        cache.advance(length)
+        return logits[:, : self.packed.config.vocab_size]
 
     def step(self, tokens: Tensor) -> Tensor:
-        return self._read(tokens[:, None], self.cache)
-
-    @torch.inference_mode()
-    def _read(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Tokens (B, T) at the end of the cache; the logits (B, V) after the last of each row."""
-        B, T = tokens.shape
-        start, end = cache.position, cache.position + T
-        assert end <= cache.max_length, f"cache of {cache.max_length} positions cannot hold {end}"
-        ids = tokens.to("cpu", torch.int32).flatten()
-        rows = torch.arange(B, dtype=torch.int32).repeat_interleave(T)
-        places = torch.arange(start, end, dtype=torch.int32).repeat(B)
-        logits = torch.empty(B, self.n_logits)
-        call, done = self.call, 0
-        call.keys, call.values = cache.keys.data_ptr(), cache.values.data_ptr()
-        call.n_rows, call.length = cache.keys.shape[1], cache.max_length
-        for first in range(0, B * T, MOST_TOKENS):
-            call.n = min(MOST_TOKENS, B * T - first)
-            last = [i for i in range(call.n) if (first + i + 1) % T == 0]
-            wanted = (ctypes.c_int32 * len(last))(*last)
-            call.n_wanted, call.wanted = len(last), ctypes.addressof(wanted)
-            call.ids, call.rows, call.places = (t.data_ptr() + 4 * first for t in (ids, rows, places))
-            call.logits = logits.data_ptr() + 4 * done * self.n_logits
-            if self.packed.library.forward(ctypes.byref(self.packed.structure), ctypes.byref(call)):
-                raise IndexError(f"an id is not below {self.packed.config.vocab_size}")
-            done += len(last)
-        cache.advance(T)
+        n, buffers = self.n_rows, self.buffers
+        if not self.stepping:
+            buffers["rows"][:n] = buffers["wanted"][:n] = self.each_row
+            self.stepping = True
+        buffers["ids"][:n] = tokens
+        buffers["places"].fill_(self.cache.position)
+        logits = torch.empty(n, self.packed.structure.head.n_blocks * LANES)
+        self._forward(n, logits, self.cache)
+        self.cache.advance(1)
         return logits[:, : self.packed.config.vocab_size]
+
+    def _forward(self, n: int, logits: Tensor, cache: KVCache) -> None:
+        """One pass over the first `n` ids of the buffers."""
+        call = self.call
+        call.n, call.n_wanted, call.n_rows, call.length = n, len(logits), cache.keys.shape[1], cache.max_length
+        call.keys, call.values, call.logits = cache.keys.data_ptr(), cache.values.data_ptr(), logits.data_ptr()
+        if self.packed.library.forward(ctypes.byref(self.packed.structure), ctypes.byref(call)):
+            raise IndexError(f"an id or its position is not below {self.packed.config.vocab_size} or {call.length}")

@@ -30,16 +30,19 @@ def generate_ids(
     """Continue `prompt` (at least one id) in `n_rows` rows; yields the next id of each row, for ever."""
     context = model.config.context_length
     decoder = (decoding or Decoding(model)).start(n_rows)
-    history = torch.tensor([list(prompt[-context:])] * n_rows)  # (B, T)
-    logits = decoder.prefill(history[:1])
+    windows = [list(prompt[-context:]) for _ in range(n_rows)]
+    logits = decoder.prefill(torch.tensor(windows))
     while True:
         tokens = sampler(logits)
-        yield tokens.tolist()
-        history = torch.cat((history[:, -context:], tokens[:, None].cpu()), dim=1)
+        ids = tokens.tolist()
+        yield ids
+        for window, token in zip(windows, ids, strict=True):
+            window.append(token)
         if decoder.position < context:
-            logits = decoder.step(history[:, -1])
+            logits = decoder.step(tokens)
         else:
-            logits = decoder.prefill(history[:, -max(1, context // 2) :])
+            windows = [window[-max(1, context // 2) :] for window in windows]
+            logits = decoder.prefill(torch.tensor(windows))
 
 
 @dataclass

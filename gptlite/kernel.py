@@ -44,7 +44,7 @@ class Kernel:
             command = []
         if not command or shutil.which(command[0]) is None:
             raise NoKernel(f"no C compiler ({name}) was found")
-        self.command, self.directory = command, directory
+        self.command, self.directory = command, directory.absolute()  # a library is known by its name
         # All that a compiler defines by itself: its version, and each set of instructions of the processor.
         facts = self._run("-march=native", "-dM", "-E", "-x", "c", os.devnull)
         facts = facts if facts is not None else self._run("-dM", "-E", "-x", "c", os.devnull)
@@ -55,7 +55,7 @@ class Kernel:
         except OSError as error:
             raise NoKernel("decoding.c is missing beside the program") from error
         key = hashlib.sha256(b"\0".join((source, facts, repr((command, FLAGS, CHOICES)).encode()))).hexdigest()[:32]
-        self.path = directory / f"decoding-{key}.so"
+        self.path = self.directory / f"decoding-{key}.so"
 
     @property
     def built(self) -> bool:
