@@ -15,7 +15,7 @@ from conftest import Command, random_model, tiny_config
 from test_presets import CONFIGS, distance, every_architecture, random_tokens
 from torch import Tensor, nn
 
-from gptlite import decoding
+from gptlite import decoding, kernel
 from gptlite.config import ModelConfig, SamplingConfig
 from gptlite.decoding import CompiledDecoder, Decoder, Decoding, EagerDecoder, Packed, choose_decoding, quantise
 from gptlite.errors import CheckpointError, UsageError
@@ -33,9 +33,9 @@ ODD = tiny_config("qwen3", dim=36, n_heads=3, n_kv_heads=1, head_dim=10, hidden_
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler")
-    kernel = Kernel(tmp_path_factory.mktemp("kernels"))
-    kernel.build()
-    return kernel.load()
+    made = Kernel(tmp_path_factory.mktemp("kernels"))
+    made.build()
+    return made.load()
 
 
 @pytest.fixture
@@ -192,7 +192,8 @@ def test_weights_that_are_no_numbers_are_noticed(library: ctypes.CDLL, dtype: st
 
 
 @pytest.fixture
-def model() -> GPT:
+def model(monkeypatch: pytest.MonkeyPatch) -> GPT:
+    monkeypatch.setattr(kernel, "FLAGS", (*kernel.FLAGS, "-O0"))  # to compile is quick, to compute is not asked here
     return random_model(tiny_config("qwen3"))
 
 
@@ -272,9 +273,7 @@ def test_the_command_says_how_it_decodes(gptlite: Command, trained_run: Path) ->
     assert rounded.code == 0 and rounded.err.splitlines()[1] == "int8, compiled: ready since an earlier run"
 
 
-@pytest.mark.parametrize(
-    "wrong", [("--dtype", "fp16"), ("--compile", "maybe"), ("--dtype", "int8", "--compile", "off")]
-)
+@pytest.mark.parametrize("wrong", ["--dtype fp16", "--compile maybe", "--dtype int8 --compile off"])
 def test_what_the_command_does_not_know_is_code_2(gptlite: Command, trained_run: Path, wrong: str) -> None:
     outcome = gptlite("generate", "Ada", "-m", trained_run, *wrong.split())
     assert (outcome.code, outcome.out) == (2, "")

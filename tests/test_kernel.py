@@ -14,6 +14,11 @@ from gptlite.kernel import Kernel, NoKernel
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "FLAGS", (*kernel.FLAGS, "-O0"))
+
+
 def compiler(text: str) -> str:
     """A compiler of our own, for $CC."""
     path = Path("compiler")
