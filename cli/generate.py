@@ -271,6 +271,21 @@ def generate(
         ),
     ] = None,
     device: options.DeviceOption = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype", metavar="NAME", help="fp32, or int8: weights of 8 bits, on a CPU.", rich_help_panel="Machine"
+        ),
+    ] = "fp32",
+    compile: Annotated[
+        str,
+        typer.Option(
+            "--compile",
+            metavar="WHEN",
+            help="auto, on or off: decode in machine code made on this computer.",
+            rich_help_panel="Machine",
+        ),
+    ] = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -309,6 +324,7 @@ def generate(
     if seed is None:
         seed = secrets.randbelow(2**31)
 
+    from gptlite import decoding as decoders
     from gptlite import device as machine
     from gptlite import generation, runs
 
@@ -320,13 +336,15 @@ def generate(
             _write_choice(loaded, request.text, choices, per_token, echo, json, messages)
         return
     messages.say(f"{loaded.path} · seed {seed}{'' if sample is None else f' · sample {sample}'}", "dim")
+    decoding = decoders.choose_decoding(loaded.model, max_new_tokens, dtype=dtype, compile=compile)
+    messages.say(decoding.describe(), "dim")
     copy_check = copies.open_check(check_copies, corpus, loaded.path, messages, json)
     writer = samples.Writer(form, loaded, messages, copy_check, n_prompts=len(requests), n_samples=len(numbers))
 
     def begin(text: str, config: SamplingConfig, seed: int) -> Generation:
         return generation.Generation(
             loaded.model, loaded.tokenizer, text, config, seed=seed, numbers=numbers, stop=stops, stop_at=stop_at,
-            keep=writer.keeps, batch_size=batch_size, logprobs=writer.recorded,
+            keep=writer.keeps, batch_size=batch_size, logprobs=writer.recorded, decoding=decoding,
         )  # fmt: skip
 
     def begin_request(request: Prompt) -> Generation:

@@ -19,9 +19,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from gptlite.cache import KVCache
 from gptlite.config import ModelConfig, SamplingConfig
 from gptlite.corpus import SAFE_CUT
+from gptlite.decoding import Decoding
 from gptlite.logprobs import Alternative, Recorder
 from gptlite.model import GPT
 from gptlite.randomness import derive
@@ -37,26 +37,17 @@ BATCHES_AT_ONCE = 16  # of many prompts: among so many, those of like length com
 
 
 @torch.inference_mode()
-def prefill(model: GPT, tokens: Tensor, cache: KVCache) -> Tensor:
-    """Read tokens (B, T) into an empty cache; return the logits (B, V) of what comes next."""
-    cache.reset()
-    return model.head(model.transformer(tokens, cache)[:, -1])
-
-
-@torch.inference_mode()
-def decode_step(model: GPT, tokens: Tensor, cache: KVCache) -> Tensor:
-    """Read one more token of each row, tokens (B,); return the logits (B, V) of what comes next."""
-    return model.head(model.transformer(tokens[:, None], cache)[:, -1])
-
-
-@torch.inference_mode()
 def reread(model: GPT, tokens: Tensor) -> Tensor:
     """Logits (V,) of what comes after tokens (T,), read alone and at once: they decide where a draw is in doubt."""
     return model.head(model.transformer(tokens[None])[0, -1])
 
 
 def generate_ids(
-    model: GPT, prompts: Sequence[Sequence[int]], sampler: Draw, done: Collection[int] = ()
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    sampler: Draw,
+    done: Collection[int] = (),
+    decoding: Decoding | None = None,
 ) -> Iterator[list[int | None]]:
     """Continue each of `prompts` (at least one id each) in a row of its own; yields the next id of each row, for ever.
 
@@ -66,7 +57,7 @@ def generate_ids(
     """
     context = model.config.context_length
     device = next(model.parameters()).device
-    cache = KVCache(model.config, len(prompts), device=device)
+    decoder = (decoding or Decoding(model)).start(len(prompts))
     lengths = [min(len(prompt), context) for prompt in prompts]
     window = torch.zeros(len(prompts), context + 1, dtype=torch.long)  # what the model sees, and the id after it
     for row, prompt in enumerate(prompts):
@@ -76,7 +67,7 @@ def generate_ids(
     def reread_row(row: int) -> Tensor:
         return reread(model, window[row, :end])
 
-    logits = prefill(model, window[:, :end], cache)
+    logits = decoder.prefill(window[:, :end])
     while True:
         rows = [row for row, length in enumerate(lengths) if length <= end and row not in done]
         if rows:
@@ -86,13 +77,13 @@ def generate_ids(
             yield [ids.get(row) for row in range(len(prompts))]
         end += 1
         if end <= context:
-            logits = decode_step(model, window[:, end - 1], cache)
+            logits = decoder.step(window[:, end - 1])
         else:
             half = max(1, context // 2)
             window[:, :half] = window[:, end - half : end].clone()
             end = half
             lengths = [0] * len(prompts)
-            logits = prefill(model, window[:, :end], cache)
+            logits = decoder.prefill(window[:, :end])
 
 
 def rows_at_once(config: ModelConfig) -> int:
@@ -129,6 +120,7 @@ class Generation:
     - `seed` and the number of a sample determine it; the other samples do not matter.
     - `numbers`: which samples, from 0 on; by default the first `config.num_samples`.
     - `stop`: texts before which a sample ends; `stop_at`: the unit of text behind which it ends (stopping.UNITS).
+    - `decoding` is how the model decodes; without it, as it is.
     - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
     - `batch_size`: samples that are written side by side.
     - `logprobs` keeps each token's log-probability, and so many of the likeliest alternatives; None keeps neither.
@@ -149,9 +141,10 @@ class Generation:
         keep: bool = True,
         batch_size: int | None = None,
         logprobs: int | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.prompt, self.seed, self.logprobs = prompt, seed, logprobs
+        self.prompt, self.seed, self.logprobs, self.decoding = prompt, seed, logprobs, decoding
         self.batch_size = batch_size or rows_at_once(model.config)
         self.prompt_ids = tokenize_prompt(tokenizer, prompt)
         self.numbers = list(range(config.num_samples) if numbers is None else numbers)
@@ -163,7 +156,7 @@ class Generation:
     def __iter__(self) -> Iterator[Chunk]:
         for first in range(0, len(self.rows), self.batch_size):
             batch = self.rows[first : first + self.batch_size]
-            for i, text in write(self.model, self.tokenizer, batch, self.config, self.logprobs):
+            for i, text in write(self.model, self.tokenizer, batch, self.config, self.logprobs, self.decoding):
                 yield Chunk(first + i, text)
 
 
@@ -178,20 +171,26 @@ def generate_together(generations: Iterable[Generation], batch_size: int | None 
         group = [first, *islice(generations, max(0, BATCHES_AT_ONCE * size // len(first.rows) - 1))]
         rows = sorted((row for each in group for row in each.rows), key=lambda row: len(row.prompt))
         for start in range(0, len(rows), size):
-            for _ in write(first.model, first.tokenizer, rows[start : start + size], first.config, first.logprobs):
+            batch = rows[start : start + size]
+            for _ in write(first.model, first.tokenizer, batch, first.config, first.logprobs, first.decoding):
                 pass
         yield from group
 
 
 def write(
-    model: GPT, tokenizer: Tokenizer, rows: Sequence[Row], config: SamplingConfig, logprobs: int | None = None
+    model: GPT,
+    tokenizer: Tokenizer,
+    rows: Sequence[Row],
+    config: SamplingConfig,
+    logprobs: int | None = None,
+    decoding: Decoding | None = None,
 ) -> Iterator[tuple[int, str]]:
     """Write all rows, side by side; yields which row gets which text."""
     done = {i for i, row in enumerate(rows) if row.sample.finish_reason}
     prompts = [row.prompt for row in rows]
     sampler = make_sampler(config, [row.seed for row in rows], prompts, find_steering(config, tokenizer))
     recorder = None if logprobs is None else Recorder(sampler, logprobs)
-    ids = generate_ids(model, prompts, recorder or sampler, done)
+    ids = generate_ids(model, prompts, recorder or sampler, done, decoding)
     while len(done) < len(rows):
         for i, (row, token) in enumerate(zip(rows, next(ids), strict=True)):
             if token is None or i in done:
@@ -285,11 +284,12 @@ def generate(
     stop_at: str = "document",
     batch_size: int | None = None,
     logprobs: int | None = None,
+    decoding: Decoding | None = None,
 ) -> list[Sample]:
     """All samples at once, without streaming."""
     generation = Generation(
         model, tokenizer, prompt, config, seed=seed, stop=stop, stop_at=stop_at, batch_size=batch_size,
-        logprobs=logprobs,
+        logprobs=logprobs, decoding=decoding,
     )  # fmt: skip
     for _ in generation:
         pass

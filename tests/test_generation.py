@@ -13,6 +13,7 @@ from conftest import make_text, random_model, tiny_config
 
 from gptlite import generation, sampling
 from gptlite.config import ARCHITECTURES, ModelConfig, SamplingConfig
+from gptlite.decoding import EagerDecoder
 from gptlite.errors import UsageError
 from gptlite.generation import Generation, generate, generate_ids, generate_together, rows_at_once
 from gptlite.model import GPT
@@ -213,8 +214,8 @@ def test_how_logits_are_rounded_changes_nothing(
             return compute
 
         with monkeypatch.context() as patch:
-            patch.setattr(generation, "prefill", rough(generation.prefill))
-            patch.setattr(generation, "decode_step", rough(generation.decode_step))
+            for method in ("prefill", "step"):
+                patch.setattr(EagerDecoder, method, rough(getattr(EagerDecoder, method)))
             patch.setattr(sampling, "ROUNDING", allowed)
             return [sample.tokens for sample in generate(model, tokenizer, "Ada finds", config, seed=3)]
 
