@@ -30,6 +30,7 @@ ROUNDING = 2.0**-18
 LARGEST_LOGIT = 1e4  # infinite ones take no part in this
 
 Array = NDArray[Any]
+IN_LIMITS = np.errstate(all="ignore")  # logarithms of 0, divisions by it, and what overflows mean what they should
 Reread = Callable[[int], Tensor]  # the number of a row to its logits (V,), computed in the way that decides
 Draw = Callable[[Tensor, Sequence[int], Reread], Tensor]  # what a Sampler is
 
@@ -188,17 +189,16 @@ def choose(scores: Array, draws: Array, config: SamplingConfig, slack: Array | N
     """
     none = np.zeros(len(draws), dtype=bool)
     room = None if slack is None else 2 * slack * (1 + ROUNDING)  # of differences of scores; these round too
-    with np.errstate(all="ignore"):  # logarithms of 0, and infinities taken from each other, mean what they should
-        if config.temperature <= GREEDY:
-            if room is None or scores.shape[1] == 1:
-                return scores.argmax(axis=1), none
-            second, best = np.partition(scores, -2, axis=1)[:, -2:].T
-            return scores.argmax(axis=1), best - second <= room[:, 0]
-        room = None if room is None else room / config.temperature
-        options = _keep(scores, config, room)
-        at = _inverse_cdf(options.weights * options.kept, draws)
-        ids = _take(options.ids, at)[:, 0]
-        return ids, none if room is None else _doubtful(options, at, draws, room)
+    if config.temperature <= GREEDY:
+        if room is None or scores.shape[1] == 1:
+            return scores.argmax(axis=1), none
+        second, best = np.partition(scores, -2, axis=1)[:, -2:].T
+        return scores.argmax(axis=1), best - second <= room[:, 0]
+    room = None if room is None else room / config.temperature
+    options = _keep(scores, config, room)
+    at = _inverse_cdf(options.weights * options.kept, draws)
+    ids = _take(options.ids, at)[:, 0]
+    return ids, none if room is None else _doubtful(options, at, draws, room)
 
 
 class Options(NamedTuple):
@@ -215,6 +215,7 @@ class Options(NamedTuple):
     may: Array  # (R, n) booleans
 
 
+@IN_LIMITS
 def _keep(scores: Array, config: SamplingConfig, room: Array | None) -> Options:
     """What the filters keep. `room` (R, 1): by how much the log of two probabilities' ratio may be off.
 
@@ -228,13 +229,13 @@ def _keep(scores: Array, config: SamplingConfig, room: Array | None) -> Options:
         k = size - config.top_k
         parted = np.partition(z, (k - 1, k), axis=1)
         cut, sure, may = parted[:, [k]], parted[:, [k - 1]] + slack, parted[:, [k]] - slack
-    least = mass = most = None  # what top-k leaves
-    lowest = may
+    lowest, mass, masses = may, None, None
     if config.top_p < 1:
         shares = np.exp(z.astype(np.float32))  # single precision is enough for sums, and ten times as quick
-        least = mass = most = _sum(shares, z, cut)
-        if room is not None and (cut <= sure).any() and config.top_k:
-            least, most = _sum(shares, z, np.nextafter(sure, math.inf)), _sum(shares, z, may)
+        mass = _sum(shares, z, cut)
+        masses = (mass, mass, mass)  # what top-k leaves: at least, likely, and at most
+        if room is not None and config.top_k and (cut <= sure).any():
+            masses = (_sum(shares, z, np.nextafter(sure, math.inf)), mass, _sum(shares, z, may))
         # All that are less likely than this come to less than 1 - p together.
         lowest = np.maximum(lowest, np.log(mass * ((1 - config.top_p) / size)) - slack)
     if config.min_p > 0:
@@ -242,8 +243,8 @@ def _keep(scores: Array, config: SamplingConfig, room: Array | None) -> Options:
         cut, sure, may = np.maximum(cut, edge), np.maximum(sure, edge + slack), np.maximum(may, edge - slack)
         lowest = np.maximum(lowest, may)
     ids, z = _candidates(z, lowest)
-    if mass is not None:
-        cut_p, n_kept, sure_p, may_p = _top_p(z, config.top_p, least, mass, most, room)
+    if masses is not None:
+        cut_p, n_kept, sure_p, may_p = _top_p(z, config.top_p, masses, room)
         cut, sure, may = np.maximum(cut, cut_p), np.maximum(sure, sure_p), np.maximum(may, may_p)
         kept = z >= cut
         for row in (kept.sum(axis=1) > n_kept[:, 0]).nonzero()[0]:  # of equals the first ones
@@ -280,9 +281,13 @@ def _candidates(z: Array, lowest: Array) -> tuple[Array, Array]:
 
 
 def _top_p(
-    z: Array, p: float, least: Array, mass: Array, most: Array, room: Array | None
+    z: Array, p: float, masses: tuple[Array, Array, Array], room: Array | None
 ) -> tuple[Array, Array, Array, Array]:
-    """The z down to which top-p keeps, how many that are, and the z of `sure` and `may`, each (R, 1)."""
+    """The z down to which top-p keeps, how many that are, and the z of `sure` and `may`, each (R, 1).
+
+    - `masses`: the least, the likely and the largest that all weights may come to.
+    """
+    least, mass, most = masses
     ordered = np.full((len(z), z.shape[1] + 1), -math.inf)
     ordered[:, :-1] = -np.sort(-z, axis=1)
     weights = np.exp(ordered)
@@ -340,6 +345,7 @@ def _inverse_cdf(weights: Array, draws: Array) -> Array:
     return (cumulative <= targets).sum(axis=1, keepdims=True)
 
 
+@IN_LIMITS
 def _doubtful(options: Options, at: Array, draws: Array, room: Array) -> Array:
     """Might a draw come to another id than that at `at` (R, 1), with scores that are a little off? (R,) booleans.
 

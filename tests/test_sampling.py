@@ -342,7 +342,7 @@ def test_what_is_beyond_doubt_does_not_change_when_logits_are_a_little_off(
         changed = choose(logits + off, draws, config(**filters))[0] != ids
         assert not (changed & ~doubtful).any()
         assert slack < 0.1 or changed.any(), "else this shows nothing"
-    assert doubtful.mean() < 60 * slack
+    assert doubtful.mean() < 90 * slack
 
 
 def test_a_draw_in_doubt_is_made_from_what_is_read_again() -> None:
