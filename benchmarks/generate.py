@@ -198,7 +198,8 @@ def ours(name: str, model: Path, prompt: list[int], threads: int) -> Write:
     from gptlite.config import SamplingConfig
     from gptlite.decoding import choose_decoding
     from gptlite.generation import generate_ids
-    from gptlite.sampling import make_sampler, sample_seeds
+    from gptlite.randomness import derive
+    from gptlite.sampling import make_sampler
 
     torch.set_num_threads(threads)
     loaded = checkpoint.load(model)
@@ -211,7 +212,9 @@ def ours(name: str, model: Path, prompt: list[int], threads: int) -> Write:
 
     def write(temperature: float, seed: int, n_new: int) -> list[int]:
         config = SamplingConfig(temperature=temperature, top_k=TOP_K, top_p=1.0, min_p=0.0)
-        rows = generate_ids(loaded.model, prompt, n, make_sampler(config, sample_seeds(seed, n)), decoding)
+        prompts = [prompt] * n
+        sampler = make_sampler(config, [derive(seed, i) for i in range(n)], prompts)
+        rows = generate_ids(loaded.model, prompts, sampler, decoding=decoding)
         return [next(rows)[0] for _ in range(n_new)]
 
     return write

@@ -14,6 +14,7 @@ from gptlite.cli import interactive as by_turns
 from gptlite.cli.prompts import Prompt, read_prompt, read_prompts
 from gptlite.config import LARGEST_NUMBER, SamplingConfig
 from gptlite.errors import UsageError
+from gptlite.stopping import Stopping
 
 if TYPE_CHECKING:
     from gptlite.generation import Generation
@@ -305,6 +306,7 @@ def generate(
     form = samples.Form(echo, stream, json, logprobs, color, None if out in (None, "-") else Path(out))
     numbers = _numbers(sample, num_samples)
     stops, choices = _texts(stop, "--stop"), _texts(choice, "--choice")
+    Stopping(stops, stop_at)  # what is wrong with them is said now
     if per_token and not choices:
         raise UsageError("--per-token compares the texts of --choice, and there are none.")
     if choices and (interactive or form.out is not None or logprobs is not None or check_copies):
@@ -337,7 +339,8 @@ def generate(
         return
     messages.say(f"{loaded.path} · seed {seed}{'' if sample is None else f' · sample {sample}'}", "dim")
     decoding = decoders.choose_decoding(loaded.model, max_new_tokens, dtype=dtype, compile=compile)
-    messages.say(decoding.describe(), "dim")
+    if decoding.packed or dtype == "int8" or compile == "on":  # else it is as everywhere
+        messages.say(decoding.describe(), "dim")
     copy_check = copies.open_check(check_copies, corpus, loaded.path, messages, json)
     writer = samples.Writer(form, loaded, messages, copy_check, n_prompts=len(requests), n_samples=len(numbers))
 

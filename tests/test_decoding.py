@@ -22,7 +22,7 @@ from gptlite.errors import CheckpointError, UsageError
 from gptlite.generation import generate_ids
 from gptlite.kernel import Kernel
 from gptlite.model import GPT
-from gptlite.sampling import make_sampler, sample_seeds
+from gptlite.sampling import make_sampler
 
 needs_a_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 both_dtypes = pytest.mark.parametrize("dtype", decoding.DTYPES)
@@ -158,8 +158,9 @@ def test_text_is_the_one_written_without_it(library: ctypes.CDLL, config: ModelC
     model = random_model(config)
     texts = []
     for how in (Decoding(model), Decoding(model, Packed(model, library))):
-        sampler = make_sampler(SamplingConfig(top_p=1.0, min_p=0.0), sample_seeds(1, 3))
-        texts.append(list(islice(generate_ids(model, [1, 2, 3], 3, sampler, how), 100)))
+        prompts = [[1, 2, 3]] * 3
+        sampler = make_sampler(SamplingConfig(top_p=1.0, min_p=0.0), [1, 2, 3], prompts)
+        texts.append(list(islice(generate_ids(model, prompts, sampler, decoding=how), 100)))
     assert texts[0] == texts[1]
 
 
@@ -265,8 +266,8 @@ def test_the_command_says_how_it_decodes(gptlite: Command, trained_run: Path) ->
     line = ("generate", "Ada", "-m", trained_run, "--seed", "1", "--max-new-tokens", "60")
     plain, first, again = gptlite(*line), gptlite(*line, "--compile", "on"), gptlite(*line)
     assert plain.out == first.out == again.out
-    said = [outcome.err.splitlines()[1] for outcome in (plain, first, again)]
-    assert said[0].startswith("fp32, not compiled: so short a text")
+    said = [outcome.err.splitlines()[-1] for outcome in (plain, first, again)]
+    assert said[0].endswith("· seed 1"), "so short a text is not worth a compiler, and no word"
     assert said[1].startswith("fp32, compiled: ") and said[1].endswith("for a compiler, once on this machine")
     assert said[2] == "fp32, compiled: ready since an earlier run"
     rounded = gptlite(*line, "--dtype", "int8")

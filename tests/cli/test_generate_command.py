@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command, Outcome, random_model, tiny_config
@@ -40,10 +41,7 @@ def test_the_text_is_the_result_and_the_rest_is_talk(generate: Command, trained_
     outcome = generate("Ada finds", "--seed", "1")
     assert outcome.code == 0
     assert outcome.out.startswith("Ada finds") and outcome.out.endswith("\n")
-    assert outcome.err == (
-        f"{runs.find_model(str(trained_run))} · seed 1\n"
-        "fp32, not compiled: so short a text is written sooner than a decoder is compiled\n"
-    )
+    assert outcome.err == f"{runs.find_model(str(trained_run))} · seed 1\n"
 
 
 def test_it_writes_in_the_grammar_of_its_text(generate: Command) -> None:
@@ -198,7 +196,14 @@ def test_each_line_of_a_file_gets_what_it_gets_alone(generate: Command, size: tu
     labels = [f"-- prompt {i} of 5, sample {j} of 2 --" for i in range(1, 6) for j in (1, 2)]
     assert outcome.err.splitlines()[1:] == labels
     lines = generate("--prompts", "prompts.txt", *options, "--json").out.splitlines()
-    assert lines == [generate("-p", prompt, *options, "--json").out.strip("\n") for prompt in PROMPTS]
+    assert [but_for_rounding(line) for line in lines] == [
+        but_for_rounding(generate("-p", prompt, *options, "--json").out) for prompt in PROMPTS
+    ]
+
+
+def but_for_rounding(line: str) -> dict[str, Any]:
+    """What --json says. A log-probability is the same to five digits however many rows are computed at once."""
+    return json.loads(line, parse_float=lambda number: round(float(number), 4))
 
 
 def test_prompts_may_be_objects_with_their_own_seeds(generate: Command) -> None:
@@ -207,7 +212,8 @@ def test_prompts_may_be_objects_with_their_own_seeds(generate: Command) -> None:
     outcome = generate("--prompts", "prompts.JSONL", "--seed", "4", "--json")
     found = [json.loads(line) for line in outcome.out.splitlines()]
     assert [(each["prompt"], each["seed"]) for each in found] == [("Ada\nfinds", 9), ("", 4), ("x", 4)]
-    assert found[0] == json.loads(generate("Ada\nfinds", "--seed", "9", "--json").out)
+    alone = generate("Ada\nfinds", "--seed", "9", "--json").out
+    assert but_for_rounding(outcome.out.splitlines()[0]) == but_for_rounding(alone)
     piped = generate("--prompts", "-", "--seed", "4", "--no-echo", stdin=b"x")
     assert piped.out == found[2]["samples"][0]["text"] + "\n"
 
