@@ -107,7 +107,7 @@ class Generation:
             for i, (sample, token) in enumerate(zip(self.samples, next(rows), strict=True)):
                 if sample.finish_reason:
                     continue
-                if token == self.tokenizer.separator_id or token >= self.tokenizer.vocab_size:
+                if token in self.tokenizer.end_ids or token >= self.tokenizer.vocab_size:
                     text = filters[i].push(decoders[i].finish()) + filters[i].finish()
                     sample.finish_reason = "stop"
                 else:

@@ -116,6 +116,16 @@ class Reader:
         if size <= limit:
             self._compare(name, digest)
 
+    def digest(self, name: str) -> str:
+        """sha256 of a file: what the manifest says, or of the bytes that are there."""
+        if self.manifest:
+            return self.manifest["files"][name]["sha256"]
+        digest = hashlib.sha256()
+        with self._open(name) as (file, _):
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
+
     def text(self, name: str, limit: int) -> str:
         try:
             return self.bytes(name, limit).decode("utf-8")

@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptlite import durable
-from gptlite.checkpoint import PICKLES, Checkpoint, verify
+from gptlite.checkpoint import PICKLES, Checkpoint, read_tokenizer, verify
 from gptlite.checkpoint import load as read_checkpoint
 from gptlite.durable import MANIFEST, replace_file, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
-from gptlite.reader import STEP_NAME, read_json, read_manifest
+from gptlite.reader import STEP_NAME, Reader, read_json, read_manifest
+from gptlite.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -271,6 +272,14 @@ def _reusable(path: Path) -> bool:
 def load(model: str | Path | None = None, device: torch.device | str = "cpu") -> Checkpoint:
     """The model, tokenizer and configuration of whatever `find_model` finds."""
     return read_model(model, lambda path: read_checkpoint(path, device))
+
+
+def load_tokenizer(argument: str | Path) -> tuple[Path, Tokenizer]:
+    """The tokenizer in a directory that holds one, with or without a model, or of a run; and where it lies."""
+    path = Path(argument)
+    directory = path if _exists(path / "tokenizer.json") else find_model(str(argument))
+    with Reader(directory) as reader:
+        return directory, read_tokenizer(reader)
 
 
 def read_model(model: str | Path | None, read: Callable[[Path], T]) -> T:

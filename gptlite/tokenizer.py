@@ -11,7 +11,7 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -30,13 +30,17 @@ LONG_GAP = re.compile(rf"\s{{{LONGEST_WORD}}}")
 class Tokenizer:
     """A byte-level BPE tokenizer of the `tokenizers` library, and the bytes behind each of its ids."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, separator: str = SEPARATOR) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, separator: str = SEPARATOR, ends: Sequence[str] = ()) -> None:
         # The separator's letters inside a text are ordinary text, never the separator.
         backend.encode_special_tokens = True
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self.separator = separator
-        self.separator_id: int = backend.get_vocab(with_added_tokens=True)[separator]
+        ids = backend.get_vocab(with_added_tokens=True)
+        self.separator_id: int = ids[separator]
+        # Ours ends a document with the separator of the next one; other models have one token or more for that.
+        self.end = ends[0] if ends else separator
+        self.end_ids = frozenset({self.separator_id, *(ids[end] for end in ends)})
         self.token_bytes: list[bytes] = _bytes_of_tokens(backend)
 
     @classmethod
@@ -58,8 +62,19 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def from_json(cls, text: str, where: object = "tokenizer.json", separator: str = SEPARATOR) -> Tokenizer:
-        """The tokenizer in the text of a `tokenizer.json`. Raises `CheckpointError` unless it is byte-level BPE."""
+    def from_json(
+        cls,
+        text: str,
+        where: object = "tokenizer.json",
+        separator: str = SEPARATOR,
+        *,
+        choose: Callable[[Mapping[int, str]], tuple[str | None, Sequence[str]]] = lambda special: (None, ()),
+    ) -> Tokenizer:
+        """The tokenizer in the text of a `tokenizer.json`. Raises `CheckpointError` unless it is byte-level BPE.
+
+        - `separator`: the token that stands before each document, unless `choose` names one.
+        - `choose`: of the special tokens, by id, to the separator and those that end a document.
+        """
         ids = check_tokenizer(text, where)
         try:
             backend = tokenizers.Tokenizer.from_str(text)
@@ -71,9 +86,13 @@ class Tokenizer:
             ) from error
         if backend.get_vocab(with_added_tokens=True) != ids:
             raise CheckpointError(f"{where} lists its added tokens in another order than that of their ids.")
-        if separator not in ids:
-            raise CheckpointError(f"{where}: the tokenizer has no {shown(separator)} token to separate documents.")
-        return cls(backend, separator)
+        special = backend.get_added_tokens_decoder()
+        first, ends = choose({i: token.content for i, token in special.items() if token.special})
+        separator = first or separator
+        for name in (separator, *ends):
+            if name not in ids:
+                raise CheckpointError(f"{where}: the tokenizer has no {shown(name)} token to separate documents.")
+        return cls(backend, separator, ends)
 
     def to_json(self) -> str:
         return self.backend.to_str()
@@ -87,7 +106,7 @@ class Tokenizer:
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.separator,
-            "eos_token": self.separator,
+            "eos_token": self.end,
             "unk_token": self.separator,
             "add_bos_token": False,
             "add_prefix_space": False,

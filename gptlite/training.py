@@ -246,7 +246,11 @@ def first_look(s: Session) -> None:
     state = s.state
     evaluate(s, s.windows[:8])  # the first pass of all is slower
     state.seconds_per_window = 0.0
-    evaluate(s, spread(s.windows, 2 * FEWEST_QUICK_WINDOWS))
+    before = evaluate(s, spread(s.windows, 2 * FEWEST_QUICK_WINDOWS))
+    if s.plan.train.init == "model":
+        s.watcher.notice(
+            f"before training, the model needs {before.bits_per_byte:.3f} bits per byte of the held-out text."
+        )
     state.save_seconds = save_seconds(s.plan.model)
     state.quick_windows = min(len(s.windows), QUICK_WINDOWS)
     state.final_windows = min(len(s.windows), FINAL_WINDOWS)

@@ -45,6 +45,7 @@ FLOORS = {
         "verification",
         "material",
         "outlook",
+        "origin",
         "resuming",
     ),
 }
@@ -86,6 +87,7 @@ NEIGHBOURS = {
     ("pipeline", "training"),
     ("pipeline", "material"),
     ("pipeline", "outlook"),
+    ("pipeline", "origin"),
     ("pipeline", "resuming"),
     ("verification", "pipeline"),
     ("verification", "training"),
