@@ -79,9 +79,7 @@ def train(
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
             if init_from is not None or tokenizer is not None:
-                raise UsageError(
-                    "--init-from and --tokenizer belong to the start of a run; leave them out with --resume."
-                )
+                raise UsageError("--resume goes on with the run's own model; leave --init-from and --tokenizer out.")
             plan = resuming.make_plan(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
             hardware, compile = resuming.choose_machine(previous, plan, device, dtype, threads, compile)
             val, arguments = previous["val"], arguments or previous["arguments"]

@@ -121,8 +121,9 @@ def make_plan(
 ) -> Plan:
     """Choose model and training for `facts`; `overrides` (fields of the two configurations) are taken as they are.
 
-    Where the run goes on from a trained model of shape `base`, only how to train is left to choose. With a time budget and `measure`, candidates are timed on this machine; a plan for a number of steps is the same
-    everywhere. Raises `UsageError` for an unknown size, architecture or field.
+    Where the run goes on from a trained model of shape `base`, only how to train is left to choose. With a time budget
+    and `measure`, candidates are timed on this machine; a plan for a number of steps is the same everywhere.
+    Raises `UsageError` for an unknown size, architecture or field.
     """
     if base is not None and (architecture or size):
         flag = "--arch" if architecture else "--size"

@@ -248,9 +248,7 @@ def first_look(s: Session) -> None:
     state.seconds_per_window = 0.0
     before = evaluate(s, spread(s.windows, 2 * FEWEST_QUICK_WINDOWS))
     if s.plan.train.init == "model":
-        s.watcher.notice(
-            f"before training, the model needs {before.bits_per_byte:.3f} bits per byte of the held-out text."
-        )
+        s.watcher.notice(f"before training, the held-out text takes {before.bits_per_byte:.3f} bits per byte.")
     state.save_seconds = save_seconds(s.plan.model)
     state.quick_windows = min(len(s.windows), QUICK_WINDOWS)
     state.final_windows = min(len(s.windows), FINAL_WINDOWS)
