@@ -124,6 +124,48 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Checkpoint:
         return Checkpoint(directory, config, model.eval().to(device), tokenizer, dict(reader.manifest))
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a model directory holds, as its headers and small files say.
+
+    - `tensors`: the shapes of our state_dict by name; `weights`: size and dtypes of the files that hold them.
+    - `source`: what `config.json` says of where the model came from: `model_type`, `transformers_version`, ...
+    """
+
+    path: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+    manifest: dict[str, Any]
+    tensors: dict[str, tuple[int, ...]]
+    weights: dict[str, Any]
+    source: dict[str, Any]
+
+
+def describe(directory: Path) -> Description:
+    """What `load` would read, without its weights: of a step of ours they are compared with their digests, of any other
+    model only the headers are read. Needs no torch. Raises `CheckpointError`.
+    """
+    with Reader(directory) as reader:
+        config = read_config(reader)
+        tables, needed = _model_tables(reader, config)
+        tokenizer = read_tokenizer(reader)
+        _check_vocabularies(directory, tokenizer, config)
+        if reader.manifest:
+            for name in tables:
+                reader.verify(name)
+        theirs = reader.json("config.json")
+        dtypes = {
+            entry.dtype for table in tables.values() for n, entry in table.entries.items() if n in needed.values()
+        }
+        weights = {
+            "files": list(tables),
+            "bytes": sum(table.size for table in tables.values()),
+            "dtypes": sorted(dtypes),
+        }
+        source = {name: theirs[name] for name in hf.SOURCE_KEYS if theirs.get(name)}
+        return Description(directory, config, tokenizer, dict(reader.manifest), hf.our_shapes(config), weights, source)
+
+
 def read_config(reader: Reader) -> ModelConfig:
     return hf.from_hf_config(reader.json("config.json"), reader.directory / "config.json")
 

@@ -188,6 +188,7 @@ ROPE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 # What any of them may say besides, where it changes nothing.
 ROPE_CONSTANTS = {"partial_rotary_factor": 1.0, "truncate": True}
+SOURCE_KEYS = ("model_type", "architectures", "_name_or_path", "transformers_version")  # where a model came from
 LARGEST_NUMBER = 2**31 - 1
 MOST_LAYERS = 1000
 MOST_ANGLES = 1 << 24  # positions x head_dim: the tables of rotary positions are computed, so no file bounds them
@@ -348,6 +349,12 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         rows += sum(_shape(config, name)[0] for name in rule.ours[1:])
         shapes[rule.theirs] = (*columns, rows) if rule.transposed else (rows, *columns)
     return shapes
+
+
+def our_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of the `state_dict` of our model, by name."""
+    names = [name for rule in _rules(config) for name in rule.ours]
+    return {name: _shape(config, name) for name in dict.fromkeys([*names, "head.weight"])}
 
 
 def token_table(config: ModelConfig) -> str:

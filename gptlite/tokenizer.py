@@ -19,7 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from gptlite.background import wait_for
 from gptlite.errors import CheckpointError, UsageError
 from gptlite.strict import shown
-from gptlite.tokenizer_file import LARGEST_VOCABULARY, byte_of_character, check_tokenizer
+from gptlite.tokenizer_file import LARGEST_VOCABULARY, byte_of_character, check_tokenizer, name_cut
 
 SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
@@ -40,8 +40,12 @@ class Tokenizer:
         self.separator_id: int = ids[separator]
         # Ours ends a document with the separator of the next one; other models have one token or more for that.
         self.end = ends[0] if ends else separator
+        self.end_id: int = ids[self.end]
         self.end_ids = frozenset({self.separator_id, *(ids[end] for end in ends)})
         self.token_bytes: list[bytes] = _bytes_of_tokens(backend)
+        # What the file says must stand before any text, such as the "beginning of text" of Llama 3; nothing in ours.
+        template, plain = backend.encode("x").ids, backend.encode("x", add_special_tokens=False).ids
+        self.opening = template[: template.index(plain[0])] if plain else []
 
     @classmethod
     def train(cls, blocks: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -96,6 +100,11 @@ class Tokenizer:
 
     def to_json(self) -> str:
         return self.backend.to_str()
+
+    @property
+    def cut(self) -> str:
+        """After which family text is cut before its bytes are merged: see `tokenizer_file.name_cut`."""
+        return name_cut(json.loads(self.to_json()))
 
     @property
     def digest(self) -> str:

@@ -17,9 +17,9 @@ MOST_MERGES = 1_000_000
 MOST_ADDED = 10_000
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 PATTERNS = {  # that cut a text before it is merged; other patterns may take exponential time
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
-    WORDS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # Llama 3
-    WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # Qwen
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "GPT-2",
+    WORDS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "Llama 3",
+    WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "Qwen",
 }
 
 Check = Callable[[Any], bool]
@@ -35,6 +35,11 @@ def byte_of_character() -> dict[str, int]:
 def check_tokenizer(text: str, where: object = "tokenizer.json") -> dict[str, int]:
     """The ids of all tokens. Raises `CheckpointError` unless `text` is a tokenizer whose every part is known."""
     content = parse_object(text, where)
+    if _is_sentencepiece(content):
+        raise CheckpointError(
+            f"{where} spells spaces as ▁, as SentencePiece does (Llama 2, TinyLlama), and gptlite reads byte-level BPE "
+            "(GPT-2, Llama 3, Qwen); use a model with such a tokenizer."
+        )
     for name, check in PARTS.items():
         if not check(content.get(name)):
             raise CheckpointError(
@@ -47,6 +52,33 @@ def check_tokenizer(text: str, where: object = "tokenizer.json") -> dict[str, in
     _check_spelling(vocabulary, {token["content"] for token in content["added_tokens"]}, where)
     _check_merges(vocabulary, content["model"]["merges"], where)
     return ids
+
+
+def name_cut(content: dict[str, Any]) -> str:
+    """After which family a `tokenizer.json` cuts a text before it merges bytes: the names of PATTERNS, or SmolLM.
+
+    "its own way" for other combinations of known parts.
+    """
+    first = content["pre_tokenizer"]
+    parts = first["pretokenizers"] if first["type"] == "Sequence" else [first]
+    *cuts, last = parts
+    by_words = last.get("use_regex", True)
+    if last["add_prefix_space"] or len(cuts) > 1:
+        return "its own way"
+    if not cuts:
+        return "GPT-2" if by_words else "its own way"
+    if cuts[0]["type"] == "Split" and not by_words:
+        return PATTERNS[cuts[0]["pattern"]["Regex"]]
+    return "SmolLM" if cuts[0] == {"type": "Digits", "individual_digits": True} and by_words else "its own way"
+
+
+def _is_sentencepiece(content: dict[str, Any]) -> bool:
+    """Is a token ▁, which stands for a space there? Then the file is whole, but of another kind."""
+    model = content.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):  # of Unigram, with scores
+        return any(isinstance(entry, list) and entry[:1] == ["▁"] for entry in vocabulary)
+    return isinstance(vocabulary, dict) and "▁" in vocabulary
 
 
 def _check_ids(vocabulary: dict[str, Any], added: list[dict[str, Any]], where: object) -> dict[str, int]:
