@@ -424,7 +424,8 @@ def from_hf_tensors(
         tensor = tensor.t() if rule.transposed else tensor
         state |= zip(rule.ours, tensor.split([_shape(config, name)[0] for name in rule.ours]), strict=True)
     if config.architecture == "transformer-2017":
-        _undo_scaling(config, state, where)
+        rounding = torch.finfo(tensors[names[BY_ARCHITECTURE[config.architecture].outer[0].theirs]].dtype).eps
+        _undo_scaling(config, state, max(1e-5, 2 * rounding), where)
     elif config.tie_embeddings:
         state["head.weight"] = state["transformer.embed.weight"]
     return {name: tensor.contiguous() for name, tensor in state.items()}
@@ -440,12 +441,13 @@ def _rules(config: ModelConfig) -> list[Rule]:
     return rules
 
 
-def _undo_scaling(config: ModelConfig, state: dict[str, Tensor], where: object) -> None:
-    """The plain embeddings are the head; the input table must be sqrt(dim) times them."""
+def _undo_scaling(config: ModelConfig, state: dict[str, Tensor], tolerance: float, where: object) -> None:
+    """The plain embeddings are the head; the input table must be sqrt(dim) times them, up to a relative `tolerance`."""
     import torch
 
     scaled, plain = state["transformer.embed.weight"], state["head.weight"]
-    if scaled.shape != plain.shape or not torch.allclose(scaled, plain * math.sqrt(config.dim), atol=1e-4):
+    expected = plain * math.sqrt(config.dim)
+    if scaled.shape != plain.shape or not torch.allclose(scaled, expected, rtol=tolerance, atol=1e-4):
         raise CheckpointError(f"{where}: its embeddings are not sqrt(dim) times its output head, as those of 2017 are.")
     state["transformer.embed.weight"] = plain
 
