@@ -107,6 +107,20 @@ def test_info_reads_no_weights_of_others(gptlite: Command, tokenizer: Tokenizer,
     assert gptlite("generate", "-m", folder).code == 4
 
 
+def test_a_model_in_the_cache_of_hugging_face_has_a_name(
+    gptlite: Command, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """There its folder says which snapshot is meant; snapshots are named by hashes."""
+    cached = tmp_path / "models--ada--river"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text("0123456789abcdef0123456789abcdef01234567")
+    assert gptlite("info", cached).code == 4
+    folder = save(shake(their_gpt2()), tokenizer, cached / "snapshots/0123456789abcdef0123456789abcdef01234567")
+    assert json.loads(gptlite("info", cached, "--json").out)["path"] == str(folder)
+    (cached / "refs/main").write_text("../../../snapshots")
+    assert gptlite("info", cached).code == 4
+
+
 def test_a_model_stops_at_any_of_its_ends(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Its config names a second token that ends a text."""
     from gptlite.config import SamplingConfig
