@@ -95,9 +95,8 @@ class Generation:
             raise UsageError("--stop needs a text: every text has an empty one at once.")
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.stop, self.keep = list(stop), keep
-        self.prompt_ids = [*tokenizer.opening, *_encode(tokenizer, prompt)] or [
-            tokenizer.separator_id
-        ]  # no prompt: a new document
+        ids = [*tokenizer.opening, *_encode(tokenizer, tokenizer.begin(prompt))]
+        self.prompt_ids = ids or [tokenizer.separator_id]  # no prompt: a new document
         self.seeds = sample_seeds(seed, config.num_samples)
         self.samples = [Sample() for _ in self.seeds]
 

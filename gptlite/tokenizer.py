@@ -14,12 +14,20 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from gptlite.background import wait_for
 from gptlite.errors import CheckpointError, UsageError
 from gptlite.strict import shown
-from gptlite.tokenizer_file import LARGEST_VOCABULARY, byte_of_character, check_tokenizer, name_cut
+from gptlite.tokenizer_file import (
+    LARGEST_VOCABULARY,
+    SPACE,
+    byte_of_character,
+    byte_token,
+    check_tokenizer,
+    name_beginning,
+    name_cut,
+)
 
 SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
@@ -31,6 +39,14 @@ class Tokenizer:
     """A byte-level BPE tokenizer of the `tokenizers` library, and the bytes behind each of its ids."""
 
     def __init__(self, backend: tokenizers.Tokenizer, separator: str = SEPARATOR, ends: Sequence[str] = ()) -> None:
+        # Where characters are merged (Llama 2), a space is thought before each text. Pieces of a text have none, so it
+        # is left to those who know where a text begins: see `begin`.
+        self._json, self._beginning = None, "never"
+        if _is_of_characters(backend):
+            self._json = backend.to_str()
+            self._beginning = name_beginning(json.loads(self._json))
+            backend.normalizer = normalizers.Replace(" ", SPACE)
+            backend.pre_tokenizer = None
         # The separator's letters inside a text are ordinary text, never the separator.
         backend.encode_special_tokens = True
         self.backend = backend
@@ -96,15 +112,24 @@ class Tokenizer:
         for name in (separator, *ends):
             if name not in ids:
                 raise CheckpointError(f"{where}: the tokenizer has no {shown(name)} token to separate documents.")
-        return cls(backend, separator, ends)
+        tokenizer = cls(backend, separator, ends)
+        if any(i >= tokenizer.vocab_size for i in tokenizer.opening):
+            raise CheckpointError(f"{where}: its template puts ids before a text that are no tokens.")
+        return tokenizer
 
     def to_json(self) -> str:
-        return self.backend.to_str()
+        return self._json or self.backend.to_str()
 
     @property
     def cut(self) -> str:
-        """After which family text is cut before its bytes are merged: see `tokenizer_file.name_cut`."""
+        """After which family text is cut before it is merged: see `tokenizer_file.name_cut`."""
         return name_cut(json.loads(self.to_json()))
+
+    def begin(self, text: str) -> str:
+        """The beginning of a text as it is to be encoded: for the tokenizers of Llama 2 with a space before it."""
+        has_one = text.startswith((" ", SPACE))
+        spaced = self._beginning == "always" or (self._beginning == "first" and not has_one)
+        return f" {text}" if text and spaced else text
 
     @property
     def digest(self) -> str:
@@ -197,12 +222,20 @@ def _without_long_words(blocks: Iterable[str]) -> Iterator[str]:
             yield from (block[i : i + LONGEST_WORD] for i in range(0, len(block), LONGEST_WORD))
 
 
+def _is_of_characters(backend: tokenizers.Tokenizer) -> bool:
+    return isinstance(backend.model, models.BPE) and backend.model.byte_fallback
+
+
 def _bytes_of_tokens(backend: tokenizers.Tokenizer) -> list[bytes]:
     byte_of, added = byte_of_character(), backend.get_added_tokens_decoder()
+    fallback = {byte_token(byte): bytes([byte]) for byte in range(256)}
+    of_characters = _is_of_characters(backend)
     table = [b""] * backend.get_vocab_size(with_added_tokens=True)
     for token, i in backend.get_vocab(with_added_tokens=True).items():
         if i in added:  # these are spelled as they are, and the special ones are no text
             table[i] = b"" if added[i].special else token.encode()
+        elif of_characters:
+            table[i] = fallback.get(token) or token.replace(SPACE, " ").encode()
         else:
             table[i] = bytes(byte_of[character] for character in token)
     return table

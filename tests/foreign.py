@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 from conftest import VOCABULARY
+from tokenizers import models, pre_tokenizers, trainers
 
 from gptlite.model import sinusoids
 from gptlite.tokenizer import Tokenizer
@@ -85,6 +88,58 @@ ROPE_SCALINGS: dict[str, dict[str, Any]] = {
 def add_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     for name, content in tokenizer.files(32).items():
         (folder / name).write_bytes(content)
+
+
+FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+
+
+def tokenizer_of_characters(text: str) -> dict[str, Any]:
+    """A tokenizer.json of Llama 2's kind, learned from a text, in the form that most repositories have."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.train_from_iterator([text], trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    learned = json.loads(backend.to_str())["model"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += list(learned["vocab"])
+    begin, text = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": i, "content": name, "special": True, **FLAGS} for i, name in enumerate(("<unk>", "<s>", "</s>"))
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, mark]},
+        "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [begin, text],
+            "pair": [begin, text],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {**mark, "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": "<unk>",
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": {token: i for i, token in enumerate(tokens)},
+            "merges": learned["merges"],
+        },
+    }
 
 
 def save(model: Any, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype = torch.float32, **options: Any) -> Path:

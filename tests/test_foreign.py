@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command, make_text
-from foreign import THEIRS, save, shake, their_gpt2, their_llama, their_qwen3
+from foreign import THEIRS, save, shake, their_gpt2, their_llama, their_qwen3, tokenizer_of_characters
 
 from gptlite import checkpoint
 from gptlite.tokenizer import Tokenizer
@@ -141,6 +141,29 @@ def test_a_model_stops_at_any_of_its_ends(tokenizer: Tokenizer, tmp_path: Path) 
         loaded.model, loaded.tokenizer, "Ada", SamplingConfig(temperature=0.0, max_new_tokens=9), seed=0
     )
     assert (sample.tokens, sample.finish_reason) == ([], "stop")
+
+
+def test_a_tokenizer_of_characters_serves_every_command(gptlite: Command, tmp_path: Path) -> None:
+    """As Llama 2 has it: evaluated like anywhere, but for the space that is thought before each document."""
+    content = tokenizer_of_characters(TEXT)
+    theirs = shake(their_llama(vocab_size=len(content["model"]["vocab"])))
+    theirs.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "theirs/tokenizer.json").write_text(json.dumps(content))
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (tmp_path / "theirs/tokenizer_config.json").write_text(json.dumps(settings))
+    Path("text.txt").write_text(TEXT)
+    evaluated = json.loads(gptlite("eval", "text.txt", "-m", "theirs", "--json").out)
+    expected = bits_per_byte_in_transformers(tmp_path / "theirs", TEXT)
+    assert evaluated["bytes"] == len(TEXT) + 1
+    assert evaluated["bits_per_byte"] * (len(TEXT) + 1) / len(TEXT) == pytest.approx(expected, abs=1e-4)
+    assert gptlite("generate", "Ada", "-m", "theirs", "--max-new-tokens", "3").code == 0
+    assert gptlite("embed", "Ada finds the [river]", "the [river]", "-m", "theirs").code == 0
+    fine = gptlite("train", "text.txt", "--init-from", "theirs", "--steps", "2", "--batch-size", "4", "-o", "fine")
+    assert fine.code == 0, fine.err
+    assert gptlite("eval", "text.txt", "-m", "fine").code == 0
+    exported = gptlite("export", "theirs")
+    assert exported.code == 2
+    assert "cuts text as Llama 2 does cannot be exported" in exported.err
 
 
 @pytest.mark.row("K26")

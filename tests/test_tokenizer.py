@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tokenizers
 from conftest import make_text, random_model, tiny_config
+from foreign import FLAGS, tokenizer_of_characters
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
@@ -213,15 +214,9 @@ def sentencepiece_like() -> tokenizers.Tokenizer:
 
 
 @pytest.mark.row("K31")
-@pytest.mark.parametrize(
-    ("make", "named"),
-    [
-        (word_level, r"tokenizer\.json is not byte-level BPE as gptlite reads it"),
-        (sentencepiece_like, r"tokenizer\.json spells spaces as ▁, as SentencePiece does \(Llama 2, TinyLlama\)"),
-    ],
-)
-def test_other_kinds_of_tokenizers_are_refused(make: Callable[[], tokenizers.Tokenizer], named: str) -> None:
-    with pytest.raises(CheckpointError, match=named):
+@pytest.mark.parametrize("make", [word_level, sentencepiece_like])
+def test_other_kinds_of_tokenizers_are_refused(make: Callable[[], tokenizers.Tokenizer]) -> None:
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not byte-level BPE as gptlite reads it"):
         Tokenizer.from_json(make().to_str())
 
 
@@ -305,9 +300,6 @@ def test_odd_texts_are_odd() -> None:
 # -- Tokenizers of others
 
 
-FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-
-
 def with_template(tokenizer: Tokenizer) -> str:
     """As Llama 3 has it: a token of its own stands before every text, and another one ends a document."""
     content = json.loads(tokenizer.to_json())
@@ -384,3 +376,80 @@ def test_the_way_of_cutting_has_a_name(tokenizer: Tokenizer, pre_tokenizer: Any,
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [pre_tokenizer[0], last]}
     content = {**json.loads(tokenizer.to_json()), "pre_tokenizer": pre_tokenizer}
     assert Tokenizer.from_json(json.dumps(content)).cut == name
+
+
+def test_a_template_with_ids_that_are_no_tokens_is_refused(tokenizer: Tokenizer) -> None:
+    content = json.loads(with_template(tokenizer))
+    content["post_processor"]["special_tokens"]["<|begin|>"]["ids"] = [10**6]
+    with pytest.raises(CheckpointError, match="its template puts ids before a text that are no tokens"):
+        Tokenizer.from_json(json.dumps(content))
+
+
+# Characters merged, bytes for the rare ones, as SentencePiece made it for Llama 2
+
+
+@pytest.fixture(scope="module")
+def of_characters() -> dict[str, Any]:
+    return tokenizer_of_characters(make_text(50) + "天地")
+
+
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("form", ["normalizer", "pre_tokenizer"])
+def test_a_tokenizer_of_characters_cuts_as_transformers_does(
+    of_characters: dict[str, Any], form: str, tmp_path: Path
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    content = dict(of_characters)
+    if form == "pre_tokenizer":  # as transformers 5 writes it
+        content |= {"normalizer": None, "pre_tokenizer": METASPACE}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    with Reader(tmp_path) as reader:
+        ours = read_tokenizer(reader)
+    assert (ours.cut, ours.separator, ours.end) == ("Llama 2", "<s>", "</s>")
+    for text in [text for text in STRINGS if text and "</s>" not in text]:
+        ids = ours.encode(ours.begin(text))
+        assert [*ours.opening, *ids] == theirs(text)["input_ids"], text
+        assert ours.decode(ids) == ours.begin(text)
+        assert ours.begin(text) in (text, f" {text}")
+
+
+def test_pieces_of_a_text_of_characters_join(of_characters: dict[str, Any]) -> None:
+    """Only the beginning of a text has a space thought before it; bytes and spans are those of the text."""
+    ours = Tokenizer.from_json(json.dumps(of_characters), "there", "<s>")
+    text = "Ada finds the river, 🙂 and\nthe bank ."
+    ids, spans = ours.encode_with_spans(text)
+    assert b"".join(ours.token_bytes[i] for i in ids) == text.encode()
+    assert all(ours.token_bytes[i] in text[a:b].encode() for i, (a, b) in zip(ids, spans, strict=True))
+    assert ours.decode([*ours.encode(text[:9]), *ours.encode(text[9:])]) == text
+    again = Tokenizer.from_json(ours.to_json(), "there", "<s>")
+    assert (again.digest, again.begin("x"), again.encode(text)) == (ours.digest, " x", ids)
+
+
+@pytest.mark.row("K31")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["model"]["vocab"].pop("<0x41>"), "the id|no token '<0x41>'|lies outside"),
+        (lambda c: c["model"].update(unk_token="<x>"), "its unk_token is no token"),
+        (lambda c: c.update(normalizer=None), "nothing, or two things, make spaces ▁"),
+        (lambda c: c.update(pre_tokenizer=METASPACE), "nothing, or two things, make spaces ▁"),
+        (lambda c: c["normalizer"]["normalizers"].append({"type": "Lowercase"}), "its normalizer is"),
+        (lambda c: c["normalizer"]["normalizers"].reverse(), "its normalizer is"),
+        (lambda c: c.update(pre_tokenizer={**METASPACE, "split": True}), "its pre_tokenizer is"),
+        (lambda c: c["decoder"]["decoders"].append({"type": "WordPiece"}), "its decoder is"),
+        (lambda c: c["model"].update(dropout=0.1), "its model is"),
+    ],
+)
+def test_other_tokenizers_of_characters_are_refused(
+    of_characters: dict[str, Any], change: Callable[[dict[str, Any]], Any], named: str
+) -> None:
+    content = json.loads(json.dumps(of_characters))
+    change(content)
+    with pytest.raises(CheckpointError, match=rf"^there.*({named})"):
+        Tokenizer.from_json(json.dumps(content), "there", "<s>")
