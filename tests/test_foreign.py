@@ -34,7 +34,7 @@ def bits_per_byte_in_transformers(folder: Path, text: str, context: int = 32) ->
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text)["input_ids"]])
+    ids = torch.tensor([tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]])
     nats, done = 0.0, 1
     while done < len(ids):
         end = min(len(ids), context + 1 if done == 1 else done + context // 2)
