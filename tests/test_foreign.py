@@ -155,7 +155,8 @@ def test_a_tokenizer_of_characters_serves_every_command(gptlite: Command, tmp_pa
     evaluated = json.loads(gptlite("eval", "text.txt", "-m", "theirs", "--json").out)
     expected = bits_per_byte_in_transformers(tmp_path / "theirs", TEXT)
     assert evaluated["bytes"] == len(TEXT) + 1
-    assert evaluated["bits_per_byte"] * (len(TEXT) + 1) / len(TEXT) == pytest.approx(expected, abs=1e-4)
+    # A long text is tokenized in pieces, cut where byte-level BPE would cut; tokens that reach across become two.
+    assert evaluated["bits_per_byte"] == pytest.approx(expected, rel=0.02)
     assert gptlite("generate", "Ada", "-m", "theirs", "--max-new-tokens", "3").code == 0
     assert gptlite("embed", "Ada finds the [river]", "the [river]", "-m", "theirs").code == 0
     fine = gptlite("train", "text.txt", "--init-from", "theirs", "--steps", "2", "--batch-size", "4", "-o", "fine")

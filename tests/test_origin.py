@@ -151,9 +151,9 @@ def test_a_tokenizer_serves_again(trained_run: Path, other_file: Path, tmp_path:
     (tmp_path / "alone/tokenizer.json").write_text(known.to_json())
     shape = {"n_layers": 1, "dim": 32, "n_heads": 1, "context_length": 32, "steps": 1}
     for name, where in (("run", trained_run), ("step", trained_run / "best"), ("alone", tmp_path / "alone")):
-        pipeline.train(str(other_file), out=name, tokenizer=where, **shape)
-        assert checkpoint.load(runs.find_model(name)).tokenizer.digest == known.digest
-        taken = json.loads(Path(name, "run.json").read_text())["tokenizer_from"]
+        pipeline.train(str(other_file), out=f"new-{name}", tokenizer=where, **shape)
+        assert checkpoint.load(runs.find_model(f"new-{name}")).tokenizer.digest == known.digest
+        taken = json.loads(Path(f"new-{name}", "run.json").read_text())["tokenizer_from"]
         assert taken["sha256"] == known.digest
         assert Path(taken["path"], "tokenizer.json").exists()
 
