@@ -64,6 +64,7 @@ def _shape(found: Description) -> list[list[str]]:
     files = weights["files"][0] if len(weights["files"]) == 1 else console.plural(len(weights["files"]), "file")
     kinds = ", ".join(DTYPES.get(name, name) for name in weights["dtypes"])
     unused = config.vocab_size - tokenizer.vocab_size
+    cut = "in its own way" if tokenizer.cut == "its own way" else f"as {tokenizer.cut} does"
     separators = f"{tokenizer.separator} before each document"
     if tokenizer.end != tokenizer.separator:
         separators += f", {tokenizer.end} at its end"
@@ -77,7 +78,7 @@ def _shape(found: Description) -> list[list[str]]:
         ["heads, key-value heads, head dim", f"{config.n_heads}, {config.n_kv_heads}, {config.head_dim}"],
         ["context", f"{config.context_length:,} tokens"],
         ["vocabulary", f"{config.vocab_size:,} tokens" + (f", {unused:,} of them unused" if unused else "")],
-        ["tokenizer", f"byte-level BPE, text cut as {tokenizer.cut} does, sha256 {tokenizer.digest[:16]}…"],
+        ["tokenizer", f"BPE, text cut {cut}, sha256 {tokenizer.digest[:16]}…"],
         ["documents", separators],
         [
             "norm, positions, activation",

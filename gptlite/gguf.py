@@ -66,9 +66,7 @@ def export_gguf(
         )
     if tokenizer.cut not in PRE_TOKENIZERS:
         known = ", ".join(PRE_TOKENIZERS)
-        raise UsageError(
-            f"a tokenizer that cuts text as {tokenizer.cut} does cannot be exported; the ways of {known} can."
-        )
+        raise UsageError(f"llama.cpp has no name for how this tokenizer cuts text ({tokenizer.cut}); it knows {known}.")
     try:
         import gguf
     except ImportError as error:

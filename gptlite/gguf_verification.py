@@ -7,6 +7,7 @@ by numbers of fewer bits, whatever the text is about.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import unicodedata
 from collections.abc import Sequence
@@ -80,8 +81,7 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer) -> GgufReport:
 
     Raises `CheckpointError` where llama.cpp cannot open it.
     """
-    import llama_cpp
-
+    llama_cpp: Any = importlib.import_module("llama_cpp")
     context = min(model.config.context_length, LONGEST_CONTEXT)
     try:
         theirs = llama_cpp.Llama(
