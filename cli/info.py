@@ -78,7 +78,7 @@ def _shape(found: Description) -> list[list[str]]:
         ["heads, key-value heads, head dim", f"{config.n_heads}, {config.n_kv_heads}, {config.head_dim}"],
         ["context", f"{config.context_length:,} tokens"],
         ["vocabulary", f"{config.vocab_size:,} tokens" + (f", {unused:,} of them unused" if unused else "")],
-        ["tokenizer", f"BPE, text cut {cut}, sha256 {tokenizer.digest[:16]}…"],
+        ["tokenizer", f"BPE, text cut {cut}"],
         ["documents", separators],
         [
             "norm, positions, activation",

@@ -60,10 +60,8 @@ def export_gguf(
         raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not '{dtype}'.")
     if config.architecture not in ("qwen3", "llama", "gpt2"):
         raise UsageError(f"GGUF has no architecture for {config.architecture}; qwen3, llama and gpt2 can be exported.")
-    if config.rope_scaling is not None and (config.rope_scaling.kind, config.architecture) == ("llama3", "qwen3"):
-        raise UsageError(
-            "llama.cpp knows rope scaling of the kind llama3 in the llama architecture only, not in qwen3."
-        )
+    if config.rope_scaling is not None:
+        _check_scaling(config, config.rope_scaling)
     if tokenizer.cut not in PRE_TOKENIZERS:
         known = ", ".join(PRE_TOKENIZERS)
         raise UsageError(f"llama.cpp has no name for how this tokenizer cuts text ({tokenizer.cut}); it knows {known}.")
@@ -144,17 +142,26 @@ def _write_config(writer: Any, config: ModelConfig) -> None:
         _write_scaling(writer, scaling)
 
 
+def _check_scaling(config: ModelConfig, scaling: RopeScaling) -> None:
+    """Raises `UsageError` for what llama.cpp computes otherwise: found out by comparing it with the model."""
+    if (scaling.kind, config.architecture) == ("llama3", "qwen3"):
+        raise UsageError("llama.cpp scales rotary positions as llama3 in the llama architecture only, not in qwen3.")
+    usual = 1 + 0.1 * math.log(max(1.0, scaling.factor))  # what it multiplies cosines and sines with
+    as_usual = (scaling.slow, scaling.fast) == (1, 32) and math.isclose(scaling.attention, usual, rel_tol=1e-3)
+    if scaling.kind == "yarn" and not as_usual:
+        raise UsageError(
+            "llama.cpp scales rotary positions by yarn with beta_slow 1, beta_fast 32 and the usual attention factor, "
+            "and this model has others."
+        )
+
+
 def _write_scaling(writer: Any, scaling: RopeScaling) -> None:
     import gguf
 
     writer.add_rope_scaling_type(gguf.RopeScalingType(scaling.kind))
     writer.add_rope_scaling_factor(scaling.factor)
     if scaling.kind == "yarn":
-        usual = 1 + 0.1 * math.log(scaling.factor) if scaling.factor > 1 else 1.0  # what llama.cpp multiplies with
         writer.add_rope_scaling_orig_ctx_len(scaling.original_context)
-        writer.add_rope_scaling_attn_factors(scaling.attention / usual)
-        writer.add_rope_scaling_yarn_beta_fast(scaling.fast)
-        writer.add_rope_scaling_yarn_beta_slow(scaling.slow)
 
 
 def _write_tokenizer(writer: Any, tokenizer: Tokenizer, vocab_size: int) -> None:

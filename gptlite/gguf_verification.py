@@ -94,6 +94,11 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer) -> GgufReport:
             logits_all=True,
             type_k=llama_cpp.GGML_TYPE_F32,  # as exact as ours; its own cache has half precision
             type_v=llama_cpp.GGML_TYPE_F32,
+            # What the file says of scaled positions, instead of the values of this package.
+            yarn_ext_factor=-1.0,
+            yarn_attn_factor=-1.0,
+            yarn_beta_fast=-1.0,
+            yarn_beta_slow=-1.0,
             verbose=False,
         )
     except (ValueError, RuntimeError) as error:

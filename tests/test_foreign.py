@@ -159,7 +159,8 @@ def test_a_tokenizer_of_characters_serves_every_command(gptlite: Command, tmp_pa
     assert evaluated["bits_per_byte"] == pytest.approx(expected, rel=0.02)
     assert gptlite("generate", "Ada", "-m", "theirs", "--max-new-tokens", "3").code == 0
     assert gptlite("embed", "Ada finds the [river]", "the [river]", "-m", "theirs").code == 0
-    fine = gptlite("train", "text.txt", "--init-from", "theirs", "--steps", "2", "--batch-size", "4", "-o", "fine")
+    Path("more.txt").write_text(make_text(100))
+    fine = gptlite("train", "more.txt", "--init-from", "theirs", "--steps", "2", "--batch-size", "4", "-o", "fine")
     assert fine.code == 0, fine.err
     assert gptlite("eval", "text.txt", "-m", "fine").code == 0
     exported = gptlite("export", "theirs")

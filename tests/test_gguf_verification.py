@@ -75,9 +75,11 @@ def test_scaled_rotary_positions_are_the_same(
     theirs = shake(make_theirs(head_dim=16, max_position_embeddings=256, rope_parameters=rope))
     folder = save(theirs, tokenizer, tmp_path / "theirs")
     outcome = gptlite("export", folder, "--dtype", "f32", "--verify")
-    if (kind, make_theirs) == ("llama3", their_qwen3):
+    unknown = {("llama3", their_qwen3): "in the llama architecture only"}
+    unknown |= {("yarn-in-detail", make): "beta_slow 1, beta_fast 32" for make in (their_llama, their_qwen3)}
+    if (kind, make_theirs) in unknown:
         assert outcome.code == 2
-        assert "in the llama architecture only" in outcome.err
+        assert unknown[kind, make_theirs] in outcome.err
     else:
         assert outcome.code == 0, outcome.err
         assert "the same 200 tokens" in outcome.err
@@ -101,16 +103,21 @@ def test_each_way_of_cutting_text_is_the_same(name: str, tokenizer: Tokenizer) -
 def test_another_model_is_found_out(tokenizer: Tokenizer) -> None:
     model, other = make("qwen3", tokenizer), make("qwen3", tokenizer)
     with torch.no_grad():
-        other.transformer.blocks[0].attn.q_proj.weight.mul_(1.05)
+        other.transformer.norm.weight.mul_(1.1)  # the same likeliest tokens, but surer of them
     found = report(model, tokenizer, of=other)
-    assert found.divergence > 1e-4
-    assert "writes another text after" in str(found.problem("f32")) or "diverge" in str(found.problem("f32"))
+    assert found.n_equal == found.n_greedy
+    assert str(found.problem("f32")).startswith("its probabilities diverge by 0.0")
+    with torch.no_grad():
+        other.transformer.blocks[0].mlp.up_proj.weight.neg_()
+    assert "writes another text after" in str(report(model, tokenizer, of=other).problem("f32"))
 
 
 def test_other_tokens_are_found_out(tokenizer: Tokenizer) -> None:
     """A file that says the text is cut as GPT-2 does, though it is not."""
     content = json.loads(tokenizer.to_json())
-    other = Tokenizer.from_json(json.dumps({**content, "model": {**content["model"], "merges": []}}))
+    other = Tokenizer.from_json(
+        json.dumps({**content, "model": {**content["model"], "merges": content["model"]["merges"][:1]}})
+    )
     model = make("qwen3", tokenizer)
     export_gguf(Path("model.gguf"), model.config, model.state_dict(), other, dtype="f32")
     found = verify_gguf(Path("model.gguf"), model, tokenizer)
