@@ -240,9 +240,10 @@ def from_hf_config(theirs: Mapping[str, Any], where: object = "config.json") -> 
                 raise CheckpointError(f"{where}: '{key}' must be a number from 0 to 1, not {shown(value)}.")
         elif type(value) is not type(expected) or value != expected:
             raise CheckpointError(f"{where}: '{key}' is {shown(value)}, which is not supported (only {expected!r} is).")
-    if theirs.get("quantization_config"):
+    quantized = theirs.get("quantization_config")
+    if isinstance(quantized, Mapping) and "quant_method" in quantized:
         raise CheckpointError(
-            f"{where}: its weights are quantized (quantization_config), which is not supported; "
+            f"{where}: its weights are quantized ({shown(quantized['quant_method'])}), which is not supported; "
             "use the directory of the same model with float weights."
         )
     if values["position"] == "rope":
