@@ -29,6 +29,7 @@ N_TEXTS, N_GREEDY, N_SAMPLED = 300, 200, 256  # texts, and tokens
 LONGEST_CONTEXT = 512  # tokens; a longer one would only take memory
 TIE = 1e-3  # two logits that are no further apart are equal as far as either program can tell
 LARGEST_DIVERGENCE = {"f32": 1e-4, "f16": 1e-3, "q8_0": 5e-2}  # nats a token; beyond, something is wrong
+SILENCE: list[Any] = []  # a callback for C, which must live as long as the library
 PIECES = (
     "Ada", " finds", " the", "river", "don't", "WE'VE", " 1234567", "3.14", "\n", "\n\n\n", "\r\n", "\t", " ", "   ",
     "naïve", "Straße", "ΑΒΓ", "ქართული", "русский", "العربية", "עברית", "हिन्दी", "ไทย", "天地玄黄", "。", "한국어",
@@ -82,6 +83,9 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer) -> GgufReport:
     Raises `CheckpointError` where llama.cpp cannot open it.
     """
     llama_cpp: Any = importlib.import_module("llama_cpp")
+    if not SILENCE:  # its remarks, such as that it rounds contexts up, would go to standard error
+        SILENCE.append(llama_cpp.llama_log_callback(lambda level, text, data: None))
+        llama_cpp.llama_log_set(SILENCE[0], None)
     context = min(model.config.context_length, LONGEST_CONTEXT)
     try:
         theirs = llama_cpp.Llama(
