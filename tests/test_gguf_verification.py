@@ -50,7 +50,7 @@ def test_full_precision_is_the_same_model(architecture: str, tokenizer: Tokenize
     assert found.loss == pytest.approx(found.their_loss, abs=1e-4)
 
 
-@pytest.mark.parametrize("architecture", KNOWN)
+@pytest.mark.parametrize("architecture", ["qwen3", *(pytest.param(a, marks=pytest.mark.slow) for a in KNOWN[1:])])
 def test_fewer_bits_cost_little_and_it_is_said_how_much(architecture: str, tokenizer: Tokenizer) -> None:
     model = make(architecture, tokenizer)
     divergences = [report(model, tokenizer, dtype).divergence for dtype in DTYPES]
@@ -67,7 +67,7 @@ def test_shared_heads_of_any_width_are_the_same(architecture: str, tokenizer: To
 
 @pytest.mark.hf
 @pytest.mark.parametrize("kind", [kind for kind in ROPE_SCALINGS if kind != "dynamic"])
-@pytest.mark.parametrize("make_theirs", [their_llama, their_qwen3])
+@pytest.mark.parametrize("make_theirs", [their_llama, pytest.param(their_qwen3, marks=pytest.mark.slow)])
 def test_scaled_rotary_positions_are_the_same(
     make_theirs: Any, kind: str, gptlite: Command, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
