@@ -143,7 +143,7 @@ def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer) -> GgufReport:
 
 def odd_texts(n: int) -> list[str]:
     """Texts of up to 12 pieces of many scripts, always the same ones; the first are the pieces alone."""
-    texts = list(PIECES[:n])
+    texts: list[str] = list(PIECES[:n])
     for i in range(n - len(texts)):
         length = 2 + mix(2 * i) % 11
         texts.append("".join(PIECES[mix(1000 * i + j + 7) % len(PIECES)] for j in range(length)))
