@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gptlite.cli import console, options
-from gptlite.errors import UsageError
+from gptlite.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from gptlite.gguf_verification import GgufReport
 
 
 def export(
@@ -18,6 +21,12 @@ def export(
     out: Annotated[
         str | None, typer.Option("-o", "--out", metavar="FILE", help="The file.", show_default="<run>-<dtype>.gguf")
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Let llama.cpp read the file and compare (needs llama-cpp-python).", show_default="off"
+        ),
+    ] = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Write a model for llama.cpp and its kin; a saved step is already a Hugging Face directory.
@@ -26,11 +35,35 @@ def export(
     """
     if to != "gguf":
         raise UsageError(f"--to must be gguf, not '{to}'; for Hugging Face, use the step's directory as it is.")
-    from gptlite import gguf, runs
+    from gptlite import gguf, gguf_verification, runs
 
+    if verify:
+        gguf_verification.check_installed()
     loaded = runs.load(model)
     path = loaded.path
     name = path.parent.name if runs.STEP_NAME.fullmatch(path.name) else path.name
     target = Path(out or f"{name}-{dtype}.gguf")
     gguf.export_gguf(target, loaded.config, loaded.model.state_dict(), loaded.tokenizer, dtype=dtype)
-    console.Messages(quiet).say(f"{target}: {target.stat().st_size:,} bytes")
+    messages = console.Messages(quiet)
+    messages.say(f"{target}: {target.stat().st_size:,} bytes")
+    if verify:
+        report = gguf_verification.verify_gguf(target, loaded.model, loaded.tokenizer)
+        _show(report, messages)
+        if problem := report.problem(dtype):
+            raise CheckpointError(f"{target}: llama.cpp does not read what the model says: {problem}.")
+
+
+def _show(report: GgufReport, messages: console.Messages) -> None:
+    """What llama.cpp answered, in three lines."""
+    lost = report.their_loss - report.loss
+    ended = "two tokens were equally likely then" if report.tie else "then another one"
+    messages.say(f"read by llama.cpp (llama-cpp-python {report.version}):")
+    messages.say(f"  token ids     equal for {report.n_texts - len(report.unequal)} of {report.n_texts} texts")
+    if report.n_equal == report.n_greedy:
+        messages.say(f"  likeliest     the same {report.n_greedy} tokens")
+    else:
+        messages.say(f"  likeliest     the same {report.n_equal} of {report.n_greedy} tokens, {ended}")
+    messages.say(
+        f"  probabilities {report.divergence:.2g} nats a token away; {report.n_sampled} tokens that the model wrote "
+        f"take {report.their_loss:.4f} nats each instead of {report.loss:.4f} ({lost:+.4f})"
+    )

@@ -60,6 +60,15 @@ def train(
     size: Annotated[
         str | None, _option("--size", metavar="NAME", help=f"auto, {', '.join(SIZES)}.", show_default="auto")
     ] = None,
+    init_from: Annotated[
+        str | None,
+        _option(
+            "--init-from",
+            metavar="DIR",
+            help="Go on from this model, with its tokenizer: a run, a step or a Hugging Face directory.",
+            show_default="a new model",
+        ),
+    ] = None,
     demo: Annotated[
         bool,
         _option(
@@ -90,6 +99,16 @@ def train(
             help="Tokens in the vocabulary.",
             panel=DATA,
             show_default="auto",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        _option(
+            "--tokenizer",
+            metavar="DIR",
+            help="Use the tokenizer of a run or a Hugging Face directory.",
+            panel=DATA,
+            show_default="learned from the text",
         ),
     ] = None,
     context_length: Annotated[
@@ -257,6 +276,7 @@ def train(
         inputs = [str(corpus.demo_text(data.cache_directory(), HOMONYMS in (files or ())))] if demo else files or []
         request: dict[str, Any] = {
             "val": val, "lossy": lossy, "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
+            "init_from": init_from, "tokenizer": tokenizer,
             "device": device, "dtype": dtype, "threads": threads, "compile": compile, "watcher": _Sheltered(display),
             **given,
         }  # fmt: skip

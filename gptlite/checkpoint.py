@@ -6,6 +6,7 @@ what a step consists of stands here. What needs no model needs no torch, which t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.reader import LARGEST_TOKENIZER, Reader, not_finite
 from gptlite.similarity import CORRECTIONS, MOST_COMPONENTS
 from gptlite.strict import Entry, Table, is_count, parse_object
-from gptlite.tokenizer import SEPARATOR, Tokenizer
+from gptlite.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from gptlite.model import GPT
 
 EMBEDDING_STATISTICS, WORDS = "embedding/statistics.safetensors", "embedding/words.json"
+OLDER_TOKENIZERS = ("vocab.json", "tokenizer.model", "merges.txt")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
 MOST_SHARDS = 1000
@@ -68,12 +70,11 @@ def save_step(
     Raises `StorageError` and `CheckpointError`.
     """
     config = model.config
-    separator = tokenizer.separator_id
+    described = hf.to_hf_config(config, tokenizer.separator_id, sorted(tokenizer.end_ids))
+    ids = {name: described[name] for name in ("bos_token_id", "eos_token_id")}
     files: dict[str, bytes] = {
-        "config.json": json_bytes(hf.to_hf_config(config, separator)),
-        "generation_config.json": json_bytes(
-            {"bos_token_id": separator, "eos_token_id": separator, "do_sample": True, "temperature": 0.8, "top_p": 0.95}
-        ),
+        "config.json": json_bytes(described),
+        "generation_config.json": json_bytes({**ids, "do_sample": True, "temperature": 0.8, "top_p": 0.95}),
         "model.safetensors": tensors_to_bytes(hf.to_hf_tensors(config, model.state_dict())),
         **tokenizer.files(config.context_length),
     }
@@ -123,21 +124,66 @@ def load(directory: Path, device: torch.device | str = "cpu") -> Checkpoint:
         return Checkpoint(directory, config, model.eval().to(device), tokenizer, dict(reader.manifest))
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a model directory holds, as its headers and small files say.
+
+    - `tensors`: the shapes of our state_dict by name; `weights`: size and dtypes of the files that hold them.
+    - `source`: what `config.json` says of where the model came from: `model_type`, `transformers_version`, ...
+    """
+
+    path: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+    manifest: dict[str, Any]
+    tensors: dict[str, tuple[int, ...]]
+    weights: dict[str, Any]
+    source: dict[str, Any]
+
+
+def describe(directory: Path) -> Description:
+    """What `load` would read, without its weights: of a step of ours they are compared with their digests, of any other
+    model only the headers are read. Needs no torch. Raises `CheckpointError`.
+    """
+    with Reader(directory) as reader:
+        config = read_config(reader)
+        tables, needed = _model_tables(reader, config)
+        tokenizer = read_tokenizer(reader)
+        _check_vocabularies(directory, tokenizer, config)
+        if reader.manifest:
+            for name in tables:
+                reader.verify(name)
+        theirs = reader.json("config.json")
+        dtypes = {
+            entry.dtype for table in tables.values() for n, entry in table.entries.items() if n in needed.values()
+        }
+        weights = {
+            "files": list(tables),
+            "bytes": sum(table.size for table in tables.values()),
+            "dtypes": sorted(dtypes),
+        }
+        source = {name: theirs[name] for name in hf.SOURCE_KEYS if theirs.get(name)}
+        return Description(directory, config, tokenizer, dict(reader.manifest), hf.our_shapes(config), weights, source)
+
+
 def read_config(reader: Reader) -> ModelConfig:
     return hf.from_hf_config(reader.json("config.json"), reader.directory / "config.json")
 
 
 def read_tokenizer(reader: Reader) -> Tokenizer:
-    """The tokenizer of a model directory; its end-of-text token separates documents."""
-    separator: Any = None
-    if reader.has("tokenizer_config.json"):
-        separator = reader.json("tokenizer_config.json").get("eos_token")
-        if isinstance(separator, dict):  # older files spell a token with its properties
-            separator = separator.get("content")
-    if not isinstance(separator, str | None):
-        raise CheckpointError(f"{reader.directory / 'tokenizer_config.json'}: eos_token must be text.")
-    text = reader.text("tokenizer.json", LARGEST_TOKENIZER)
-    return Tokenizer.from_json(text, reader.directory / "tokenizer.json", SEPARATOR if separator is None else separator)
+    """The tokenizer of a model directory, or of one that holds no model; `hf.document_tokens` separate documents."""
+    names = ("tokenizer_config.json", "config.json", *(() if reader.manifest else ("generation_config.json",)))
+    settings, *configs = (reader.json(name) if reader.has(name) else {} for name in names)
+    if not reader.has("tokenizer.json") and (older := [name for name in OLDER_TOKENIZERS if reader.has(name)]):
+        raise CheckpointError(
+            f"{reader.directory} has {older[0]} but no tokenizer.json; let transformers make one: "
+            f'AutoTokenizer.from_pretrained("{reader.directory}").save_pretrained("{reader.directory}").'
+        )
+    return Tokenizer.from_json(
+        reader.text("tokenizer.json", LARGEST_TOKENIZER),
+        reader.directory / "tokenizer.json",
+        choose=lambda special: hf.document_tokens(special, settings, configs, reader.directory / names[0]),
+    )
 
 
 def read_token_table(reader: Reader) -> tuple[np.ndarray, Tokenizer]:
@@ -149,6 +195,13 @@ def read_token_table(reader: Reader) -> tuple[np.ndarray, Tokenizer]:
     tokenizer = read_tokenizer(reader)
     _check_vocabularies(reader.directory, tokenizer, config)
     return reader.array(file, tables[file], name), tokenizer
+
+
+def weights_digest(directory: Path) -> str:
+    """sha256 of the file of weights, or of the digests of its shards, one after the other."""
+    with Reader(directory) as reader:
+        digests = [reader.digest(name) for name in _weight_files(reader)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _check_vocabularies(directory: Path, tokenizer: Tokenizer, config: ModelConfig) -> None:
@@ -251,10 +304,12 @@ def _weight_files(reader: Reader) -> list[str]:
         if len(names) > MOST_SHARDS:
             raise LimitError(f"{reader.directory / index} names {len(names):,} shards; {MOST_SHARDS} are the most.")
         return names
-    pickles = [p.name for p in reader.directory.iterdir() if p.suffix in PICKLES]
+    pickles = sorted(p.name for p in reader.directory.iterdir() if p.suffix in PICKLES)
     if pickles:
         raise CheckpointError(
             f"{reader.directory} holds its weights as a pickle ({pickles[0]}), which can run code and is never opened; "
-            "convert it to safetensors with the library that wrote it."
+            "if you trust where it comes from, convert it with transformers: "
+            f'AutoModelForCausalLM.from_pretrained("{reader.directory}").save_pretrained("NEW DIRECTORY"), '
+            "and the same with AutoTokenizer."
         )
     raise CheckpointError(f"{reader.directory} has no model.safetensors.")

@@ -54,6 +54,32 @@ LARGEST_NUMBER = 4096  # of samples
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Rotary positions slowed down, so that a model sees further than it was trained to; `model.slow_down` computes it.
+
+    - `kind`: linear (Chen et al. 2023), llama3 (Llama Team 2024) or yarn (Peng et al. 2023).
+    - `factor`: how many times slower; `original_context`: tokens that were seen before.
+    - `slow`, `fast`: components that turn less often than `slow` times in the original context are slowed down fully,
+      those that turn more often than `fast` times not at all. Linear slows down all.
+    - `attention`: what cosines and sines are multiplied by.
+    """
+
+    kind: str
+    factor: float
+    original_context: int
+    slow: float = 1.0
+    fast: float = 32.0
+    attention: float = 1.0
+
+    def __post_init__(self) -> None:
+        _choose("the kind of rope scaling", self.kind, "linear", "llama3", "yarn")
+        for name in ("factor", "original_context", "slow", "fast", "attention"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"{name} of rope scaling must be above zero, not {value}")
+        _require(self.slow < self.fast, f"rope scaling needs slow ({self.slow:g}) below fast ({self.fast:g})")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Shape and choices of one decoder. Raises `UsageError` when they do not fit together.
 
@@ -73,6 +99,7 @@ class ModelConfig:
     hidden_dim: int = 512
     norm_eps: float = 1e-6
     rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
     norm: str = "rmsnorm"  # rmsnorm | layernorm
     norm_position: str = "pre"  # pre: normalise what enters a sub-layer | post: what leaves it
     position: str = "rope"  # rope | learned | sinusoidal
@@ -83,6 +110,8 @@ class ModelConfig:
     tie_embeddings: bool = True  # the output head is the embedding table
 
     def __post_init__(self) -> None:
+        if isinstance(self.rope_scaling, dict):  # as `to_dict` has it
+            object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
         _known_architecture(self.architecture)
         for name, choice in ARCHITECTURES[self.architecture].items():
             if name != "norm_eps":
@@ -99,6 +128,9 @@ class ModelConfig:
         )
         if self.position == "rope":
             _require(self.head_dim % 2 == 0, f"rotary positions need an even head_dim, not {self.head_dim}")
+        if self.rope_scaling is not None:
+            _require(self.position == "rope", f"{self.architecture} has no rotary positions to scale")
+            _require(self.rope_theta > 1, f"rope scaling needs a rope_theta above 1, not {self.rope_theta:g}")
         if self.architecture != "qwen3":  # where the width of a head is not a choice of its own
             _require(
                 self.dim % self.n_heads == 0,
@@ -168,7 +200,8 @@ class TrainConfig:
     - `optimizer`: muon (with AdamW for embeddings, head and norms) or adamw; `momentum` is Muon's, the betas AdamW's.
     - `accumulate`: parts in which a batch is computed, one after the other, in less memory and to the same gradient.
     - `lr` is the peak of the schedule; `warmup` and `decay` are fractions of the whole run.
-    - `init`: bigrams gives embeddings and head what counting tells (bigrams.py), random leaves all to training.
+    - `init`: bigrams gives embeddings and head what counting tells (bigrams.py), random leaves all to training, and
+      model goes on from one that is trained.
     - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
       other two means about ten times in the run.
     - `patience`: stop after so many scores in a row without a new best one; 0 for never.
@@ -211,7 +244,7 @@ class TrainConfig:
             f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size}) into equal parts",
         )
         _choose("optimizer", self.optimizer, "muon", "adamw")
-        _choose("init", self.init, "bigrams", "random")
+        _choose("init", self.init, "bigrams", "random", "model")
         for name in ("momentum", "beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value}")

@@ -142,7 +142,8 @@ def _write_tokens(text: Text, tokenizer: Tokenizer, directory: Path, progress: C
 
         def flush() -> None:
             nonlocal n_tokens, n_bytes
-            for (starts, block), ids in zip(waiting, tokenizer.encode_batch([b for _, b in waiting]), strict=True):
+            pieces = [tokenizer.begin(block) if starts else block for starts, block in waiting]
+            for (starts, block), ids in zip(waiting, tokenizer.encode_batch(pieces), strict=True):
                 if starts:
                     ids = [tokenizer.separator_id, *ids]
                 raw = np.asarray(ids, dtype=dtype).tobytes()

@@ -106,11 +106,14 @@ def resolve_layers(layers: str, n_layers: int) -> tuple[int, ...]:
 def find_prefix(tokenizer: Tokenizer, wish: str = "auto", token_counts: np.ndarray | None = None) -> list[int]:
     """Ids to read before each text, so that no word stands at the first position, which attention treats specially.
 
-    "auto" is the separator of documents if the model has seen it 100 times in training (`token_counts` (V,)), else a
-    line break, because the row of a token hardly ever seen is noise. Anything else is the text itself.
+    "auto" is what the tokenizer says must stand before any text (Llama 3 does); else the separator of documents if the
+    model has seen it 100 times in training (`token_counts` (V,)), and else a line break, because the row of a token
+    hardly ever seen is noise. Any other wish is the text itself.
     """
     if wish != "auto":
         return tokenizer.encode(wish)
+    if tokenizer.opening:
+        return list(tokenizer.opening)
     if token_counts is not None and token_counts[tokenizer.separator_id] >= KNOWN_SEPARATOR:
         return [tokenizer.separator_id]
     return tokenizer.encode(PREFIX)

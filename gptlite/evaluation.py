@@ -17,7 +17,8 @@ from gptlite.model import GPT
 from gptlite.tokenizer import Tokenizer
 
 LogitsOf = Callable[[Tensor], Tensor]  # ids (B, T) -> logits (B, T, V)
-LARGEST_LOGITS = 1 << 22  # numbers in the logits of one forward pass; training needs more, so scoring sets no new peak
+LossesOf = Callable[[Tensor, Tensor, Tensor], Tensor]  # ids, targets, which of them count, (B, T) each -> -ln p (N,)
+LARGEST_LOGITS = 1 << 22  # numbers in logits that are there at once; training needs more, so scoring sets no new peak
 
 
 @dataclass(frozen=True)
@@ -116,20 +117,21 @@ def score_model(
     if windows is None:
         windows = SlidingWindows(len(ids), config.context_length)
 
-    def logits_of(tokens: Tensor) -> Tensor:
+    def losses_of(tokens: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         between()
         with hardware.autocast():
-            return model(tokens)
+            states, wanted = model.transformer(tokens)[counts], targets[counts]  # (N, D), (N,)
+            n = max(1, LARGEST_LOGITS // config.vocab_size)  # a vocabulary and a context may both be large
+            return torch.cat([_losses(model.head(x), y) for x, y in zip(states.split(n), wanted.split(n), strict=True)])
 
     was_training = model.training
     model.eval()
     lengths = torch.tensor(tokenizer.byte_lengths(config.vocab_size))
-    result = score(logits_of, ids, windows, lengths, device=hardware.device)
+    result = _score(losses_of, ids, windows, lengths, hardware.device)
     model.train(was_training)
     return result
 
 
-@torch.no_grad()
 def score(
     logits_of: LogitsOf,
     ids: np.ndarray,
@@ -142,6 +144,24 @@ def score(
 
     - `token_bytes` (V,): bytes of text behind each id. Targets of no bytes, the document separators, do not count.
     """
+    return _score(
+        lambda tokens, targets, counts: _losses(logits_of(tokens)[counts], targets[counts]),
+        ids,
+        windows,
+        token_bytes,
+        device,
+    )
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """-ln p (N,) of the targets (N,) under logits (N, V)."""
+    return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+@torch.no_grad()
+def _score(
+    losses_of: LossesOf, ids: np.ndarray, windows: Sequence[Window], token_bytes: Tensor, device: torch.device | str
+) -> Score:
     nats, tokens, n_bytes = 0.0, 0, 0
     token_bytes = token_bytes.to(device)
     rows = max(1, LARGEST_LOGITS // (len(token_bytes) * max((w.length for w in windows), default=1)))
@@ -154,7 +174,7 @@ def score(
         skipped = torch.tensor([length - w.scored for w in group], device=device)
         counts = torch.arange(length, device=device) >= skipped[:, None]
         counts &= token_bytes[targets] > 0  # (B, T)
-        losses = F.cross_entropy(logits_of(inputs)[counts].float(), targets[counts], reduction="none")
+        losses = losses_of(inputs, targets, counts)
         nats += losses.double().sum().item()
         tokens += len(losses)
         n_bytes += int(token_bytes[targets[counts]].sum())

@@ -231,7 +231,7 @@ class Row:
 
     def push(self, token: int) -> str:
         """The text that one more id lets through; sets the sample's `finish_reason` when it is the last."""
-        if token == self.tokenizer.separator_id or token >= self.tokenizer.vocab_size:
+        if token in self.tokenizer.end_ids or token >= self.tokenizer.vocab_size:
             text = self._end()
             self.sample.finish_reason = "stop"
         else:
@@ -256,7 +256,7 @@ class Row:
 
 def tokenize_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
     """Ids of a prompt; no prompt is the beginning of a document."""
-    return _encode(tokenizer, text) or [tokenizer.separator_id]
+    return [*tokenizer.opening, *_encode(tokenizer, tokenizer.begin(text))] or [tokenizer.separator_id]
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -1,26 +1,30 @@
 """One model to one GGUF file, for llama.cpp and the programs built on it.
 
-The file names GPT-2's pre-tokenizer, which is truthful because our tokenizers cut text by exactly that pattern;
-llama.cpp's own converter recognises vocabularies by a list of digests and so refuses every freshly trained one.
+The file names the way in which text is cut before its bytes are merged: for our own tokenizers that of GPT-2, which is
+the truth. llama.cpp's converter recognises vocabularies by a list of digests and so refuses every freshly trained one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from gptlite.config import ModelConfig
+from gptlite.config import ModelConfig, RopeScaling
 from gptlite.durable import replacing
 from gptlite.errors import UsageError
+from gptlite.model import slow_down
 from gptlite.tokenizer import Tokenizer
 
 DTYPES = ("f32", "f16", "q8_0")
+PRE_TOKENIZERS = {"GPT-2": "gpt-2", "Llama 3": "llama-bpe", "Qwen": "qwen2", "SmolLM": "smollm"}
 
 # Ours (without "transformer." and "blocks.<i>.") to GGUF's (without "blk.<i>.").
 OUTER = {
@@ -49,13 +53,18 @@ def export_gguf(
 ) -> None:
     """Write `state` (the `state_dict` of our model) to `path`; matrices in `dtype`, vectors in f32.
 
-    Raises `UsageError` for an architecture that GGUF does not know or when the `gguf` package is missing, and
-    `StorageError` when the file cannot be written; then an older one is still there.
+    Raises `UsageError` for an architecture, a tokenizer or a rope scaling that llama.cpp does not know or when the
+    `gguf` package is missing, and `StorageError` when the file cannot be written; then an older one is still there.
     """
     if dtype not in DTYPES:
         raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not '{dtype}'.")
     if config.architecture not in ("qwen3", "llama", "gpt2"):
         raise UsageError(f"GGUF has no architecture for {config.architecture}; qwen3, llama and gpt2 can be exported.")
+    if config.rope_scaling is not None:
+        _check_scaling(config, config.rope_scaling)
+    if tokenizer.cut not in PRE_TOKENIZERS:
+        known = ", ".join(PRE_TOKENIZERS)
+        raise UsageError(f"llama.cpp has no name for how this tokenizer cuts text ({tokenizer.cut}); it knows {known}.")
     try:
         import gguf
     except ImportError as error:
@@ -83,6 +92,8 @@ def gguf_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str, 
     tensors = {theirs: arrays[ours] for ours, theirs in OUTER.items() if ours in arrays}
     if not config.tie_embeddings:
         tensors["output.weight"] = arrays["head.weight"]
+    if config.rope_scaling is not None and config.rope_scaling.kind == "llama3":
+        tensors["rope_freqs.weight"] = _slowness(config, config.rope_scaling)
     for i in range(config.n_layers):
         for ours, theirs in LAYER.items():
             for part in ("weight", "bias"):
@@ -103,6 +114,14 @@ def _interleave(array: np.ndarray, head_dim: int) -> np.ndarray:
     return np.ascontiguousarray(heads.swapaxes(1, 2)).reshape(array.shape)
 
 
+def _slowness(config: ModelConfig, scaling: RopeScaling) -> np.ndarray:
+    """(C/2,): how many times slower each component turns than without the scaling."""
+    plain = torch.ones(config.head_dim // 2) / config.rope_theta ** (
+        torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    )
+    return (plain / slow_down(plain, config.rope_theta, scaling)).numpy()
+
+
 def _write_config(writer: Any, config: ModelConfig) -> None:
     writer.add_name("gptlite")
     writer.add_context_length(config.context_length)
@@ -119,6 +138,30 @@ def _write_config(writer: Any, config: ModelConfig) -> None:
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_key_length(config.head_dim)
     writer.add_value_length(config.head_dim)
+    if (scaling := config.rope_scaling) is not None and scaling.kind != "llama3":  # that one is a tensor
+        _write_scaling(writer, scaling)
+
+
+def _check_scaling(config: ModelConfig, scaling: RopeScaling) -> None:
+    """Raises `UsageError` for what llama.cpp computes otherwise: found out by comparing it with the model."""
+    if (scaling.kind, config.architecture) == ("llama3", "qwen3"):
+        raise UsageError("llama.cpp scales rotary positions as llama3 in the llama architecture only, not in qwen3.")
+    usual = 1 + 0.1 * math.log(max(1.0, scaling.factor))  # what it multiplies cosines and sines with
+    as_usual = (scaling.slow, scaling.fast) == (1, 32) and math.isclose(scaling.attention, usual, rel_tol=1e-3)
+    if scaling.kind == "yarn" and not as_usual:
+        raise UsageError(
+            "llama.cpp scales rotary positions by yarn with beta_slow 1, beta_fast 32 and the usual attention factor, "
+            "and this model has others."
+        )
+
+
+def _write_scaling(writer: Any, scaling: RopeScaling) -> None:
+    import gguf
+
+    writer.add_rope_scaling_type(gguf.RopeScalingType(scaling.kind))
+    writer.add_rope_scaling_factor(scaling.factor)
+    if scaling.kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(scaling.original_context)
 
 
 def _write_tokenizer(writer: Any, tokenizer: Tokenizer, vocab_size: int) -> None:
@@ -126,16 +169,17 @@ def _write_tokenizer(writer: Any, tokenizer: Tokenizer, vocab_size: int) -> None
 
     description = json.loads(tokenizer.to_json())
     names = {i: token for token, i in tokenizer.backend.get_vocab(with_added_tokens=True).items()}
-    special = {token["id"] for token in description["added_tokens"] if token["special"]}
     tokens = [names.get(i, f"[unused {i}]") for i in range(vocab_size)]
     kinds = gguf.TokenType
-    types = [kinds.CONTROL if i in special else kinds.NORMAL if i in names else kinds.UNUSED for i in range(vocab_size)]
+    types = [kinds.NORMAL if i in names else kinds.UNUSED for i in range(vocab_size)]
+    for token in description["added_tokens"]:
+        types[token["id"]] = kinds.CONTROL if token["special"] else kinds.USER_DEFINED
     merges = description["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre(PRE_TOKENIZERS[tokenizer.cut])
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     writer.add_bos_token_id(tokenizer.separator_id)
-    writer.add_eos_token_id(tokenizer.separator_id)
-    writer.add_add_bos_token(False)
+    writer.add_eos_token_id(tokenizer.end_id)
+    writer.add_add_bos_token(tokenizer.opening == [tokenizer.separator_id])

@@ -7,11 +7,11 @@ and its ancestor keep matrices transposed, and query, key and value in one piece
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gptlite.config import ARCHITECTURES, ModelConfig
+from gptlite.config import ARCHITECTURES, ModelConfig, RopeScaling
 from gptlite.errors import CheckpointError, LimitError, UsageError
 from gptlite.strict import shown
 
@@ -174,22 +174,41 @@ BY_ARCHITECTURE = {family.architecture: family for family in FAMILIES.values()}
 MODEL_TYPES = ", ".join(FAMILIES)
 # What transformers takes where a config leaves a key out and our own default is another.
 THEIR_DEFAULTS = {"rms_norm_eps": 1e-6, "layer_norm_epsilon": 1e-5, "afn": "gelu"}
+QWEN3_HEAD_DIM = 128
+# Other names of the same function.
+SAME_ACTIVATION = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new"}
+# Keys of a rope scaling by its kind: those that it needs, and those that it may have.
+ORIGINAL = "original_max_position_embeddings"
+ROPE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "default": ((), ()),
+    "dynamic": (("factor",), (ORIGINAL,)),
+    "linear": (("factor",), (ORIGINAL,)),
+    "llama3": (("factor", "low_freq_factor", "high_freq_factor"), (ORIGINAL,)),
+    "yarn": (("factor",), (ORIGINAL, "attention_factor", "beta_fast", "beta_slow")),
+}
+# What any of them may say besides, where it changes nothing.
+ROPE_CONSTANTS = {"partial_rotary_factor": 1.0, "truncate": True}
+SOURCE_KEYS = ("model_type", "architectures", "_name_or_path", "transformers_version")  # where a model came from
 LARGEST_NUMBER = 2**31 - 1
 MOST_LAYERS = 1000
 MOST_ANGLES = 1 << 24  # positions x head_dim: the tables of rotary positions are computed, so no file bounds them
 
 
-def to_hf_config(config: ModelConfig, separator_id: int) -> dict[str, Any]:
-    """`config.json` for this model."""
+def to_hf_config(config: ModelConfig, separator_id: int, end_ids: Sequence[int] = ()) -> dict[str, Any]:
+    """`config.json` for this model, whose documents begin with one token and end with it or with others."""
     family = BY_ARCHITECTURE[config.architecture]
     theirs: dict[str, Any] = {"architectures": [family.hf_class], "model_type": family.model_type, "dtype": "float32"}
     theirs |= {key: getattr(config, name) for name, key in family.keys.items()}
     if config.position == "rope":
-        theirs["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
+        scaling = _to_hf_scaling(config.rope_scaling)
+        theirs["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta, **scaling}
+        if scaling:  # under the name that it had before transformers 5
+            theirs["rope_scaling"] = scaling
     if config.architecture == "gpt2":
         theirs |= {"n_inner": config.hidden_dim, "n_ctx": config.context_length}
     tied = config.tie_embeddings and config.architecture != "transformer-2017"
-    theirs |= {"tie_word_embeddings": tied, "bos_token_id": separator_id, "eos_token_id": separator_id}
+    eos = list(end_ids) if len(end_ids) > 1 else end_ids[0] if end_ids else separator_id
+    theirs |= {"tie_word_embeddings": tied, "bos_token_id": separator_id, "eos_token_id": eos}
     return theirs | dict(family.constants)
 
 
@@ -207,22 +226,28 @@ def from_hf_config(theirs: Mapping[str, Any], where: object = "config.json") -> 
         elif name not in ("n_kv_heads", "head_dim", "rope_theta", "norm_eps"):
             raise CheckpointError(f"{where} has no '{key}'.")
     values.setdefault("n_kv_heads", values["n_heads"])
-    values.setdefault("head_dim", values["dim"] // max(1, values["n_heads"]))
+    per_head = values["dim"] // max(1, values["n_heads"])
+    values.setdefault("head_dim", QWEN3_HEAD_DIM if model_type == "qwen3" else per_head)
     if "hidden_dim" not in family.keys:
         inner = theirs.get("n_inner")
         values["hidden_dim"] = 4 * values["dim"] if inner is None else _whole(inner, "n_inner", where)
     for key, expected in family.constants.items():
         value = theirs.get(key, expected)
+        if isinstance(value, str):
+            value = SAME_ACTIVATION.get(value, value)
         if key.endswith(("pdrop", "dropout")):  # nothing is dropped here, but the file must make sense
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
                 raise CheckpointError(f"{where}: '{key}' must be a number from 0 to 1, not {shown(value)}.")
         elif type(value) is not type(expected) or value != expected:
             raise CheckpointError(f"{where}: '{key}' is {shown(value)}, which is not supported (only {expected!r} is).")
-    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
-    if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise CheckpointError(f"{where}: rope scaling {shown(rope)} is not supported.")
-    if "rope_theta" in rope:
-        values["rope_theta"] = _real(rope["rope_theta"], "rope_theta", where)
+    quantized = theirs.get("quantization_config")
+    if isinstance(quantized, Mapping) and "quant_method" in quantized:
+        raise CheckpointError(
+            f"{where}: its weights are quantized ({shown(quantized['quant_method'])}), which is not supported; "
+            "use the directory of the same model with float weights."
+        )
+    if values["position"] == "rope":
+        values |= _from_hf_rope(theirs, where)
     tied = theirs.get("tie_word_embeddings", model_type not in ("llama", "qwen3"))
     if not isinstance(tied, bool):
         raise CheckpointError(f"{where}: 'tie_word_embeddings' must be true or false, not {shown(tied)}.")
@@ -233,6 +258,90 @@ def from_hf_config(theirs: Mapping[str, Any], where: object = "config.json") -> 
         raise CheckpointError(f"{where}: {error}") from error
 
 
+def _from_hf_rope(theirs: Mapping[str, Any], where: object) -> dict[str, Any]:
+    """`rope_theta` and `rope_scaling` of a config, which spells them in the ways of transformers 4 or 5."""
+    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    kind = rope.get("rope_type") or rope.get("type") or "default" if isinstance(rope, Mapping) else None
+    if not isinstance(rope, Mapping) or not isinstance(kind, str) or kind not in ROPE_KEYS:
+        known = ", ".join(ROPE_KEYS)
+        raise CheckpointError(f"{where}: rope scaling {shown(kind or rope)} is not supported ({known} are).")
+    needed, optional = ROPE_KEYS[kind]
+    for key, expected in ROPE_CONSTANTS.items():
+        value = rope.get(key, theirs.get(key))
+        if value is not None and value != expected:
+            raise CheckpointError(f"{where}: '{key}' is {shown(value)}, which is not supported (only {expected!r} is).")
+    for key, value in rope.items():
+        named = key in (*needed, *optional, *ROPE_CONSTANTS, "rope_type", "type", "rope_theta", "finetuned")
+        if not named and value is not None:
+            raise CheckpointError(f"{where}: '{shown(key)[1:-1]}' of {kind} rope scaling is not supported.")
+    numbers = {key: _real(rope[key], key, where) for key in (*needed, *optional) if rope.get(key) is not None}
+    if missing := [key for key in needed if key not in numbers]:
+        raise CheckpointError(f"{where}: {kind} rope scaling has no '{missing[0]}'.")
+    found: dict[str, Any] = {}
+    if rope.get("rope_theta") is not None:
+        found["rope_theta"] = _real(rope["rope_theta"], "rope_theta", where)
+    if kind in ("default", "dynamic"):  # the latter scales what is longer than the context, which nothing here is
+        return found
+    # Some say so beside the rope parameters, and that counts more.
+    original = theirs.get(ORIGINAL) or rope.get(ORIGINAL) or theirs["max_position_embeddings"]
+    scaling: dict[str, Any] = {"kind": kind, "factor": numbers["factor"]}
+    scaling["original_context"] = _whole(int(_real(original, ORIGINAL, where)), ORIGINAL, where)
+    if kind == "llama3":
+        scaling |= {"slow": numbers["low_freq_factor"], "fast": numbers["high_freq_factor"]}
+    elif kind == "yarn":
+        usual = 0.1 * math.log(numbers["factor"]) + 1 if numbers["factor"] > 1 else 1.0
+        scaling |= {"slow": numbers.get("beta_slow", 1.0), "fast": numbers.get("beta_fast", 32.0)}
+        scaling["attention"] = numbers.get("attention_factor", usual)
+    try:
+        return {**found, "rope_scaling": RopeScaling(**scaling)}
+    except UsageError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+
+
+def _to_hf_scaling(scaling: RopeScaling | None) -> dict[str, Any]:
+    if scaling is None:
+        return {}
+    theirs = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind == "linear":
+        return theirs
+    theirs[ORIGINAL] = scaling.original_context
+    if scaling.kind == "llama3":
+        return theirs | {"low_freq_factor": scaling.slow, "high_freq_factor": scaling.fast}
+    return theirs | {"attention_factor": scaling.attention, "beta_slow": scaling.slow, "beta_fast": scaling.fast}
+
+
+def document_tokens(
+    special: Mapping[int, str],
+    tokenizer_config: Mapping[str, Any],
+    configs: Sequence[Mapping[str, Any]],
+    where: object = "tokenizer_config.json",
+) -> tuple[str | None, tuple[str, ...]]:
+    """The token that stands before a document, and those that end one, as far as a model directory names them.
+
+    - `configs`: what `config.json` and `generation_config.json` hold; their ids count only where they are `special`
+      tokens (names by id), because defaults of transformers get into such files.
+    A document begins with the "beginning of a sequence" where there is one, else with what ends the one before it.
+    Raises `CheckpointError` for a name that is no text.
+    """
+    first, last = (_token_name(tokenizer_config.get(key), key, where) for key in ("bos_token", "eos_token"))
+    if first is None:
+        first = next((special[i] for c in configs if type(i := c.get("bos_token_id")) is int and i in special), None)
+    ends = [last] if last is not None else []
+    for config in configs:
+        ids = config.get("eos_token_id")
+        ends += [special[i] for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int and i in special]
+    ends = list(dict.fromkeys(ends))
+    return first or (ends[0] if ends else None), tuple(ends)
+
+
+def _token_name(value: Any, key: str, where: object) -> str | None:
+    """The text of a token; older files spell it with its properties."""
+    name = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(name, str | None):
+        raise CheckpointError(f"{where}: {key} must be text.")
+    return name or None
+
+
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of their tensors, by name."""
     shapes: dict[str, tuple[int, ...]] = {}
@@ -241,6 +350,12 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         rows += sum(_shape(config, name)[0] for name in rule.ours[1:])
         shapes[rule.theirs] = (*columns, rows) if rule.transposed else (rows, *columns)
     return shapes
+
+
+def our_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of the `state_dict` of our model, by name."""
+    names = [name for rule in _rules(config) for name in rule.ours]
+    return {name: _shape(config, name) for name in dict.fromkeys([*names, "head.weight"])}
 
 
 def token_table(config: ModelConfig) -> str:
@@ -310,7 +425,8 @@ def from_hf_tensors(
         tensor = tensor.t() if rule.transposed else tensor
         state |= zip(rule.ours, tensor.split([_shape(config, name)[0] for name in rule.ours]), strict=True)
     if config.architecture == "transformer-2017":
-        _undo_scaling(config, state, where)
+        rounding = torch.finfo(tensors[names[BY_ARCHITECTURE[config.architecture].outer[0].theirs]].dtype).eps
+        _undo_scaling(config, state, max(1e-5, 2 * rounding), where)
     elif config.tie_embeddings:
         state["head.weight"] = state["transformer.embed.weight"]
     return {name: tensor.contiguous() for name, tensor in state.items()}
@@ -326,12 +442,13 @@ def _rules(config: ModelConfig) -> list[Rule]:
     return rules
 
 
-def _undo_scaling(config: ModelConfig, state: dict[str, Tensor], where: object) -> None:
-    """The plain embeddings are the head; the input table must be sqrt(dim) times them."""
+def _undo_scaling(config: ModelConfig, state: dict[str, Tensor], tolerance: float, where: object) -> None:
+    """The plain embeddings are the head; the input table must be sqrt(dim) times them, up to a relative `tolerance`."""
     import torch
 
     scaled, plain = state["transformer.embed.weight"], state["head.weight"]
-    if scaled.shape != plain.shape or not torch.allclose(scaled, plain * math.sqrt(config.dim), atol=1e-4):
+    expected = plain * math.sqrt(config.dim)
+    if scaled.shape != plain.shape or not torch.allclose(scaled, expected, rtol=tolerance, atol=1e-4):
         raise CheckpointError(f"{where}: its embeddings are not sqrt(dim) times its output head, as those of 2017 are.")
     state["transformer.embed.weight"] = plain
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptlite.cache import KVCache
-from gptlite.config import ModelConfig
+from gptlite.config import ModelConfig, RopeScaling
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (T, C)
 
@@ -48,7 +48,7 @@ class Position(nn.Module):
         super().__init__()
         self.rotary = config.position == "rope"
         if self.rotary:
-            cos, sin = rotary_tables(config.context_length, config.head_dim, config.rope_theta)
+            cos, sin = rotary_tables(config.context_length, config.head_dim, config.rope_theta, config.rope_scaling)
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         elif config.position == "learned":
@@ -65,12 +65,37 @@ class Position(nn.Module):
         return (self.cos[start : start + length], self.sin[start : start + length]) if self.rotary else None
 
 
-def rotary_tables(length: int, head_dim: int, theta: float) -> Rotation:
+def rotary_tables(length: int, head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Rotation:
     """cos and sin (length, head_dim) of position x frequency; frequencies fall from 1 to about 1/theta."""
     frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)  # (C/2,)
+    if scaling is not None:
+        frequencies = slow_down(frequencies, theta, scaling)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)  # (length, C/2)
     angles = torch.cat((angles, angles), dim=-1)
+    if scaling is not None:
+        return angles.cos() * scaling.attention, angles.sin() * scaling.attention
     return angles.cos(), angles.sin()
+
+
+def slow_down(frequencies: Tensor, theta: float, scaling: RopeScaling) -> Tensor:
+    """Frequencies (C/2,) for a longer context: low ones `factor` times lower, high ones kept, and between them a ramp.
+
+    Linear lowers all. The ramp of llama3 is one over frequencies, that of yarn over the numbers of the components.
+    """
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    if scaling.kind == "llama3":
+        turns = frequencies * scaling.original_context / (2 * math.pi)
+        kept = ((turns - scaling.slow) / (scaling.fast - scaling.slow)).clamp(0, 1)
+    else:
+        n = len(frequencies)
+        first, last = (
+            n * math.log(scaling.original_context / (turns * 2 * math.pi)) / math.log(theta)  # which turns so often
+            for turns in (scaling.fast, scaling.slow)
+        )
+        first, last = max(math.floor(first), 0), min(math.ceil(last), 2 * n - 1)
+        kept = 1 - ((torch.arange(n) - first) / ((last - first) or 0.001)).clamp(0, 1)
+    return frequencies * kept + frequencies / scaling.factor * (1 - kept)
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

@@ -44,9 +44,11 @@ def look_ahead(
     overrides: Mapping[str, Any],
     watcher: Watcher,
     thorough: bool = False,
+    base: ModelConfig | None = None,
 ) -> Outlook:
     """Choose a plan and foresee its result; times training steps for a small share of the budget.
 
+    - `base`: the shape of the trained model that the run goes on from; nobody can foresee what that leads to.
     Where the plan is for steps or epochs, nothing needs to be timed, unless the outlook is to be `thorough`.
     """
     watcher.phase("measuring this machine", 0.0)
@@ -62,7 +64,7 @@ def look_ahead(
     )
     stopwatch = Stopwatch(hardware, MEASURING_SHARE * seconds if seconds else MEASURING_SECONDS)
     plan = planning.make_plan(
-        facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure
+        facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure, base=base
     )
     planning.check_memory(plan, facts.memory)
     before = peak_memory() or 0
@@ -72,7 +74,8 @@ def look_ahead(
         speed = stopwatch.measure(plan.model, plan.train)
     effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
     others = yardsticks.measure(tokens.ids(), val_tokens.ids(), material.tokenizer.token_bytes, effort)
-    expected = planning.expect(facts, plan, speed, None if math.isnan(others.ngram) else others.ngram)
+    how_hard = None if base is not None or math.isnan(others.ngram) else others.ngram
+    expected = planning.expect(facts, plan, speed, how_hard)
     # A step that was timed has shown what it needs; elsewhere it comes on top of what is there. Saving adds the weights
     # and what the optimizers remember, as tensors and as bytes, and the heap of a long run has gaps.
     measured_here = speed is not None and hardware.device.type == "cpu"

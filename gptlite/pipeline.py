@@ -20,6 +20,7 @@ from gptlite.durable import check_storage
 from gptlite.errors import UsageError, is_out_of_memory
 from gptlite.material import Material, hold_out, remembered_val, shorten, tokenize
 from gptlite.model import GPT, initialise, set_vectors
+from gptlite.origin import Origin, find_origin, start_from
 from gptlite.outlook import look_ahead, time_budget
 from gptlite.tokenizer import check_vocab_size
 from gptlite.training import Clock, Session, Watcher, finish, fit, out_of_memory
@@ -37,6 +38,8 @@ def train(
     lossy: bool = False,
     architecture: str | None = None,
     size: str | None = None,
+    init_from: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
     dtype: str = "auto",
@@ -55,6 +58,8 @@ def train(
     - `val`: a share such as "5%" (the default) of the text's end, or a file, held out from all training.
     - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing them.
     - `vocab_size`, `architecture`, `size`: None leaves the choice to the plan.
+    - `init_from`: a run, a step or a Hugging Face directory whose model and tokenizer the training goes on from.
+    - `tokenizer`: the same, or a folder with a `tokenizer.json`, for a new model with that vocabulary.
     - `resume`: go on with the newest saved step of the run. Budget, cadence and `accumulate` may be changed, nothing
       else; device, precision and threads are as before unless they are given.
     - `overrides`: fields of `ModelConfig` and `TrainConfig`; what is not given, the plan chooses.
@@ -69,20 +74,24 @@ def train(
         run = resuming.find_run(arguments, out) if resume else None
         previous = resuming.read_info(run) if run else None
         plan: planning.Plan | None = None
+        origin = Origin()
         if previous is not None:
             if val is not None or size is not None:
                 raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
+            if init_from is not None or tokenizer is not None:
+                raise UsageError("--resume goes on with the run's own model; leave --init-from and --tokenizer out.")
             plan = resuming.make_plan(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
             hardware, compile = resuming.choose_machine(previous, plan, device, dtype, threads, compile)
             val, arguments = previous["val"], arguments or previous["arguments"]
             lossy = lossy or previous.get("lossy", False)
         else:  # what can be refused is refused before any work is done
             hardware = choose_hardware(device, dtype, threads, compile)
-            planning.check_request(hardware, architecture, size, overrides)
             if vocab_size is not None:
                 check_vocab_size(vocab_size)
             if out:
                 run = runs.claim_run(Path(out))
+            origin = find_origin(init_from, tokenizer, vocab_size)
+            planning.check_request(hardware, architecture, size, overrides, origin.config)
         locked = run is not None and run.path.is_dir()  # a new one is made once the text is known to be good
         if run is not None and locked:
             stack.enter_context(run.lock())
@@ -107,17 +116,18 @@ def train(
             runs.claim_run(run.path)  # again, because another process may have trained there meanwhile
 
         saved = checkpoint.load(run.step_to_resume(watcher.notice), hardware.device) if resume else None
-        material = tokenize(texts, saved.tokenizer if saved else vocab_size, watcher)
+        material = tokenize(texts, saved.tokenizer if saved else origin.tokenizer or vocab_size, watcher)
         foreseen = {}
         if plan is None:
-            outlook = look_ahead(material, hardware, architecture, size, overrides, watcher)
+            outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, base=origin.config)
             plan, foreseen = outlook.plan, outlook.to_dict()
         else:
             planning.check_memory(plan, available_memory(hardware.device))
             resuming.check_same_tokens(run, previous or {}, material.digests)
         check_storage(run.path, 2 * planning.step_size(plan.model))
 
-        session = _session(run, plan, hardware, material, saved, watcher, should_stop, started)
+        session = _session(run, plan, hardware, material, saved, origin, watcher, should_stop, started)
+        origin = dataclasses.replace(origin, model=None)  # its weights are in the model of the session
         session.state.enough &= previous is not None and not resuming.asks_for_more(previous, plan)
         hardware = with_compilation(hardware, compile, plan, session.state.elapsed)
         session.loss_of = _loss(session.model, plan, hardware, watcher)
@@ -133,6 +143,7 @@ def train(
                 "lossy": lossy,
                 "vocab_size_asked": vocab_size,
                 "text_limits": limits,
+                **origin.facts,
                 **foreseen,
                 **_facts(session, material),
             }
@@ -158,6 +169,7 @@ def _session(
     hardware: Hardware,
     material: Material,
     saved: checkpoint.Checkpoint | None,
+    origin: Origin,
     watcher: Watcher,
     should_stop: Callable[[], int | None],
     started: float,
@@ -167,7 +179,10 @@ def _session(
     batches = data.Batches(tokens, context=plan.model.context_length, batch_size=config.batch_size, seed=config.seed)
     torch.manual_seed(config.seed)
     model = GPT(plan.model, dropout=config.dropout)
-    initialise(model, config.seed)
+    if origin.model is not None:
+        start_from(model, origin.model.model)
+    else:
+        initialise(model, config.seed)
     if config.init == "bigrams" and saved is None:
         set_vectors(model, *bigrams.bigram_vectors(tokens.ids(), plan.model.vocab_size, plan.model.dim, config.seed))
     model.to(hardware.device)
@@ -219,6 +234,8 @@ def preview(
     lossy: bool = False,
     architecture: str | None = None,
     size: str | None = None,
+    init_from: str | Path | None = None,
+    tokenizer: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
@@ -233,14 +250,15 @@ def preview(
     watcher = watcher or Watcher()
     arguments = [inputs] if isinstance(inputs, str) else list(inputs)
     hardware = choose_hardware(device, dtype, threads, compile)
-    planning.check_request(hardware, architecture, size, overrides)
     if vocab_size is not None:
         check_vocab_size(vocab_size)
+    origin = find_origin(init_from, tokenizer, vocab_size)
+    planning.check_request(hardware, architecture, size, overrides, origin.config)
     with corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy) as text:
         limits = planning.text_limits(time_budget(overrides), hardware)
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
-        material = tokenize(texts, vocab_size, watcher)
-        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, thorough=True)
+        material = tokenize(texts, origin.tokenizer or vocab_size, watcher)
+        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, True, origin.config)
     hardware = with_compilation(hardware, compile, outlook.plan)
     return {
         "plan": outlook.plan.to_dict(),

@@ -35,6 +35,12 @@ LADDER = (
 )  # fmt: skip
 LARGEST_ON_CPU = (6, 384)
 
+# Going on from a trained model: its rates are a share of those of a new one, and they rise for longer, because the
+# optimizer does not know the model yet.
+GENTLY, LONGER_WARMUP = 0.1, 0.1
+LONGEST_WINDOW = 1024  # tokens, unless --context asks for more
+SHAPE_FLAGS = {"n_layers": "--layers", "n_heads": "--heads", "dim": "--dim"}
+
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # fewer steps are worth having smaller batches for
 MOST_PARTS = 1 << 16  # of a batch, that are looked at
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
@@ -111,12 +117,17 @@ def make_plan(
     size: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     measure: Measure | None = None,
+    base: ModelConfig | None = None,
 ) -> Plan:
     """Choose model and training for `facts`; `overrides` (fields of the two configurations) are taken as they are.
 
-    With a time budget and `measure`, candidates are timed on this machine; a plan for a number of steps is the same
-    everywhere. Raises `UsageError` for an unknown size, architecture or field.
+    Where the run goes on from a trained model of shape `base`, only how to train is left to choose. With a time budget
+    and `measure`, candidates are timed on this machine; a plan for a number of steps is the same everywhere.
+    Raises `UsageError` for an unknown size, architecture or field.
     """
+    if base is not None and (architecture or size):
+        flag = "--arch" if architecture else "--size"
+        raise UsageError(f"the model of --init-from has its own shape; leave {flag} out.")
     architecture, size = architecture or ModelConfig.architecture, size or "auto"
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     for name in ("architecture", "vocab_size"):
@@ -133,6 +144,14 @@ def make_plan(
         training.setdefault("seconds", None)
     asked = tuple(sorted({*given, *(("size",) if size != "auto" else ())}))
 
+    def timed(plan: Plan) -> Plan:
+        """The plan, with batches that suit its speed here."""
+        worth_it = measure is not None and plan.train.seconds is not None and _fits(facts, plan)
+        return _suit_batch(facts, plan, measure(plan.model, plan.train) if measure and worth_it else None)
+
+    if base is not None:
+        return timed(_go_on(facts, base, shape, training, asked))
+
     def complete(layers_and_dim: tuple[int, int] | None) -> Plan:
         values: dict[str, Any] = {}
         if layers_and_dim is not None:
@@ -144,9 +163,7 @@ def make_plan(
         return _complete(facts, architecture, base, values | shape, training, asked)
 
     if size != "auto" or {"n_layers", "dim"} <= shape.keys():
-        plan = complete(None)
-        timed = measure is not None and plan.train.seconds is not None and _fits(facts, plan)
-        return _suit_batch(facts, plan, measure(plan.model, plan.train) if measure and timed else None)
+        return timed(complete(None))
     rungs = LADDER if _on_gpu(facts) else LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
     plans: list[Plan] = []
     refusals: list[UsageError] = []
@@ -262,8 +279,9 @@ def _complete(
     asked: tuple[str, ...],
 ) -> Plan:
     """The plan for one shape: everything that was not given follows from it."""
-    reasons: list[str] = []
     chosen: dict[str, Any] = {}
+    if given.get("init") == "model":
+        raise UsageError("to begin with a trained model, name it with --init-from.")
     pre_norm = ARCHITECTURES.get(architecture, {}).get("norm_position") == "pre"
     tied = shape.get("tie_embeddings", not pre_norm)
     wide_enough = (shape.get("dim") or SIZES[size]["dim"]) >= NARROWEST_FOR_BIGRAMS
@@ -273,8 +291,37 @@ def _complete(
         if shape.get("tie_embeddings"):
             raise UsageError("to start from bigrams, embeddings and head must not be tied; use init random.")
         shape = {"tie_embeddings": False, **shape}
-    model = ModelConfig.preset(architecture, size, facts.vocab_size, **shape)
+    return _add_training(facts, ModelConfig.preset(architecture, size, facts.vocab_size, **shape), chosen, given, asked)
 
+
+def _go_on(
+    facts: Facts, base: ModelConfig, shape: Mapping[str, Any], given: Mapping[str, Any], asked: tuple[str, ...]
+) -> Plan:
+    """The plan for a model that is trained already: windows as long as it sees, within reason, and gentle rates."""
+    if others := [SHAPE_FLAGS.get(name, name) for name in shape if name != "context_length"]:
+        raise UsageError(f"the model of --init-from has its own shape; leave {others[0]} out.")
+    if given.get("init", "model") != "model":
+        raise UsageError(f"--init {given['init']} is for a new model; leave it out with --init-from.")
+    longest = base.context_length
+    context = shape.get("context_length", min(longest, LONGEST_WINDOW, _longest_context(facts)))
+    if context > longest:
+        raise UsageError(f"--context {context:,}: the model of --init-from sees at most {longest:,} tokens.")
+    model = dataclasses.replace(base, context_length=context)
+    reasons: tuple[str, ...] = ()
+    if context < longest and "context_length" not in shape:
+        reasons = (f"context {context:,}, though the model could see {longest:,} tokens (--context for more)",)
+    return _add_training(facts, model, {"init": "model"}, given, asked, reasons)
+
+
+def _add_training(
+    facts: Facts,
+    model: ModelConfig,
+    chosen: dict[str, Any],
+    given: Mapping[str, Any],
+    asked: tuple[str, ...],
+    reasons: tuple[str, ...] = (),
+) -> Plan:
+    """The plan for a model: how to train it, as far as that is not `chosen` or `given`."""
     tokens = TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"]
     chosen["batch_size"] = _whole_parts(max(SMALLEST_BATCH, tokens // model.context_length), given.get("accumulate", 1))
     # Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
@@ -283,12 +330,16 @@ def _complete(
     if model.norm_position == "post":
         chosen["lr"] = round(0.35 * chosen.get("lr", TrainConfig.lr), 5)
         chosen["warmup"] = 0.1
+    if chosen.get("init") == "model":
+        chosen["lr"] = round(GENTLY * chosen.get("lr", TrainConfig.lr), 6)
+        chosen["warmup"] = LONGER_WARMUP
     plan = Plan(model, TrainConfig(**{**chosen, **given}), (), asked)
     epochs = expect(facts, plan).epochs
     if epochs > 4 and "dropout" not in given:
         chosen["dropout"] = 0.1 if epochs <= 12 else 0.2
-        reasons.append(f"dropout {chosen['dropout']:g}, because the text will be read about {epochs:.0f} times")
-    return Plan(model, TrainConfig(**{**chosen, **given}), tuple(reasons), asked)
+        why = f"dropout {chosen['dropout']:g}, because the text will be read about {epochs:.0f} times"
+        reasons = (*reasons, why)
+    return Plan(model, TrainConfig(**{**chosen, **given}), reasons, asked)
 
 
 def _whole_parts(batch_size: int, accumulate: int) -> int:
@@ -335,10 +386,16 @@ def more_parts(train: TrainConfig) -> int | None:
     return next((parts for parts in later if train.batch_size % parts == 0), None)
 
 
-def check_request(hardware: Hardware, architecture: str | None, size: str | None, overrides: Mapping[str, Any]) -> None:
+def check_request(
+    hardware: Hardware,
+    architecture: str | None,
+    size: str | None,
+    overrides: Mapping[str, Any],
+    base: ModelConfig | None = None,
+) -> None:
     """Raises `UsageError` at once for settings that no text could make possible."""
     some_text = Facts(n_bytes=1 << 20, n_tokens=1 << 19, vocab_size=1024, hardware=hardware)
-    make_plan(some_text, architecture=architecture, size=size, overrides=overrides)
+    make_plan(some_text, architecture=architecture, size=size, overrides=overrides, base=base)
 
 
 def _longest_context(facts: Facts) -> int:

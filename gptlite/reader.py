@@ -58,6 +58,7 @@ class Reader:
         self.directory = directory
         self._folder: int | None = None
         self._opened: set[str] = set()
+        self._objects: dict[str, dict[str, Any]] = {}
         try:
             if not directory.is_dir():
                 raise CheckpointError(f"there is no model directory at {directory}.")
@@ -116,6 +117,16 @@ class Reader:
         if size <= limit:
             self._compare(name, digest)
 
+    def digest(self, name: str) -> str:
+        """sha256 of a file: what the manifest says, or of the bytes that are there."""
+        if self.manifest:
+            return self.manifest["files"][name]["sha256"]
+        digest = hashlib.sha256()
+        with self._open(name) as (file, _):
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
+
     def text(self, name: str, limit: int) -> str:
         try:
             return self.bytes(name, limit).decode("utf-8")
@@ -123,8 +134,10 @@ class Reader:
             raise CheckpointError(f"{self.directory / name} is not UTF-8: {error}.") from error
 
     def json(self, name: str) -> dict[str, Any]:
-        """The object in a JSON file."""
-        return strict.parse_object(self.text(name, LARGEST_JSON), self.directory / name)
+        """The object in a JSON file, which is read only once."""
+        if name not in self._objects:
+            self._objects[name] = strict.parse_object(self.text(name, LARGEST_JSON), self.directory / name)
+        return self._objects[name]
 
     def table(self, name: str) -> Table:
         """What the header of a safetensors file says; no more than that is read yet."""

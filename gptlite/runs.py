@@ -25,11 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptlite import durable
-from gptlite.checkpoint import PICKLES, Checkpoint, verify
+from gptlite.checkpoint import PICKLES, Checkpoint, read_tokenizer, verify
 from gptlite.checkpoint import load as read_checkpoint
 from gptlite.durable import MANIFEST, replace_file, write_json
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
-from gptlite.reader import STEP_NAME, read_json, read_manifest
+from gptlite.reader import STEP_NAME, Reader, read_json, read_manifest
+from gptlite.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -273,6 +274,14 @@ def load(model: str | Path | None = None, device: torch.device | str = "cpu") ->
     return read_model(model, lambda path: read_checkpoint(path, device))
 
 
+def load_tokenizer(argument: str | Path) -> tuple[Path, Tokenizer]:
+    """The tokenizer in a directory that holds one, with or without a model, or of a run; and where it lies."""
+    path = Path(argument)
+    directory = path if _exists(path / "tokenizer.json") else find_model(str(argument))
+    with Reader(directory) as reader:
+        return directory, read_tokenizer(reader)
+
+
 def read_model(model: str | Path | None, read: Callable[[Path], T]) -> T:
     """What `read` makes of the directory that `find_model` finds.
 
@@ -290,7 +299,7 @@ def read_model(model: str | Path | None, read: Callable[[Path], T]) -> T:
 
 
 def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Path:
-    """The model directory that `argument` means: a run (its best step), a step, or a Hugging Face directory.
+    """The model directory that `argument` means: a run (its best step), a step, or a Hugging Face directory or cache.
 
     With no argument: `$GPTLITE_MODEL`, else the newest run under `parent`. Raises `CheckpointError`.
     """
@@ -309,6 +318,8 @@ def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Pa
         raise CheckpointError(f"there is no model at {path}: {why}; name the directory of a model.")
     if _exists(path / "config.json") or _exists(path / MANIFEST):
         return path.resolve()
+    if (snapshot := _snapshot(path)) is not None:
+        return snapshot
     run = Run(path)
     if (best := run.best()) is not None:
         return best.path
@@ -317,6 +328,17 @@ def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Pa
     near = sorted(p.name for p in path.parent.iterdir() if Run(p).is_run()) if path.parent.is_dir() else []
     hint = f" Runs beside it: {', '.join(near[:8])}." if near else ""
     raise CheckpointError(f"there is no model at {path}.{hint}")
+
+
+def _snapshot(path: Path) -> Path | None:
+    """What Hugging Face's cache keeps of a model in a folder such as models--openai-community--gpt2."""
+    try:
+        with Reader(path / "refs", {}) as reader:
+            commit = reader.text("main", 64).strip()
+    except CheckpointError:
+        return None
+    found = path / "snapshots" / commit
+    return found if re.fullmatch("[0-9a-f]{40}", commit) and _exists(found / "config.json") else None
 
 
 def _modified(path: Path) -> float:

@@ -109,7 +109,7 @@ class Sampler:
         if self.phrases:
             yield from self.phrases[row].repeating()
         if self.steering and self.n_drawn[row] < self.config.min_new_tokens:
-            yield self.steering.separator_id
+            yield from self.steering.end_ids
             yield from range(self.steering.vocab_size, vocab_size)
 
     def _seen(self, vocab_size: int) -> Array:

@@ -22,13 +22,14 @@ class Steering:
     """What a configuration means for the ids of one tokenizer. Raises `UsageError` for a bias of what is no token.
 
     - `biases`: what is added to the logits of ids; `bans`: which ids would complete a banned text, or None.
-    - `separator_id` ends a document; so do ids from `vocab_size` on, which spell nothing.
+    - `end_ids` end a document, `separator_id` among them; so do ids from `vocab_size` on, which spell nothing.
     """
 
     def __init__(self, config: SamplingConfig, tokenizer: Tokenizer) -> None:
         self.biases = [(find_token(tokenizer, token), bias) for token, bias in config.logit_bias]
         self.bans = Bans(config.bans, tokenizer.token_bytes) if config.bans else None
-        self.separator_id, self.vocab_size = tokenizer.separator_id, tokenizer.vocab_size
+        self.separator_id, self.end_ids = tokenizer.separator_id, tokenizer.end_ids
+        self.vocab_size = tokenizer.vocab_size
         self._bias: NDArray[np.float64] | None = None
 
     def bias(self, vocab_size: int) -> NDArray[np.float64] | None:

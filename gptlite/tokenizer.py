@@ -11,15 +11,23 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from gptlite.background import wait_for
 from gptlite.errors import CheckpointError, UsageError
 from gptlite.strict import shown
-from gptlite.tokenizer_file import LARGEST_VOCABULARY, byte_of_character, check_tokenizer
+from gptlite.tokenizer_file import (
+    LARGEST_VOCABULARY,
+    SPACE,
+    byte_of_character,
+    byte_token,
+    check_tokenizer,
+    name_beginning,
+    name_cut,
+)
 
 SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
@@ -30,14 +38,30 @@ LONG_GAP = re.compile(rf"\s{{{LONGEST_WORD}}}")
 class Tokenizer:
     """A byte-level BPE tokenizer of the `tokenizers` library, and the bytes behind each of its ids."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, separator: str = SEPARATOR) -> None:
+    def __init__(self, backend: tokenizers.Tokenizer, separator: str = SEPARATOR, ends: Sequence[str] = ()) -> None:
+        # Where characters are merged (Llama 2), a space is thought before each text. Pieces of a text have none, so it
+        # is left to those who know where a text begins: see `begin`.
+        self._json, self._beginning = None, "never"
+        if _is_of_characters(backend):
+            self._json = backend.to_str()
+            self._beginning = name_beginning(json.loads(self._json))
+            backend.normalizer = normalizers.Replace(" ", SPACE)
+            backend.pre_tokenizer = None
         # The separator's letters inside a text are ordinary text, never the separator.
         backend.encode_special_tokens = True
         self.backend = backend
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self.separator = separator
-        self.separator_id: int = backend.get_vocab(with_added_tokens=True)[separator]
+        ids = backend.get_vocab(with_added_tokens=True)
+        self.separator_id: int = ids[separator]
+        # Ours ends a document with the separator of the next one; other models have one token or more for that.
+        self.end = ends[0] if ends else separator
+        self.end_id: int = ids[self.end]
+        self.end_ids = frozenset({self.separator_id, *(ids[end] for end in ends)})
         self.token_bytes: list[bytes] = _bytes_of_tokens(backend)
+        # What the file says must stand before any text, such as the "beginning of text" of Llama 3; nothing in ours.
+        template, plain = backend.encode("x").ids, backend.encode("x", add_special_tokens=False).ids
+        self.opening = template[: template.index(plain[0])] if plain else []
 
     @classmethod
     def train(cls, blocks: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -58,8 +82,19 @@ class Tokenizer:
         return cls(backend)
 
     @classmethod
-    def from_json(cls, text: str, where: object = "tokenizer.json", separator: str = SEPARATOR) -> Tokenizer:
-        """The tokenizer in the text of a `tokenizer.json`. Raises `CheckpointError` unless it is byte-level BPE."""
+    def from_json(
+        cls,
+        text: str,
+        where: object = "tokenizer.json",
+        separator: str = SEPARATOR,
+        *,
+        choose: Callable[[Mapping[int, str]], tuple[str | None, Sequence[str]]] = lambda special: (None, ()),
+    ) -> Tokenizer:
+        """The tokenizer in the text of a `tokenizer.json`. Raises `CheckpointError` unless it is byte-level BPE.
+
+        - `separator`: the token that stands before each document, unless `choose` names one.
+        - `choose`: of the special tokens, by id, to the separator and those that end a document.
+        """
         ids = check_tokenizer(text, where)
         try:
             backend = tokenizers.Tokenizer.from_str(text)
@@ -71,12 +106,30 @@ class Tokenizer:
             ) from error
         if backend.get_vocab(with_added_tokens=True) != ids:
             raise CheckpointError(f"{where} lists its added tokens in another order than that of their ids.")
-        if separator not in ids:
-            raise CheckpointError(f"{where}: the tokenizer has no {shown(separator)} token to separate documents.")
-        return cls(backend, separator)
+        special = backend.get_added_tokens_decoder()
+        first, ends = choose({i: token.content for i, token in special.items() if token.special})
+        separator = first or separator
+        for name in (separator, *ends):
+            if name not in ids:
+                raise CheckpointError(f"{where}: the tokenizer has no {shown(name)} token to separate documents.")
+        tokenizer = cls(backend, separator, ends)
+        if any(i >= tokenizer.vocab_size for i in tokenizer.opening):
+            raise CheckpointError(f"{where}: its template puts ids before a text that are no tokens.")
+        return tokenizer
 
     def to_json(self) -> str:
-        return self.backend.to_str()
+        return self._json or self.backend.to_str()
+
+    @property
+    def cut(self) -> str:
+        """After which family text is cut before it is merged: see `tokenizer_file.name_cut`."""
+        return name_cut(json.loads(self.to_json()))
+
+    def begin(self, text: str) -> str:
+        """The beginning of a text as it is to be encoded: for the tokenizers of Llama 2 with a space before it."""
+        has_one = text.startswith((" ", SPACE))
+        spaced = self._beginning == "always" or (self._beginning == "first" and not has_one)
+        return f" {text}" if text and spaced else text
 
     @property
     def digest(self) -> str:
@@ -87,7 +140,7 @@ class Tokenizer:
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self.separator,
-            "eos_token": self.separator,
+            "eos_token": self.end,
             "unk_token": self.separator,
             "add_bos_token": False,
             "add_prefix_space": False,
@@ -169,12 +222,20 @@ def _without_long_words(blocks: Iterable[str]) -> Iterator[str]:
             yield from (block[i : i + LONGEST_WORD] for i in range(0, len(block), LONGEST_WORD))
 
 
+def _is_of_characters(backend: tokenizers.Tokenizer) -> bool:
+    return isinstance(backend.model, models.BPE) and backend.model.byte_fallback
+
+
 def _bytes_of_tokens(backend: tokenizers.Tokenizer) -> list[bytes]:
     byte_of, added = byte_of_character(), backend.get_added_tokens_decoder()
+    fallback = {byte_token(byte): bytes([byte]) for byte in range(256)}
+    of_characters = _is_of_characters(backend)
     table = [b""] * backend.get_vocab_size(with_added_tokens=True)
     for token, i in backend.get_vocab(with_added_tokens=True).items():
         if i in added:  # these are spelled as they are, and the special ones are no text
             table[i] = b"" if added[i].special else token.encode()
+        elif of_characters:
+            table[i] = fallback.get(token) or token.replace(SPACE, " ").encode()
         else:
             table[i] = bytes(byte_of[character] for character in token)
     return table

@@ -1,4 +1,5 @@
-"""What a `tokenizer.json` may hold: byte-level BPE as gptlite, GPT-2, Llama 3 and Qwen write it, and nothing else.
+"""What a `tokenizer.json` may hold: BPE of bytes as gptlite, GPT-2, Llama 3 and Qwen write it, BPE of characters as
+Llama 2 does (SentencePiece, with bytes for the rare ones), and nothing else.
 
 The library that reads such files stops the process, fills the memory or takes for ever on some of them; so each part
 of a file is compared with what is known here before the library sees it.
@@ -17,10 +18,12 @@ MOST_MERGES = 1_000_000
 MOST_ADDED = 10_000
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 PATTERNS = {  # that cut a text before it is merged; other patterns may take exponential time
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # GPT-2
-    WORDS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # Llama 3
-    WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",  # Qwen
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "GPT-2",
+    WORDS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "Llama 3",
+    WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "Qwen",
 }
+
+SPACE = "▁"  # what stands for a space where characters are merged
 
 Check = Callable[[Any], bool]
 
@@ -35,18 +38,58 @@ def byte_of_character() -> dict[str, int]:
 def check_tokenizer(text: str, where: object = "tokenizer.json") -> dict[str, int]:
     """The ids of all tokens. Raises `CheckpointError` unless `text` is a tokenizer whose every part is known."""
     content = parse_object(text, where)
-    for name, check in PARTS.items():
+    of_characters = is_of_characters(content)
+    for name, check in (PARTS_OF_CHARACTERS if of_characters else PARTS).items():
         if not check(content.get(name)):
+            kind = "BPE with byte fallback" if of_characters else "byte-level BPE"
             raise CheckpointError(
-                f"{where} is not byte-level BPE as gptlite reads it: its {name} is {shown(content.get(name))}."
+                f"{where} is not {kind} as gptlite reads it: its {name} is {shown(content.get(name))}."
             )
     if unknown := content.keys() - PARTS.keys():
         raise CheckpointError(f"{where} has the unknown part {shown(min(unknown))}.")
     vocabulary = content["model"]["vocab"]
     ids = _check_ids(vocabulary, content["added_tokens"], where)
-    _check_spelling(vocabulary, {token["content"] for token in content["added_tokens"]}, where)
+    if of_characters:
+        _check_fallback(content, ids, where)
+    else:
+        _check_spelling(vocabulary, {token["content"] for token in content["added_tokens"]}, where)
     _check_merges(vocabulary, content["model"]["merges"], where)
     return ids
+
+
+def name_cut(content: dict[str, Any]) -> str:
+    """After which family a `tokenizer.json` cuts a text before it merges: the names of PATTERNS, SmolLM, Llama 2.
+
+    "its own way" for other combinations of known parts.
+    """
+    if is_of_characters(content):
+        return "Llama 2"
+    first = content["pre_tokenizer"]
+    parts = first["pretokenizers"] if first["type"] == "Sequence" else [first]
+    *cuts, last = parts
+    by_words = last.get("use_regex", True)
+    if last["add_prefix_space"] or len(cuts) > 1:
+        return "its own way"
+    if not cuts:
+        return "GPT-2" if by_words else "its own way"
+    if cuts[0]["type"] == "Split" and not by_words:
+        return PATTERNS[cuts[0]["pattern"]["Regex"]]
+    return "SmolLM" if cuts[0] == {"type": "Digits", "individual_digits": True} and by_words else "its own way"
+
+
+def is_of_characters(content: dict[str, Any]) -> bool:
+    """Is it BPE that merges characters, and spells those that are no tokens in bytes, as Llama 2 has it?"""
+    model = content.get("model")
+    return isinstance(model, dict) and model.get("byte_fallback") is True
+
+
+def name_beginning(content: dict[str, Any]) -> str:
+    """When a file of that kind puts a space before a text: "always", "first" (unless there is one), "never"."""
+    if content["normalizer"] is not None:
+        return "always"
+    cut = content["pre_tokenizer"]
+    scheme = cut.get("prepend_scheme", "always" if cut.get("add_prefix_space", True) else "never")
+    return "never" if scheme == "never" else "first"
 
 
 def _check_ids(vocabulary: dict[str, Any], added: list[dict[str, Any]], where: object) -> dict[str, int]:
@@ -80,6 +123,22 @@ def _check_spelling(vocabulary: dict[str, Any], added: set[str], where: object) 
         raise CheckpointError(f"{where} is not byte-level BPE: token {shown(token)} holds {min(strange)!r}.")
     if missing := alphabet - vocabulary.keys():
         raise CheckpointError(f"{where} is not byte-level BPE: {len(missing)} of the 256 bytes are no tokens.")
+
+
+def _check_fallback(content: dict[str, Any], ids: dict[str, int], where: object) -> None:
+    """All bytes must be tokens, so that no text is unknown; and the space needs its stand-in."""
+    missing = [name for name in (SPACE, *map(byte_token, range(256))) if name not in content["model"]["vocab"]]
+    if missing:
+        raise CheckpointError(f"{where} is not BPE with byte fallback: it has no token {shown(missing[0])}.")
+    if content["model"].get("unk_token") not in (None, *ids):
+        raise CheckpointError(f"{where}: its unk_token is no token.")
+    if (content["normalizer"] is None) == (content["pre_tokenizer"] is None):
+        raise CheckpointError(f"{where} is not BPE with byte fallback: nothing, or two things, make spaces {SPACE}.")
+
+
+def byte_token(byte: int) -> str:
+    """How a byte is spelled where characters are merged."""
+    return f"<0x{byte:02X}>"
 
 
 def _check_merges(vocabulary: dict[str, Any], merges: list[Any], where: object) -> None:
@@ -199,6 +258,57 @@ PARTS: dict[str, Check] = {
             "end_of_word_suffix": _is(None, ""),
             "fuse_unk": _is_bool,
             "byte_fallback": _is(False),
+            "ignore_merges": _is_bool,
+        },
+    ),
+}
+_MARK = _holds({"type": _is("Replace"), "pattern": _holds({"String": _is(" ")}), "content": _is(SPACE)})
+_UNMARK = _holds({"type": _is("Replace"), "pattern": _holds({"String": _is(SPACE)}), "content": _is(" ")})
+_STRIP = _holds({"type": _is("Strip"), "content": _is(" "), "start": _is(0, 1), "stop": _is(0)})
+_PREPEND = _holds({"type": _is("Prepend"), "prepend": _is(SPACE)})
+METASPACE = _holds(
+    {"type": _is("Metaspace"), "replacement": _is(SPACE), "split": _is(False)},
+    {"add_prefix_space": _is_bool, "prepend_scheme": _is("first", "always", "never")},
+)
+
+
+def _is_prepending(value: Any) -> bool:
+    """A space before the text, and then a mark for each."""
+    if not _holds({"type": _is("Sequence"), "normalizers": _lists(lambda part: True)})(value):
+        return False
+    parts = value["normalizers"]
+    return len(parts) == 2 and _PREPEND(parts[0]) and _MARK(parts[1])
+
+
+PARTS_OF_CHARACTERS: dict[str, Check] = {
+    **PARTS,
+    "normalizer": _one_of(_is(None), _is_prepending),
+    "pre_tokenizer": _one_of(_is(None), METASPACE),
+    "post_processor": _one_of(_is(None), _is_template),
+    "decoder": _one_of(
+        _is(None),
+        _holds(
+            {
+                "type": _is("Sequence"),
+                "decoders": _lists(
+                    _one_of(_UNMARK, _STRIP, _holds({"type": _is("ByteFallback")}), _holds({"type": _is("Fuse")}))
+                ),
+            }
+        ),
+    ),
+    "model": _holds(
+        {
+            "vocab": lambda value: isinstance(value, dict),
+            "merges": _lists(lambda merge: True, MOST_MERGES),
+            "byte_fallback": _is(True),
+        },
+        {
+            "type": _is("BPE"),
+            "dropout": _is(None),
+            "unk_token": lambda value: value is None or isinstance(value, str),
+            "continuing_subword_prefix": _is(None, ""),
+            "end_of_word_suffix": _is(None, ""),
+            "fuse_unk": _is_bool,
             "ignore_merges": _is_bool,
         },
     ),

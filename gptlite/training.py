@@ -249,7 +249,9 @@ def first_look(s: Session) -> None:
     state = s.state
     evaluate(s, s.windows[:8])  # the first pass of all is slower
     state.seconds_per_window = 0.0
-    evaluate(s, spread(s.windows, 2 * FEWEST_QUICK_WINDOWS))
+    before = evaluate(s, spread(s.windows, 2 * FEWEST_QUICK_WINDOWS))
+    if s.plan.train.init == "model":
+        s.watcher.notice(f"before training, the held-out text takes {before.bits_per_byte:.3f} bits per byte.")
     reading = calibration.STATISTICS_TOKENS / s.plan.model.context_length * state.seconds_per_window
     state.save_seconds = save_seconds(s.plan.model) + 2 * reading  # as long again for what is made of the states
     state.quick_windows = min(len(s.windows), QUICK_WINDOWS)

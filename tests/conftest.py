@@ -25,6 +25,7 @@ from gptlite.tokenizer import Tokenizer
 NOUNS = ("river", "bank", "garden", "letter", "song", "window", "harbour", "clock")
 VERBS = ("finds", "carries", "opens", "remembers", "follows", "paints")
 NAMES = ("Ada", "Bela", "Chidi", "Dora", "Emre", "Fen")
+VOCABULARY = 330  # of some models: a few more than the tokenizer has
 
 
 def make_text(n_lines: int = 400, seed: int = 0) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,19 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from conftest import random_model, tiny_config
+from conftest import VOCABULARY, random_model, tiny_config
+from foreign import ROPE_SCALINGS, THEIRS, add_tokenizer, shake, their_gpt2, their_llama, their_qwen3
 from torch import Tensor
 
 from gptlite import checkpoint, hf
 from gptlite.config import ARCHITECTURES, ModelConfig
 from gptlite.errors import CheckpointError
-from gptlite.model import GPT, sinusoids
+from gptlite.gguf_verification import write
+from gptlite.model import GPT
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
 
 SHARED = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 6}  # heads share keys, and 4 x 6 is not dim
-VOCABULARY = 330  # some more than the tokenizer has
 OURS = {
     **{architecture: tiny_config(architecture, vocab_size=VOCABULARY) for architecture in ARCHITECTURES},
     "qwen3-shared": tiny_config("qwen3", vocab_size=VOCABULARY, **SHARED),
@@ -105,87 +107,39 @@ def test_traces_are_what_transformers_shows(config: ModelConfig, tokenizer: Toke
 
 
 @pytest.mark.hf
-@ours
-@torch.no_grad()
-def test_transformers_continues_a_text_as_we_do(config: ModelConfig, tokenizer: Tokenizer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_transformers_writes_the_same_200_tokens(architecture: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
     from transformers import AutoTokenizer, GenerationConfig
 
+    config = tiny_config(architecture, vocab_size=tokenizer.vocab_size, context_length=256)
     model = save(tmp_path / "step", config, tokenizer)
     theirs, their_tokenizer = their_model(tmp_path / "step"), AutoTokenizer.from_pretrained(tmp_path / "step")
     ids = their_tokenizer("Ada finds the river", return_tensors="pt")["input_ids"]
     assert ids[0].tolist() == tokenizer.encode("Ada finds the river")
-    greedy = GenerationConfig(do_sample=False, max_new_tokens=8, eos_token_id=None, pad_token_id=0, bos_token_id=0)
+    theirs.generation_config.eos_token_id = None  # go on after the end of a document
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=200, pad_token_id=0)
     continued = theirs.generate(ids, attention_mask=torch.ones_like(ids), generation_config=greedy)
-    expected = ids
-    for _ in range(8):
-        expected = torch.cat((expected, model(expected)[:, -1:].argmax(-1)), dim=1)
-    assert continued.tolist() == expected.tolist()
+    assert continued[0].tolist() == [*ids[0].tolist(), *write(model, ids[0].tolist(), 200, sample=False)]
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_pipeline_of_transformers_writes_text(architecture: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    model = save(tmp_path / "step", tiny_config(architecture, vocab_size=tokenizer.vocab_size), tokenizer)
+    prompt = "Ada finds the"
+    writer = pipeline("text-generation", model=str(tmp_path / "step"), device="cpu")
+    writer.model.generation_config.eos_token_id = None
+    answer = writer(prompt, do_sample=False, max_new_tokens=8)
+    ids = tokenizer.encode(prompt)
+    assert answer == [{"generated_text": prompt + tokenizer.decode(write(model, ids, 8, sample=False))}]
 
 
 # From transformers to here
 
 
-def their_qwen3(**options: Any) -> Any:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    values = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    values |= {"head_dim": 6, "intermediate_size": 40, "max_position_embeddings": 32, "rms_norm_eps": 1e-3}
-    values |= {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
-    return Qwen3ForCausalLM(Qwen3Config(vocab_size=VOCABULARY, **values, **options))
-
-
-def their_llama(**options: Any) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    values = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 40}
-    values |= {"max_position_embeddings": 32, "rms_norm_eps": 1e-3}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, **values, **options))
-
-
-def their_gpt2(**options: Any) -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    values = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "layer_norm_epsilon": 1e-3}
-    values |= {"bos_token_id": 0, "eos_token_id": 0}
-    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **values, **options))
-
-
-def their_openai_gpt(**options: Any) -> Any:
-    """With tables as the architecture of 2017 has them: fixed sinusoids, and inputs sqrt(dim) times the head."""
-    from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
-
-    values = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "afn": "relu", "tie_word_embeddings": False}
-    model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=VOCABULARY, **values, **options))
-    shake(model)
-    model.transformer.positions_embed.weight.data = sinusoids(32, 32)
-    model.transformer.tokens_embed.weight.data = model.lm_head.weight.data * math.sqrt(32)
-    return model.eval()
-
-
-def shake(model: Any) -> Any:
-    """Random values everywhere, norms and biases included."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.empty(parameter.shape).normal_(0, 0.1, generator=generator))
-    return model.eval()
-
-
-THEIRS: dict[str, tuple[str, Callable[[], Any]]] = {
-    "qwen3": ("qwen3", lambda: shake(their_qwen3())),
-    "qwen3-tied": ("qwen3", lambda: shake(their_qwen3(tie_word_embeddings=True))),
-    "llama": ("llama", lambda: shake(their_llama())),
-    "llama-shared": ("llama", lambda: shake(their_llama(num_key_value_heads=1, head_dim=10))),
-    "gpt2": ("gpt2", lambda: shake(their_gpt2())),
-    "gpt2-untied": ("gpt2", lambda: shake(their_gpt2(n_inner=50, tie_word_embeddings=False))),
-    "openai-gpt": ("transformer-2017", their_openai_gpt),
-}
 theirs_ = pytest.mark.parametrize(("architecture", "make"), THEIRS.values(), ids=THEIRS.keys())
-
-
-def add_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
-    for name, content in tokenizer.files(32).items():
-        (folder / name).write_bytes(content)
 
 
 @pytest.mark.hf
@@ -236,6 +190,33 @@ def test_a_bare_backbone_is_read(tokenizer: Tokenizer, tmp_path: Path) -> None:
     theirs.transformer.save_pretrained(tmp_path)  # names without "transformer."
     add_tokenizer(tmp_path, tokenizer)
     assert distance(checkpoint.load(tmp_path).model(TOKENS), theirs(TOKENS).logits) < 1e-4
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("scaling", ROPE_SCALINGS.values(), ids=ROPE_SCALINGS.keys())
+@pytest.mark.parametrize("make", [their_llama, their_qwen3])
+@torch.no_grad()
+def test_scaled_rotary_positions_are_theirs(
+    make: Callable[..., Any], scaling: dict[str, Any], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """In both spellings of their configs, and again when they are saved here."""
+    theirs = shake(make(head_dim=16, rope_parameters={**scaling, "rope_theta": 500.0}))
+    theirs.save_pretrained(tmp_path / "new")
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    content = json.loads((tmp_path / "new/config.json").read_text())
+    rope = content.pop("rope_parameters")
+    content |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": {"type": rope.pop("rope_type"), **rope}}
+    (tmp_path / "old/config.json").write_text(json.dumps(content))
+    expected = theirs(TOKENS).logits
+    plain = make(head_dim=16, rope_parameters={"rope_type": "default", "rope_theta": 500.0}).eval()
+    plain.load_state_dict(theirs.state_dict())
+    assert (distance(plain(TOKENS).logits, expected) > 1e-2) == (scaling["rope_type"] != "dynamic")
+    for name in ("new", "old"):
+        add_tokenizer(tmp_path / name, tokenizer)
+        assert distance(checkpoint.load(tmp_path / name).model(TOKENS), expected) < 1e-4, name
+    checkpoint.save_step(tmp_path / "ours", checkpoint.load(tmp_path / "new").model, tokenizer, {})
+    assert checkpoint.load(tmp_path / "ours").config == checkpoint.load(tmp_path / "old").config
+    assert distance(their_model(tmp_path / "ours")(TOKENS).logits, expected) < 1e-4
 
 
 # Configurations
@@ -298,6 +279,37 @@ def test_old_and_new_spellings_of_rotary_positions() -> None:
     assert hf.from_hf_config({**new, "rope_parameters": {"rope_theta": 5.0}, "rope_scaling": None}).rope_theta == 5.0
 
 
+def test_other_names_of_the_same_activation_are_known() -> None:
+    for architecture, key, name in (("llama", "hidden_act", "swish"), ("gpt2", "activation_function", "gelu_fast")):
+        theirs = hf.to_hf_config(tiny_config(architecture), 0)
+        assert hf.from_hf_config({**theirs, key: name}) == hf.from_hf_config(theirs)
+
+
+SPECIAL = {7: "<s>", 8: "</s>", 9: "<|eot|>"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "configs", "expected"),
+    [
+        ({}, [{}], (None, ())),
+        ({"eos_token": "</s>"}, [{}], ("</s>", ("</s>",))),
+        ({"bos_token": "<s>", "eos_token": "</s>"}, [{}], ("<s>", ("</s>",))),
+        ({"bos_token": {"content": "<s>"}, "eos_token": None}, [{"eos_token_id": 8}], ("<s>", ("</s>",))),
+        # As Qwen3 has it: no "beginning of a sequence" but in config.json.
+        ({"bos_token": None, "eos_token": "<|eot|>"}, [{"bos_token_id": 8, "eos_token_id": 9}], ("</s>", ("<|eot|>",))),
+        # As Llama 3 has it: several that end a text.
+        ({"bos_token": "<s>", "eos_token": "<|eot|>"}, [{"eos_token_id": [8, 9]}], ("<s>", ("<|eot|>", "</s>"))),
+        ({"bos_token": "<s>"}, [{"eos_token_id": 8}, {"eos_token_id": [8, 9]}], ("<s>", ("</s>", "<|eot|>"))),
+        # Defaults of a class, which mean other tokens here, or none.
+        ({"eos_token": "</s>"}, [{"bos_token_id": 1, "eos_token_id": 2}], ("</s>", ("</s>",))),
+        ({}, [{"bos_token_id": 50256, "eos_token_id": [True, None, "8"]}], (None, ())),
+    ],
+    ids=str,
+)
+def test_which_tokens_stand_around_a_document(settings: dict, configs: list[dict], expected: tuple) -> None:
+    assert hf.document_tokens(SPECIAL, settings, configs) == expected
+
+
 @pytest.mark.row("K16", "K17", "K19")
 @pytest.mark.parametrize(
     ("architecture", "changes", "named"),
@@ -314,12 +326,27 @@ def test_old_and_new_spellings_of_rotary_positions() -> None:
         ("qwen3", {"use_sliding_window": True}, "'use_sliding_window' is True"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "'scale_attn_by_inverse_layer_idx' is True"),
         ("gpt2", {"scale_attn_weights": False}, "'scale_attn_weights' is False"),
-        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope scaling .*yarn.* is not supported"),
+        ("llama", {"rope_parameters": {"rope_type": "longrope", "factor": 4.0}}, "rope scaling 'longrope' is not supp"),
         (
             "llama",
-            {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
-            "rope scaling .*linear",
+            {"rope_parameters": None, "rope_scaling": {"type": "linear"}},
+            "linear rope scaling has no 'factor'",
         ),
+        ("llama", {"rope_scaling": {"type": "mrope"}, "rope_parameters": None}, r"'mrope' .*llama3, yarn are\)"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "mscale": 0.7}},
+            "'mscale' of yarn rope scaling is not supported",
+        ),
+        ("qwen3", {"rope_parameters": {"rope_type": "linear", "factor": "4"}}, "'factor' must be a number, not '4'"),
+        ("qwen3", {"rope_parameters": {"rope_type": "linear", "factor": -4}}, "'factor' must be above zero, not -4"),
+        (
+            "qwen3",
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4, "beta_fast": 1, "beta_slow": 32}},
+            r"needs slow \(32\) below fast \(1\)",
+        ),
+        ("llama", {"partial_rotary_factor": 0.5}, "'partial_rotary_factor' is 0.5, which is not supported"),
+        ("llama", {"quantization_config": {"quant_method": "gptq"}}, "its weights are quantized"),
         ("llama", {"rope_parameters": "linear"}, "rope scaling 'linear' is not supported"),
         ("llama", {"rope_parameters": {"rope_theta": "big"}}, "'rope_theta' must be a number, not 'big'"),
         ("qwen3", {"hidden_size": "32"}, "'hidden_size' must be a number, not '32'"),
@@ -354,6 +381,11 @@ def test_tensors_come_back_from_theirs(config: ModelConfig) -> None:
     again = hf.from_hf_tensors(config, hf.to_hf_tensors(config, state))
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in state.items())
+
+
+@ours
+def test_shapes_are_known_before_there_is_a_model(config: ModelConfig) -> None:
+    assert hf.our_shapes(config) == {name: tuple(t.shape) for name, t in random_model(config).state_dict().items()}
 
 
 @ours

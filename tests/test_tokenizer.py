@@ -6,18 +6,24 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
-from conftest import make_text, tiny_config
+from conftest import make_text, random_model, tiny_config
+from foreign import FLAGS, tokenizer_of_characters
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import models, pre_tokenizers, trainers
 
 from gptlite import hf
+from gptlite.checkpoint import load, read_tokenizer, save_step
 from gptlite.config import ARCHITECTURES
 from gptlite.errors import CheckpointError, UsageError
+from gptlite.gguf_verification import odd_texts
+from gptlite.reader import Reader
 from gptlite.tokenizer import SEPARATOR, Tokenizer, check_vocab_size
+from gptlite.tokenizer_file import PATTERNS
 
 STRINGS = [
     "",
@@ -270,3 +276,180 @@ def test_transformers_reads_the_same_ids(architecture: str, multilingual: Tokeni
     assert theirs.eos_token_id == theirs.bos_token_id == multilingual.separator_id
     assert theirs.model_max_length == config.context_length
     assert theirs.decode([multilingual.separator_id], skip_special_tokens=True) == ""
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("n", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_transformers_cuts_any_text_alike(architecture: str, n: int, multilingual: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    config = dataclasses.replace(tiny_config(architecture), vocab_size=multilingual.vocab_size)
+    save_step(tmp_path / "step", random_model(config), multilingual, {})
+    texts = odd_texts(n)
+    ids = AutoTokenizer.from_pretrained(tmp_path / "step")(texts)["input_ids"]
+    assert [text for text, theirs in zip(texts, ids, strict=True) if theirs != multilingual.encode(text)] == []
+
+
+def test_odd_texts_are_odd() -> None:
+    texts = odd_texts(10_000)
+    assert len(set(texts)) > 9_800
+    assert len({character for text in texts for character in text}) > 100
+
+
+# -- Tokenizers of others
+
+
+def with_template(tokenizer: Tokenizer) -> str:
+    """As Llama 3 has it: a token of its own stands before every text, and another one ends a document."""
+    content = json.loads(tokenizer.to_json())
+    for i, name in enumerate(("<|begin|>", "<|end|>")):
+        content["added_tokens"].append({"id": tokenizer.vocab_size + i, "content": name, "special": True, **FLAGS})
+    begin, text = {"SpecialToken": {"id": "<|begin|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    special = {"<|begin|>": {"id": "<|begin|>", "ids": [tokenizer.vocab_size], "tokens": ["<|begin|>"]}}
+    content["post_processor"] = {"type": "TemplateProcessing", "single": [begin, text], "pair": [begin, text]}
+    content["post_processor"]["special_tokens"] = special
+    return json.dumps(content)
+
+
+def test_what_a_template_puts_before_a_text_is_known(tokenizer: Tokenizer) -> None:
+    assert tokenizer.opening == []
+    theirs = Tokenizer.from_json(with_template(tokenizer), choose=lambda special: ("<|begin|>", ("<|end|>",)))
+    assert theirs.opening == [theirs.separator_id] == [tokenizer.vocab_size]
+    assert theirs.encode("Ada") == tokenizer.encode("Ada"), "and put there by those who write, not by encode"
+    assert (theirs.end, theirs.end_ids) == ("<|end|>", {theirs.separator_id, theirs.separator_id + 1})
+    assert theirs.decode(sorted(theirs.end_ids)) == ""
+
+
+def test_files_keep_what_begins_and_what_ends_a_document(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    theirs = Tokenizer.from_json(with_template(tokenizer), choose=lambda special: ("<|begin|>", ("<|end|>",)))
+    save_step(tmp_path / "step", random_model(tiny_config("llama", vocab_size=theirs.vocab_size)), theirs, {})
+    again = load(tmp_path / "step").tokenizer
+    assert (again.separator, again.end, again.end_ids) == (theirs.separator, theirs.end, theirs.end_ids)
+    config = json.loads((tmp_path / "step/config.json").read_text())
+    assert (config["bos_token_id"], config["eos_token_id"]) == (320, [320, 321])
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "GPT2Tokenizer", "Qwen2Tokenizer"])
+def test_what_transformers_saves_is_read(name: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Their classes write the parts of a tokenizer.json each in their own way."""
+    import transformers
+
+    content = json.loads(tokenizer.to_json())["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps(content["vocab"]))
+    (tmp_path / "merges.txt").write_text(
+        "#version: 0.2\n" + "".join(" ".join(pair) + "\n" for pair in content["merges"])
+    )
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_json())
+    files = {"tokenizer_file": str(tmp_path / "tokenizer.json")}
+    if name != "PreTrainedTokenizerFast":
+        files = {"vocab": str(tmp_path / "vocab.json"), "merges": str(tmp_path / "merges.txt")}
+    theirs = getattr(transformers, name)(**files, eos_token=SEPARATOR, unk_token=SEPARATOR, pad_token=SEPARATOR)
+    theirs.save_pretrained(tmp_path / "saved")
+    with Reader(tmp_path / "saved") as reader:
+        ours = read_tokenizer(reader)
+    assert ours.cut == ("Qwen" if name == "Qwen2Tokenizer" else "GPT-2")
+    assert ours.separator == SEPARATOR
+    texts = [text for text in STRINGS if SEPARATOR not in text]
+    assert ours.encode_batch(texts) == theirs(texts)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "name"),
+    [
+        ({"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}, "GPT-2"),
+        ({"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}, "its own way"),
+        ({"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}, "its own way"),
+        ([{"type": "Digits", "individual_digits": True}, True], "SmolLM"),
+        ([{"type": "Digits", "individual_digits": False}, True], "its own way"),
+        *(
+            ([{"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}, False], name)
+            for regex, name in PATTERNS.items()
+        ),
+    ],
+    ids=str,
+)
+def test_the_way_of_cutting_has_a_name(tokenizer: Tokenizer, pre_tokenizer: Any, name: str) -> None:
+    if isinstance(pre_tokenizer, list):
+        last = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": pre_tokenizer[1]}
+        pre_tokenizer = {"type": "Sequence", "pretokenizers": [pre_tokenizer[0], last]}
+    content = {**json.loads(tokenizer.to_json()), "pre_tokenizer": pre_tokenizer}
+    assert Tokenizer.from_json(json.dumps(content)).cut == name
+
+
+def test_a_template_with_ids_that_are_no_tokens_is_refused(tokenizer: Tokenizer) -> None:
+    content = json.loads(with_template(tokenizer))
+    content["post_processor"]["special_tokens"]["<|begin|>"]["ids"] = [10**6]
+    with pytest.raises(CheckpointError, match="its template puts ids before a text that are no tokens"):
+        Tokenizer.from_json(json.dumps(content))
+
+
+# Characters merged, bytes for the rare ones, as SentencePiece made it for Llama 2
+
+
+@pytest.fixture(scope="module")
+def of_characters() -> dict[str, Any]:
+    return tokenizer_of_characters(make_text(50) + "天地")
+
+
+METASPACE = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("form", ["normalizer", "pre_tokenizer"])
+def test_a_tokenizer_of_characters_cuts_as_transformers_does(
+    of_characters: dict[str, Any], form: str, tmp_path: Path
+) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    content = dict(of_characters)
+    if form == "pre_tokenizer":  # as transformers 5 writes it
+        content |= {"normalizer": None, "pre_tokenizer": METASPACE}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    with Reader(tmp_path) as reader:
+        ours = read_tokenizer(reader)
+    assert (ours.cut, ours.separator, ours.end) == ("Llama 2", "<s>", "</s>")
+    for text in [text for text in STRINGS if text and "</s>" not in text]:
+        ids = ours.encode(ours.begin(text))
+        assert [*ours.opening, *ids] == theirs(text)["input_ids"], text
+        assert ours.decode(ids) == ours.begin(text)
+        assert ours.begin(text) in (text, f" {text}")
+
+
+def test_pieces_of_a_text_of_characters_join(of_characters: dict[str, Any]) -> None:
+    """Only the beginning of a text has a space thought before it; bytes and spans are those of the text."""
+    ours = Tokenizer.from_json(json.dumps(of_characters), "there", "<s>")
+    text = "Ada finds the river, 🙂 and\nthe bank ."
+    ids, spans = ours.encode_with_spans(text)
+    assert b"".join(ours.token_bytes[i] for i in ids) == text.encode()
+    assert all(ours.token_bytes[i] in text[a:b].encode() for i, (a, b) in zip(ids, spans, strict=True))
+    assert ours.decode([*ours.encode(text[:9]), *ours.encode(text[9:])]) == text
+    again = Tokenizer.from_json(ours.to_json(), "there", "<s>")
+    assert (again.digest, again.begin("x"), again.encode(text)) == (ours.digest, " x", ids)
+
+
+@pytest.mark.row("K31")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["model"]["vocab"].pop("<0x41>"), "the id|no token '<0x41>'|lies outside"),
+        (lambda c: c["model"].update(unk_token="<x>"), "its unk_token is no token"),
+        (lambda c: c.update(normalizer=None), "nothing, or two things, make spaces ▁"),
+        (lambda c: c.update(pre_tokenizer=METASPACE), "nothing, or two things, make spaces ▁"),
+        (lambda c: c["normalizer"]["normalizers"].append({"type": "Lowercase"}), "its normalizer is"),
+        (lambda c: c["normalizer"]["normalizers"].reverse(), "its normalizer is"),
+        (lambda c: c.update(pre_tokenizer={**METASPACE, "split": True}), "its pre_tokenizer is"),
+        (lambda c: c["decoder"]["decoders"].append({"type": "WordPiece"}), "its decoder is"),
+        (lambda c: c["model"].update(dropout=0.1), "its model is"),
+    ],
+)
+def test_other_tokenizers_of_characters_are_refused(
+    of_characters: dict[str, Any], change: Callable[[dict[str, Any]], Any], named: str
+) -> None:
+    content = json.loads(json.dumps(of_characters))
+    change(content)
+    with pytest.raises(CheckpointError, match=rf"^there.*({named})"):
+        Tokenizer.from_json(json.dumps(content), "there", "<s>")

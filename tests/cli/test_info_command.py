@@ -20,7 +20,9 @@ def test_json_is_one_object(gptlite: Command, trained_run: Path) -> None:
     outcome = gptlite("info", trained_run, "--json")
     assert (outcome.code, outcome.err, outcome.out.count("\n")) == (0, "", 1)
     facts = json.loads(outcome.out)
-    assert set(facts) == {"path", "parameters", "config", "tokenizer", "tensors", "manifest", "run"}
+    assert set(facts) == {
+        "path", "parameters", "config", "tokenizer", "tensors", "weights", "source", "manifest", "run",
+    }  # fmt: skip
     step = runs.find_model(str(trained_run))
     assert facts["path"] == str(step)
     assert facts["config"]["dim"] == 32

@@ -24,7 +24,7 @@ from conftest import make_text
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gptlite import checkpoint, corpus, data, outlook, pipeline
+from gptlite import checkpoint, corpus, data, gguf_verification, outlook, pipeline
 from gptlite.cli import console, interactive, main
 from gptlite.cli.main import run
 from gptlite.corpus import open_text
@@ -290,7 +290,17 @@ VALUES = st.sampled_from(NUMBERS) | st.sampled_from(WORDS) | st.sampled_from(PLA
 def values_of(parameter: Any, command: str) -> st.SearchStrategy[str]:
     if parameter.name in SHORT:
         return st.sampled_from(SHORT[parameter.name])
-    if parameter.name in ("out", "model", "files", "prompt_file", "prompts", "file", "corpus"):
+    if parameter.name in (
+        "out",
+        "model",
+        "files",
+        "prompt_file",
+        "prompts",
+        "file",
+        "corpus",
+        "init_from",
+        "tokenizer",
+    ):
         return st.sampled_from(PLACES) | st.sampled_from(WORDS)
     return VALUES | (ARGUMENTS if command in ("train", "eval", "info", "export") else PROMPTS)
 
@@ -327,6 +337,8 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "available_memory", lambda device: 30 << 20)
     monkeypatch.setattr(outlook, "measure_speed", lambda *_: Speed(0.1, 1000.0))
     monkeypatch.setattr(outlook.yardsticks, "measure", lambda *_: outlook.yardsticks.Yardsticks(1, 1, 1, 1, 1, 1))
+    alike = gguf_verification.GgufReport("0", 1, (), 1, 1, False, 1, 1.0, 1.0, 0.0)
+    monkeypatch.setattr(gguf_verification, "verify_gguf", lambda *_: alike)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr(corpus, "demo_text", lambda *_: Path("corpus.txt").absolute())
     monkeypatch.setattr(interactive, "read_line", lambda _: None)  # sixty lines would be as many turns
