@@ -49,10 +49,8 @@ def main() -> None:
         alone.append(run(1))
         together.append(run(arguments.processes))
     # Tokens a second of all processes, over N times those of one.
-    ratios = [
-        t["tokens_per_second"] / (arguments.processes * a["tokens_per_second"])
-        for a, t in zip(alone, together, strict=True)
-    ]
+    pairs = zip(alone, together, strict=True)
+    ratios = [t["tokens_per_second"] / (arguments.processes * a["tokens_per_second"]) for a, t in pairs]
     print(
         json.dumps(
             {
@@ -90,7 +88,7 @@ def run(processes: int) -> dict[str, float]:
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     hardware = choose_hardware("cpu", "fp32", 1, "off")
-    model_config = ModelConfig.preset("qwen3", arguments.size, vocab_size=1024)
+    model_config = ModelConfig.preset("qwen3", arguments.size, vocab_size=1024, tie_embeddings=False)
     with distributed.together(0, lambda: None) as team:
         batch_size = arguments.windows * team.size
         config = TrainConfig(batch_size=batch_size, optimizer=arguments.optimizer)

@@ -67,12 +67,12 @@ def started(n: int, command: Sequence[object], cwd: Path) -> Iterator[Processes]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = Processes()
+    processes, stack = Processes(), contextlib.ExitStack()
     try:
         for rank in range(n):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_PORT": port}
             env = {**os.environ, **{k: str(v) for k, v in place.items()}, "MASTER_ADDR": "127.0.0.1"}
-            files = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+            files = stack.enter_context(_two_files())
             popen = subprocess.Popen(
                 [str(c) for c in command], cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=files[0], stderr=files[1]
             )
@@ -82,8 +82,13 @@ def started(n: int, command: Sequence[object], cwd: Path) -> Iterator[Processes]
         for process in processes.all:
             process.popen.kill()
             process.popen.wait()
-            for file in process.files:
-                file.close()
+        stack.close()
+
+
+@contextlib.contextmanager
+def _two_files() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        yield out, err
 
 
 def _content(file: IO[bytes]) -> str:
