@@ -22,6 +22,7 @@ import socket
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -202,7 +203,7 @@ class Replicas(Team):
     def agree(self, progress: float, last: bool, wish: int | None) -> tuple[float, bool, int | None]:
         own = torch.tensor([progress, float(last), float(wish or 0)], dtype=torch.float64)
         every = torch.empty(self.size, 3, dtype=torch.float64)
-        dist.all_gather_into_tensor(every, own)
+        dist.all_gather(list(every), own)
         return every[0, 0].item(), bool(every[0, 1]), int(every[:, 2].max()) or None
 
     def share(self, items: Sequence[Item], idle: Callable[[Item], Item]) -> Sequence[Item]:
@@ -215,9 +216,11 @@ class Replicas(Team):
                 dist.broadcast(tensor, 0)
 
     def prepare(self, model: nn.Module, loss_of: Loss) -> None:
-        self.exchange = nn.parallel.DistributedDataParallel(
-            _Loss(model, loss_of), init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        with warnings.catch_warnings():  # torch 2.13 wants another name for broadcast_buffers, which 2.12 does not know
+            warnings.simplefilter("ignore", FutureWarning)
+            self.exchange = nn.parallel.DistributedDataParallel(
+                _Loss(model, loss_of), init_sync=False, broadcast_buffers=False, gradient_as_bucket_view=True
+            )
 
     def loss(self, loss_of: Loss, model: nn.Module, windows: Tensor, last: bool) -> Tensor:
         assert self.exchange is not None
@@ -231,7 +234,8 @@ class Replicas(Team):
         share = -(-len(matrices) // self.size)
         padded = _padded(matrices, share * self.size)
         done = torch.empty_like(padded)
-        dist.all_gather_into_tensor(done, work(padded[self.rank * share : (self.rank + 1) * share]).contiguous())
+        own = padded[self.rank * share : (self.rank + 1) * share]
+        dist.all_gather(list(done.chunk(self.size)), work(own).contiguous())
         return done[: len(matrices)]
 
     def gather(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
