@@ -4,7 +4,9 @@
     python benchmarks/scaling.py --processes 4 --shard fsdp
 
 Every process has `--windows` windows of text a step, so N processes have N times the batch; perfect scaling takes the
-same time. Both are measured in turn, so that a machine that slows down slows both. Prints one line of JSON.
+same time. The processes are started once and measure in turn, so that a machine that slows down slows all: the first
+one alone, all together, and all side by side, each with a model of its own, which is what the machine could give.
+Prints one line of JSON.
 
 The step is that of `gptlite train`: forward, backward, gradients averaged, Muon shared out, and the exchange of what
 the first process decides. Text, scores and saves are left out.
@@ -28,7 +30,10 @@ import torch
 from gptlite import distributed, optim
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
+from gptlite.distributed import ALONE, Team
 from gptlite.model import GPT, initialise
+
+VOCAB_SIZE = 1024
 
 
 def main() -> None:
@@ -37,40 +42,21 @@ def main() -> None:
     parser.add_argument("--shard", default="none")
     parser.add_argument("--optimizer", default="muon")
     parser.add_argument("--windows", type=int, default=8, help="of each process, a step")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--size", default="small")
     arguments = parser.parse_args()
-    if "RANK" in os.environ:
-        print(json.dumps(measure(arguments)))
+    if "RANK" not in os.environ:
+        start(arguments.processes)
         return
-    alone, together = [], []
-    for _ in range(arguments.rounds):
-        alone.append(run(1))
-        together.append(run(arguments.processes))
-    # Tokens a second of all processes, over N times those of one.
-    pairs = zip(alone, together, strict=True)
-    ratios = [t["tokens_per_second"] / (arguments.processes * a["tokens_per_second"]) for a, t in pairs]
-    print(
-        json.dumps(
-            {
-                "processes": arguments.processes,
-                "shard": arguments.shard,
-                "optimizer": arguments.optimizer,
-                "windows": arguments.windows,
-                "parameters": alone[0]["parameters"],
-                "tokens_per_second_alone": [round(a["tokens_per_second"]) for a in alone],
-                "tokens_per_second_together": [round(t["tokens_per_second"]) for t in together],
-                "efficiency": [round(r, 3) for r in ratios],
-                "median": round(statistics.median(ratios), 3),
-                "torch": torch.__version__,
-            }
-        )
-    )
+    with distributed.together(0, lambda: None) as team:
+        rates = measure(team, arguments)
+        if team.leads:
+            report(arguments, rates)
 
 
-def run(processes: int) -> dict[str, float]:
-    """What the first of so many processes measured."""
+def start(processes: int) -> None:
+    """This program again, so many times; the first of them prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -78,38 +64,73 @@ def run(processes: int) -> dict[str, float]:
     for rank in range(processes):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         place |= {"LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        output = subprocess.PIPE if rank == 0 else subprocess.DEVNULL
-        started.append(subprocess.Popen([sys.executable, *sys.argv], env={**os.environ, **place}, stdout=output))
-    out, _ = started[0].communicate()
-    for process in started:
-        process.wait()
-    return json.loads(out)
+        started.append(subprocess.Popen([sys.executable, *sys.argv], env={**os.environ, **place}))
+    sys.exit(max(process.wait() for process in started))
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    hardware = choose_hardware("cpu", "fp32", 1, "off")
-    model_config = ModelConfig.preset("qwen3", arguments.size, vocab_size=1024, tie_embeddings=False)
-    with distributed.together(0, lambda: None) as team:
-        batch_size = arguments.windows * team.size
-        config = TrainConfig(batch_size=batch_size, optimizer=arguments.optimizer)
-        model = GPT(model_config)
-        initialise(model, seed=1)
-        team = team.sharing(arguments.shard)
-        team.spread(model, list(model.transformer.blocks))
-        optimizers = optim.make_optimizers(model, config, team)
-        team.prepare(model, optim.mean_loss)
+def measure(team: Team, arguments: argparse.Namespace) -> list[tuple[float, float, float]]:
+    """Tokens a second, in turn: of the first process alone, of all together, and of all side by side."""
+    alone, together = Trainer(ALONE, arguments), Trainer(team, arguments)
+    rates: list[tuple[float, float, float]] = []
+    for _ in range(arguments.rounds + 1):
+        by_itself = alone.rate(arguments.seconds) if team.leads else 0.0
+        team.sums(0.0)  # the others wait here
+        jointly = together.rate(arguments.seconds)
+        rates.append((by_itself, jointly, *team.sums(alone.rate(arguments.seconds))))
+    return rates[1:]  # the first time, things are built that later ones reuse
+
+
+class Trainer:
+    """A model and its optimizers, for a team."""
+
+    def __init__(self, team: Team, arguments: argparse.Namespace) -> None:
+        self.windows = arguments.windows
+        self.hardware = choose_hardware("cpu", "fp32", 1, "off")
+        self.shape = ModelConfig.preset("qwen3", arguments.size, VOCAB_SIZE, tie_embeddings=False)
+        config = TrainConfig(batch_size=arguments.windows * team.size, optimizer=arguments.optimizer)
+        self.model = GPT(self.shape)
+        initialise(self.model, seed=1)
+        self.team = team.sharing(arguments.shard)
+        self.team.spread(self.model, list(self.model.transformer.blocks))
+        self.optimizers = optim.make_optimizers(self.model, config, self.team)
+        self.team.prepare(self.model, optim.mean_loss)
         generator = torch.Generator().manual_seed(team.rank)
-        batch = torch.randint(1024, (arguments.windows, model_config.context_length + 1), generator=generator)
-        steps, began, progress = -2, 0.0, 0.0
-        while progress < 1:  # the first two steps build what the others reuse
-            if steps == 0:
-                began = time.monotonic()
-            optim.training_step(model, optimizers, batch, hardware, 1.0, team=team, mean_windows=arguments.windows)
+        self.batch = torch.randint(VOCAB_SIZE, (arguments.windows, self.shape.context_length + 1), generator=generator)
+
+    def rate(self, seconds: float) -> float:
+        """Tokens a second of all processes, over so many seconds by the clock of the first."""
+        steps, began, progress = 0, time.monotonic(), 0.0
+        while progress < 1:
+            optim.training_step(
+                self.model, self.optimizers, self.batch, self.hardware, 1.0, team=self.team, mean_windows=self.windows
+            )
             steps += 1
-            elapsed = time.monotonic() - began if steps > 0 else 0.0
-            progress, *_ = team.agree(elapsed / arguments.seconds, False, None)
-        rate = steps * batch_size * model_config.context_length / elapsed
-        return {"tokens_per_second": rate, "steps": steps, "parameters": model_config.n_params}
+            progress, *_ = self.team.agree((time.monotonic() - began) / seconds, False, None)
+        tokens = steps * self.team.size * self.windows * self.shape.context_length
+        return tokens / (time.monotonic() - began)
+
+
+def report(arguments: argparse.Namespace, rates: list[tuple[float, float, float]]) -> None:
+    alone, together, side_by_side = zip(*rates, strict=True)
+
+    def share(many: tuple[float, ...]) -> list[float]:
+        return [round(m / (arguments.processes * a), 3) for m, a in zip(many, alone, strict=True)]
+
+    facts = {
+        "processes": arguments.processes,
+        "shard": arguments.shard,
+        "optimizer": arguments.optimizer,
+        "windows": arguments.windows,
+        "parameters": ModelConfig.preset("qwen3", arguments.size, VOCAB_SIZE, tie_embeddings=False).n_params,
+        "tokens_per_second_alone": [round(a) for a in alone],
+        "tokens_per_second_together": [round(t) for t in together],
+        "efficiency": share(together),
+        "median": statistics.median(share(together)),
+        "side_by_side": share(side_by_side),
+        "median_side_by_side": statistics.median(share(side_by_side)),
+        "torch": torch.__version__,
+    }
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":
