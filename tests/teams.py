@@ -1,6 +1,6 @@
 """Several processes that train together: how tests start them, and a program for them that trains tiny models.
 
-python tests/teams.py    prints, as JSON, the loss of each step for every way to share the work
+`python tests/teams.py 50` prints, as JSON, the loss of each of 50 steps for every way to share the work.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gptlite.device import choose_hardware
 from gptlite.distributed import Team
 from gptlite.model import GPT, initialise
 
-STEPS, WINDOWS, CONTEXT = 50, 6, 16  # six windows are shared equally by two processes, and by four they are not
+WINDOWS, CONTEXT = 6, 16  # six windows are shared equally by two processes, and by four they are not
 WAYS = [(shard, optimizer) for shard in ("none", "fsdp") for optimizer in ("muon", "adamw")]
 COMMAND = (sys.executable, "-m", "gptlite")
 
@@ -96,15 +96,15 @@ def _content(file: IO[bytes]) -> str:
     return file.read().decode()
 
 
-def losses(n: int, cwd: Path) -> dict[str, list[float]]:
+def losses(n: int, steps: int, cwd: Path) -> dict[str, list[float]]:
     """What the first of `n` processes prints that run this file."""
-    with started(n, (sys.executable, __file__), cwd) as processes:
+    with started(n, (sys.executable, __file__, steps), cwd) as processes:
         first = processes.wait()[0]
     assert first.code == 0, first.err
     return json.loads(first.out)
 
 
-def loss_curve(team: Team, shard: str, optimizer: str) -> list[float]:
+def loss_curve(team: Team, shard: str, optimizer: str, steps: int) -> list[float]:
     """The loss of each step of a tiny model; the batches are the same whoever shares them."""
     hardware = choose_hardware("cpu", "fp32", 1, "off")
     config = TrainConfig(optimizer=optimizer, lr=0.02 if optimizer == "muon" else 3e-3, batch_size=WINDOWS)
@@ -117,10 +117,10 @@ def loss_curve(team: Team, shard: str, optimizer: str) -> list[float]:
     curve: list[float] = []
     generator = torch.Generator().manual_seed(0)
     first, last = (rank * WINDOWS // team.size for rank in (team.rank, team.rank + 1))
-    for step in range(STEPS):
+    for step in range(steps):
         first_tokens = torch.randint(64, (WINDOWS, 1), generator=generator)
         batch = (first_tokens + torch.arange(CONTEXT + 1)) % 64  # to learn: counting
-        optim.set_learning_rate(optimizers, config.lr * (1 - step / STEPS))
+        optim.set_learning_rate(optimizers, config.lr * (1 - step / steps))
         loss, _ = optim.training_step(
             model,
             optimizers,
@@ -137,7 +137,8 @@ def loss_curve(team: Team, shard: str, optimizer: str) -> list[float]:
 
 def main() -> None:
     with distributed.together(0, lambda: None) as team:
-        curves = {f"{shard} {optimizer}": loss_curve(team, shard, optimizer) for shard, optimizer in WAYS}
+        steps = int(sys.argv[1])
+        curves = {f"{shard} {optimizer}": loss_curve(team, shard, optimizer, steps) for shard, optimizer in WAYS}
         if team.leads:
             print(json.dumps(curves))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import Command, make_text, tiny_config
-from teams import COMMAND, STEPS, WAYS, loss_curve, losses, started
+from teams import COMMAND, WAYS, loss_curve, losses, started
 
 from gptlite import data, distributed, optim, planning
 from gptlite.config import TrainConfig
@@ -50,42 +52,33 @@ def assert_same_curve(run: Path, other: Path) -> None:
 
 # The same losses
 
-
-@pytest.fixture(scope="module")
-def alone() -> dict[str, list[float]]:
-    return {optimizer: loss_curve(ALONE, "none", optimizer) for optimizer in ("muon", "adamw")}
+Curves = dict[str, list[float]]
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    return losses(2, tmp_path_factory.mktemp("pair"))
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], Curves]:
+    """The losses of so many processes in so many steps, by way of sharing the work."""
+    return functools.cache(lambda n, steps: losses(n, steps, tmp_path_factory.mktemp("team")))
 
 
-@pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    return losses(4, tmp_path_factory.mktemp("four"))
+# In one pair of processes, which takes a while to start; four of them share six windows unequally.
+SIZES = [(2, 16), pytest.param(2, 50, marks=pytest.mark.slow), pytest.param(4, 50, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("shard", "optimizer"), WAYS)
-def test_two_processes_follow_the_loss_curve_of_one(
-    alone: dict[str, list[float]], pair: dict[str, list[float]], shard: str, optimizer: str
+@pytest.mark.parametrize(("n", "steps"), SIZES)
+def test_several_processes_follow_the_loss_curve_of_one(
+    shared: Callable[[int, int], Curves], n: int, steps: int, shard: str, optimizer: str
 ) -> None:
-    curve = alone[optimizer]
-    assert len(curve) == STEPS and curve[-1] < curve[0] - 1, "it learns"
-    assert pair[f"{shard} {optimizer}"] == pytest.approx(curve, abs=SAME)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("shard", "optimizer"), WAYS)
-def test_four_processes_follow_it_with_unequal_shares(
-    alone: dict[str, list[float]], four: dict[str, list[float]], shard: str, optimizer: str
-) -> None:
-    assert four[f"{shard} {optimizer}"] == pytest.approx(alone[optimizer], abs=SAME)
+    alone = loss_curve(ALONE, "none", optimizer, steps)
+    assert len(alone) == steps and alone[-1] < alone[0] - 0.5, "it learns"
+    assert shared(n, steps)[f"{shard} {optimizer}"] == pytest.approx(alone, abs=SAME)
 
 
 # The command, and what it leaves on disk
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_is_that_of_one_and_goes_on_alone(
     gptlite: Command, corpus_file: Path, tmp_path: Path
 ) -> None:
