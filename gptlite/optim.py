@@ -281,6 +281,6 @@ def deal_optimizer_state(
     for full_name, tensor in team.deal(tensors, expected_state(model, optimizers)):
         key, _, name = full_name.partition(".")
         parameter = parameters[name]
-        # A step counter stays where the optimizer keeps it; everything else lives beside its parameter.
-        value = tensor.clone() if tensor.ndim == 0 else team.place(tensor, parameter)
+        # Everything lives beside its parameter, a step counter too, because AdamW is fused.
+        value = tensor.clone().to(parameter.device) if tensor.ndim == 0 else team.place(tensor, parameter)
         owner[id(parameter)].state[parameter][key] = value

@@ -327,6 +327,7 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlook, "measure_speed", lambda *_: Speed(0.1, 1000.0))
     monkeypatch.setattr(outlook.yardsticks, "measure", lambda *_: outlook.yardsticks.Yardsticks(1, 1, 1, 1, 1, 1))
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    monkeypatch.setattr("gptlite.distributed.launch", lambda arguments, n: 0)
     monkeypatch.setattr(corpus, "demo_text", lambda *_: Path("corpus.txt").absolute())
 
 
