@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -283,6 +284,8 @@ def train(
         raise UsageError("give only one of --time, --steps and --epochs.")
     if demo and files and not resume:
         given = {**_homonym_settings(given, size), **given}
+    if process.is_launched():  # what torch says, before Python, of a process that is lost, ours say in a sentence
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if dry_run and process.follows():
         return
     if gpus is not None and not dry_run and not process.is_launched():
