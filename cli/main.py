@@ -96,7 +96,8 @@ def run(arguments: list[str]) -> int:
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except GptliteError as error:
-        console.error(str(error))
+        if str(error):  # else another process says it
+            console.error(str(error))
         return error.exit_code
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)

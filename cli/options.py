@@ -20,7 +20,8 @@ TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Other tools' names for the same option, without the dashes; kept out of the help page.
 ALIASES = {
-    "block-size": "context", "choices": "choice", "context-length": "context", "iters": "steps", "learning-rate": "lr",
+    "activation-checkpointing": "recompute", "block-size": "context", "choices": "choice", "context-length": "context",
+    "gradient-checkpointing": "recompute", "iters": "steps", "learning-rate": "lr",
     "length": "max-new-tokens", "max-iters": "steps", "max-seq-len": "context", "max-steps": "steps",
     "max-tokens": "max-new-tokens",
     "n-embd": "dim", "n-head": "heads", "n-layer": "layers", "out-dir": "out", "output": "out", "output-dir": "out",

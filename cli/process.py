@@ -61,6 +61,16 @@ def start() -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be said
 
 
+def is_launched() -> bool:
+    """Is this one of several processes that torchrun, or gptlite itself, has started?"""
+    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def follows() -> bool:
+    """Is it one of several, and not the first, which speaks for all?"""
+    return is_launched() and os.environ["RANK"] != "0"
+
+
 def leave(code: int) -> NoReturn:
     """End now, with threads that still work, and without freeing what the system frees anyway."""
     for stream in (sys.stdout, sys.stderr):

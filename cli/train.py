@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from functools import partial
@@ -214,6 +215,37 @@ def train(
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     threads: options.ThreadsOption = None,
+    gpus: Annotated[
+        int | None,
+        _option(
+            "--gpus",
+            "--processes",
+            parser=options.parse_count_or_auto,
+            metavar="auto|N",
+            help="Train on N GPUs of this machine, or in N processes where it has none.",
+            panel=MACHINE,
+            show_default="1",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        _option(
+            "--shard",
+            metavar="none|fsdp",
+            help="What each of several processes holds: the whole model, or a part.",
+            panel=MACHINE,
+            show_default=TrainConfig.shard,
+        ),
+    ] = None,
+    recompute: Annotated[
+        bool,
+        _option(
+            "--recompute",
+            help="Compute blocks again in the backward pass: less memory, a third more work.",
+            panel=MACHINE,
+            show_default="off",
+        ),
+    ] = False,
     compile: Annotated[str, _option("--compile", metavar="auto|on|off", help="torch.compile.", panel=MACHINE)] = "auto",
     eval_every: Annotated[
         int | None,
@@ -261,6 +293,7 @@ def train(
         "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay, "weight_decay": weight_decay,
         "clip": clip, "seed": seed, "init": init, "patience": patience, "eval_every": eval_every,
         "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
+        "shard": shard, "recompute": recompute or None,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
@@ -269,7 +302,21 @@ def train(
         raise UsageError("give only one of --time, --steps and --epochs.")
     if demo and files and not resume:
         given = {**_homonym_settings(given, size), **given}
-    with console.TrainingDisplay(quiet) as display, process.stoppable(display.stopping) as should_stop:
+    if process.is_launched():  # what torch says, before Python, of a process that is lost, ours say in a sentence
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if dry_run and process.follows():
+        return
+    if gpus is not None and not dry_run and not process.is_launched():
+        from gptlite import device as machine
+        from gptlite import distributed
+
+        n_gpus = 0 if device == "cpu" else machine.count_gpus()
+        if (n := distributed.count_processes(gpus, n_gpus)) > 1:
+            raise typer.Exit(distributed.launch(sys.argv[1:], n))
+    with (
+        console.TrainingDisplay(quiet or process.follows()) as display,
+        process.stoppable(display.stopping) as should_stop,
+    ):
         display.phase("starting", 0.0)
         from gptlite import corpus, data, pipeline
 
@@ -297,6 +344,8 @@ def train(
             command=["gptlite", *sys.argv[1:]],
             **request,
         )
+    if not result:  # one of several processes, and not the first
+        return
     if json:
         console.write_json_if_read(result)
         return

@@ -199,6 +199,8 @@ class TrainConfig:
 
     - `optimizer`: muon (with AdamW for embeddings, head and norms) or adamw; `momentum` is Muon's, the betas AdamW's.
     - `accumulate`: parts in which a batch is computed, one after the other, in less memory and to the same gradient.
+    - `recompute`: keep little of a block for the backward pass, and compute it again there: less memory, more work.
+    - `shard`: what several processes hold of the model: all of it each (none), or a part (fsdp).
     - `lr` is the peak of the schedule; `warmup` and `decay` are fractions of the whole run.
     - `init`: bigrams gives embeddings and head what counting tells (bigrams.py), random leaves all to training, and
       model goes on from one that is trained.
@@ -213,6 +215,8 @@ class TrainConfig:
     epochs: float | None = None
     batch_size: int = 16
     accumulate: int = 1
+    recompute: bool = False
+    shard: str = "none"
     optimizer: str = "muon"
     lr: float = 0.02
     warmup: float = 0.02
@@ -245,6 +249,7 @@ class TrainConfig:
         )
         _choose("optimizer", self.optimizer, "muon", "adamw")
         _choose("init", self.init, "bigrams", "random", "model")
+        _choose("shard", self.shard, "none", "fsdp")
         for name in ("momentum", "beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value}")
@@ -279,6 +284,11 @@ class TrainConfig:
     def windows_at_once(self) -> int:
         """Windows of text that pass through the model together."""
         return self.batch_size // self.accumulate
+
+    def share(self, processes: int) -> TrainConfig:
+        """What the busiest of so many processes does: the same with its share of each batch, in as many parts."""
+        windows = -(-self.batch_size // (processes * self.accumulate)) * self.accumulate
+        return dataclasses.replace(self, batch_size=windows)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

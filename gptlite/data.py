@@ -118,10 +118,11 @@ class Batches:
         return self.windows_per_epoch / self.batch_size
 
     def batch(self, step: int) -> Tensor:
-        """Windows (B, context + 1) of int64 ids: inputs are [:, :-1], targets [:, 1:]."""
-        share = self.batch_size // self.world_size
-        first = step * self.batch_size + self.rank * share
-        starts = [self._window_start(position) for position in range(first, first + share)]
+        """Windows (B, context + 1) of int64 ids: inputs are [:, :-1], targets [:, 1:]; of B, the share of this rank."""
+        first, last = (
+            step * self.batch_size + r * self.batch_size // self.world_size for r in (self.rank, self.rank + 1)
+        )
+        starts = [self._window_start(position) for position in range(first, last)]
         index = np.add.outer(starts, np.arange(self.context + 1)) % len(self.ids)  # the stream is a ring
         return torch.from_numpy(self.ids[index].astype(np.int64))
 

@@ -27,6 +27,7 @@ class Hardware:
     threads: int
     compile: bool
     reason: str
+    processes: int = 1  # that train together, each on a device of its own or with threads of its own
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which matrix products run in bf16, or one that does nothing."""
@@ -41,12 +42,15 @@ class Hardware:
             "dtype": "bf16" if self.bf16 else "fp32",
             "threads": self.threads,
             "compile": "on" if self.compile else "off",
+            **({"processes": self.processes} if self.processes > 1 else {}),
         }
 
     def describe(self) -> str:
-        threads = f", {self.threads} threads" if self.device.type == "cpu" else ""
+        threads = f"{self.threads} threads" if self.device.type == "cpu" else ""
+        processes = f"{self.processes} processes" if self.processes > 1 else ""
+        workers = ", " + " of ".join(filter(None, (processes, threads))) if processes or threads else ""
         compiled = ", compiled" if self.compile else ""
-        return f"{self.device.type}, {'bf16' if self.bf16 else 'fp32'}{threads}{compiled}: {self.reason}"
+        return f"{self.device.type}, {'bf16' if self.bf16 else 'fp32'}{workers}{compiled}: {self.reason}"
 
 
 def choose_hardware(
@@ -88,6 +92,11 @@ def choose_hardware(
         compile=compile == "on" or (compile == "auto" and chosen == "cuda"),
         reason=reason,
     )
+
+
+def count_gpus() -> int:
+    """GPUs of this machine on which several processes can train together."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def available_memory(device: torch.device) -> int | None:

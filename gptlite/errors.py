@@ -8,6 +8,7 @@
     ├── NumericsError           6   training produced a loss that is not a number
     ├── RunInUseError           7   another process trains in this directory
     ├── LimitError              8   more memory or a larger size than allowed
+    ├── ProcessError            9   another process of this training ended
     └── Interrupted   129/130/143   stopped by a signal, after saving
 
 Each message is one sentence that says what is wrong, where, and what to do.
@@ -48,6 +49,12 @@ class RunInUseError(GptliteError):
 
 class LimitError(GptliteError):
     exit_code = 8
+
+
+class ProcessError(GptliteError):
+    """Its message is empty where another process says it."""
+
+    exit_code = 9
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gptlite.config import TrainConfig
 from gptlite.device import Hardware
+from gptlite.distributed import ALONE, Team
 from gptlite.errors import CheckpointError
 from gptlite.model import GPT
 from gptlite.strict import shown
@@ -32,12 +35,19 @@ class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: every update of a matrix turns all directions by the same amount (Jordan et al. 2024).
 
     For hidden matrices only, not for embeddings, head, norms or biases. A group's `block` (rows, columns) cuts its
-    matrices into blocks that are orthogonalised each by itself, such as those of the attention heads.
+    matrices into blocks that are orthogonalised each by itself, such as those of the attention heads. The processes of
+    a `team` share the matrices out among them.
     """
 
     def __init__(
-        self, params: Sequence[nn.Parameter] | Sequence[dict[str, Any]], lr: float, momentum: float, weight_decay: float
+        self,
+        params: Sequence[nn.Parameter] | Sequence[dict[str, Any]],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        team: Team = ALONE,
     ) -> None:
+        self.team = team
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "share": 1.0, "block": None}
         super().__init__(params, defaults)
 
@@ -52,20 +62,26 @@ class Muon(torch.optim.Optimizer):
             for shape, parameters in by_shape.items():
                 rows, columns = group["block"] or shape
                 directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
-                updates = from_blocks(orthogonalise(to_blocks(directions, rows, columns)), shape)
+
+                def orthogonal(matrices: Tensor, rows: int = rows, columns: int = columns) -> Tensor:
+                    return from_blocks(orthogonalise(to_blocks(matrices, rows, columns)), matrices.shape[1:])
+
+                updates = self.team.by_matrix(orthogonal, directions, shape[0])
                 scale = max(1.0, rows / columns) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-group["lr"] * scale)
+                    held = self.team.part(parameter)
+                    held.mul_(1 - group["lr"] * group["weight_decay"])
+                    held.add_(update, alpha=-group["lr"] * scale)
 
     def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
-        """The running mean of the gradients, with Nesterov's look ahead."""
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
+        """The running mean of the gradients, with Nesterov's look ahead: as much of it as this process holds."""
+        state = self.state[parameter]
+        assert parameter.grad is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(state["momentum"], momentum)
+        gradient, mean = self.team.part(parameter.grad), self.team.part(state["momentum"])
+        mean.lerp_(gradient, 1 - momentum)
+        return gradient.lerp(mean, momentum)
 
 
 def to_blocks(matrices: Tensor, rows: int, columns: int) -> Tensor:
@@ -102,7 +118,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     return (x.mT if tall else x).to(matrices.dtype)
 
 
-def make_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: GPT, config: TrainConfig, team: Team = ALONE) -> list[torch.optim.Optimizer]:
     """Muon and AdamW, or AdamW alone (Loshchilov & Hutter 2019); only hidden matrices decay."""
     groups = parameter_groups(model)
     betas = (config.beta1, config.beta2)
@@ -117,7 +133,7 @@ def make_optimizers(model: GPT, config: TrainConfig) -> list[torch.optim.Optimiz
         "from_heads": (model.config.dim, model.config.head_dim),
     }
     matrices = [{"params": group, "block": blocks.get(name)} for name, group in groups.items()]
-    muon = Muon(matrices, config.lr, config.momentum, config.weight_decay)
+    muon = Muon(matrices, config.lr, config.momentum, config.weight_decay, team)
     others["share"] = OTHERS_SHARE
     return [muon, torch.optim.AdamW([others], lr=config.lr * OTHERS_SHARE, betas=betas, fused=True)]
 
@@ -141,6 +157,12 @@ def mean_loss(model: GPT, batch: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
 
 
+def recompute_blocks(model: GPT) -> None:
+    """Let the backward pass compute again what happens inside a block, instead of keeping it (Chen et al. 2016)."""
+    for block in model.transformer.blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
 def training_step(
     model: GPT,
     optimizers: Sequence[torch.optim.Optimizer],
@@ -149,22 +171,27 @@ def training_step(
     clip: float,
     loss_of: Loss = mean_loss,
     accumulate: int = 1,
+    team: Team = ALONE,
+    mean_windows: float | None = None,
 ) -> tuple[float, float]:
     """One optimizer step on windows (B, T + 1): the mean loss a token and the gradient's norm.
 
-    Forward and backward pass go through `accumulate` equal parts of the batch, one after the other; their gradients add
-    up to that of the whole. Where loss or norm is not finite, the weights are left as they were. `loss_of` may be a
-    compiled `mean_loss`.
+    Forward and backward pass go through `accumulate` parts of the batch, one after the other; their gradients add up to
+    that of the whole. Where loss or norm is not finite, the weights are left as they were. `loss_of` may be a compiled
+    `mean_loss`.
+
+    - `team`, `mean_windows`: the processes that take this step together, and B in the mean over them.
     """
     model.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=hardware.device)
-    for part in batch.to(hardware.device, non_blocking=True).chunk(accumulate):
+    parts = batch.to(hardware.device, non_blocking=True).tensor_split(accumulate)
+    for i, part in enumerate(parts, start=1):
         with hardware.autocast():
-            share = loss_of(model, part) / accumulate
+            share = team.loss(loss_of, model, part, i == len(parts)) / ((mean_windows or len(batch)) / len(part))
         share.backward()
         loss += share.detach()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-    numbers = loss.item(), norm.item()
+    norm = team.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
+    numbers = team.mean(loss).item(), norm.item()
     if all(math.isfinite(number) for number in numbers):
         for optimizer in optimizers:
             optimizer.step()
@@ -189,14 +216,16 @@ def set_learning_rate(optimizers: Sequence[torch.optim.Optimizer], lr: float) ->
             group["lr"] = lr * group["share"]
 
 
-def optimizer_tensors(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """What the optimizers remember, as tensors named `<state>.<parameter>`."""
+def optimizer_tensors(
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], team: Team = ALONE
+) -> dict[str, Tensor]:
+    """What the optimizers remember, as tensors named `<state>.<parameter>`; all of it in the first process."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         for optimizer in optimizers:
             for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"{key}.{name}"] = value.detach().cpu().clone()
-    return tensors
+                tensors[f"{key}.{name}"] = value.detach()
+    return {name: tensor.cpu().clone() for name, tensor in team.gather(tensors).items()}
 
 
 def expected_state(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, tuple[int, ...]]:
@@ -214,10 +243,15 @@ def expected_state(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 
 
 def restore_optimizers(
-    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor]
+    model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], tensors: Mapping[str, Tensor], team: Team = ALONE
 ) -> None:
     """Give the optimizers back what `optimizer_tensors` took; raises `CheckpointError` if it cannot be theirs."""
-    expected = expected_state(model, optimizers)
+    check_optimizer_state(expected_state(model, optimizers), tensors)
+    deal_optimizer_state(model, optimizers, tensors, team)
+
+
+def check_optimizer_state(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
+    """Raises `CheckpointError` unless the tensors have the `expected` names and shapes and possible values."""
     for name in (*tensors, *expected):
         if name not in expected:
             raise CheckpointError(f"the optimizer state names {shown(name)}, which this model does not have.")
@@ -233,11 +267,20 @@ def restore_optimizers(
             raise CheckpointError(
                 f"the optimizer state {shown(name)} is {tensor.item():g}, which is no count of steps."
             )
+
+
+def deal_optimizer_state(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    tensors: Mapping[str, Tensor] | None,
+    team: Team = ALONE,
+) -> None:
+    """Give the optimizers of all processes what the first one has in `tensors`."""
     parameters = dict(model.named_parameters())
     owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
-    for full_name, tensor in tensors.items():
+    for full_name, tensor in team.deal(tensors, expected_state(model, optimizers)):
         key, _, name = full_name.partition(".")
         parameter = parameters[name]
-        # A step counter stays where the optimizer keeps it; everything else lives beside its parameter.
-        value = tensor.clone() if tensor.ndim == 0 else tensor.to(parameter.device)
+        # Everything lives beside its parameter, a step counter too, because AdamW is fused.
+        value = tensor.clone().to(parameter.device) if tensor.ndim == 0 else team.place(tensor, parameter)
         owner[id(parameter)].state[parameter][key] = value

@@ -59,14 +59,15 @@ def look_ahead(
         n_tokens=tokens.n_tokens,
         vocab_size=material.tokenizer.vocab_size,
         hardware=hardware,
-        memory=available_memory(hardware.device),
+        memory=free_memory(hardware),
         val_tokens=val_tokens.n_tokens,
     )
     stopwatch = Stopwatch(hardware, MEASURING_SHARE * seconds if seconds else MEASURING_SECONDS)
     plan = planning.make_plan(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure, base=base
     )
-    planning.check_memory(plan, facts.memory)
+    plan = planning.serve(plan, hardware.processes)
+    planning.check_memory(plan, facts.memory, hardware.processes)
     before = peak_memory() or 0
     speed = stopwatch.speed(plan)
     if speed is None and (seconds or thorough):
@@ -102,6 +103,12 @@ class Stopwatch:
     def speed(self, plan: planning.Plan) -> Speed | None:
         """What was measured for this plan's model and batch."""
         return self.speeds.get((plan.model, plan.train.batch_size))
+
+
+def free_memory(hardware: Hardware) -> int | None:
+    """Bytes for each process; None where nobody says. All processes of a CPU are taken to run on this machine."""
+    memory = available_memory(hardware.device)
+    return memory // hardware.processes if memory is not None and hardware.device.type == "cpu" else memory
 
 
 def time_budget(overrides: Mapping[str, Any]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
 import time
@@ -14,17 +15,20 @@ import tokenizers
 import torch
 
 import gptlite
-from gptlite import bigrams, checkpoint, compilation, corpus, data, optim, planning, resuming, runs
-from gptlite.device import Hardware, available_memory, choose_hardware
+from gptlite import bigrams, checkpoint, compilation, corpus, data, distributed, optim, planning, resuming, runs
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.device import Hardware, available_memory, choose_hardware, count_gpus
+from gptlite.distributed import Team
 from gptlite.durable import check_storage
-from gptlite.errors import UsageError, is_out_of_memory
-from gptlite.material import Material, hold_out, remembered_val, shorten, tokenize
+from gptlite.errors import Interrupted, NumericsError, StorageError, UsageError, is_out_of_memory
+from gptlite.material import Inputs, Material, hold_out, remembered_val, shorten, tokenize
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.origin import Origin, find_origin, start_from
 from gptlite.outlook import look_ahead, time_budget
-from gptlite.tokenizer import check_vocab_size
-from gptlite.training import Clock, Session, Watcher, finish, fit, out_of_memory
-from gptlite.training_state import State, restore_training_state
+from gptlite.runs import Run
+from gptlite.tokenizer import Tokenizer, check_vocab_size
+from gptlite.training import Clock, Session, Watcher, finish, fit, lost_process, out_of_memory
+from gptlite.training_state import State, restore_training_state, tell_state
 
 DEFAULT_VAL = "5%"
 
@@ -65,12 +69,17 @@ def train(
     - `overrides`: fields of `ModelConfig` and `TrainConfig`; what is not given, the plan chooses.
     - `should_stop`: asked after every step; a signal number ends the run, saved, with `Interrupted`.
     - `started`: `time.monotonic()` when the command began, for the time budget.
+    Of several processes (distributed.py) the first one does all that is said here, and only its watcher is told; the
+    others, given the same arguments, return {}.
     Raises the errors of `gptlite.errors`.
     """
     started = time.monotonic() if started is None else started
     watcher = watcher or Watcher()
     arguments = [inputs] if isinstance(inputs, str) else list(inputs)
     with ExitStack() as stack:
+        team = stack.enter_context(distributed.together(count_gpus(), should_stop))
+        if not team.leads:
+            return follow(team, should_stop, started)
         run = resuming.find_run(arguments, out) if resume else None
         previous = resuming.read_info(run) if run else None
         plan: planning.Plan | None = None
@@ -81,7 +90,7 @@ def train(
             if init_from is not None or tokenizer is not None:
                 raise UsageError("--resume goes on with the run's own model; leave --init-from and --tokenizer out.")
             plan = resuming.make_plan(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
-            hardware, compile = resuming.choose_machine(previous, plan, device, dtype, threads, compile)
+            hardware, compile = resuming.choose_machine(previous, plan, device, dtype, threads, compile, team.size)
             val, arguments = previous["val"], arguments or previous["arguments"]
             lossy = lossy or previous.get("lossy", False)
         else:  # what can be refused is refused before any work is done
@@ -92,6 +101,7 @@ def train(
                 run = runs.claim_run(Path(out))
             origin = find_origin(init_from, tokenizer, vocab_size)
             planning.check_request(hardware, architecture, size, overrides, origin.config)
+        hardware = shared_machine(hardware, team)
         locked = run is not None and run.path.is_dir()  # a new one is made once the text is known to be good
         if run is not None and locked:
             stack.enter_context(run.lock())
@@ -122,16 +132,17 @@ def train(
             outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, base=origin.config)
             plan, foreseen = outlook.plan, outlook.to_dict()
         else:
-            planning.check_memory(plan, available_memory(hardware.device))
+            planning.check_memory(plan, available_memory(hardware.device), team.size)
             resuming.check_same_tokens(run, previous or {}, material.digests)
         check_storage(run.path, 2 * planning.step_size(plan.model))
 
-        session = _session(run, plan, hardware, material, saved, origin, watcher, should_stop, started)
+        distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
+        team.announce(_told(run, plan, hardware, material, saved))
+        session = _session(team, run, plan, hardware, material, saved, origin, watcher, should_stop, started)
         origin = dataclasses.replace(origin, model=None)  # its weights are in the model of the session
         session.state.enough &= previous is not None and not resuming.asks_for_more(previous, plan)
         hardware = with_compilation(hardware, compile, plan, session.state.elapsed)
-        session.loss_of = _loss(session.model, plan, hardware, watcher)
-        session.hardware = dataclasses.replace(hardware, compile=session.loss_of is not optim.mean_loss)
+        _agree(session, hardware, watcher)
         if previous is None:
             run.clear_log()
             info = {
@@ -152,46 +163,140 @@ def train(
             info = resuming.info(previous, plan, session.hardware, session.state.step, watcher)
         run.write_info(info)
         watcher.planned(plan, run.path, session.hardware)
-        try:
-            fit(session)
-            result = {**finish(session), "yardsticks": info.get("yardsticks")}
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise out_of_memory(session) from error
+        result = {**_train(session), "yardsticks": info.get("yardsticks")}
         run.write_info({**info, "result": result})
         return result
 
 
+def _train(session: Session) -> dict[str, Any]:
+    """The loop and the final score, with words for what torch says in its own."""
+    try:
+        fit(session)
+        return finish(session)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(session) from error
+        if session.team.size > 1 and distributed.lost_contact(error):
+            raise lost_process(session) from error
+        raise
+
+
+def follow(team: Team, should_stop: Callable[[], int | None], started: float) -> dict[str, Any]:
+    """Train as one of several processes and not the first, which tells what to do; nothing is written or said."""
+    told = team.listen(should_stop)
+    if told is None:  # the first process has said why
+        return {}
+    plan = planning.Plan(ModelConfig(**told["model"]), TrainConfig(**told["train"]), ())
+    hardware = shared_machine(choose_hardware(**told["machine"]), team)
+    tokenizer = Tokenizer.from_json(told["tokenizer"], choose=lambda _: (told["separator"], (told["end"],)))
+    tokens, val_tokens = (_find_tokens(told[name]) for name in ("tokens", "val_tokens"))
+    material = Material(Inputs(corpus.Text(()), corpus.Text(())), tokenizer, tokens, val_tokens)
+    run, watcher = Run(Path(told["run"])), Watcher()
+    session = _session(team, run, plan, hardware, material, told["resumed"], Origin(), watcher, should_stop, started)
+    _agree(session, hardware, watcher)
+    with contextlib.suppress(Interrupted, NumericsError):  # the first process has it too, and says so
+        _train(session)
+    return {}
+
+
+def _told(
+    run: Run, plan: planning.Plan, hardware: Hardware, material: Material, saved: checkpoint.Checkpoint | None
+) -> dict[str, Any]:
+    """What the other processes need to take part in a training."""
+    machine = {name: value for name, value in hardware.choices().items() if name != "processes"}
+    return {
+        "run": str(run.path),
+        "model": plan.model.to_dict(),
+        "train": plan.train.to_dict(),
+        "machine": machine,
+        "tokenizer": material.tokenizer.to_json(),
+        "separator": material.tokenizer.separator,
+        "end": material.tokenizer.end,
+        "tokens": {**dataclasses.asdict(material.tokens), "path": str(material.tokens.path.absolute())},
+        "val_tokens": {**dataclasses.asdict(material.val_tokens), "path": str(material.val_tokens.path.absolute())},
+        "resumed": saved is not None,
+    }
+
+
+def _find_tokens(told: dict[str, Any]) -> data.TokenFile:
+    """The tokens that the first process made. Raises `StorageError` where they cannot be seen from here."""
+    tokens = data.TokenFile(**{**told, "path": Path(told["path"])})
+    try:
+        tokens.ids()
+    except (OSError, ValueError) as error:
+        raise StorageError(
+            f"process {distributed.place()} cannot read the tokens at {tokens.path}: {error}; "
+            "set GPTLITE_CACHE to a folder that all machines share."
+        ) from error
+    return tokens
+
+
+def _agree(session: Session, hardware: Hardware, watcher: Watcher) -> None:
+    """Where the run stands and whether steps are compiled, as the first process has it; and the loss, made ready."""
+    s = session
+    compiled = hardware.compile and not s.team.sharded
+    s.state, compiled = tell_state(s.state, s.team), s.team.broadcast(compiled)
+    s.clock.elapsed_before = s.state.elapsed
+    s.loss_of = _loss(s.model, s.plan, dataclasses.replace(hardware, compile=compiled), watcher)
+    s.hardware = dataclasses.replace(hardware, compile=s.loss_of is not optim.mean_loss)
+    s.team.prepare(s.model, s.loss_of)
+
+
+def shared_machine(hardware: Hardware, team: Team) -> Hardware:
+    """`hardware` for the processes of a team. Raises `UsageError` where they cannot share it."""
+    if team.size > 1 and hardware.device.type == "mps":
+        raise UsageError("several processes train on CPUs or on NVIDIA GPUs; use --device cpu.")
+    if hardware.device.type == "cuda" and (n := distributed.processes_here()) > count_gpus():
+        raise UsageError(
+            f"{n} processes need a GPU each, and here are {count_gpus()}; start fewer, or use --device cpu."
+        )
+    return dataclasses.replace(hardware, processes=team.size)
+
+
 def _session(
+    team: Team,
     run: runs.Run,
     plan: planning.Plan,
     hardware: Hardware,
     material: Material,
-    saved: checkpoint.Checkpoint | None,
+    saved: checkpoint.Checkpoint | bool | None,
     origin: Origin,
     watcher: Watcher,
     should_stop: Callable[[], int | None],
     started: float,
 ) -> Session:
-    """Model, optimizers, batches and clock, at the beginning of the run or where `saved` left off."""
+    """Model, optimizers, batches and clock, at the beginning of the run or where `saved` left off.
+
+    The first process of a `team` makes all that, from which the others get their share; of `saved` they know if it is.
+    """
     config, tokens = plan.train, material.tokens
-    batches = data.Batches(tokens, context=plan.model.context_length, batch_size=config.batch_size, seed=config.seed)
+    context = plan.model.context_length
+    batches = data.Batches(
+        tokens, context=context, batch_size=config.batch_size, seed=config.seed, rank=team.rank, world_size=team.size
+    )
     torch.manual_seed(config.seed)
     model = GPT(plan.model, dropout=config.dropout)
-    if origin.model is not None:
-        start_from(model, origin.model.model)
-    else:
-        initialise(model, config.seed)
-    if config.init == "bigrams" and saved is None:
-        set_vectors(model, *bigrams.bigram_vectors(tokens.ids(), plan.model.vocab_size, plan.model.dim, config.seed))
-    model.to(hardware.device)
-    optimizers = optim.make_optimizers(model, config)
-    state = State()
-    if saved:
+    if isinstance(saved, checkpoint.Checkpoint):
         model.load_state_dict(saved.model.state_dict())
-        state = restore_training_state(saved, model, optimizers)
+    elif team.leads and origin.model is not None:
+        start_from(model, origin.model.model)
+    elif team.leads:
+        initialise(model, config.seed)
+        if config.init == "bigrams":
+            vectors = bigrams.bigram_vectors(tokens.ids(), plan.model.vocab_size, plan.model.dim, config.seed)
+            set_vectors(model, *vectors)
+    model.to(hardware.device)
+    if config.recompute:
+        optim.recompute_blocks(model)
+    team = team.sharing(config.shard)
+    team.spread(model, list(model.transformer.blocks))
+    optimizers = optim.make_optimizers(model, config, team)
+    state = State()
+    if isinstance(saved, checkpoint.Checkpoint):
+        state = restore_training_state(saved, model, optimizers, team)
         run.cut_log(state.step)
+    elif saved:
+        optim.deal_optimizer_state(model, optimizers, None, team)
     return Session(
         run=run,
         plan=plan,
@@ -205,6 +310,8 @@ def _session(
         state=state,
         watcher=watcher,
         should_stop=should_stop,
+        logging=team.leads,
+        team=team,
     )
 
 
@@ -286,7 +393,7 @@ def _loss(model: GPT, plan: planning.Plan, hardware: Hardware, watcher: Watcher)
         return optim.mean_loss
     watcher.phase("compiling", 0.0)
     try:
-        return compilation.compile_loss(model, plan.train, hardware)
+        return compilation.compile_loss(model, plan.train.share(hardware.processes), hardware)
     except Exception as error:  # compilers fail in many ways, and none of them is a reason not to train
         watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
         return optim.mean_loss

@@ -197,7 +197,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
         seconds = steps * per_step / rate + windows * context / (3 * rate) + saves
     tokens = steps * per_step
     bits = None if ngram_bits is None else ngram_bits * predicted_bits(plan.model, tokens, facts) / NGRAM_LEVEL
-    memory = training_memory(plan.model, config.windows_at_once)
+    memory = training_memory(plan.model, config, facts.hardware.processes)
     return Expected(rate, steps, tokens / facts.n_tokens, seconds, memory, bits)
 
 
@@ -347,24 +347,26 @@ def _whole_parts(batch_size: int, accumulate: int) -> int:
     return -(-batch_size // accumulate) * accumulate if accumulate > 0 else batch_size
 
 
-def training_memory(model: ModelConfig, windows_at_once: int) -> int:
-    """Bytes that training needs, roughly: weights, gradients, two moments, and what the backward pass keeps.
+def training_memory(model: ModelConfig, train: TrainConfig, processes: int = 1) -> int:
+    """Bytes that each process needs, roughly: weights, gradients, two moments, and what the backward pass keeps.
 
     Kept a token: the logits three times over, and in each block some vectors of `dim` and of `hidden_dim`, counted from
-    the peak memory of real steps; attention keeps no scores.
+    the peak memory of real steps; attention keeps no scores. With `recompute` all blocks but one keep one vector.
     """
     wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
-    per_token = 3 * model.vocab_size + model.n_layers * (wide * model.dim + inner * model.hidden_dim)
-    return 4 * (4 * model.n_params + windows_at_once * model.context_length * per_token)
+    block, blocks = wide * model.dim + inner * model.hidden_dim, model.n_layers
+    per_token = 3 * model.vocab_size + (block + blocks * model.dim if train.recompute else blocks * block)
+    held = 4 * model.n_params // (processes if train.shard == "fsdp" else 1)
+    return 4 * (held + train.share(processes).windows_at_once * model.context_length * per_token)
 
 
 def _fits(facts: Facts, plan: Plan) -> bool:
-    return facts.memory is None or training_memory(plan.model, plan.train.windows_at_once) <= facts.memory
+    return facts.memory is None or training_memory(plan.model, plan.train, facts.hardware.processes) <= facts.memory
 
 
-def check_memory(plan: Plan, available: int | None) -> None:
-    """Raises `LimitError` when training would need more than `available` bytes."""
-    needed = training_memory(plan.model, plan.train.windows_at_once)
+def check_memory(plan: Plan, available: int | None, processes: int = 1) -> None:
+    """Raises `LimitError` when training would need more than `available` bytes in a process."""
+    needed = training_memory(plan.model, plan.train, processes)
     if available is not None and needed > available:
         raise LimitError(
             f"training would need about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free; "
@@ -377,7 +379,19 @@ def less_memory(plan: Plan) -> str:
     train = plan.train
     if (more := more_parts(train)) is not None:
         return f"use --accumulate {more}, a smaller --batch-size than {train.batch_size}, a smaller --context or --size"
+    if not train.recompute:
+        return f"use --recompute, a smaller --context than {plan.model.context_length} or a smaller --size"
     return f"use a smaller --context than {plan.model.context_length} or a smaller --size"
+
+
+def serve(plan: Plan, processes: int) -> Plan:
+    """`plan` with batches of which each process gets a window for each part; those that were asked for stay."""
+    fewest = processes * plan.train.accumulate
+    if plan.train.batch_size >= fewest or "batch_size" in plan.given:
+        return plan
+    reason = f"batches of {fewest}, a window for each process"
+    train = dataclasses.replace(plan.train, batch_size=fewest)
+    return dataclasses.replace(plan, train=train, reasons=(*plan.reasons, reason))
 
 
 def more_parts(train: TrainConfig) -> int | None:

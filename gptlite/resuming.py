@@ -41,7 +41,7 @@ def read_info(run: runs.Run) -> dict[str, Any]:
 def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> planning.Plan:
     """The plan that was stored; only budget, cadence and what is kept may differ from it."""
     budget = {name: overrides.get(name) for name in ("seconds", "steps", "epochs")}
-    free = {"accumulate", "eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
+    free = {"accumulate", "recompute", "shard", "eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
     stored = previous["plan"]
     try:
         model, train_fields = ModelConfig(**stored["model"]), TrainConfig(**stored["train"]).to_dict()
@@ -64,18 +64,24 @@ def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> plan
 
 
 def choose_machine(
-    previous: Mapping[str, Any], plan: planning.Plan, device: str, dtype: str, threads: int | None, compile: str
+    previous: Mapping[str, Any],
+    plan: planning.Plan,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    compile: str,
+    processes: int = 1,
 ) -> tuple[Hardware, str]:
     """The machine, and what is asked of its compiler: what is left open is as it was, for bits depend on it.
 
-    Where time is the budget, it decides about compiling, now as then.
+    Where time is the budget, it decides about compiling, now as then. Other `processes` have other threads.
     """
     was = previous.get("machine", {})
     if compile == "auto" and plan.train.seconds is None:
         compile = was.get("compile", compile)
     before = was.get("device", device) if device == "auto" else device
     dtype_before = was.get("dtype", dtype) if dtype == "auto" else dtype
-    threads_before = was.get("threads") if threads is None else threads
+    threads_before = was.get("threads") if threads is None and was.get("processes", 1) == processes else threads
     try:
         return choose_hardware(before, dtype_before, threads_before, compile), compile
     except UsageError:  # perhaps for a device that nobody asked for today
@@ -84,7 +90,9 @@ def choose_machine(
 
 def compare_machines(previous: Mapping[str, Any], hardware: Hardware, watcher: Watcher) -> None:
     was = previous.get("machine", {})
-    unlike = [f"{name} {now}, not {was[name]}" for name, now in hardware.choices().items() if was and was[name] != now]
+    now = {"processes": 1, **hardware.choices()}
+    before = {"processes": 1, **was}
+    unlike = [f"{name} {now[name]}, not {before[name]}" for name in now if was and before[name] != now[name]]
     if unlike:
         watcher.notice(f"unlike before: {'; '.join(unlike)}. The last bits of what is computed will differ.")
 

@@ -10,7 +10,7 @@ import torch
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.model import GPT, initialise
-from gptlite.optim import make_optimizers, training_step
+from gptlite.optim import make_optimizers, recompute_blocks, training_step
 
 MOST_STEPS = 5
 
@@ -26,12 +26,16 @@ class Speed:
 def measure_speed(config: ModelConfig, train: TrainConfig, hardware: Hardware, seconds: float) -> Speed:
     """Take a few steps on random tokens, for about `seconds` but at least one after the first, which is slower.
 
+    Of several processes, the share of one is timed, as if all were as quick and their exchange took no time.
     Draws its random numbers from a generator of its own; global random state is left as it was.
     """
+    train = train.share(hardware.processes)
     with torch.random.fork_rng(devices=[hardware.device] if hardware.device.type == "cuda" else []):
         model = GPT(config, dropout=train.dropout)
         initialise(model, seed=0)
         model.to(hardware.device).train()
+        if train.recompute:
+            recompute_blocks(model)
         optimizers = make_optimizers(model, train)
         generator = torch.Generator().manual_seed(0)
         shape = (train.batch_size, config.context_length + 1)
@@ -44,4 +48,4 @@ def measure_speed(config: ModelConfig, train: TrainConfig, hardware: Hardware, s
             times.append(time.monotonic() - before)
     # The fastest step is the one that the fewest other programs disturbed; the first one builds what later ones reuse.
     fastest = min(times[1:])
-    return Speed(fastest, train.batch_size * config.context_length / fastest)
+    return Speed(fastest, hardware.processes * train.batch_size * config.context_length / fastest)

@@ -10,7 +10,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gptlite import calibration, checkpoint, generation, optim
+from gptlite import calibration, checkpoint, distributed, generation, optim
 from gptlite.config import SamplingConfig, TrainConfig
 from gptlite.data import Batches
 from gptlite.device import Hardware
-from gptlite.errors import Interrupted, LimitError, NumericsError, StorageError
+from gptlite.distributed import ALONE, Team
+from gptlite.errors import Interrupted, LimitError, NumericsError, ProcessError, StorageError
 from gptlite.evaluation import Score, Window, score_model, sliding_windows, spread
 from gptlite.model import GPT
 from gptlite.planning import (
@@ -152,6 +153,7 @@ class Session:
     should_stop: Callable[[], int | None]
     loss_of: optim.Loss = optim.mean_loss
     logging: bool = True  # until the log cannot be written
+    team: Team = ALONE  # the processes that train together; the first one writes
 
     def __post_init__(self) -> None:
         self.windows = sliding_windows(len(self.val_ids), self.plan.model.context_length)
@@ -178,16 +180,18 @@ def fit(s: Session) -> None:
     tokens_per_step = config.batch_size * s.plan.model.context_length
     if state.step == 0:
         first_look(s)
-    _ = s.words  # counted now, so that no save takes longer than the others
+    if s.team.leads:
+        _ = s.words  # counted now, so that no save takes longer than the others
     loop_began, first_step = time.monotonic(), state.step
     s.model.train()
-    progress = clock.progress(state)
+    (progress,) = s.team.first(clock.progress(state))
     if progress >= 1 and state.step == 0:  # one step at least, or there is nothing to save
         s.watcher.notice("the time was over before training began, so one step is all; give it more with --time.")
         progress = 0.0
     while progress < 1 and not state.enough:
         lr = optim.learning_rate(progress, config)
         optim.set_learning_rate(s.optimizers, lr)
+        s.team.seed(config.seed, state.step)
         state.losses.append(train_step(s, s.batches.batch(state.step)))
         state.step += 1
         state.tokens += tokens_per_step
@@ -196,7 +200,7 @@ def fit(s: Session) -> None:
         milestones = int(progress * clock.milestones)
         progress = clock.progress(state)
         seconds_per_step = (time.monotonic() - loop_began) / (state.step - first_step)
-        last, milestone = clock.over(state, seconds_per_step), int(progress * clock.milestones) > milestones
+        last = clock.over(state, seconds_per_step)
         tokens_per_second = tokens_per_step / seconds_per_step
         s.watcher.stepped(
             Progress(
@@ -211,7 +215,8 @@ def fit(s: Session) -> None:
                 val_bits_per_byte=state.history[max(state.history)] if state.history else None,
             )
         )
-        signal = s.should_stop()
+        progress, last, signal = s.team.agree(progress, last, s.should_stop())
+        milestone = int(progress * clock.milestones) > milestones
         scores: dict[str, float] = {}
         if last or _due(config.eval_every, state.step, milestone):
             result = evaluate(s, s.quick_windows)
@@ -261,11 +266,17 @@ def first_look(s: Session) -> None:
         state.quick_windows = min(state.quick_windows, max(FEWEST_QUICK_WINDOWS, affordable // s.clock.milestones))
         state.final_windows = min(state.final_windows, max(state.quick_windows, affordable))
     state.loop_started = s.clock.elapsed()
+    state.quick_windows, state.final_windows = map(int, s.team.first(state.quick_windows, state.final_windows))
 
 
 def go_on(run: Run, *more: str) -> str:
     """The command that resumes, to be pasted into a shell."""
-    return f"continue with: {shlex.join(('gptlite', 'train', '--resume', '-o', str(run.path), *more))}"
+    together, started_as = distributed.processes(), ""
+    if together > 1 and together == distributed.processes_here():
+        more = (*more, "--gpus", str(together))
+    elif together > 1:
+        started_as = ", started as before on all machines"
+    return f"continue with: {shlex.join(('gptlite', 'train', '--resume', '-o', str(run.path), *more))}{started_as}"
 
 
 def remember(state: State, bits_per_byte: float, most: int) -> None:
@@ -325,7 +336,15 @@ def train_step(s: Session, batch: Tensor) -> float:
     """
     config = s.plan.train
     loss, norm = optim.training_step(
-        s.model, s.optimizers, batch, s.hardware, config.clip, s.loss_of, config.accumulate
+        s.model,
+        s.optimizers,
+        batch,
+        s.hardware,
+        config.clip,
+        s.loss_of,
+        config.accumulate,
+        s.team,
+        config.batch_size / s.team.size,
     )
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise _diverged(s, f"step {s.state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")
@@ -335,7 +354,10 @@ def train_step(s: Session, batch: Tensor) -> float:
 def evaluate(s: Session, windows: Sequence[Window], between: Callable[[], object] = lambda: None) -> Score:
     """Score `windows` of the held-out stream with the model as it is, and take the time it needs."""
     began = time.monotonic()
-    result = score_model(s.model, s.tokenizer, s.val_ids, s.hardware, windows, between=between)
+    share = s.team.share(windows, lambda window: replace(window, scored=0))
+    own = score_model(s.model, s.tokenizer, s.val_ids, s.hardware, share, between=between)
+    nats, tokens, n_bytes = s.team.sums(own.nats, own.tokens, own.bytes)
+    result = Score(nats, int(tokens), int(n_bytes))
     s.state.seconds_per_window = max(s.state.seconds_per_window, (time.monotonic() - began) / len(windows))
     if not math.isfinite(result.nats):
         raise _diverged(s, f"step {s.state.step}: the held-out loss is {result.loss:.3g}")
@@ -345,16 +367,31 @@ def evaluate(s: Session, windows: Sequence[Window], between: Callable[[], object
 
 def show_sample(s: Session) -> None:
     """A sample for the watcher; one that cannot be drawn is no reason to end a training."""
-    s.model.eval()
+    model = whole_model(s)
+    if not s.team.leads:
+        return
+    model.eval()
     config = SamplingConfig(max_new_tokens=min(100, s.plan.model.context_length))
     prompt = s.plan.train.sample_prompt
     try:
-        sample = generation.generate(s.model, s.tokenizer, prompt, config, seed=s.state.step)[0]
+        sample = generation.generate(model, s.tokenizer, prompt, config, seed=s.state.step)[0]
     except Exception as error:
         s.watcher.notice(f"no sample at step {s.state.step:,}, and training goes on: {error!r}.")
     else:
         s.watcher.sampled(s.state.step, prompt + sample.text)
     s.model.train()
+
+
+def whole_model(s: Session) -> GPT:
+    """The model with all of its weights; in the first process only, though all have to ask for it."""
+    if not s.team.sharded:
+        return s.model
+    tensors = s.team.gather(s.model.state_dict())
+    if not s.team.leads:
+        return s.model
+    model = GPT(s.plan.model).to(s.hardware.device)
+    model.load_state_dict(tensors)
+    return model
 
 
 def log(s: Session, line: dict[str, Any]) -> None:
@@ -368,24 +405,28 @@ def log(s: Session, line: dict[str, Any]) -> None:
 
 
 def save(s: Session, final: bool) -> None:
-    """Write this step; then, and only then, delete what is no longer kept.
+    """Write this step; then, and only then, delete what is no longer kept. All processes call it, the first one writes.
 
     Raises `StorageError` where no later save could make up for this one, because it is the `final` one or the run
     directory is gone; otherwise a failure is a notice.
     """
     began, s.state.elapsed = time.monotonic(), s.clock.elapsed()
     directory = s.run.step_path(s.state.step)
-    s.model.eval()
+    training_state = write_training_state(s.state, s.model, s.optimizers, s.team)
+    model = whole_model(s)
+    if not s.team.leads:
+        return
+    model.eval()
     enough = s.val_ids if len(s.val_ids) >= ENOUGH_TOKENS else s.batches.ids
-    statistics = calibration.measure_statistics(s.model, s.tokenizer, enough)
+    statistics = calibration.measure_statistics(model, s.tokenizer, enough)
     s.model.train()
     try:
         checkpoint.save_step(
             directory,
-            s.model,
+            model,
             s.tokenizer,
             {"step": s.state.step, "val_bits_per_byte": s.state.history.get(s.state.step)},
-            training_state=write_training_state(s.state, s.model, s.optimizers),
+            training_state=training_state,
             embedding=statistics | {"token_counts": s.token_counts},
             words=s.words,
         )
@@ -410,25 +451,26 @@ def finish(s: Session) -> dict[str, Any]:
     """
 
     def stop_if_asked() -> None:
-        if signal := s.should_stop():
+        if s.team.leads and (signal := s.should_stop()):
             raise Interrupted(
                 f"stopped before the final score; step {s.state.step}, the last, is saved; {go_on(s.run)}", signal
             )
 
-    best = s.run.best()
-    assert best is not None
-    if best.number != s.state.step:
-        s.model.load_state_dict(checkpoint.load(best.path, s.hardware.device).model.state_dict())
+    best = s.run.best() if s.team.leads else None
+    best_step = int(s.team.first(best.number if best else 0)[0])
+    if best_step != s.state.step:
+        s.team.load(s.model, checkpoint.load(best.path, s.hardware.device).model.state_dict() if best else None)
     affordable = s.state.final_windows
     if s.clock.seconds is not None:  # the machine may be slower now than it was
         left = s.clock.seconds - s.clock.elapsed()
         affordable = min(affordable, max(len(s.quick_windows), int(left / max(1e-9, s.state.seconds_per_window))))
-    result = evaluate(s, spread(s.windows, affordable), stop_if_asked)
+    (affordable,) = s.team.first(affordable)
+    result = evaluate(s, spread(s.windows, int(affordable)), stop_if_asked)
     elapsed = s.clock.elapsed()
     return {
         "run": str(s.run.path),
         "step": s.state.step,
-        "best_step": best.number,
+        "best_step": best_step,
         "params": s.plan.model.n_params,
         "vocab_size": s.plan.model.vocab_size,
         "tokens_seen": s.state.tokens,
@@ -443,7 +485,7 @@ def finish(s: Session) -> dict[str, Any]:
 
 def out_of_memory(s: Session) -> LimitError:
     """What to say where memory ran out during `fit` or `finish`."""
-    needed = training_memory(s.plan.model, s.plan.train.windows_at_once)
+    needed = training_memory(s.plan.model, s.plan.train, s.team.size)
     what = f"memory ran out at step {s.state.step + 1}, which needs about {needed / 1e9:.1f} GB besides the program"
     latest, parts = s.run.latest(), more_parts(s.plan.train)
     if latest is None or parts is None:
@@ -451,6 +493,18 @@ def out_of_memory(s: Session) -> LimitError:
     return LimitError(
         f"{what}; step {latest.number} is saved, and batches in smaller parts need less; "
         f"{go_on(s.run, '--accumulate', str(parts))}"
+    )
+
+
+def lost_process(s: Session) -> ProcessError:
+    """What to say where another process does not answer during `fit` or `finish`; nothing where one has said it."""
+    if not s.team.mourns():
+        return ProcessError()
+    latest = s.run.latest()
+    saved = f"step {latest.number} is saved; {go_on(s.run)}" if latest else "no step is saved yet; start anew"
+    return ProcessError(
+        f"another of the {s.team.size} processes of this training ended, or was killed, after step {s.state.step}; "
+        f"{saved}."
     )
 
 

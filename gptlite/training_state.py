@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from gptlite import checkpoint, optim
+from gptlite.distributed import ALONE, Team
 from gptlite.durable import json_bytes
 from gptlite.errors import CheckpointError
 from gptlite.model import GPT
@@ -52,20 +53,30 @@ class State:
         return (self.quick_windows + self.final_windows) * self.seconds_per_window + self.save_seconds
 
 
-def write_training_state(state: State, model: GPT, optimizers: list[torch.optim.Optimizer]) -> dict[str, bytes]:
-    """The files that `--resume` needs: optimizer, random numbers, and where the run stands."""
+def tell_state(state: State, team: Team) -> State:
+    """The state of the first process, in all of them."""
+    told = team.broadcast(dataclasses.asdict(state))
+    return State(**{**told, "history": {int(step): score for step, score in told["history"].items()}})
+
+
+def write_training_state(
+    state: State, model: GPT, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
+) -> dict[str, bytes]:
+    """The files that `--resume` needs: optimizer, random numbers, and where the run stands; for the first process."""
     rng = {"cpu": torch.get_rng_state()}
     if next(model.parameters()).is_cuda:
         rng["cuda"] = torch.cuda.get_rng_state()
     return {
-        "optimizer.safetensors": checkpoint.tensors_to_bytes(optim.optimizer_tensors(model, optimizers)),
+        "optimizer.safetensors": checkpoint.tensors_to_bytes(optim.optimizer_tensors(model, optimizers, team)),
         "rng.safetensors": checkpoint.tensors_to_bytes(rng),
         "state.json": json_bytes(dataclasses.asdict(state)),
     }
 
 
-def restore_training_state(saved: checkpoint.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer]) -> State:
-    """Undo `write_training_state`.
+def restore_training_state(
+    saved: checkpoint.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
+) -> State:
+    """Undo `write_training_state`; the other processes of a `team` get theirs by `optim.deal_optimizer_state`.
 
     Raises `CheckpointError` when the folder is damaged or gone, or cannot be of this run.
     """
@@ -90,7 +101,7 @@ def restore_training_state(saved: checkpoint.Checkpoint, model: GPT, optimizers:
     except RuntimeError as error:
         raise CheckpointError(f"{folder}/rng.safetensors holds no state of random numbers: {shown(error)}.") from error
     try:
-        optim.restore_optimizers(model, optimizers, tensors)
+        optim.restore_optimizers(model, optimizers, tensors, team)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}/optimizer.safetensors: {error}") from error
     return state

@@ -15,6 +15,7 @@ FLOORS = {
     0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file", "background", "speakers", "stopping"),
     1: (
         "device",
+        "distributed",
         "tokenizer",
         "corpus",
         "cache",

@@ -274,7 +274,7 @@ def test_what_has_come_is_made_less_likely(options: dict[str, float], expected: 
 
 def steering(**options: object) -> Steering:
     """For a vocabulary of five, of which the first ends a document."""
-    tokenizer = SimpleNamespace(token_bytes=[b"", b"a", b"b", b"c", b"d"], vocab_size=5, separator_id=0)
+    tokenizer = SimpleNamespace(token_bytes=[b"", b"a", b"b", b"c", b"d"], vocab_size=5, separator_id=0, end_ids={0})
     return Steering(SamplingConfig(**options), tokenizer)  # type: ignore[arg-type]
 
 

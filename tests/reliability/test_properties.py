@@ -340,6 +340,7 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     alike = gguf_verification.GgufReport("0", 1, (), 1, 1, False, 1, 1.0, 1.0, 0.0)
     monkeypatch.setattr(gguf_verification, "verify_gguf", lambda *_: alike)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    monkeypatch.setattr("gptlite.distributed.launch", lambda arguments, n: 0)
     monkeypatch.setattr(corpus, "demo_text", lambda *_: Path("corpus.txt").absolute())
     monkeypatch.setattr(interactive, "read_line", lambda _: None)  # sixty lines would be as many turns
 
