@@ -86,43 +86,48 @@ def maps_as_json(attended: Attended) -> dict[str, Any]:
 # -- One step
 
 
-def print_explanation(e: Explanation, ids: Sequence[int], names: Names, config: ModelConfig) -> None:
-    """Query, scores, scaling, mask, softmax and weighted sum, with the numbers of this model."""
+def explanation_lines(
+    e: Explanation, ids: Sequence[int], names: Names, config: ModelConfig
+) -> tuple[str, list[tuple[str, str, str]], str]:
+    """What is explained; its steps, each with a name, what happens and numbers that come of it; and what is taken."""
     C, D = len(e.query), len(e.x)
-    token, number = names(ids[e.position]), e.first + e.position
+    token, number_of_token = names(ids[e.position]), e.first + e.position
     treated = {"normalised": config.qk_norm, "turned by its position": config.position == "rope"}
     and_then = " and ".join(name for name, used in treated.items() if used)
-    console.print_lines(
-        [
-            [(f"Layer {e.layer} of {config.n_layers}, head {e.head} of {config.n_heads}", "bold"), (": what does ", ""),
-             (token, "bold"), (f" (token {number}) take from the tokens up to it?", "")],
-            [],
-            _step("1 Query", f"q = W_q x: {D} numbers say what is known of {token}, {C} what it asks for"
-                  + (f"; {and_then}" if and_then else "")),
-            [("          q = ", ""), (_vector(e.query, 6), HEAT), (f"   length {_length(e.query)}", "dim")],
-            _step("2 Score", f"q · k: each token answers with a key, k = W_k x, of {C} numbers too"),
-            _step("3 Scale", f"÷ √{C} = {math.sqrt(C):.4g}, or the largest would take all"),
-            _step("4 Mask", f"−∞ for what comes after {token}: it is not read yet"),
-            _step("5 Softmax", "e to the power of each, divided by the sum of all: weights that add up to 1"),
-            _step("6 Sum", f"z = Σ weight · v: each token hands over its value, v = W_v x, of {C} numbers"),
-            [],
-        ],
-        wrap=True,
-    )  # fmt: skip
-    _print_step_table(e, ids, names)
+    title = (
+        f"Layer {e.layer} of {config.n_layers}, head {e.head} of {config.n_heads}: what does {token} (token "
+        f"{number_of_token}) take from the tokens up to it?"
+    )
+    query = f"q = W_q x: {D} numbers say what is known of {token}, {C} what it asks for"
+    output = (
+        f"W_o z: {D} numbers of length {_length(e.update)}, which this head adds to what is known of {token}, of length"
+    )
+    steps = [
+        ("Query", f"{query}; {and_then}" if and_then else query, f"q = {vector(e.query, 6)}   length {_length(e.query)}"),
+        ("Score", f"q · k: each token answers with a key, k = W_k x, of {C} numbers too", ""),
+        ("Scale", f"÷ √{C} = {math.sqrt(C):.4g}, or the largest would take all", ""),
+        ("Mask", f"−∞ for what comes after {token}: it is not read yet", ""),
+        ("Softmax", "e to the power of each, divided by the sum of all: weights that add up to 1", ""),
+        ("Sum", f"z = Σ weight · v: each token hands over its value, v = W_v x, of {C} numbers",
+         f"z = {vector(e.output, 6)}   length {_length(e.output)}"),
+        ("Output", f"{output} of length {_length(e.residual)}", ""),
+    ]  # fmt: skip
     order = [int(i) for i in (-e.weights).argsort(kind="stable")[:NAMED] if e.weights[i] >= 0.01]
     takes = [f"{names(ids[i])} {percent(float(e.weights[i]))}" for i in order]
-    console.print_lines(
-        [
-            [],
-            [("          z = ", ""), (_vector(e.output, 6), HEAT), (f"   length {_length(e.output)}", "dim")],
-            _step("7 Output", f"W_o z: {D} numbers of length {_length(e.update)}, which this head adds to what is known of "
-                  f"{token}, of length {_length(e.residual)}"),
-            [],
-            [(f"{token} takes {_listing(takes)}.", "bold")],
-        ],
-        wrap=True,
-    )  # fmt: skip
+    return title, steps, f"{token} takes {_listing(takes)}."
+
+
+def print_explanation(e: Explanation, ids: Sequence[int], names: Names, config: ModelConfig) -> None:
+    """Query, scores, scaling, mask, softmax and weighted sum, with the numbers of this model."""
+    title, steps, conclusion = explanation_lines(e, ids, names, config)
+    lines: list[list[tuple[str, str]]] = []
+    for i, (name, what, numbers) in enumerate(steps, 1):
+        lines.append([(f"{i} {name:<8}", "bold"), (what, "")])
+        if numbers:
+            lines.append([(" " * 10 + numbers, HEAT)])
+    console.print_lines([[(title, "bold")], [], *lines, []], wrap=True)
+    _print_step_table(e, ids, names)
+    console.print_lines([[], [(conclusion, "bold")]], wrap=True)
 
 
 def _print_step_table(e: Explanation, ids: Sequence[int], names: Names) -> None:
@@ -133,13 +138,13 @@ def _print_step_table(e: Explanation, ids: Sequence[int], names: Names) -> None:
     for i, token in enumerate(ids):
         later = i > e.position
         style = "bold" if i == e.position else "dim" if later else ""
-        cells = [_number(e.scores[i]), _number(e.scaled[i]), "−∞" if later else _number(e.masked[i])]
+        cells = [number(e.scores[i]), number(e.scaled[i]), "−∞" if later else number(e.masked[i])]
         cells += ["0", "0"] if later else [f"{powers[i]:.3g}", f"{e.weights[i]:.3f}"]
         row: list[console.Cell] = [[(str(e.first + i), style)], [(names(token), style)]]
-        row += [[(_vector(e.keys[i]), "dim")]] * wide
+        row += [[(vector(e.keys[i]), "dim")]] * wide
         row += [[(cell, style)] for cell in cells]
         row.append([(bar(float(e.weights[i])), HEAT)])
-        row += [[(_vector(e.values[i]), "dim")]] * wide
+        row += [[(vector(e.values[i]), "dim")]] * wide
         rows.append(row)
     total = [f"{sum(powers):.3g}", f"{e.weights.sum():.3f}"]
     rows.append(["", "sum", *[""] * (3 + wide), *total, *[""] * (1 + wide)])
@@ -147,20 +152,16 @@ def _print_step_table(e: Explanation, ids: Sequence[int], names: Names) -> None:
     console.print_table(head, rows, right=frozenset({0, *range(2 + wide, 7 + wide)}))
 
 
-def _step(name: str, text: str) -> list[tuple[str, str]]:
-    return [(f"{name:<9} ", "bold"), (text, "")]
-
-
 def _listing(parts: Sequence[str]) -> str:
     return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
 
 
-def _number(x: Any) -> str:
+def number(x: Any) -> str:
     return f"{float(x):.2f}".replace("-", "−")
 
 
-def _vector(v: np.ndarray, n: int = NUMBERS) -> str:
-    return " ".join(f"{_number(x):>5}" for x in v[:n]) + (" …" if len(v) > n else "")
+def vector(v: np.ndarray, n: int = NUMBERS) -> str:
+    return " ".join(f"{number(x):>5}" for x in v[:n]) + (" …" if len(v) > n else "")
 
 
 def _length(v: np.ndarray) -> str:

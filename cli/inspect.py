@@ -100,9 +100,9 @@ def inspect(
     hardware = machine.choose_hardware(device, dtype, threads)
     loaded = runs.load(model, hardware.device)
     config = loaded.config
-    for option, wish in (("--attention", attention), ("--explain", explain)):
-        if wish not in (None, "all") or (wish == "all" and option == "--explain"):
-            inspection.parse_head(str(wish), config.n_layers, config.n_heads, option)
+    of = (config.n_layers, config.n_heads)
+    one_step = None if explain is None else inspection.parse_head(explain, *of, "--explain")
+    one_map = None if attention in (None, "all") else inspection.parse_head(attention, *of, "--attention")
     reading = inspection.read(loaded.model, loaded.tokenizer, content, hardware, top=top, lens=lens or form == "html")
     words = inspection.words_of(reading)
     n = len(reading.ids)
@@ -118,18 +118,16 @@ def inspect(
         from gptlite.cli import inspection_page
 
         assert out is not None
-        inspection_page.write(Path(out), loaded, reading, words, explain, chosen if token else None)
+        inspection_page.write(Path(out), loaded, reading, words, one_step, chosen if token else None)
         messages.say(f"{console.plural(n, 'token')} in {out}: open it in a browser")
         return
     attended = step = None
     if attention is not None:
-        head = None if attention == "all" else inspection.parse_head(attention, config.n_layers, config.n_heads, "")
-        attended = inspection.attend(loaded.model, window, *(head or ()))
-    if explain is not None:
-        layer_and_head = inspection.parse_head(explain, config.n_layers, config.n_heads, "--explain")
-        step = inspection.explain(loaded.model, window, *layer_and_head, chosen)
+        attended = inspection.attend(loaded.model, window, *(one_map or ()))
+    if one_step is not None:
+        step = inspection.explain(loaded.model, window, *one_step, chosen)
     if form == "table":
-        maps = attended and (attended, attention != "all")
+        maps = attended and (attended, one_map is not None)
         _print(loaded, reading, words, window[1], level, lens, maps, step, chosen)
         return
     if form == "json":

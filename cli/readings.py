@@ -62,17 +62,20 @@ def bar(share: float, columns: int = BAR) -> str:
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
 
 
+def pieces_of(reading: Reading) -> Iterator[str]:
+    """The text in parts, one a token; the later tokens of a character have none."""
+    at = 0
+    for start, end in reading.spans:
+        yield reading.text[max(at, start) : end]
+        at = max(at, end)
+
+
 # -- For people
 
 
 def print_text(reading: Reading) -> None:
     """The text itself, each token in the colour of its bits, and what the colours mean."""
-    pieces: list[tuple[str, str]] = []
-    at = 0
-    for (start, end), bits in zip(reading.spans, reading.surprisal.tolist(), strict=True):
-        if end > at:  # the tokens of one character have one span
-            pieces.append((reading.text[max(at, start) : end], step(bits)))
-            at = end
+    pieces = zip(pieces_of(reading), map(step, reading.surprisal.tolist()), strict=True)
     lines: list[list[tuple[str, str]]] = [[]]
     for text, style in pieces:
         first, *more = text.split("\n")

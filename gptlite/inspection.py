@@ -286,8 +286,9 @@ class Explanation:
 
     - `first`: the number of the window's first token; `position`: where the asking token stands in the window.
     - `x` (D,): the token's hidden state as attention gets it; `query` (C,), after norm and rotation.
-    - `keys`, `values` (T, C) of all tokens; `scores` (T,): query times each key; `scaled`: divided by sqrt(C); `masked`:
-      -inf for what comes later; `weights`: their softmax; `output` (C,): the values, each times its weight, added up.
+    - `keys`, `values` (T, C) of all tokens, from the key-value head `key_head`.
+    - `scores` (T,): query times each key; `scaled`: divided by sqrt(C); `masked`: -inf for what comes later.
+    - `weights` (T,): their softmax; `output` (C,): the values, each times its weight, added up.
     - `update` (D,): what the output projection makes of it, which is added to `residual` (D,) beside the other heads'.
     - `map` (T, T): the weights of every token of the window, or (0, 0) when nobody asked for them.
     """

@@ -46,6 +46,7 @@ FLOORS = {
         "material",
         "outlook",
         "resuming",
+        "inspection",
     ),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
