@@ -99,11 +99,12 @@ def explanation_lines(
         f"{number_of_token}) take from the tokens up to it?"
     )
     query = f"q = W_q x: {D} numbers say what is known of {token}, {C} what it asks for"
+    query += f"; {and_then}" if and_then else ""
     output = (
         f"W_o z: {D} numbers of length {_length(e.update)}, which this head adds to what is known of {token}, of length"
     )
     steps = [
-        ("Query", f"{query}; {and_then}" if and_then else query, f"q = {vector(e.query, 6)}   length {_length(e.query)}"),
+        ("Query", query, f"q = {vector(e.query, 6)}   length {_length(e.query)}"),
         ("Score", f"q · k: each token answers with a key, k = W_k x, of {C} numbers too", ""),
         ("Scale", f"÷ √{C} = {math.sqrt(C):.4g}, or the largest would take all", ""),
         ("Mask", f"−∞ for what comes after {token}: it is not read yet", ""),

@@ -183,6 +183,8 @@ def words_of(reading: Reading) -> list[Word]:
         if part.strip():
             start += len(part) - len(part.lstrip())
             end = start + len(part.strip())
+        elif part == " " and end < len(text) and not text[end].isspace():  # a word's space in a token of its own
+            start, end = end, end + 1
         first = bisect_right(starts, start) - 1
         last = max(first + 1, bisect_left(starts, end))
         if groups and first < groups[-1][1]:
