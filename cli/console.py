@@ -271,7 +271,7 @@ def is_coloured() -> bool:
 def width() -> int:
     """Columns of standard output: of the terminal, else 120."""
     with _standard_output() as stream:
-        return _console(stream, width=None if stream.isatty() else 120).width
+        return _console(stream, width=None if stream.isatty() else PLAIN_COLUMNS).width
 
 
 def print_concordance(lines: Sequence[tuple[str, str, str, str]], columns: int | None = None) -> None:

@@ -97,8 +97,8 @@ def attention_inputs(
 ) -> tuple[Attention, Tensor, Tensor, tuple[Tensor, Tensor] | None]:
     """The attention of block `layer` (from 0), and what it is given for tokens (B, T).
 
-    That is: the residual stream (B, T, D) that enters the block; the input of attention (B, T, D), which a pre-norm block
-    has normalised; and the rotation of queries and keys.
+    That is: the residual stream (B, T, D) that enters the block; the input of attention (B, T, D), which a pre-norm
+    block has normalised; and the rotation of queries and keys.
     """
     block = model.transformer.blocks[layer]
     seen: list[Any] = []
