@@ -144,7 +144,6 @@ def _plan(
     expected: Mapping[str, Any],
     metrics: Sequence[Mapping[str, Any]],
 ) -> list[list[str]]:
-    train = info["plan"]["train"]
     tokens = result.get("tokens_seen") or (metrics[-1].get("tokens") if metrics else None)
     epochs = tokens / info["train_tokens"] if tokens and info.get("train_tokens") else None
     last = metrics[-1] if metrics else {}
@@ -155,7 +154,7 @@ def _plan(
         ("tokens a second", expected.get("tokens_per_second"),
          result.get("tokens_per_second", last.get("tokens_per_second")), "{:,.0f}"),
         ("times through the text", expected.get("epochs"), epochs, "{:.2f}"),
-        ("memory", expected.get("memory"), None, "{:,.0f} bytes"),
+        ("bytes of memory", expected.get("memory"), None, "{:,.0f}"),
     ]  # fmt: skip
     rows = [["", "planned", "happened"]]
     rows += [
@@ -163,10 +162,6 @@ def _plan(
         for name, plan, was, form in pairs
         if _is_number(plan) or _is_number(was)
     ]
-    asked = {name: train[name] for name in info["plan"].get("given", []) if name in train}
-    if asked:
-        rows.append(["asked for", ", ".join(f"{name} {value}" for name, value in asked.items()), ""])
-    rows += [["chosen", reason, ""] for reason in info["plan"]["reasons"]]
     return rows
 
 
@@ -193,6 +188,10 @@ def _model(info: Mapping[str, Any], best: int | None) -> list[list[str]]:
                       f"{train['dropout']:g}, seed {train['seed']}"],
         ["hardware", str(info["hardware"])],
     ]  # fmt: skip
+    asked = {name: train[name] for name in info["plan"].get("given", []) if name in train}
+    if asked:
+        rows.append(["asked for", ", ".join(f"{name} {value}" for name, value in asked.items())])
+    rows += [["chosen", reason] for reason in info["plan"]["reasons"]]
     return [*rows, ["best step", f"{best:,}"]] if best is not None else rows
 
 

@@ -27,7 +27,7 @@ const row = (t) => [...weights().subarray((t * (t + 1)) / 2, ((t + 1) * (t + 2))
 const contents = {
   bits: () => ({
     tokens: tokens.slice(...stretch("bits")).map((x) => ({ ...x, label: labelOf(x) })),
-    signals: { chosen, ink: colour("ink") },
+    signals: { chosen },
   }),
   lens: () => {
     const [first, last] = stretch("lens");
@@ -37,10 +37,9 @@ const contents = {
         const at = token.number - 1;
         const best = data.best[i][at];
         const bits = data.layerBits[i][at];
-        const dark = matchMedia("(prefers-color-scheme: dark)").matches;
         return {
           layer, label: labelOf(token), best, bits, p: percent(data.bestP[i][at]),
-          shown: best === token.name ? `✓ ${best}` : best, ink: (bits > 8) !== dark ? colour("paper") : colour("ink"),
+          shown: best === token.name ? `✓ ${best}` : best, ink: bits > 8 ? colour("paper") : colour("ink"),
         };
       })),
     };
@@ -109,7 +108,7 @@ async function draw() {
       lens: { width, height: Math.min(600, 90 + 26 * data.layers.length) },
     };
     const config = theme();
-    config.style.entropy = { color: colour("quiet") };
+    Object.assign(config.style, { entropy: { color: colour("quiet") }, surprise: { stroke: colour("ink") } });
     await drawChart(id, sizes[id], { config, content: contents[id](), renderer: id === "map" ? "canvas" : "svg" });
   }
   tell();

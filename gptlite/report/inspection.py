@@ -16,8 +16,8 @@ import numpy as np
 from gptlite.report import page
 from gptlite.report.page import visible
 
-MOST = 2000  # tokens
-MOST_WEIGHTS = 1_200_000  # of attention in the page, a byte each
+MOST = 1200  # tokens
+MOST_WEIGHTS = 900_000  # of attention in the page, a byte each
 LARGEST_MAP = 128  # tokens whose attention is shown
 STEPS = (1, 3, 6, 10)  # bits at which the colours change
 STEP_NAMES = ("under 1", "1 to 3", "3 to 6", "6 to 10", "10 or more")
@@ -155,11 +155,10 @@ def _bits() -> dict[str, Any]:
     )
     base = alt.Chart(alt.NamedData("tokens")).encode(x)
     scale = alt.Scale(domain=[0, 1, 2, 3, 4], range="heatmap", type="ordinal")
-    bars = base.mark_bar().encode(
+    bars = base.mark_bar(style="surprise").encode(
         alt.Y("bits:Q", title="bits"),
         alt.Color("step:O", scale=scale, legend=None),
-        stroke=alt.condition("datum.number == chosen", alt.ExprRef("ink"), alt.value(None)),
-        strokeWidth=alt.value(2),
+        strokeWidth=alt.condition("datum.number == chosen", alt.value(2), alt.value(0)),
         tooltip=[
             alt.Tooltip("label:N", title="token"),
             alt.Tooltip("bits:Q", title="surprisal", format=".2f"),
@@ -168,7 +167,7 @@ def _bits() -> dict[str, Any]:
         ],
     )
     ticks = base.mark_tick(thickness=2, style="entropy").encode(alt.Y("entropy:Q", title="bits"))
-    return alt.layer(bars, ticks).add_params(chosen, alt.param(name="ink", value="black")).to_dict()
+    return alt.layer(bars, ticks).add_params(chosen).to_dict()
 
 
 def _lens(layer_names: Sequence[str]) -> dict[str, Any]:
@@ -192,7 +191,7 @@ def _lens(layer_names: Sequence[str]) -> dict[str, Any]:
             alt.Tooltip("bits:Q", title="bits of what came", format=".2f"),
         ],
     )
-    guesses = base.mark_text(limit=60, fontSize=11).encode(text="shown:N", color=alt.Color("ink:N", scale=None))
+    guesses = base.mark_text(limit=60, fontSize=11, color=alt.ExprRef("datum.ink")).encode(text="shown:N")
     return alt.layer(cells, guesses).to_dict()
 
 
@@ -200,14 +199,14 @@ def _map() -> dict[str, Any]:
     """Cells of the data set "cells": how much each token (row) takes from each before it (column)."""
     import altair as alt
 
-    axis = alt.Axis(labelOverlap=True, labelLimit=90, ticks=False, domain=False)
+    axes = [alt.Axis(labelOverlap=True, labelLimit=90, ticks=False, domain=False, labelAngle=a) for a in (-60, 0)]
     scale = alt.Scale(domain=[0, 1], range="heatmap", type="sqrt")
     return (
         alt.Chart(alt.NamedData("cells"))
         .mark_rect()
         .encode(
-            alt.X("to:N", sort=None, title="is asked", axis=axis.copy(labelAngle=-60)),
-            alt.Y("of:N", sort=None, title="asks", axis=axis.copy()),
+            alt.X("to:N", sort=None, title="is asked", axis=axes[0]),
+            alt.Y("of:N", sort=None, title="asks", axis=axes[1]),
             alt.Color("weight:Q", scale=scale, legend=None),
             tooltip=[
                 alt.Tooltip("of:N", title="asks"),

@@ -34,7 +34,7 @@ def check_libraries() -> None:
         ) from error
 
 
-def render(name: str, data: Mapping[str, Any], specs: Mapping[str, Any], **context: Any) -> str:
+def render(name: str, data: Mapping[str, Any], specs: Mapping[str, Any], /, **context: Any) -> str:
     """The page `name` as HTML. Raises `UsageError` when the libraries that draw are not installed.
 
     - `data` for its script, `specs` of its charts, `context` for its template.

@@ -96,7 +96,7 @@ def spread(items: Sequence[Any], n: int) -> list[Any]:
 def _x() -> Any:
     import altair as alt
 
-    return alt.X("step:Q", title="step", axis=alt.Axis(format="~s", tickMinStep=1, grid=False))
+    return alt.X("step:Q", title="step", axis=alt.Axis(format=",.0f", tickMinStep=1, grid=False))
 
 
 def _curves(
@@ -160,15 +160,14 @@ def _map(shown: Training) -> dict[str, Any]:
     """Words where their rows of the embedding table lie."""
     import altair as alt
 
-    places = shown.places / max(float(np.abs(shown.places).max()), 1e-12)
     values = [
         {"word": visible(word), "x": round(float(x), 4), "y": round(float(y), 4)}
-        for word, (x, y) in zip(shown.words, places, strict=True)
+        for word, (x, y) in zip(shown.words, shown.places, strict=True)
     ]
-    scale = alt.Scale(domain=[-1.1, 1.1], nice=False)
-    cross = alt.Axis(values=[0], labels=False, ticks=False, domain=False, title=None)
+    scale = alt.Scale(zero=False, nice=False, padding=24)
+    axis = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
     base = alt.Chart(alt.InlineData(values=values)).encode(
-        alt.X("x:Q", scale=scale, axis=cross), alt.Y("y:Q", scale=scale, axis=cross), tooltip="word:N"
+        alt.X("x:Q", scale=scale, axis=axis), alt.Y("y:Q", scale=scale, axis=axis), tooltip="word:N"
     )
     return alt.layer(
         base.mark_point(filled=True, size=14, opacity=0.5, style="result"),
