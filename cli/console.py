@@ -52,9 +52,14 @@ def write(text: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """One line; control characters are escaped as JSON does it, so it is the same value on a terminal and in a pipe."""
+    """One line, the same on a terminal and in a pipe."""
+    write(json_line(value))
+
+
+def json_line(value: Any) -> str:
+    """One line of JSON; control characters are escaped as JSON does it, so a terminal can show it as it is."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    write(CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
+    return CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n"
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_text
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -104,49 +105,55 @@ def inspect(
     one_step = None if explain is None else inspection.parse_head(explain, *of, "--explain")
     one_map = None if attention in (None, "all") else inspection.parse_head(attention, *of, "--attention")
     reading = inspection.read(loaded.model, loaded.tokenizer, content, hardware, top=top, lens=lens or form == "html")
-    words = inspection.words_of(reading)
-    n = len(reading.ids)
-    chosen = inspection.find_token(reading, token) if token is not None else n
+    chosen = inspection.find_token(reading, token) if token is not None else len(reading.ids)
     window = inspection.window_of(reading, loaded.tokenizer, config.context_length, chosen if token else None)
+    seen = Seen(
+        loaded,
+        reading,
+        inspection.words_of(reading),
+        chosen,
+        window[1],
+        inspection.attend(loaded.model, window, *(one_map or ())) if attention and form != "html" else None,
+        inspection.explain(loaded.model, window, *one_step, chosen) if one_step and form != "html" else None,
+    )
     messages.say(f"{loaded.path}", "dim")
-    if n + 1 > config.context_length and (attention or explain):
+    if len(reading.ids) + 1 > config.context_length and (attention or explain):
         messages.notice(
-            f"the text has {n:,} tokens and the model sees {config.context_length:,} at once; attention is that of "
-            f"tokens {window[0]:,} to {window[0] + len(window[1]) - 1:,}."
+            f"the text has {len(reading.ids):,} tokens and the model sees {config.context_length:,} at once; attention "
+            f"is that of tokens {window[0]:,} to {window[0] + len(window[1]) - 1:,}."
         )
-    if form == "html":
-        from gptlite.cli import inspection_page
-
-        assert out is not None
-        inspection_page.write(Path(out), loaded, reading, words, one_step, chosen if token else None)
-        messages.say(f"{console.plural(n, 'token')} in {out}: open it in a browser")
-        return
-    attended = step = None
-    if attention is not None:
-        attended = inspection.attend(loaded.model, window, *(one_map or ()))
-    if one_step is not None:
-        step = inspection.explain(loaded.model, window, *one_step, chosen)
     if form == "table":
-        maps = attended and (attended, one_map is not None)
-        _print(loaded, reading, words, window[1], level, lens, maps, step, chosen)
-        return
-    if form == "json":
-        written = _as_json(loaded, reading, words, window[1], attended, step)
-        if out is None:
-            console.write_json(written)
-            return
-        content = json_text.dumps(written, ensure_ascii=False, allow_nan=False) + "\n"
+        _print(seen, level, lens, one_head=one_map is not None)
+    elif out is None:
+        console.write(_written(seen, form, level))
     else:
-        table = readings.token_table(reading, loaded.tokenizer) if level == "token" else readings.word_table(words)
-        content = readings.to_tsv(table)
-        if out is None:
-            console.write(content)
-            return
-    from gptlite import durable
+        if form == "html":
+            from gptlite.cli import inspection_page
 
-    with durable.replacing(Path(out)) as scratch:
-        scratch.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
-    messages.say(f"{console.plural(n, 'token')} in {out}")
+            inspection_page.write(Path(out), loaded, reading, seen.words, one_step, chosen if token else None)
+        else:
+            from gptlite import durable
+
+            with durable.replacing(Path(out)) as scratch:
+                written = _written(seen, form, level)
+                scratch.write_text(written, encoding="utf-8", errors="backslashreplace", newline="\n")
+        messages.say(f"{console.plural(len(reading.ids), 'token')} in {out}")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found out: a reading, its words, the chosen token (from 1), and attention if it was asked for.
+
+    `window`: the ids among which attention was looked at.
+    """
+
+    loaded: Checkpoint
+    reading: Reading
+    words: list[Word]
+    token: int
+    window: list[int]
+    attended: Attended | None
+    step: Explanation | None
 
 
 def _check_form(form: str | None, out: str | None) -> str:
@@ -184,73 +191,46 @@ def _read_text(argument: str | None, file: str | None) -> str:
     return text
 
 
-def _print(
-    loaded: Checkpoint,
-    reading: Reading,
-    words: list[Word],
-    window: list[int],
-    level: str,
-    lens: bool,
-    maps: tuple[Attended, bool] | None,
-    step: Explanation | None,
-    token: int,
-) -> None:
-    """For people: what was asked for, or the text with its surprisals. `maps`: attention, and whether of one head."""
+def _print(seen: Seen, level: str, lens: bool, *, one_head: bool) -> None:
+    """For people: attention and layers where they were asked for, else the text with its surprisals."""
     from gptlite import inspection
 
-    names = readings.Names(loaded.tokenizer)
-    parts = 0
-    if maps is not None:
-        attended, one_head = maps
-        parts += 1
+    reading, names = seen.reading, readings.Names(seen.loaded.tokenizer)
+    views: list[Callable[[], None]] = []
+    if (attended := seen.attended) is not None:
         if one_head:
-            attention_views.print_map(attended, window, names)
+            views.append(lambda: attention_views.print_map(attended, seen.window, names))
         else:
             found = inspection.habits(attended)
-            attention_views.print_habits(found, attended, window, names, token)
-    if step is not None:
-        if parts:
-            console.write("\n")
-        attention_views.print_explanation(step, window, names, loaded.config)
-        parts += 1
+            views.append(lambda: attention_views.print_habits(found, attended, seen.window, names, seen.token))
+    if (step := seen.step) is not None:
+        views.append(lambda: attention_views.print_explanation(step, seen.window, names, seen.loaded.config))
     if lens:
-        if parts:
-            console.write("\n")
-        readings.print_lens(reading, names)
-        parts += 1
-    if parts:
+        views.append(lambda: readings.print_lens(reading, names))
+    for i, view in enumerate(views):
+        console.write("\n" if i else "")
+        view()
+    if views:
         return
     if console.is_coloured():
         readings.print_text(reading)
     if level == "token":
-        readings.print_tokens(reading, words, names)
+        readings.print_tokens(reading, seen.words, names)
     else:
-        readings.print_words(words)
-    n, row = (len(reading.ids), "token") if level == "token" else (len(words), "word")
-    more = [[(f"The first {readings.MOST_ROWS} of {n:,} {row}s; --format tsv has all.", "dim")]]
-    console.print_lines(
-        [
-            [],
-            [(readings.summary(reading, words), "")],
-            *(more if n > readings.MOST_ROWS else []),
-            *([[(readings.CONVENTION, "dim")]] if level == "word" else []),
-        ],
-        wrap=True,
-    )
+        readings.print_words(seen.words)
+    readings.print_summary(reading, seen.words, level)
 
 
-def _as_json(
-    loaded: Checkpoint,
-    reading: Reading,
-    words: list[Word],
-    window: list[int],
-    attended: Attended | None,
-    step: Explanation | None,
-) -> dict[str, Any]:
-    names = readings.Names(loaded.tokenizer)
-    written = {"model": str(loaded.path), **readings.as_json(reading, words, loaded.tokenizer)}
-    if attended is not None:
-        written["attention"] = attention_views.maps_as_json(attended)
-    if step is not None:
-        written["explain"] = attention_views.explanation_as_json(step, window, names)
-    return written
+def _written(seen: Seen, form: str, level: str) -> str:
+    """For programs: JSON or TSV."""
+    reading, tokenizer = seen.reading, seen.loaded.tokenizer
+    if form == "tsv":
+        return readings.to_tsv(
+            readings.token_table(reading, tokenizer) if level == "token" else readings.word_table(seen.words)
+        )
+    written = {"model": str(seen.loaded.path), **readings.as_json(reading, seen.words, tokenizer)}
+    if seen.attended is not None:
+        written["attention"] = attention_views.maps_as_json(seen.attended)
+    if seen.step is not None:
+        written["explain"] = attention_views.explanation_as_json(seen.step, seen.window, readings.Names(tokenizer))
+    return console.json_line(written)

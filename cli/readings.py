@@ -150,6 +150,14 @@ def print_words(words: Sequence[Word]) -> None:
     console.print_table(["#", "word", "bits", "", "tokens", ""], rows, right=frozenset({0, 2, 4}))
 
 
+def print_summary(reading: Reading, words: Sequence[Word], level: str) -> None:
+    """What the tables add up to, and what they leave out."""
+    n = len(reading.ids) if level == "token" else len(words)
+    notes = [f"The first {MOST_ROWS} of {n:,} {level}s; --format tsv has all."] if n > MOST_ROWS else []
+    notes += [CONVENTION] if level == "word" else []
+    console.print_lines([[], [(summary(reading, words), "")], *([(note, "dim")] for note in notes)], wrap=True)
+
+
 def print_lens(reading: Reading, names: Names) -> None:
     """What each layer expected where each token came: a row a token, a column a layer."""
     assert reading.lens is not None

@@ -265,8 +265,7 @@ def test_each_chart_can_be_saved(browser: Browser, page: Page, kind: str, tmp_pa
 
 
 @needs_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1200])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1200, "light")])
 @pytest.mark.parametrize("kind", ["inspection", "training"])
 def test_pages_fit_the_window_and_follow_the_reader(page: Page, kind: str, width: int, scheme: str) -> None:
     long = ["x" * 150, *TEXT * 6]

@@ -192,7 +192,7 @@ def test_a_page_is_a_file(gptlite: Command, trained_run: Path) -> None:
         (("a", "--explain", "all"), 2, "--explain takes a layer from 1 to 2"),
         (("a", "--attention", "3.1"), 2, "--attention takes a layer from 1 to 2"),
         (("a", "--explain", "1.1", "--token", "cat"), 2, "no such word"),
-        (("a", "-k", "101"), 2, "101 is not in the range"),
+        (("a", "-k", "101"), 2, "less than or equal to 100"),
         (("-f", "gone"), 3, "gone"),
         (("-f", "latin.txt"), 3, "not UTF-8"),
         (("a", "-o", "gone/x.json"), 5, "gone"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ def test_the_page_has_the_numbers_of_the_run(gptlite: Command, run: Path) -> Non
         stored["text"]["val"]["sha256"],
         stored["tokenizer"],
         json.loads((run / "best/MANIFEST.json").read_text())["files"]["model.safetensors"]["sha256"],
-        "--layers 2 --dim 32",
+        html.escape(shlex.join(stored["command"])),
         f"torch {stored['versions']['torch']}",
     ):
         assert part in page, part
