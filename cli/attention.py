@@ -100,9 +100,7 @@ def explanation_lines(
     )
     query = f"q = W_q x: {D} numbers say what is known of {token}, {C} what it asks for"
     query += f"; {and_then}" if and_then else ""
-    output = (
-        f"W_o z: {D} numbers of length {_length(e.update)}, which this head adds to what is known of {token}, of length"
-    )
+    output = f"W_o z: {D} numbers of length {_length(e.update)}, which this head adds to what is known of {token},"
     steps = [
         ("Query", query, f"q = {vector(e.query, 6)}   length {_length(e.query)}"),
         ("Score", f"q · k: each token answers with a key, k = W_k x, of {C} numbers too", ""),

@@ -211,7 +211,7 @@ def _vocabulary(table: TokenTable, info: Mapping[str, Any]) -> list[list[str]]:
     if table.counts:
         rows.append(["words seen twice or more", f"{len(table.counts):,}"])
         common = list(table.counts.items())[:LONG_TOKENS]
-        rows.append(["most frequent words", "  ".join(f"{word} {n:,}" for word, n in common)])
+        rows.append(["most frequent words", " · ".join(f"{word} {n:,}" for word, n in common)])
     return [*rows, ["sha256", str(info["tokenizer"])]]
 
 

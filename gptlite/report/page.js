@@ -28,6 +28,7 @@ function theme() {
     legend: { ...text, labelColor: colour("ink"), labelLimit: 220, symbolOpacity: 1,
       columns: innerWidth < 560 ? 1 : 4 },
     text: { color: colour("quiet"), fontSize: 11 },
+    rule: { color: colour("quiet") },
     range: {
       category: colour("words").split(" "),
       ordinal: ["accent", "static", "same", "unrelated"].map(colour),
