@@ -115,8 +115,11 @@ class Theirs:
                 if places is None or ends is None:
                     found.append(states[row, 1:length])
                 else:
-                    end = places[start + row].end + len(PREFIX)
-                    found.append(states[row, int(np.searchsorted(ends[row, :length], end))])
+                    end, row_ends = places[start + row].end + len(PREFIX), ends[row, :length]
+                    reached = row_ends[
+                        np.searchsorted(row_ends, end)
+                    ]  # by several tokens, where they share a character
+                    found.append(states[row, int(np.searchsorted(row_ends, reached, side="right")) - 1])
         return found
 
 

@@ -28,7 +28,7 @@ def read_averages(wanted: Mapping[str, Any], table: TokenTable, messages: consol
     with training_text(table.path, wanted["corpus"], messages) as blocks:
         contexts = averages.read_contexts(
             loaded.model, loaded.tokenizer, blocks, min_count=min(averages.MIN_COUNT, least),
-            progress=lambda n: messages.say(f"{n / 1e6:.1f} million characters read") if n else None,
+            progress=console.seldom(lambda n: messages.say(f"{n / 1e6:.1f} million characters read")),
         )  # fmt: skip
     vectors = averages.average_vectors(contexts)
     messages.say(f"contexts of {len(contexts.words):,} words averaged in {time.monotonic() - started:.0f} s")

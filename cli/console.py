@@ -14,7 +14,7 @@ import re
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -129,6 +129,19 @@ class Messages:
     def show(self, text: str) -> None:
         """A text of several lines, such as a sample."""
         self.console.print(Text(visible(text)))
+
+
+def seldom(tell: Callable[[int], None]) -> Callable[[int], None]:
+    """`tell`, but not more often than every 15 seconds."""
+    last = time.monotonic()
+
+    def tell_now_and_then(n: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_INTERVAL:
+            last = time.monotonic()
+            tell(n)
+
+    return tell_now_and_then
 
 
 def error(text: str) -> None:

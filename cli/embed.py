@@ -127,8 +127,8 @@ def embed(
     ] = None,
     others: Annotated[
         list[str] | None,
-        typer.Option("--vectors", metavar="FILE", help="Ask these word2vec text vectors too; may be repeated.",
-                     show_default="none", rich_help_panel=LOOK_UPS),
+        typer.Option("--vectors", metavar="FILE", show_default="none",
+                     help="Ask these vectors too, word2vec's text or .bin; may be repeated.", rich_help_panel=LOOK_UPS),
     ] = None,
     k: Annotated[
         int,
@@ -225,7 +225,7 @@ def embed(
 
     if versus is not None:
         words += [place.word for i, text in enumerate(texts or []) for place in parse_marked(text, i, marks)]
-        side_by_side.show(versus, words, corpus, read, epochs=w2v_epochs, k=k, json=json, messages=messages)
+        side_by_side.show(versus, words, corpus, model, epochs=w2v_epochs, k=k, json=json, messages=messages)
         return
     source = Texts(texts or [], file, lossy)
     found = Finder(source, words, mark=marks, unit=unit, limit=None if kwic else limit)

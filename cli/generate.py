@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gptlite.cli import console, options
-from gptlite.config import SamplingConfig
-from gptlite.errors import CorpusError, LimitError, UsageError
+from gptlite.cli.prompts import Prompt, read_prompt, read_prompts
+from gptlite.config import LARGEST_NUMBER, SamplingConfig
+from gptlite.errors import UsageError
 
 if TYPE_CHECKING:
     from gptlite.generation import Generation
 
-SAMPLING, OUTPUT = "Sampling", "Output"
-LONGEST_PROMPT = 64 << 20  # bytes
+SAMPLING, STOPPING, OUTPUT = "Sampling", "Stopping", "Output"
 
 
 def generate(
@@ -32,20 +32,37 @@ def generate(
         str | None,
         typer.Option("-f", "--prompt-file", metavar="FILE", help="The same, from a file.", show_default="none"),
     ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help='Continue each line of a file, or the "prompt" of each object in a .jsonl file.',
+            show_default="none",
+        ),
+    ] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--choice",
+            metavar="TEXT",
+            help="Write the likeliest of these texts, and say how likely each is. Repeatable.",
+            show_default="any text",
+        ),
+    ] = None,
+    per_token: Annotated[
+        bool, typer.Option("--per-token", help="Compare choices by their mean per token.", show_default="off")
+    ] = False,
     model: options.ModelOption = None,
     num_samples: Annotated[
         int, typer.Option("-n", "--num-samples", metavar="N", help="How many samples.", rich_help_panel=SAMPLING)
     ] = SamplingConfig.num_samples,
-    max_new_tokens: Annotated[
-        int,
+    sample: Annotated[
+        int | None,
         typer.Option(
-            "--max-new-tokens",
-            metavar="N",
-            parser=options.parse_count,
-            help="Tokens to write.",
-            rich_help_panel=SAMPLING,
+            "--sample", metavar="N", help="Write sample N alone.", show_default="all", rich_help_panel=SAMPLING
         ),
-    ] = SamplingConfig.max_new_tokens,
+    ] = None,
     temperature: Annotated[
         float,
         typer.Option(
@@ -78,12 +95,67 @@ def generate(
             "--min-p", metavar="F", help="Keep those F times as likely as the best.", rich_help_panel=SAMPLING
         ),
     ] = SamplingConfig.min_p,
-    stop: Annotated[
+    typical_p: Annotated[
+        float,
+        typer.Option(
+            "--typical-p",
+            metavar="F",
+            help="Keep what is about as surprising as usual, up to F; 1 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.typical_p,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            "--repetition-penalty",
+            metavar="F",
+            help="Make tokens of prompt and text F times less likely, on the scale of logits; 1 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.repetition_penalty,
+    presence_penalty: Annotated[
+        float,
+        typer.Option(
+            "--presence-penalty",
+            metavar="F",
+            help="Take F from the logits of tokens that the text has; 0 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.presence_penalty,
+    frequency_penalty: Annotated[
+        float,
+        typer.Option(
+            "--frequency-penalty",
+            metavar="F",
+            help="The same for each time that it has them; 0 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.frequency_penalty,
+    no_repeat_ngram: Annotated[
+        int,
+        typer.Option(
+            "--no-repeat-ngram",
+            metavar="N",
+            help="No N tokens in a row twice, in prompt and text; 0 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.no_repeat_ngram,
+    logit_bias: Annotated[
         list[str] | None,
         typer.Option(
-            "--stop",
+            "--logit-bias",
+            metavar="TOKEN=F",
+            help="Add F to the logit of a token, given as its text or as # and its id. Repeatable.",
+            show_default="none",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    ban: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ban",
             metavar="TEXT",
-            help=r"Stop before this text; \n is a line break. Repeatable.",
+            help="Never write this text. Repeatable.",
             show_default="none",
             rich_help_panel=SAMPLING,
         ),
@@ -94,12 +166,63 @@ def generate(
             "--seed", metavar="N", help="Same seed, same text.", show_default="random", rich_help_panel=SAMPLING
         ),
     ] = None,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--max-new-tokens",
+            metavar="N",
+            parser=options.parse_count,
+            help="Tokens to write.",
+            rich_help_panel=STOPPING,
+        ),
+    ] = SamplingConfig.max_new_tokens,
+    min_new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--min-new-tokens",
+            metavar="N",
+            parser=options.parse_count,
+            help="Tokens before which nothing ends the text.",
+            rich_help_panel=STOPPING,
+        ),
+    ] = SamplingConfig.min_new_tokens,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop",
+            metavar="TEXT",
+            help=r"Stop before this text; \n is a line break. Repeatable.",
+            show_default="none",
+            rich_help_panel=STOPPING,
+        ),
+    ] = None,
+    stop_at: Annotated[
+        str,
+        typer.Option(
+            "--stop-at",
+            metavar="UNIT",
+            help="Stop behind the first sentence, paragraph, line or document.",
+            rich_help_panel=STOPPING,
+        ),
+    ] = "document",
     echo: Annotated[
         bool, typer.Option("--echo/--no-echo", help="Print the prompt before the text.", rich_help_panel=OUTPUT)
     ] = True,
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the text as it is written.", rich_help_panel=OUTPUT)
     ] = True,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            max=LARGEST_NUMBER,
+            help="Samples written side by side.",
+            show_default="up to 32",
+            rich_help_panel="Machine",
+        ),
+    ] = None,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
@@ -111,11 +234,22 @@ def generate(
     """
     messages = console.Messages(quiet)
     config = SamplingConfig(
-        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
-        max_new_tokens=max_new_tokens, num_samples=num_samples,
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
+        repetition_penalty=repetition_penalty, presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
+        no_repeat_ngram=no_repeat_ngram, logit_bias=tuple(options.parse_bias(text) for text in logit_bias or []),
+        bans=tuple(_texts(ban, "--ban")), min_new_tokens=min_new_tokens, max_new_tokens=max_new_tokens,
+        num_samples=num_samples,
     )  # fmt: skip
-    stops = [options.unescape(options.check_text(s, "--stop")) for s in stop or []]
-    text = _read_prompt(prompt, prompt_option, prompt_file)
+    numbers = _numbers(sample, num_samples)
+    stops, choices = _texts(stop, "--stop"), _texts(choice, "--choice")
+    if per_token and not choices:
+        raise UsageError("--per-token compares the texts of --choice, and there are none.")
+    if prompts is None:
+        requests = [Prompt(read_prompt(prompt, prompt_option, prompt_file))]
+    elif (prompt, prompt_option, prompt_file) == (None, None, None):
+        requests = read_prompts(prompts)
+    else:
+        raise UsageError("give one prompt, or a file of them with --prompts.")
     if seed is None:
         seed = secrets.randbelow(2**31)
 
@@ -124,24 +258,73 @@ def generate(
 
     hardware = machine.choose_hardware(device, "fp32", threads)
     loaded = runs.load(model, hardware.device)
-    streamed = num_samples == 1 and stream and not json
-    work = generation.Generation(loaded.model, loaded.tokenizer, text, config, seed=seed, stop=stops, keep=not streamed)
-    messages.say(f"{loaded.path} · seed {seed}", "dim")
-    context = loaded.config.context_length
-    if len(work.prompt_ids) > context:
-        messages.notice(f"the prompt has {len(work.prompt_ids):,} tokens; the model sees the last {context:,}.")
+    if choices:
+        messages.say(str(loaded.path), "dim")
+        for request in requests:
+            _write_choice(loaded, request.text, choices, per_token, echo, json, messages)
+        return
+    streamed = len(requests) == len(numbers) == 1 and stream and not json
+
+    def begin(request: Prompt) -> Generation:
+        work = generation.Generation(
+            loaded.model, loaded.tokenizer, request.text, config, seed=seed if request.seed is None else request.seed,
+            numbers=numbers, stop=stops, stop_at=stop_at, keep=not streamed, batch_size=batch_size,
+        )  # fmt: skip
+        if (n := len(work.prompt_ids)) > (context := loaded.config.context_length):
+            which = "the prompt" if prompts is None else f"the prompt '{request.text[:30]}…'"
+            messages.notice(f"{which} has {n:,} tokens; the model sees the last {context:,}.")
+        return work
+
+    works = map(begin, requests)
+    messages.say(f"{loaded.path} · seed {seed}{'' if sample is None else f' · sample {sample}'}", "dim")
     if streamed:
-        _stream(work, text if echo else "")
+        work = next(works)
+        _stream(work, work.prompt if echo else "")
         return
-    for _ in work:
-        pass
+    for i, work in enumerate(generation.generate_together(works, batch_size), 1):
+        if json:
+            console.write_json(_as_json(work, loaded, work.prompt, work.seed))
+            continue
+        for number, written in zip(numbers, work.samples, strict=True):
+            parts = [f"prompt {i:,} of {len(requests):,}"] * (prompts is not None)
+            parts += [f"sample {number + 1} of {num_samples}"] * (len(numbers) > 1)
+            if parts:
+                messages.say(f"-- {', '.join(parts)} --", "dim")
+            console.write(f"{work.prompt if echo else ''}{written.text}\n")
+
+
+def _texts(given: list[str] | None, option: str) -> list[str]:
+    return [options.unescape(options.check_text(text, option)) for text in given or []]
+
+
+def _numbers(sample: int | None, num_samples: int) -> list[int]:
+    """Which samples to write, from 0 on."""
+    if sample is None:
+        return list(range(num_samples))
+    last = num_samples if num_samples > 1 else LARGEST_NUMBER
+    if not 1 <= sample <= last:
+        raise UsageError(f"--sample must be between 1 and {last}, not {sample}.")
+    return [sample - 1]
+
+
+def _write_choice(
+    loaded: Any, prompt: str, choices: list[str], per_token: bool, echo: bool, json: bool, messages: console.Messages
+) -> None:
+    from gptlite.choices import score_choices
+
+    scored = score_choices(loaded.model, loaded.tokenizer, prompt, choices)
+    scored.sort(key=lambda choice: -(choice.logprob_per_token if per_token else choice.logprob))
     if json:
-        console.write_json(_as_json(work, loaded, text, seed))
+        listed = [
+            {"text": c.text, "logprob": c.logprob, "logprob_per_token": c.logprob_per_token, "tokens": c.tokens}
+            for c in scored
+        ]
+        console.write_json({"model": str(loaded.path), "prompt": prompt, "choices": listed})
         return
-    for i, sample in enumerate(work.samples):
-        if num_samples > 1:
-            messages.say(f"-- sample {i + 1} of {num_samples} --", "dim")
-        console.write(f"{text if echo else ''}{sample.text}\n")
+    for choice in scored:
+        per = f"{choice.logprob_per_token:7.2f} per token, {console.plural(len(choice.tokens), 'token')}"
+        messages.say(f"log-probability {choice.logprob:8.2f}, {per}: {choice.text}", "dim")
+    console.write(f"{prompt if echo else ''}{scored[0].text}\n")
 
 
 def _stream(work: Generation, prompt: str) -> None:
@@ -154,25 +337,6 @@ def _stream(work: Generation, prompt: str) -> None:
         console.write("\n")
         raise
     console.write("\n")
-
-
-def _read_prompt(argument: str | None, option: str | None, file: str | None) -> str:
-    given = [source for source in (argument, option, file) if source is not None]
-    if len(given) > 1:
-        raise UsageError("give the prompt once: as an argument, with -p, or with -f.")
-    if file is None and given[:1] != ["-"]:
-        return options.check_text(given[0], "the prompt") if given else ""
-    name = "-" if file is None else file
-    try:
-        with options.open_text(name, "the prompt") as source:
-            content = source.read(LONGEST_PROMPT + 1)
-        if len(content) > LONGEST_PROMPT:
-            raise LimitError(f"the prompt in {name} is longer than {LONGEST_PROMPT >> 20} MiB; give the end of it.")
-        return content.decode("utf-8-sig")  # a mark at the beginning is no text
-    except OSError as error:
-        raise CorpusError(f"cannot read the prompt from {name}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"the prompt is not UTF-8: {error.reason} at byte {error.start:,}.") from error
 
 
 def _as_json(work, loaded, prompt: str, seed: int) -> dict[str, object]:

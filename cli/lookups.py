@@ -84,7 +84,8 @@ def answer(context: typer.Context, kind: str) -> None:
 
 def _spaces(wanted: Mapping[str, Any], table: TokenTable) -> list[WordVectors]:
     """The vectors that are asked: the model's own, then those of other programs, corrected in the same way."""
-    from gptlite.static_vectors import WordVectors, read_word2vec
+    from gptlite.static_vectors import WordVectors
+    from gptlite.word2vec_file import read_word2vec
 
     correction = wanted["correct"]
     spaces = [_own(wanted, table)]

@@ -20,11 +20,11 @@ TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Other tools' names for the same option, without the dashes; kept out of the help page.
 ALIASES = {
-    "block-size": "context", "context-length": "context", "iters": "steps", "learning-rate": "lr",
+    "block-size": "context", "choices": "choice", "context-length": "context", "iters": "steps", "learning-rate": "lr",
     "length": "max-new-tokens", "max-iters": "steps", "max-seq-len": "context", "max-steps": "steps",
     "max-tokens": "max-new-tokens",
     "n-embd": "dim", "n-head": "heads", "n-layer": "layers", "out-dir": "out", "output": "out", "output-dir": "out",
-    "precision": "dtype", "temp": "temperature",
+    "precision": "dtype", "repeat-penalty": "repetition-penalty", "temp": "temperature", "typical": "typical-p",
 }  # fmt: skip
 
 
@@ -64,6 +64,18 @@ def parse_seconds(text: str | float) -> float:
     if not 0 < seconds < math.inf:
         raise typer.BadParameter("a time must be above zero")
     return seconds
+
+
+def parse_bias(text: str) -> tuple[str | int, float]:
+    """What a token is worth: TOKEN=+2.5 as the token's text and a number, #7=-1 as its id and a number."""
+    token, equals, value = check_text(text, "--logit-bias").rpartition("=")
+    try:
+        bias = float(value)
+    except ValueError:
+        equals = ""
+    if not equals:
+        raise UsageError(f"--logit-bias needs a token and a number, such as the=-1.5 or #7=2, not '{text}'.")
+    return (int(token[1:]) if re.fullmatch(r"#[0-9]{1,9}", token) else unescape(token)), bias
 
 
 def unescape(text: str) -> str:

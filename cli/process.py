@@ -5,16 +5,20 @@ Imported before anything else, so it needs only Python.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 IMPORTS = "<frozen importlib._bootstrap>"  # the file that every import passes through
+GARBAGE_THRESHOLD = 50_000  # new objects between looks for garbage: imports make a million and hardly any is garbage
 RESTORED = b"\r\x1b[K\x1b[?25h"  # an empty line and a cursor, for a terminal that showed a bar
 
 
@@ -27,8 +31,19 @@ class Ended(SystemExit):
         super().__init__(128 + number)
 
 
+_began: float | None = None
+
+
+def began() -> float:
+    """`time.monotonic()` when the process began; now, where somebody else's process calls a command."""
+    return time.monotonic() if _began is None else _began
+
+
 def start() -> None:
     """The command `gptlite`: from here on Ctrl-C is answered with a sentence, never with a traceback."""
+    global _began
+    _began = time.monotonic()
+    gc.set_threshold(GARBAGE_THRESHOLD)
     _open_standard_files()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # under nohup or in a script's & it is not
         signal.signal(signal.SIGINT, _interrupted)
@@ -36,13 +51,18 @@ def start() -> None:
         from gptlite.cli.main import main
 
         main()
+    except SystemExit as ended:
+        if isinstance(ended.code, int):
+            atexit._run_exitfuncs()
+            leave(ended.code)  # to take torch apart would last half a second
+        raise
     finally:
         if signal.getsignal(signal.SIGINT) is _interrupted:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be said
 
 
 def leave(code: int) -> NoReturn:
-    """End now, with threads that still work."""
+    """End now, with threads that still work, and without freeing what the system frees anyway."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from functools import partial
 from typing import Annotated, Any
 
@@ -230,7 +229,7 @@ def train(
 
     [bold]gptlite train corpus.txt --time 3m[/bold]
     """
-    started = time.monotonic()
+    started = process.began()
     if not files and not demo and not resume:
         raise UsageError("name the text to train on, such as: gptlite train corpus.txt (or try --demo).")
     if dry_run and resume:

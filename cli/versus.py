@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli import console
@@ -15,17 +15,13 @@ from gptlite.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from gptlite.checkpoint import Checkpoint
-
 METHODS = ("word2vec",)
 MOST_WORDS = 20  # that are looked up at once
 CORRECTION = "abtt"  # of our table, whose rows share a direction; Word2Vec's are compared as they are, as is usual
 
-Read = Callable[[], "tuple[Checkpoint, dict[str, Any] | None]"]
-
 
 def show(
-    method: str, words: Sequence[str], corpus_file: str | None, read: Read, *, epochs: int, k: int, json: bool,
+    method: str, words: Sequence[str], corpus_file: str | None, model: str | None, *, epochs: int, k: int, json: bool,
     messages: console.Messages,
 ) -> None:  # fmt: skip
     """Print the neighbours of each word by both methods, and the cosines of all pairs of the words."""
@@ -39,17 +35,14 @@ def show(
     if epochs < 1:
         raise UsageError(f"--w2v-epochs must be at least 1, not {epochs}.")
 
-    import numpy as np
-
-    from gptlite import checkpoint, embedding, reader, similarity
+    from gptlite import similarity, static_vectors
     from gptlite.baselines import word2vec
 
     word2vec.check_gensim()
-    loaded, _ = read()
-    with reader.Reader(loaded.path, loaded.manifest) as files:
-        seen = {word for word, count in checkpoint.read_words(files) if count >= word2vec.MIN_COUNT}
+    ours = static_vectors.read_table(model)
+    seen = {word for word, count in ours.counts.items() if count >= word2vec.MIN_COUNT}
     started = time.monotonic()
-    with training_text(loaded.path, corpus_file, messages) as blocks:
+    with training_text(ours.path, corpus_file, messages) as blocks:
         known, rows = word2vec.train_word2vec(blocks, epochs=epochs)
     seconds = time.monotonic() - started
     kept = [i for i, word in enumerate(known) if not seen or word in seen]  # both choose from the same words
@@ -60,7 +53,7 @@ def show(
             near = difflib.get_close_matches(word, known, n=6, cutoff=0.6)
             hint = f"; near it: {', '.join(near)}" if near else ""
             raise UsageError(f"'{word}' is not among the {len(known):,} words that stand 5 times in the text{hint}.")
-    table = np.stack([embedding.static_vector(loaded.model, loaded.tokenizer, word) for word in known])
+    table = ours.vectors(known)
     table = similarity.correct(table, CORRECTION, similarity.measure(table))
     tables = {"gptlite": table, method: rows}
     neighbours = {
@@ -71,7 +64,7 @@ def show(
         for a, b in itertools.combinations(words, 2)
     ]
     if json:
-        facts = {"model": str(loaded.path), "n_words": len(known), "epochs": epochs, "correct": CORRECTION}
+        facts = {"model": str(ours.path), "n_words": len(known), "epochs": epochs, "correct": CORRECTION}
         console.write_json({**facts, "neighbours": neighbours, "pairs": pairs})
         return
     messages.say(

@@ -48,6 +48,9 @@ SIZES: dict[str, dict[str, int]] = {
 
 LARGEST_RATE = 1e3  # a typing error; rates between this and the useful ones are found out by training
 LARGEST_CLIP = 1e30  # float32, in which gradients are kept, ends at 3e38
+LARGEST_PENALTY = 100  # of a repetition; beyond it nothing changes any more
+LARGEST_PHRASE = 1024  # tokens
+LARGEST_NUMBER = 4096  # of samples
 
 
 @dataclass(frozen=True)
@@ -248,14 +251,36 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
+GREEDY = 1e-5  # temperatures up to here take the likeliest: what is left of the others is lost in rounding
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How to draw the next token. Temperature 0 takes the likeliest; 0 / 1.0 / 0.0 turn top-k / top-p / min-p off."""
+    """How to draw the next token, and for how long. Raises `UsageError` for what makes no sense.
+
+    - `temperature`: at most 1e-5 takes the likeliest. `top_k` 0, `top_p` 1, `min_p` 0 and `typical_p` 1 are off.
+    - `repetition_penalty` divides positive logits of tokens that the prompt or the text has, and multiplies negative
+      ones (Keskar et al. 2019); 1 is off.
+    - `presence_penalty` is taken once from the logits of tokens that the text has, `frequency_penalty` as often as it
+      has them; the prompt does not count. Both as in OpenAI's interface; 0 is off.
+    - `no_repeat_ngram`: no so many tokens in a row twice, prompt and text taken together; 0 is off.
+    - `logit_bias`: pairs of a token, as its text or as its id, and what is added to its logit.
+    - `bans`: texts that never come, whichever tokens they might come in.
+    - `min_new_tokens`: before so many neither the model nor a stop ends the text.
+    """
 
     temperature: float = 0.8
     top_k: int = 0
     top_p: float = 0.95
     min_p: float = 0.05
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+    logit_bias: tuple[tuple[str | int, float], ...] = ()
+    bans: tuple[str, ...] = ()
+    min_new_tokens: int = 0
     max_new_tokens: int = 200
     num_samples: int = 1
 
@@ -267,10 +292,39 @@ class SamplingConfig:
         _require(self.top_k >= 0, f"top_k must be zero (off) or above, not {self.top_k}")
         _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1 (off), not {self.top_p}")
         _require(0 <= self.min_p <= 1, f"min_p must be between 0 (off) and 1, not {self.min_p}")
-        _require(self.max_new_tokens >= 0, f"max_new_tokens must not be negative, not {self.max_new_tokens}")
+        _require(0 < self.typical_p <= 1, f"typical_p must be above 0 and at most 1 (off), not {self.typical_p}")
         _require(
-            1 <= self.num_samples <= 4096,
-            f"num_samples must be between 1 and 4096, not {self.num_samples}",
+            1 / LARGEST_PENALTY <= self.repetition_penalty <= LARGEST_PENALTY,
+            f"repetition_penalty must be between {1 / LARGEST_PENALTY} and {LARGEST_PENALTY}, 1 being off, "
+            f"not {self.repetition_penalty}",
+        )
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            _require(
+                abs(value) <= LARGEST_PENALTY,
+                f"{name} must be between -{LARGEST_PENALTY} and {LARGEST_PENALTY}, 0 being off, not {value}",
+            )
+        _require(
+            0 <= self.no_repeat_ngram <= LARGEST_PHRASE,
+            f"no_repeat_ngram must be between 0 (off) and {LARGEST_PHRASE}, not {self.no_repeat_ngram}",
+        )
+        for token, bias in self.logit_bias:
+            _require(abs(bias) < math.inf or bias == -math.inf, f"the bias of {token!r} must be a number, not {bias}")
+            _require(token != "", "a logit bias needs the text of a token, or # and its id")
+        _require("" not in self.bans, "a ban needs a text: every text has an empty one at once")
+        _require(
+            not any("\ufffd" in ban for ban in self.bans),
+            "\ufffd cannot be banned: it is no text of the model's, but stands for bytes that are none",
+        )
+        _require(self.max_new_tokens >= 0, f"max_new_tokens must not be negative, not {self.max_new_tokens}")
+        _require(self.min_new_tokens >= 0, f"min_new_tokens must not be negative, not {self.min_new_tokens}")
+        _require(
+            self.min_new_tokens <= self.max_new_tokens,
+            f"min_new_tokens ({self.min_new_tokens}) must not be above max_new_tokens ({self.max_new_tokens})",
+        )
+        _require(
+            1 <= self.num_samples <= LARGEST_NUMBER,
+            f"num_samples must be between 1 and {LARGEST_NUMBER}, not {self.num_samples}",
         )
 
 

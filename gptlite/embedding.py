@@ -138,24 +138,6 @@ def _static_vectors(model: GPT, tokenizer: Tokenizer, words: Sequence[str]) -> n
     return (sums / lengths[:, None]).astype(np.float32)
 
 
-def embed_word(
-    model: GPT,
-    tokenizer: Tokenizer,
-    occurrence: Occurrence,
-    *,
-    pool: str = "last",
-    top: int | None = None,
-    n_expected: int = 4,
-    prefix: Sequence[int] | None = None,
-    context: str = "left",
-) -> WordVector:
-    """The vectors of one word; `embed` says how."""
-    (found,) = embed(
-        model, tokenizer, [occurrence], pool=pool, top=top, n_expected=n_expected, prefix=prefix, context=context
-    )
-    return found
-
-
 def embed(
     model: GPT,
     tokenizer: Tokenizer,

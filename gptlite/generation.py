@@ -1,28 +1,38 @@
 """Autoregressive decoding: read the prompt once, then one token after another.
 
-`generate_ids` yields ids; `generate` turns them into text under it, stops at stop strings, and keeps a record.
+`generate_ids` yields ids; `Generation` turns them into text over it, ends it, and keeps a record.
 
 The model sees at most `context_length` tokens. When that window is full, its newer half is read again and writing
 goes on from there, so a text can be of any length.
+
+What is written for a prompt and a seed depends on nothing else: not on the other rows of its batch, nor on whether the
+text is streamed. Rows share no padding, and `sampling` draws what the model says of a row alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from gptlite.cache import KVCache
-from gptlite.config import SamplingConfig
+from gptlite.config import ModelConfig, SamplingConfig
 from gptlite.corpus import SAFE_CUT
-from gptlite.errors import UsageError
 from gptlite.model import GPT
-from gptlite.sampling import Sampler, make_sampler, sample_seeds
+from gptlite.randomness import derive
+from gptlite.sampling import Draw, make_sampler
+from gptlite.steering import Steering
+from gptlite.stopping import Stopping
 from gptlite.tokenizer import Tokenizer
 
 LONGEST_PIECE = 1 << 18  # characters of a prompt that are tokenized at once
+LARGEST_BATCH = 32  # rows; more gain little
+CACHE_BYTES = 512 << 20  # that the keys and values of a batch may take
+BATCHES_AT_ONCE = 16  # of many prompts: among so many, those of like length come together
 
 
 @torch.inference_mode()
@@ -38,26 +48,61 @@ def decode_step(model: GPT, tokens: Tensor, cache: KVCache) -> Tensor:
     return model.head(model.transformer(tokens[:, None], cache)[:, -1])
 
 
-def generate_ids(model: GPT, prompt: Sequence[int], n_rows: int, sampler: Sampler) -> Iterator[list[int]]:
-    """Continue `prompt` (at least one id) in `n_rows` rows; yields the next id of each row, for ever."""
+@torch.inference_mode()
+def reread(model: GPT, tokens: Tensor) -> Tensor:
+    """Logits (V,) of what comes after tokens (T,), read alone and at once: they decide where a draw is in doubt."""
+    return model.head(model.transformer(tokens[None])[0, -1])
+
+
+def generate_ids(
+    model: GPT, prompts: Sequence[Sequence[int]], sampler: Draw, done: Collection[int] = ()
+) -> Iterator[list[int | None]]:
+    """Continue each of `prompts` (at least one id each) in a row of its own; yields the next id of each row, for ever.
+
+    The rows begin side by side: as many ids as the shortest prompt has are read at once, and then a longer prompt is
+    read on, id by id, beside rows that write. So nothing is padded, and no row knows of another. While a row still
+    reads, or when it is in `done`, which may grow meanwhile, its next id is None.
+    """
     context = model.config.context_length
     device = next(model.parameters()).device
-    cache = KVCache(model.config, n_rows, device=device)
-    history = torch.tensor([list(prompt[-context:])] * n_rows, device=device)  # (B, T)
-    logits = prefill(model, history, cache)
+    cache = KVCache(model.config, len(prompts), device=device)
+    lengths = [min(len(prompt), context) for prompt in prompts]
+    window = torch.zeros(len(prompts), context + 1, dtype=torch.long)  # what the model sees, and the id after it
+    for row, prompt in enumerate(prompts):
+        window[row, : lengths[row]] = torch.tensor(prompt[-context:])
+    window, end = window.to(device), min(lengths)
+
+    def reread_row(row: int) -> Tensor:
+        return reread(model, window[row, :end])
+
+    logits = prefill(model, window[:, :end], cache)
     while True:
-        tokens = sampler(logits)
-        yield tokens.tolist()
-        history = torch.cat((history[:, -context:], tokens[:, None].to(device)), dim=1)
-        if cache.position < context:
-            logits = decode_step(model, history[:, -1], cache)
+        rows = [row for row, length in enumerate(lengths) if length <= end and row not in done]
+        if rows:
+            tokens = sampler(logits if len(rows) == len(prompts) else logits[rows], rows, reread_row)
+            window[rows, end] = tokens
+            ids = dict(zip(rows, tokens.tolist(), strict=True))
+            yield [ids.get(row) for row in range(len(prompts))]
+        end += 1
+        if end <= context:
+            logits = decode_step(model, window[:, end - 1], cache)
         else:
-            logits = prefill(model, history[:, -max(1, context // 2) :], cache)
+            half = max(1, context // 2)
+            window[:, :half] = window[:, end - half : end].clone()
+            end = half
+            lengths = [0] * len(prompts)
+            logits = prefill(model, window[:, :end], cache)
+
+
+def rows_at_once(config: ModelConfig) -> int:
+    """How many rows a batch has where nobody says: keys and values must not fill the memory."""
+    row = 8 * config.n_layers * config.n_kv_heads * config.context_length * config.head_dim
+    return max(1, min(LARGEST_BATCH, CACHE_BYTES // row))
 
 
 @dataclass
 class Sample:
-    """One continuation. `finish_reason` is "length", or "stop" for a stop string or the end of the document."""
+    """One continuation. `finish_reason` is "length", or "stop" where the model or a stop ended the text."""
 
     text: str = ""
     finish_reason: str | None = None
@@ -76,8 +121,11 @@ class Generation:
     """Iterate to get `Chunk`s as they are written; `samples` is complete when the iteration ends.
 
     - `seed` and the number of a sample determine it; the other samples do not matter.
+    - `numbers`: which samples, from 0 on; by default the first `config.num_samples`.
+    - `stop`: texts before which a sample ends; `stop_at`: the unit of text behind which it ends (stopping.UNITS).
     - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
-    Raises `UsageError` for an empty stop string.
+    - `batch_size`: samples that are written side by side.
+    Raises `UsageError` for an empty stop string, an unknown unit, and a bias of what is no token.
     """
 
     def __init__(
@@ -88,47 +136,114 @@ class Generation:
         config: SamplingConfig,
         *,
         seed: int,
+        numbers: Sequence[int] | None = None,
         stop: Sequence[str] = (),
+        stop_at: str = "document",
         keep: bool = True,
+        batch_size: int | None = None,
     ) -> None:
-        if "" in stop:
-            raise UsageError("--stop needs a text: every text has an empty one at once.")
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.stop, self.keep = list(stop), keep
-        self.prompt_ids = _encode(tokenizer, prompt) or [tokenizer.separator_id]  # no prompt: a new document
-        self.seeds = sample_seeds(seed, config.num_samples)
-        self.samples = [Sample() for _ in self.seeds]
+        self.prompt, self.seed = prompt, seed
+        self.batch_size = batch_size or rows_at_once(model.config)
+        self.prompt_ids = tokenize_prompt(tokenizer, prompt)
+        self.numbers = list(range(config.num_samples) if numbers is None else numbers)
+        self.seeds = [derive(seed, number) for number in self.numbers]
+        self.rows = [Row(self.prompt_ids, s, tokenizer, config, Stopping(stop, stop_at), keep) for s in self.seeds]
+        self.samples = [row.sample for row in self.rows]
+        find_steering(config, tokenizer)  # what is wrong with it is said now
 
     def __iter__(self) -> Iterator[Chunk]:
-        decoders = [self.tokenizer.stream() for _ in self.samples]
-        filters = [StopFilter(self.stop) for _ in self.samples]
-        rows = generate_ids(self.model, self.prompt_ids, len(self.samples), make_sampler(self.config, self.seeds))
-        for _ in range(self.config.max_new_tokens):
-            for i, (sample, token) in enumerate(zip(self.samples, next(rows), strict=True)):
-                if sample.finish_reason:
-                    continue
-                if token == self.tokenizer.separator_id or token >= self.tokenizer.vocab_size:
-                    text = filters[i].push(decoders[i].finish()) + filters[i].finish()
-                    sample.finish_reason = "stop"
-                else:
-                    text = filters[i].push(decoders[i].push(token))
-                    sample.finish_reason = "stop" if filters[i].stopped else None
-                    if self.keep:
-                        sample.tokens.append(token)
-                yield from self._chunk(i, text)
-            if all(sample.finish_reason for sample in self.samples):
-                return
-        for i, sample in enumerate(self.samples):
-            if not sample.finish_reason:
-                text = filters[i].push(decoders[i].finish()) + filters[i].finish()
-                sample.finish_reason = "stop" if filters[i].stopped else "length"
-                yield from self._chunk(i, text)
+        for first in range(0, len(self.rows), self.batch_size):
+            batch = self.rows[first : first + self.batch_size]
+            for i, text in write(self.model, self.tokenizer, batch, self.config):
+                yield Chunk(first + i, text)
 
-    def _chunk(self, i: int, text: str) -> Iterator[Chunk]:
+
+def generate_together(generations: Iterable[Generation], batch_size: int | None = None) -> Iterator[Generation]:
+    """Write what several requests to one model ask for, in batches that they share; yields each, complete, in order.
+
+    Memory is bounded however many there are: they are taken some hundred at a time.
+    """
+    generations = iter(generations)
+    while first := next(generations, None):
+        size = batch_size or first.batch_size
+        group = [first, *islice(generations, max(0, BATCHES_AT_ONCE * size // len(first.rows) - 1))]
+        rows = sorted((row for each in group for row in each.rows), key=lambda row: len(row.prompt))
+        for start in range(0, len(rows), size):
+            for _ in write(first.model, first.tokenizer, rows[start : start + size], first.config):
+                pass
+        yield from group
+
+
+def write(model: GPT, tokenizer: Tokenizer, rows: Sequence[Row], config: SamplingConfig) -> Iterator[tuple[int, str]]:
+    """Write all rows, side by side; yields which row gets which text."""
+    done = {i for i, row in enumerate(rows) if row.sample.finish_reason}
+    prompts = [row.prompt for row in rows]
+    sampler = make_sampler(config, [row.seed for row in rows], prompts, find_steering(config, tokenizer))
+    ids = generate_ids(model, prompts, sampler, done)
+    while len(done) < len(rows):
+        for i, (row, token) in enumerate(zip(rows, next(ids), strict=True)):
+            if token is None or i in done:
+                continue
+            text = row.push(token)
+            if row.sample.finish_reason:
+                done.add(i)
+            if text:
+                yield i, text
+
+
+@functools.lru_cache(maxsize=1)
+def find_steering(config: SamplingConfig, tokenizer: Tokenizer) -> Steering:
+    """The steering that all batches of one command share."""
+    return Steering(config, tokenizer)
+
+
+class Row:
+    """One text that is being written: from ids to the text that is let through."""
+
+    def __init__(
+        self,
+        prompt: list[int],
+        seed: int,
+        tokenizer: Tokenizer,
+        config: SamplingConfig,
+        stopping: Stopping,
+        keep: bool,
+    ) -> None:
+        self.prompt, self.seed, self.tokenizer, self.config = prompt, seed, tokenizer, config
+        self.stopping, self.keep = stopping, keep
+        self.decoder = tokenizer.stream()
+        self.n_tokens = 0
+        self.sample = Sample(finish_reason=None if config.max_new_tokens else "length")
+
+    def push(self, token: int) -> str:
+        """The text that one more id lets through; sets the sample's `finish_reason` when it is the last."""
+        if token == self.tokenizer.separator_id or token >= self.tokenizer.vocab_size:
+            text = self._end()
+            self.sample.finish_reason = "stop"
+        else:
+            self.n_tokens += 1
+            text = self.decoder.push(token)
+            text = self.stopping.skip(text) if self.n_tokens <= self.config.min_new_tokens else self.stopping.push(text)
+            if self.keep:
+                self.sample.tokens.append(token)
+            if not self.stopping.stopped and self.n_tokens == self.config.max_new_tokens:
+                text += self._end()
+                self.sample.finish_reason = "length"
+            if self.stopping.stopped:
+                self.sample.finish_reason = "stop"
         if self.keep:
-            self.samples[i].text += text
-        if text:
-            yield Chunk(i, text)
+            self.sample.text += text
+        return text
+
+    def _end(self) -> str:
+        """What is still held back: half a character, the beginning of a stop string."""
+        return self.stopping.push(self.decoder.finish()) + self.stopping.finish()
+
+
+def tokenize_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a prompt; no prompt is the beginning of a document."""
+    return _encode(tokenizer, text) or [tokenizer.separator_id]
 
 
 def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -145,58 +260,21 @@ def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-class StopFilter:
-    """Lets text through up to the stop string that begins first, however the text is cut into pieces.
-
-    What may be the beginning of a stop string is held back until it is known; so is the end, while a stop string that
-    has come may lie inside a longer one that began before it.
-    """
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self.stop = stop
-        self.held = ""
-        self.stopped = False
-
-    def push(self, text: str) -> str:
-        if self.stopped:
-            return ""
-        self.held += text
-        first = self._first()
-        open_at = min((at for s in self.stop if (at := _beginning(self.held, s)) is not None), default=len(self.held))
-        if first is not None and first <= open_at:
-            return self._end(first)
-        text, self.held = self.held[:open_at], self.held[open_at:]
-        return text
-
-    def finish(self) -> str:
-        """What is still held back, now that no more text comes."""
-        first = None if self.stopped else self._first()
-        if first is not None:
-            return self._end(first)
-        text, self.held = self.held, ""
-        return text
-
-    def _first(self) -> int | None:
-        return min((at for s in self.stop if (at := self.held.find(s)) >= 0), default=None)
-
-    def _end(self, at: int) -> str:
-        text, self.held, self.stopped = self.held[:at], "", True
-        return text
-
-
-def _beginning(text: str, stop: str) -> int | None:
-    """Where the longest end of `text` that begins `stop`, but is not all of it, stands."""
-    for at in range(max(0, len(text) - len(stop) + 1), len(text)):
-        if stop.startswith(text[at:]):
-            return at
-    return None
-
-
 def generate(
-    model: GPT, tokenizer: Tokenizer, prompt: str, config: SamplingConfig, *, seed: int, stop: Sequence[str] = ()
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    config: SamplingConfig,
+    *,
+    seed: int,
+    stop: Sequence[str] = (),
+    stop_at: str = "document",
+    batch_size: int | None = None,
 ) -> list[Sample]:
     """All samples at once, without streaming."""
-    generation = Generation(model, tokenizer, prompt, config, seed=seed, stop=stop)
+    generation = Generation(
+        model, tokenizer, prompt, config, seed=seed, stop=stop, stop_at=stop_at, batch_size=batch_size
+    )
     for _ in generation:
         pass
     return generation.samples

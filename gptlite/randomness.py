@@ -24,6 +24,11 @@ def derive(seed: int, *path: int) -> int:
     return seed
 
 
+def uniform(seed: int, *path: int) -> float:
+    """A number from [0, 1), of the 2^53 that are equally far apart: uniform(seed, t) for the draw of step t."""
+    return (derive(seed, *path) >> 11) * 2.0**-53
+
+
 def shuffled(i: int, n: int, key: int) -> int:
     """Where i goes in the shuffle of range(n) that `key` names: a permutation that needs no memory.
 

@@ -10,17 +10,16 @@ looked for among the words that are one token.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from gptlite.checkpoint import read_token_table, read_words
-from gptlite.errors import CorpusError, LimitError, UsageError
+from gptlite.errors import UsageError
 from gptlite.reader import Reader
 from gptlite.runs import read_model
 from gptlite.similarity import correct, measure, nearest, parse_correction, unit
@@ -34,8 +33,6 @@ MIN_COUNTS = (20, 10, 5, 2)  # how often a word was seen: the first that leaves 
 ENOUGH_WORDS = 500
 RANDOM_PAIRS = 4000
 MEASURED = 50_000  # words, of those in a file of many more
-LONGEST_LINE = 1 << 20  # bytes of a file of vectors
-MOST_NUMBERS = 1 << 30  # in it, which are 4 GiB of memory
 
 
 class Word(NamedTuple):
@@ -232,44 +229,3 @@ def read_table(model: str | Path | None = None) -> TokenTable:
 def _is_word(token: str) -> bool:
     word = token.removeprefix(" ")
     return word.isalpha() and (word != token or all(map(UNSPACED.match, word)))
-
-
-# -- Vectors of other programs
-
-
-def read_word2vec(file: BinaryIO, name: object) -> tuple[list[str], np.ndarray]:
-    """Words (N) and vectors (N, D), float32, from lines "word number number ..." in UTF-8; errors call it `name`.
-
-    The first line may say "N D", as word2vec, fastText and gensim write it and GloVe does not. Of a word that comes
-    twice the first counts. Raises `CorpusError` that names the line, `LimitError` for more than memory should hold.
-    """
-    words: dict[str, None] = {}
-    numbers = array("f")
-    dim = promised = i = 0
-    try:
-        for i, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
-            word, *fields = line.rstrip().split(b" ")
-            if i == 1 and len(fields) == 1 and word.isdigit() and fields[0].isdigit():
-                promised = int(word)
-                continue
-            dim = dim or len(fields)
-            if not word or not fields or len(fields) != dim:
-                raise CorpusError(
-                    f"{name}, line {i:,}: a word and {dim or 'its'} numbers must stand there, as in word2vec's text."
-                )
-            if (key := word.decode()) not in words:
-                numbers.extend(map(float, fields))
-                words[key] = None
-            if len(numbers) > MOST_NUMBERS:
-                raise LimitError(f"{name} holds more than {MOST_NUMBERS:,} numbers; give the first lines of it.")
-    except ValueError as error:
-        raise CorpusError(f"{name}, line {i:,}: {error}.") from error
-    except OSError as error:
-        raise CorpusError(f"cannot read {name}: {error.strerror or error}.") from error
-    if not words or (promised and i - 1 < promised):
-        raise CorpusError(f"{name} ends after {max(0, i - 1):,} word vectors; its first line promises {promised:,}.")
-    vectors = np.array(numbers, dtype=np.float32).reshape(len(words), dim)
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        raise CorpusError(f"{name}: the vector of {list(words)[int(finite.argmin())]!r} is not of finite numbers.")
-    return list(words), vectors

@@ -44,7 +44,7 @@ LOG_EVERY = 10  # steps
 ENOUGH_TOKENS = 512  # of held-out text for the statistics of its hidden states; else training text serves
 EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much again for all those before
 FEWEST_QUICK_WINDOWS = 16
-LEAVING_SECONDS = 1.5  # that a process takes before its clock starts and, with torch inside, to end
+LEAVING_SECONDS = 1.0  # that a process takes before its clock starts and to end
 MILESTONE_SECONDS = 30.0  # a short run has fewer milestones
 MOST_SCORES = 1000  # that are remembered besides the best one; a run may be scored after every step
 HOPELESS, HOPELESS_STEPS = 1.0, 50  # nats a token above those of guessing, and for how many steps in a row
@@ -182,6 +182,9 @@ def fit(s: Session) -> None:
     loop_began, first_step = time.monotonic(), state.step
     s.model.train()
     progress = clock.progress(state)
+    if progress >= 1 and state.step == 0:  # one step at least, or there is nothing to save
+        s.watcher.notice("the time was over before training began, so one step is all; give it more with --time.")
+        progress = 0.0
     while progress < 1 and not state.enough:
         lr = optim.learning_rate(progress, config)
         optim.set_learning_rate(s.optimizers, lr)
@@ -249,7 +252,8 @@ def first_look(s: Session) -> None:
     evaluate(s, s.windows[:8])  # the first pass of all is slower
     state.seconds_per_window = 0.0
     evaluate(s, spread(s.windows, 2 * FEWEST_QUICK_WINDOWS))
-    state.save_seconds = save_seconds(s.plan.model)
+    reading = calibration.STATISTICS_TOKENS / s.plan.model.context_length * state.seconds_per_window
+    state.save_seconds = save_seconds(s.plan.model) + 2 * reading  # as long again for what is made of the states
     state.quick_windows = min(len(s.windows), QUICK_WINDOWS)
     state.final_windows = min(len(s.windows), FINAL_WINDOWS)
     if s.clock.seconds is not None:

@@ -22,7 +22,6 @@ from gptlite.embedding import (
     PREFIX,
     WordVector,
     embed,
-    embed_word,
     find_prefix,
     resolve_layer,
     resolve_layers,
@@ -386,7 +385,7 @@ def test_a_vector_is_the_same_alone_and_in_any_batch(tokenizer: Tokenizer, archi
     backwards = embed(model, tokenizer, places[::-1], pool=pool)[::-1]
     assert [v.occurrence for v in together] == places
     for place, first, second in zip(places, together, backwards, strict=True):
-        alone = embed_word(model, tokenizer, place, pool=pool)
+        alone = embed(model, tokenizer, [place], pool=pool)[0]
         assert np.abs(alone.contextual - first.contextual).max() <= 1e-5
         assert np.abs(alone.contextual - second.contextual).max() <= 1e-5
         assert (alone.n_left, alone.tokens, alone.expected) == (first.n_left, first.tokens, first.expected)
@@ -449,7 +448,7 @@ def test_words_of_a_long_text_share_its_tokens(tokenizer: Tokenizer, monkeypatch
     model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=16))
     text = make_text(4000)
     places = find_word(text, 0, "bank")[500:700]
-    alone = [embed_word(model, tokenizer, place) for place in places[::40]]
+    alone = [embed(model, tokenizer, [place])[0] for place in places[::40]]
     sizes: list[int] = []
     real = Tokenizer.encode_with_spans
     monkeypatch.setattr(

@@ -12,18 +12,20 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file", "background", "speakers"),
+    0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file", "background", "speakers", "stopping"),
     1: (
         "device",
         "tokenizer",
         "corpus",
         "cache",
         "sampling",
+        "steering",
         "hf",
         "gguf",
         "durable",
         "reader",
         "similarity",
+        "word2vec_file",
         "senses",
     ),
     2: ("model", "data", "optim", "bigrams"),
@@ -33,6 +35,7 @@ FLOORS = {
         "training_state",
         "pipeline",
         "generation",
+        "choices",
         "embedding",
         "calibration",
         "averages",
@@ -54,6 +57,10 @@ FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in mod
 # Neighbours on one floor that may look at each other, in this direction only.
 NEIGHBOURS = {
     ("config", "errors"),
+    ("stopping", "errors"),
+    ("sampling", "steering"),
+    ("steering", "tokenizer"),
+    ("choices", "generation"),
     ("reader", "durable"),
     ("words", "errors"),
     ("strict", "errors"),

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
 import torch
-from conftest import random_model, tiny_config
-from hypothesis import given
-from hypothesis import strategies as st
+from conftest import make_text, random_model, tiny_config
 
-from gptlite import generation
-from gptlite.config import ARCHITECTURES, SamplingConfig
+from gptlite import generation, sampling
+from gptlite.config import ARCHITECTURES, ModelConfig, SamplingConfig
 from gptlite.errors import UsageError
-from gptlite.generation import Generation, StopFilter, generate, generate_ids
+from gptlite.generation import Generation, generate, generate_ids, generate_together, rows_at_once
 from gptlite.model import GPT
 from gptlite.sampling import make_sampler
 from gptlite.tokenizer import Tokenizer
@@ -63,42 +62,6 @@ def byte_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 # -- Stop strings
-
-LETTERS = st.text("ab\n", max_size=30)
-STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)
-
-
-@pytest.mark.row("G09", "G10")
-@given(chunks=st.lists(st.text("ab\n", max_size=5), max_size=15), stop=STOPS)
-def test_a_stop_string_never_gets_through_and_nothing_else_is_lost(chunks: list[str], stop: list[str]) -> None:
-    whole = "".join(chunks)
-    stop_filter = StopFilter(stop)
-    out = ""
-    for chunk in chunks:
-        out += stop_filter.push(chunk)
-        # What is out cannot be taken back: it must hold nothing of a stop string that completes later.
-        assert not any(s in out for s in stop)
-    out += stop_filter.finish()
-    assert not any(s in out for s in stop)
-    if stop_filter.stopped:
-        assert any(whole.startswith(s, len(out)) for s in stop)
-    else:
-        assert out == whole
-
-
-@pytest.mark.row("G09")
-@given(text=LETTERS, stop=STOPS)
-def test_no_more_is_held_back_than_needed(text: str, stop: list[str]) -> None:
-    stop_filter = StopFilter(stop)
-    stop_filter.push(text)
-    if not stop_filter.stopped:
-        held = stop_filter.held
-        assert held == "" or any(s.startswith(held) and s != held for s in stop)
-
-
-def test_after_a_stop_nothing_comes() -> None:
-    stop_filter = StopFilter(["."])
-    assert (stop_filter.push("one. two"), stop_filter.push(" three"), stop_filter.finish()) == ("one", "", "")
 
 
 def test_a_stop_string_ends_its_own_sample_only(
@@ -196,6 +159,133 @@ def test_a_sample_does_not_depend_on_how_many_there_are(model: GPT, tokenizer: T
 
 
 @pytest.mark.row("G14")
+def test_any_sample_can_be_written_alone(model: GPT, tokenizer: Tokenizer) -> None:
+    many = generate(model, tokenizer, "Ada", wild(40, 40), seed=5)
+    for numbers in ([37], [3, 0, 12]):
+        work = Generation(model, tokenizer, "Ada", wild(40, 40), seed=5, numbers=numbers)
+        assert "".join(chunk.text for chunk in work if chunk.sample == 0) == many[numbers[0]].text
+        assert work.samples == [many[number] for number in numbers]
+
+
+def requests(n: int) -> list[tuple[str, int]]:
+    """Prompts of all lengths, from none to some that are longer than the window, and a seed for each."""
+    words = make_text(400).split()
+    return [(" ".join(words[7 * i : 7 * i + i * i % 31]), i % 3) for i in range(n)]
+
+
+PENALTIES = {"repetition_penalty": 1.2, "frequency_penalty": 0.1, "no_repeat_ngram": 4, "bans": ("river", "e r")}
+
+
+@pytest.mark.row("G14", "G16")
+@pytest.mark.parametrize("n", [24, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt2"])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, PENALTIES], ids=["drawn", "greedy", "penalties"])
+def test_a_batch_gives_what_single_prompts_give(
+    tokenizer: Tokenizer, architecture: str, n: int, options: dict[str, Any]
+) -> None:
+    model = random_model(tiny_config(architecture, vocab_size=tokenizer.vocab_size, context_length=CONTEXT))
+    config = dataclasses.replace(wild(40, 2), **{"min_new_tokens": 20, **options})
+    alone = [generate(model, tokenizer, prompt, config, seed=seed, batch_size=1) for prompt, seed in requests(n)]
+    for batch_size in (3, 16):
+        works = [Generation(model, tokenizer, prompt, config, seed=seed) for prompt, seed in requests(n)]
+        together = list(generate_together(works, batch_size))
+        assert together == works, "in the order of the prompts"
+        assert [work.samples for work in together] == alone
+
+
+@pytest.mark.row("G14", "G16")
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_k": 20, "top_p": 0.9}], ids=str)
+def test_how_logits_are_rounded_changes_nothing(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Batches and caches that round a thousand times as badly as they do, and a sampler that knows."""
+    config = dataclasses.replace(wild(30, 4), **options)
+
+    def ids(noise: float, allowed: float) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(0)
+
+        def rough(step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+            def compute(*arguments: Any) -> torch.Tensor:
+                logits = step(*arguments)
+                off = torch.rand(logits.shape, generator=generator) * 2 - 1
+                return logits + noise * off * logits.abs().amax(dim=-1, keepdim=True)
+
+            return compute
+
+        with monkeypatch.context() as patch:
+            patch.setattr(generation, "prefill", rough(generation.prefill))
+            patch.setattr(generation, "decode_step", rough(generation.decode_step))
+            patch.setattr(sampling, "ROUNDING", allowed)
+            return [sample.tokens for sample in generate(model, tokenizer, "Ada finds", config, seed=3)]
+
+    exact = ids(0.0, sampling.ROUNDING)
+    assert ids(0.01, 0.01) == exact
+    assert ids(0.01, 0.0) != exact, "else this shows nothing"
+
+
+def test_of_many_prompts_some_hundred_are_in_memory(model: GPT, tokenizer: Tokenizer) -> None:
+    begun = 0
+
+    def works() -> Iterator[Generation]:
+        nonlocal begun
+        for i in range(200):
+            begun += 1
+            yield Generation(model, tokenizer, "Ada", wild(1, 2), seed=i)
+
+    finished = 0
+    for _ in generate_together(works(), batch_size=2):
+        finished += 1
+        assert begun - finished < 2 * generation.BATCHES_AT_ONCE
+    assert begun == finished == 200
+
+
+def test_a_batch_of_a_large_model_is_small() -> None:
+    shapes = {"tiny": 32, "large": 7}
+    assert {size: rows_at_once(ModelConfig.preset("qwen3", size, 320)) for size in shapes} == shapes
+
+
+def test_no_text_ends_before_its_least_number_of_tokens(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = byte_ids(tokenizer, "a. b. c. d")
+    monkeypatch.setattr(generation, "generate_ids", Script(ids))
+    config = SamplingConfig(max_new_tokens=len(ids), min_new_tokens=3)
+    (sample,) = generate(model, tokenizer, "", config, seed=0, stop_at="sentence")
+    assert (sample.text, sample.finish_reason) == ("a. b.", "stop")
+    monkeypatch.setattr(generation, "generate_ids", Script(ids))
+    (sample,) = generate(model, tokenizer, "", config, seed=0, stop=[". "])
+    assert (sample.text, sample.finish_reason) == ("a. b", "stop")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_document_ends_before_its_least_number_of_tokens(model: GPT, tokenizer: Tokenizer, seed: int) -> None:
+    """By a separator, or by an id that the tokenizer does not know."""
+    larger = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size + 40, context_length=CONTEXT))
+    config = dataclasses.replace(wild(60, 8), min_new_tokens=15)
+    lengths = [len(sample.tokens) for sample in generate(larger, tokenizer, "Ada", config, seed=seed)]
+    assert min(lengths) >= 15 and min(lengths) < 60
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_banned_texts_do_not_come(model: GPT, tokenizer: Tokenizer, seed: int) -> None:
+    bans = ("e", " the", "an", "\n", "河")
+    config = dataclasses.replace(wild(60, 4), bans=bans)
+    for prompt in ("Ada finds", "Ada finds th", "river"):
+        for sample in generate(model, tokenizer, prompt, config, seed=seed):
+            assert not any(ban in sample.text for ban in bans)
+            assert not (prompt + sample.text).startswith(prompt + "e")
+
+
+def test_a_phrase_comes_once(model: GPT, tokenizer: Tokenizer) -> None:
+    config = dataclasses.replace(GREEDY, no_repeat_ngram=2, max_new_tokens=100)
+    work = Generation(model, tokenizer, "Ada finds the river and the river", config, seed=0)
+    list(work)
+    ids = work.prompt_ids + work.samples[0].tokens
+    there = [pair for i, pair in enumerate(pairwise(ids)) if i >= len(work.prompt_ids) - 1]
+    assert len(there) == len({*there}) and not {*there} & {*pairwise(work.prompt_ids)}
+
+
+@pytest.mark.row("G14")
 def test_one_seed_is_one_text_and_another_is_another(model: GPT, tokenizer: Tokenizer) -> None:
     first, again, other = (generate(model, tokenizer, "Ada", wild(40), seed=seed) for seed in (1, 1, 2))
     assert first == again != other
@@ -219,11 +309,11 @@ def logits_while_writing(model: GPT, ids: Sequence[int]) -> list[torch.Tensor]:
     """What the model says before each of `ids`, when these are written after `PROMPT` whatever it says."""
     seen: list[torch.Tensor] = []
 
-    def sampler(logits: torch.Tensor) -> torch.Tensor:
+    def sampler(logits: torch.Tensor, *_: object) -> torch.Tensor:
         seen.append(logits[0].clone())
         return torch.tensor([ids[len(seen) - 1]])
 
-    assert [row[0] for row in islice(generate_ids(model, PROMPT, 1, sampler), len(ids))] == list(ids)
+    assert [row[0] for row in islice(generate_ids(model, [PROMPT], sampler), len(ids))] == list(ids)
     return seen
 
 
@@ -243,7 +333,7 @@ def test_the_cache_changes_nothing(architecture: str) -> None:
 def test_greedy_text_is_the_one_written_without_a_cache(architecture: str, seed: int) -> None:
     model = random_model(tiny_config(architecture, context_length=CONTEXT), seed)
     n = CONTEXT - len(PROMPT)
-    ids = [row[0] for row in islice(generate_ids(model, PROMPT, 1, make_sampler(GREEDY, [0])), n)]
+    ids = [row[0] for row in islice(generate_ids(model, [PROMPT], make_sampler(GREEDY, [0])), n)]
     assert len(set(ids)) > 2, "a model that repeats itself would prove nothing"
     slow = list(PROMPT)
     with torch.no_grad():
@@ -270,7 +360,7 @@ def test_a_full_window_is_halved_and_writing_goes_on(architecture: str) -> None:
 @pytest.mark.parametrize("context", [1, 2, 3, 32])
 def test_texts_may_be_much_longer_than_the_window(tokenizer: Tokenizer, context: int) -> None:
     model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size, context_length=context))
-    rows = list(islice(generate_ids(model, [1, 2, 3], 2, make_sampler(wild(1), [1, 2])), 100))
+    rows = list(islice(generate_ids(model, [[1, 2, 3]] * 2, make_sampler(wild(1), [1, 2])), 100))
     assert len(rows) == 100 and all(len(row) == 2 for row in rows)
 
 
@@ -336,6 +426,6 @@ def test_ids_that_spell_nothing_end_a_sample(model: GPT, tokenizer: Tokenizer, m
 
 
 def test_a_model_in_training_mode_is_not_asked_for_gradients(model: GPT, tokenizer: Tokenizer) -> None:
-    for row in islice(generate_ids(model, [1], 1, make_sampler(GREEDY, [0])), 2):
+    for row in islice(generate_ids(model, [[1]], make_sampler(GREEDY, [0])), 2):
         assert isinstance(row[0], int)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptlite import sampling
 from gptlite.config import SamplingConfig
 from gptlite.randomness import derive
-from gptlite.sampling import distribution, make_sampler, sample_seeds
+from gptlite.sampling import choose, distribution, make_sampler, sample_seeds
+from gptlite.steering import Steering
 
 PLAIN = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
 PROBABILITIES = [0.05, 0.4, 0.1, 0.25, 0.2]  # in order: 1, 3, 4, 2, 0
@@ -157,7 +161,7 @@ def test_what_was_dropped_is_never_drawn(monkeypatch: pytest.MonkeyPatch, draw: 
     """Not even by the smallest and largest numbers that a generator returns."""
     logits = torch.full((1, 5), -20.0)
     logits[0, wanted] = 5.0
-    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(draw, dtype=torch.float64))
+    monkeypatch.setattr(sampling, "uniform", lambda *_: draw)
     assert make_sampler(config(top_k=len(wanted)), [1])(logits).item() in wanted
 
 
@@ -165,7 +169,7 @@ def test_what_was_dropped_is_never_drawn(monkeypatch: pytest.MonkeyPatch, draw: 
 def test_rare_tokens_are_as_rare_as_they_should_be(monkeypatch: pytest.MonkeyPatch, draw: float, expected: int) -> None:
     """In single precision both draws would be 1."""
     logits = torch.tensor([[0.0, math.log(2**-40)]])
-    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(draw, dtype=torch.float64))
+    monkeypatch.setattr(sampling, "uniform", lambda *_: draw)
     assert make_sampler(config(), [1])(logits).item() == expected
 
 
@@ -215,3 +219,141 @@ def test_sampling_uses_no_global_randomness() -> None:
     state = torch.get_rng_state()
     make_sampler(config(), [1])(random_logits(1, 10))
     assert torch.equal(state, torch.get_rng_state())
+
+
+# -- Typical-p
+
+
+@pytest.mark.parametrize(("p", "expected"), [(0.2, {3}), (0.3, {3, 4}), (0.6, {1, 3, 4}), (0.9, {1, 2, 3, 4}), (1, 5)])
+def test_typical_p_keeps_what_is_about_as_surprising_as_usual(p: float, expected: set[int] | int) -> None:
+    # The entropy is 1.42 nats; surprisals are 3.0, 0.9, 2.3, 1.4 and 1.6.
+    assert kept(typical_p=p) == ({*range(5)} if expected == 5 else expected)
+
+
+def test_typical_p_comes_last() -> None:
+    # Of 1, 3 and 4 the entropy is 1.06 nats, and 3, with a surprisal of 1.2, is the nearest.
+    assert kept(top_k=3, typical_p=0.2) == {3}
+    assert kept(top_k=2, typical_p=0.2) == {1}
+
+
+# -- Penalties
+
+
+SCORES = np.array([[2.0, 1.0, 0.0, -1.0, -2.0]])
+
+
+def after(options: dict[str, float], prompt: list[int], written: list[int], **more: float) -> list[float]:
+    """What becomes of the logits 2, 1, 0, -1, -2 after a prompt and a text."""
+    sampler = make_sampler(config(**options, **more), [0], [prompt])
+    forced = torch.full((1, 5), -30.0)
+    for token in written:
+        forced.fill_(-30)[0, token] = 500.0
+        assert sampler(forced).tolist() == [token]
+    return sampler._scores(SCORES, [0])[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"repetition_penalty": 2.0}, [1.0, 1.0, 0.0, -2.0, -2.0]),  # 0 in the prompt, 3 in the text
+        ({"repetition_penalty": 0.5}, [4.0, 1.0, 0.0, -0.5, -2.0]),
+        ({"presence_penalty": 0.5}, [2.0, 1.0, 0.0, -1.5, -2.0]),
+        ({"frequency_penalty": 0.5}, [2.0, 1.0, 0.0, -2.0, -2.0]),
+        ({"presence_penalty": 0.25, "frequency_penalty": -0.5}, [2.0, 1.0, 0.0, -0.25, -2.0]),
+        ({"no_repeat_ngram": 1}, [-math.inf, 1.0, 0.0, -math.inf, -2.0]),
+    ],
+    ids=str,
+)
+def test_what_has_come_is_made_less_likely(options: dict[str, float], expected: list[float]) -> None:
+    if "no_repeat_ngram" in options:
+        sampler = make_sampler(config(**options), [0], [[0, 3]], steering())
+        assert sampler._scores(SCORES, [0])[0].tolist() == expected
+    else:
+        assert after(options, [0, 0], [3, 3]) == expected
+
+
+def steering(**options: object) -> Steering:
+    """For a vocabulary of five, of which the first ends a document."""
+    tokenizer = SimpleNamespace(token_bytes=[b"", b"a", b"b", b"c", b"d"], vocab_size=5, separator_id=0)
+    return Steering(SamplingConfig(**options), tokenizer)  # type: ignore[arg-type]
+
+
+def test_each_row_pays_for_its_own_text() -> None:
+    options = config(repetition_penalty=1.3, presence_penalty=0.4, frequency_penalty=0.2, no_repeat_ngram=2)
+    prompts, seeds = [[1, 2], [3], [2, 2, 4]], sample_seeds(1, 3)
+    together = make_sampler(options, seeds, prompts, steering())
+    alone = [make_sampler(options, [s], [p], steering()) for s, p in zip(seeds, prompts, strict=True)]
+    for step in range(30):
+        logits = random_logits(3, 5, step)
+        rows = [[0, 1, 2], [2, 0], [1]][step % 3]
+        ids = together(logits[rows], rows).tolist()
+        assert ids == [alone[row](logits[row : row + 1]).item() for row in rows]
+
+
+def test_penalties_are_those_of_transformers() -> None:
+    processors = pytest.importorskip("transformers.generation.logits_process")
+    logits, prompt = random_logits(1, 50), [3, 7, 7, 9, 3, 7]
+    ids = torch.tensor([prompt])
+    sampler = make_sampler(config(repetition_penalty=1.7, no_repeat_ngram=3), [0], [prompt], steering())
+    expected = processors.RepetitionPenaltyLogitsProcessor(1.7)(ids, logits.clone())
+    expected = processors.NoRepeatNGramLogitsProcessor(3)(ids, expected)
+    assert np.allclose(sampler._scores(logits.double().numpy(), [0]), expected.numpy(), atol=1e-6)
+    for p in (0.1, 0.5, 0.9):
+        expected = processors.TypicalLogitsWarper(p)(ids, logits.clone()).softmax(-1)
+        assert torch.allclose(distribution(logits, config(typical_p=p)), expected.double(), atol=1e-6)
+
+
+def test_where_nothing_may_come_the_text_ends() -> None:
+    sampler = make_sampler(config(), [1], [[2]], steering(bans=("a", "b", "c", "d"), min_new_tokens=3))
+    assert sampler(random_logits(1, 5)).tolist() == [0]
+
+
+def test_before_the_least_number_of_tokens_nothing_ends_the_text() -> None:
+    options = config(min_new_tokens=2)
+    sampler = make_sampler(options, [1, 2], [[], []], steering(min_new_tokens=2))
+    logits = torch.tensor([[50.0, 1, 1, 1, 1, 60.0]] * 2)  # the sixth spells nothing
+    for _ in range(2):
+        assert not {0, 5} & {*sampler(logits).tolist()}
+    assert sampler(logits).tolist() == [5, 5]
+
+
+# -- Draws in doubt
+
+
+FILTERS = [
+    {}, {"temperature": 0.0}, {"temperature": 0.3, "min_p": 0.05}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.3},
+    {"typical_p": 0.6}, {"top_k": 5, "top_p": 0.8, "min_p": 0.1}, {"top_k": 4, "typical_p": 0.7},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+@pytest.mark.parametrize("slack", [1e-3, 1e-2, 0.1])
+def test_what_is_beyond_doubt_does_not_change_when_logits_are_a_little_off(
+    filters: dict[str, float], slack: float
+) -> None:
+    n, columns = 3000, 12
+    rng = np.random.default_rng(round(1 / slack))
+    logits = rng.normal(0, 2, (n, columns))
+    logits[: n // 4] = logits[: n // 4].round(1)  # equals, and nearly equals
+    draws, allowance = rng.random(n), np.full((n, 1), slack)
+    ids, doubtful = choose(logits, draws, config(**filters), allowance)
+    assert (ids == choose(logits, draws, config(**filters))[0]).all()
+    for off in (rng.uniform(-slack, slack, (n, columns)), rng.choice([-slack, slack], (n, columns))):
+        changed = choose(logits + off, draws, config(**filters))[0] != ids
+        assert not (changed & ~doubtful).any()
+        assert slack < 0.1 or changed.any(), "else this shows nothing"
+    assert doubtful.mean() < 60 * slack
+
+
+def test_a_draw_in_doubt_is_made_from_what_is_read_again() -> None:
+    logits = torch.tensor([[1.0, 1.0 + 1e-7, -5.0], [3.0, 1.0, 0.0]])
+    asked = []
+
+    def reread(row: int) -> torch.Tensor:
+        asked.append(row)
+        return torch.tensor([1.0, 1.0 - 1e-7, -5.0])
+
+    greedy = config(temperature=0)
+    assert make_sampler(greedy, [1, 2])(logits).tolist() == [1, 0]
+    assert make_sampler(greedy, [1, 2, 3])(logits, [2, 1], reread).tolist() == [0, 0]
+    assert asked == [2]

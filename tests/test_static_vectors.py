@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from gptlite import checkpoint
 from gptlite.checkpoint import save_step
 from gptlite.config import ARCHITECTURES
 from gptlite.embedding import static_vector
-from gptlite.errors import CheckpointError, CorpusError, UsageError
-from gptlite.static_vectors import TokenTable, WordVectors, read_table, read_word2vec
+from gptlite.errors import CheckpointError, UsageError
+from gptlite.static_vectors import TokenTable, WordVectors, read_table
 from gptlite.tokenizer import Tokenizer
 
 
@@ -217,42 +215,3 @@ def test_the_correction_is_measured_on_the_words() -> None:
     assert abs(corrected.unrelated[0]) < 0.02 < abs(raw.unrelated[0])
     everything = raw.directions @ raw.directions.T
     assert raw.unrelated[0] == pytest.approx(everything[~np.eye(300, dtype=bool)].mean(), abs=0.03)
-
-
-# -- Vectors of other programs
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "2 3\nbank 1 2 3\nriver 4 5 6.5\n",
-        "bank 1 2 3\nriver 4 5 6.5",
-        "2 3\r\nbank 1 2 3 \r\nriver 4 5 6.5 \r\n",
-        "3 3\nbank 1 2 3\nbank 9 9 9\nriver 4 5 6.5\n",
-    ],
-    ids=["header", "no header", "trailing spaces", "a word twice"],
-)
-def test_word2vec_text_is_read(content: str) -> None:
-    words, vectors = read_word2vec(io.BytesIO(content.encode()), "x.vec")
-    assert words == ["bank", "river"]
-    assert np.array_equal(vectors, np.array([[1, 2, 3], [4, 5, 6.5]], dtype=np.float32)) and vectors.dtype == np.float32
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "ends after 0"),
-        (b"2 3\nbank 1 2 3\n", "ends after 1 word vectors; its first line promises 2"),
-        (b"1 3\nbank 1 2\nriver 1 2 3\n", "line 3: a word and 2 numbers"),
-        (b"bank\n", "line 1: a word and its numbers"),
-        (b"bank 1 2\nriver 1 x\n", "line 2: could not convert"),
-        (b"bank 1 nan\n", "'bank' is not of finite numbers"),
-        (b"bank 1 1e99\n", "'bank' is not of finite numbers"),
-        (b"caf\xe9 1 2\n", "line 1: .*utf-8"),
-        (b"bank 1 2\n\n", "line 2: a word"),
-    ],
-    ids=repr,
-)
-def test_what_is_no_word2vec_text_is_refused(content: bytes, message: str) -> None:
-    with pytest.raises(CorpusError, match=re.compile(f"^x.vec.*{message}")):
-        read_word2vec(io.BytesIO(content), "x.vec")

@@ -674,6 +674,14 @@ def test_training_starts_from_the_bigrams_of_its_text(corpus_file: Path) -> None
     assert counted["train_loss"] < random_start["train_loss"] - 1
 
 
+def test_time_that_is_over_before_training_begins_is_still_a_saved_step(corpus_file: Path) -> None:
+    watcher = Log()
+    result = train(str(corpus_file), out="run", seconds=0.01, watcher=watcher, **TINY)
+    assert result["step"] == 1
+    assert checkpoint.load(Run(Path("run")).best().path).config.vocab_size == result["vocab_size"]
+    assert any("over before training began" in notice for notice in watcher.notices)
+
+
 @pytest.mark.parametrize(("elapsed", "over"), [(50.0, False), (94.0, False), (96.0, True), (101.0, True)])
 def test_the_loop_ends_at_the_step_nearest_to_its_time(
     elapsed: float, over: bool, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,7 @@ from conftest import Command, Outcome, random_model, tiny_config
 
 from gptlite import checkpoint, runs
 from gptlite.checkpoint import save_step
+from gptlite.choices import score_choices
 from gptlite.tokenizer import Tokenizer
 
 
@@ -103,6 +104,176 @@ def test_the_first_of_several_stop_strings_counts(generate: Command) -> None:
     whole = generate("Ada", "--seed", "1", "--no-echo").out
     cut = generate("Ada", "--seed", "1", "--no-echo", "--stop", r"\n", "--stop", "the", "--stop", "never").out
     assert cut == re.split(r"\n|the", whole)[0] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("unit", "pattern"), [("sentence", r"[^.]*\."), ("line", r"[^\n]+"), ("paragraph", r"(?:.|\n)*")]
+)
+def test_text_ends_behind_a_unit(generate: Command, unit: str, pattern: str) -> None:
+    whole = generate("Ada", "--seed", "1", "--no-echo").out
+    match = re.match(pattern, whole)
+    assert match and generate("Ada", "--seed", "1", "--no-echo", "--stop-at", unit).out == match[0].rstrip("\n") + "\n"
+
+
+def test_banned_texts_and_biases(generate: Command) -> None:
+    line = ("Ada finds", "--seed", "1", "-n", "3", "--no-echo")
+    assert "the" in generate(*line).out and "#" not in generate(*line).out
+    assert not re.search("the|\n.*\n.*\n.*\n", generate(*line, "--ban", "the", "--ban", r"\n").out)
+    assert set(generate(*line, "--logit-bias", "#=100").out) == {"#", "\n"}
+    assert "e" in generate(*line, "--logit-bias", "e=-2").out
+    assert "e" not in generate(*line, "--ban", "e").out
+
+
+def test_penalties_change_what_is_written(generate: Command) -> None:
+    plain = generate("Ada", "-t", "0").out
+    for option in ("repetition-penalty", "repeat-penalty", "presence-penalty", "frequency_penalty"):
+        assert generate("Ada", "-t", "0", f"--{option}", "1.9").out != plain
+    assert generate("Ada", "-t", "0", "--no-repeat-ngram", "3").out != plain
+    assert generate("Ada", "--seed", "1", "--typical-p", "0.01").out != generate("Ada", "--seed", "1").out
+
+
+def test_the_least_and_the_largest_number_of_tokens(generate: Command) -> None:
+    line = ("Ada", "--seed", "1", "--json", "--stop-at", "sentence")
+    for least, most in ((0, 40), (25, 40), (40, 40)):
+        outcome = generate(*line, "--min-new-tokens", least, "--max-new-tokens", most)
+        assert least <= json.loads(outcome.out)["usage"]["completion_tokens"] <= most
+    assert generate(*line, "--min-new-tokens", "3", "--max-new-tokens", "2").code == 2
+
+
+@pytest.mark.row("G14")
+def test_one_of_many_samples_can_be_had_alone(generate: Command) -> None:
+    many = json.loads(generate("Ada", "--seed", "3", "-n", "9", "--json").out)["samples"]
+    outcome = generate("Ada", "--seed", "3", "--sample", "7", "--no-echo")
+    assert outcome.out == many[6]["text"] + "\n"
+    assert outcome.err.endswith("· seed 3 · sample 7\n")
+    assert generate("Ada", "--seed", "3", "-n", "9", "--sample", "7", "--no-echo").out == outcome.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--sample", "0"), "--sample must be between 1 and 4096, not 0."),
+        (("-n", "3", "--sample", "4"), "--sample must be between 1 and 3, not 4."),
+        (("--ban", ""), "a ban needs a text"),
+        (("--ban", "\ufffd"), "\ufffd cannot be banned"),
+        (("--logit-bias", "the"), "--logit-bias needs a token and a number, such as the=-1.5 or #7=2, not 'the'."),
+        (("--logit-bias", "the=x"), "--logit-bias needs a token and a number"),
+        (("--logit-bias", "the=inf"), "the bias of 'the' must be a number, not inf."),
+        (("--logit-bias", "#99999=1"), "there is no token #99999"),
+        (("--logit-bias", "river bank=1"), "a logit bias is for one token, and 'river bank' is"),
+        (("--repetition-penalty", "0"), "repetition_penalty must be between 0.01 and 100, 1 being off, not 0.0."),
+        (("--presence-penalty", "nan"), "presence_penalty must be between -100 and 100"),
+        (("--typical-p", "0"), "typical_p must be above 0 and at most 1"),
+        (("--no-repeat-ngram", "-1"), "no_repeat_ngram must be between 0 (off) and 1024, not -1."),
+        (("--stop-at", "word"), "--stop-at must be one of document, paragraph, line, sentence, not 'word'."),
+        (("--per-token",), "--per-token compares the texts of --choice, and there are none."),
+        (("--choice", ""), "--choice needs a text."),
+        (("--prompts", "gone.txt"), "give one prompt, or a file of them with --prompts."),
+        (("--batch-size", "0"), "Invalid value for '--batch-size'"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_a_usage_error(generate: Command, options: tuple[str, ...], message: str) -> None:
+    outcome = generate("Ada", *options)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err.splitlines()[-1]
+
+
+# -- Many prompts
+
+PROMPTS = ("Ada finds", "The river", "Chidi carries the letter and the", "  x ", "Dora")
+
+
+@pytest.mark.row("G14")
+@pytest.mark.parametrize("size", [(), ("--batch-size", "2")], ids=str)
+def test_each_line_of_a_file_gets_what_it_gets_alone(generate: Command, size: tuple[str, ...]) -> None:
+    Path("prompts.txt").write_text("\r\n".join(PROMPTS) + "\n\n \n", newline="")
+    options = ("--seed", "4", "-n", "2", "--max-new-tokens", "25")
+    outcome = generate("--prompts", "prompts.txt", *options, *size)
+    assert outcome.code == 0
+    assert outcome.out == "".join(generate("-p", prompt, *options).out for prompt in PROMPTS)
+    labels = [f"-- prompt {i} of 5, sample {j} of 2 --" for i in range(1, 6) for j in (1, 2)]
+    assert outcome.err.splitlines()[1:] == labels
+    lines = generate("--prompts", "prompts.txt", *options, "--json").out.splitlines()
+    assert lines == [generate("-p", prompt, *options, "--json").out.strip("\n") for prompt in PROMPTS]
+
+
+def test_prompts_may_be_objects_with_their_own_seeds(generate: Command) -> None:
+    lines = ['{"prompt": "Ada\\nfinds", "seed": 9, "id": "a"}', '{"prompt": ""}', "", '{"prompt": "x", "seed": null}']
+    Path("prompts.JSONL").write_text("\n".join(lines))
+    outcome = generate("--prompts", "prompts.JSONL", "--seed", "4", "--json")
+    found = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [(each["prompt"], each["seed"]) for each in found] == [("Ada\nfinds", 9), ("", 4), ("x", 4)]
+    assert found[0] == json.loads(generate("Ada\nfinds", "--seed", "9", "--json").out)
+    piped = generate("--prompts", "-", "--seed", "4", "--no-echo", stdin=b"x")
+    assert piped.out == found[2]["samples"][0]["text"] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "message"),
+    [
+        ("a.jsonl", b'{"prompt": "x"}\n\n["x"]', 3, 'line 3 of a.jsonl must be an object with a text as its "prompt"'),
+        ("a.jsonl", b'{"prompt": 3}', 3, "line 1 of a.jsonl must be an object"),
+        ("a.jsonl", b'{"prompt": "x"', 3, "line 1 of a.jsonl is not JSON"),
+        ("a.jsonl", b"[" * 100_000, 3, "line 1 of a.jsonl is not JSON"),
+        ("a.jsonl", b'{"prompt": "x", "seed": -1}', 3, 'the "seed" in line 1 of a.jsonl must be a whole number'),
+        ("a.jsonl", b'{"prompt": "x", "seed": true}', 3, 'the "seed" in line 1'),
+        ("a.jsonl", b'{"prompt": "\\ud800"}', 3, "half of a character"),
+        ("a.txt", b" \n\n", 3, "a.txt holds no prompts"),
+        ("a.txt", b"caf\xe9", 3, "a.txt is not UTF-8, as the prompts must be: "),
+        ("gone.txt", None, 3, "cannot read the prompts from gone.txt"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_code_3(
+    generate: Command, name: str, content: bytes | None, code: int, message: str
+) -> None:
+    if content is not None:
+        Path(name).write_bytes(content)
+    outcome = generate("--prompts", name)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert message in outcome.err
+
+
+@pytest.mark.row("G02")
+def test_a_prompt_among_many_that_is_too_long_is_named(generate: Command) -> None:
+    Path("prompts.txt").write_text("Ada\n" + "The river and the bank " * 20)
+    err = generate("--prompts", "prompts.txt").err
+    assert err.count("the model sees the last 32") == 1 == err.count("the prompt 'The river and the bank The riv…' has")
+
+
+# -- Given texts
+
+
+CHOICES = ("--choice", " the river", "--choice", " xq", "--choice", " the")
+
+
+def test_the_likeliest_of_given_texts_is_written(generate: Command, trained_run: Path) -> None:
+    outcome = generate("Ada finds", *CHOICES)
+    assert (outcome.code, outcome.out) == (0, "Ada finds the\n")
+    lines = outcome.err.splitlines()
+    assert len(lines) == 4 and re.fullmatch(r"log-probability +-\d+\.\d\d, +-\d.*per token, 1 token:  the", lines[1])
+    assert generate("Ada finds", *CHOICES, "--no-echo").out == " the\n"
+    result = json.loads(generate("Ada finds", *CHOICES, "--json").out)
+    model = checkpoint.load(Path(result["model"]))
+    scored = score_choices(model.model, model.tokenizer, "Ada finds", [" the", " the river", " xq"])
+    assert [(c["text"], c["logprob"], c["tokens"]) for c in result["choices"]] == [
+        (c.text, c.logprob, c.tokens) for c in scored
+    ]
+
+
+def test_choices_can_be_compared_by_token_and_for_many_prompts(generate: Command) -> None:
+    Path("prompts.txt").write_text("Ada\nAda finds the\n")
+    line = ("--prompts", "prompts.txt", "--choice", " finds", "--choice", " river and the", "--no-echo")
+    assert generate(*line).out == " finds\n river and the\n"
+    by_token = json.loads(generate("Ada", *line[2:], "--per-token", "--json").out)["choices"]
+    assert [c["logprob_per_token"] for c in by_token] == [c["logprob"] / len(c["tokens"]) for c in by_token]
+    assert by_token[0]["logprob_per_token"] >= by_token[1]["logprob_per_token"]
+
+
+def test_a_choice_longer_than_the_window_is_code_8(generate: Command) -> None:
+    outcome = generate("Ada", "--choice", "x y z " * 30)
+    assert (outcome.code, outcome.out) == (8, "")
+    assert "longer than the 32 that the model sees" in outcome.err
 
 
 # -- JSON

@@ -14,8 +14,9 @@ import pytest
 from conftest import NAMES, NOUNS, VERBS, Command, Outcome, random_model, tiny_config
 
 from gptlite.checkpoint import save_step
-from gptlite.static_vectors import TokenTable, read_table, read_word2vec
+from gptlite.static_vectors import TokenTable, read_table
 from gptlite.tokenizer import Tokenizer
+from gptlite.word2vec_file import read_word2vec
 from gptlite.word_evaluation import Pairs, evaluate_pairs
 
 

@@ -23,7 +23,7 @@ from gptlite.cli import main as command_line
 from gptlite.cli import options
 from gptlite.tokenizer import Tokenizer
 
-APP: Any = typer.main.get_command(command_line.app)
+APP: Any = typer.main.get_command(command_line.build_app(*command_line.COMMANDS))
 COMMANDS = tuple(APP.commands)
 GPTLITE = (sys.executable, "-m", "gptlite.cli")
 DAMAGE = "Traceback"
@@ -96,6 +96,15 @@ for arguments in (["--help"], ["--version"], ["nonsense"], ["train"], *([c, "--h
 heavy = {"torch", "numpy", "tokenizers", "safetensors", "transformers", "gguf"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else 0)
 """
+
+
+def test_only_the_command_that_is_called_is_imported() -> None:
+    script = (
+        "import sys\nfrom gptlite.cli.main import run\nrun(['info', '--help'])\n"
+        "print(*sorted(name for name in sys.modules if name in {'gptlite.cli.info', 'gptlite.cli.train'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "gptlite.cli.info"
 
 
 def test_help_and_bad_use_import_nothing_heavy() -> None:

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from gptlite import embedding
 from gptlite.checkpoint import save_step
 from gptlite.cli.texts import Finder, Texts
-from gptlite.embedding import WordVector, embed, embed_word
+from gptlite.embedding import WordVector, embed
 from gptlite.errors import LimitError, StorageError, UsageError
 from gptlite.model import GPT
 from gptlite.similarity import correct, cosine_matrix, nearest
@@ -109,7 +109,7 @@ def test_what_is_found_is_the_word_and_once_each(pieces: list[str], word: str) -
 @pytest.mark.row("E05")
 @given(word=st.text(min_size=1, max_size=9).filter(lambda w: w.strip()), left=st.text(max_size=9))
 def test_vectors_of_any_word_are_numbers(model: GPT, tokenizer: Tokenizer, word: str, left: str) -> None:
-    v = embed_word(model, tokenizer, Occurrence(0, f"{left}{word} .", len(left), len(left) + len(word)))
+    (v,) = embed(model, tokenizer, [Occurrence(0, f"{left}{word} .", len(left), len(left) + len(word))])
     assert np.isfinite(v.contextual).all() and np.isfinite(v.static).all()
     spelled, wanted = (re.sub(r"[ \t-\r]", "", part) for part in ("".join(v.tokens), word))
     assert wanted in spelled or "\ufffd" in spelled
@@ -137,7 +137,7 @@ def test_of_a_long_text_the_last_window_up_to_the_word_is_read(
     (place,) = parse_marked(text, 0)
     ids, covering, _ = embedding._covering_tokens(tokenizer, place)
     window = ids[: covering[-1] + 1][-CONTEXT:]
-    found = embed_word(model, tokenizer, place)
+    found = embed(model, tokenizer, [place])[0]
     expected = trace(model, torch.tensor([window])).hidden
     assert found.n_left == CONTEXT - len(covering)
     assert np.allclose(found.contextual, torch.stack(expected)[:, 0, -1].numpy(), atol=1e-5)
@@ -153,14 +153,14 @@ def test_only_the_neighbourhood_of_a_word_is_tokenized(
         Tokenizer, "encode_with_spans", lambda self, text: (sizes.append(len(text)), real(self, text))[1]
     )
     text = "Ada finds the river . " * 50_000
-    embed_word(model, tokenizer, Occurrence(0, text, 500_000, 500_010))
+    embed(model, tokenizer, [Occurrence(0, text, 500_000, 500_010)])
     assert sum(sizes) < 20_000
 
 
 @pytest.mark.row("E04")
 def test_a_word_of_a_book_is_refused(model: GPT, tokenizer: Tokenizer) -> None:
     with pytest.raises(LimitError, match=r"text 3: a word of 70,000 characters is too long"):
-        embed_word(model, tokenizer, Occurrence(2, "x" * 70_000, 0, 70_000))
+        embed(model, tokenizer, [Occurrence(2, "x" * 70_000, 0, 70_000)])
 
 
 @pytest.mark.row("E04")
@@ -289,7 +289,7 @@ def test_a_vector_does_not_depend_on_its_neighbours(model: GPT, tokenizer: Token
     together = embed(model, tokenizer, places)
     backwards = embed(model, tokenizer, places[::-1])[::-1]
     for place, first, second in zip(places, together, backwards, strict=True):
-        alone = embed_word(model, tokenizer, place)
+        alone = embed(model, tokenizer, [place])[0]
         assert first.occurrence == second.occurrence == place
         assert np.abs(alone.contextual - first.contextual).max() <= 1e-5
         assert np.abs(alone.contextual - second.contextual).max() <= 1e-5

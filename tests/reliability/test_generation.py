@@ -33,9 +33,10 @@ from gptlite.checkpoint import save_step
 from gptlite.cli import main as command_line
 from gptlite.config import SamplingConfig
 from gptlite.errors import CheckpointError
-from gptlite.generation import Generation, StopFilter, generate_ids
+from gptlite.generation import Generation, generate_ids
 from gptlite.model import GPT
 from gptlite.sampling import distribution, make_sampler
+from gptlite.stopping import StopFilter
 from gptlite.tokenizer import SEPARATOR, Tokenizer
 
 CONTEXT = 32
@@ -205,7 +206,7 @@ def test_of_a_prompt_the_model_reads_the_last_window(model: GPT, n: int) -> None
     with torch.no_grad():
         expected = int(model(torch.tensor([prompt[-CONTEXT:]]))[0, -1].argmax())
     greedy = make_sampler(SamplingConfig(temperature=0), [0])
-    assert next(generate_ids(model, prompt, 1, greedy)) == [expected]
+    assert next(generate_ids(model, [prompt], greedy)) == [expected]
 
 
 @pytest.mark.row("G02")
@@ -586,8 +587,8 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 def test_an_interrupted_text_is_kept_if_it_was_streamed(
     gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer, more: tuple[str, ...]
 ) -> None:
-    def interrupted(_model: object, _prompt: object, n_rows: int, _sampler: object) -> Iterator[list[int]]:
-        yield [tokenizer.token_bytes.index(b"x")] * n_rows
+    def interrupted(_model: object, prompts: Sequence[object], *_: object) -> Iterator[list[int]]:
+        yield [tokenizer.token_bytes.index(b"x")] * len(prompts)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(generation, "generate_ids", interrupted)

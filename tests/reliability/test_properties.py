@@ -25,8 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gptlite import checkpoint, corpus, data, outlook, pipeline
-from gptlite.cli import console
-from gptlite.cli import main
+from gptlite.cli import console, main
 from gptlite.cli.main import run
 from gptlite.corpus import open_text
 from gptlite.errors import CorpusError
@@ -290,7 +289,7 @@ VALUES = st.sampled_from(NUMBERS) | st.sampled_from(WORDS) | st.sampled_from(PLA
 def values_of(parameter: Any, command: str) -> st.SearchStrategy[str]:
     if parameter.name in SHORT:
         return st.sampled_from(SHORT[parameter.name])
-    if parameter.name in ("out", "model", "files", "prompt_file", "file"):
+    if parameter.name in ("out", "model", "files", "prompt_file", "prompts", "file"):
         return st.sampled_from(PLACES) | st.sampled_from(WORDS)
     return VALUES | (ARGUMENTS if command in ("train", "eval", "info", "export") else PROMPTS)
 

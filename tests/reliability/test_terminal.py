@@ -69,9 +69,9 @@ def forced(wild: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same model, which now writes `EVERYTHING` over and over."""
     tokenizer = Tokenizer.from_json((wild / "tokenizer.json").read_text())
 
-    def make_sampler(_: object, seeds: Sequence[int]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def make_sampler(_: object, seeds: Sequence[int], *__: object) -> Callable[..., torch.Tensor]:
         ids = itertools.cycle(tokenizer.encode(EVERYTHING))
-        return lambda _logits: torch.tensor([next(ids)] * len(seeds))
+        return lambda *_: torch.tensor([next(ids)] * len(seeds))
 
     monkeypatch.setattr(generation, "make_sampler", make_sampler)
     return wild
