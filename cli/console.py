@@ -288,32 +288,49 @@ class TrainingDisplay:
         pass  # said once, at the end
 
 
-def print_table(columns: list[str], rows: list[list[str]], right: frozenset[int] = frozenset()) -> None:
+Cell = str | Sequence[tuple[str, str]]  # text, or pieces of text with a style each
+
+
+def print_table(columns: list[str], rows: Sequence[Sequence[Cell]], right: frozenset[int] = frozenset()) -> None:
     """A table on standard output; cells are text, never markup."""
     table = Table(box=None)
     for i, column in enumerate(columns):
         title = Text(one_line(column), style="dim")
         table.add_column(title, justify="right" if i in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(one_line(cell)) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     with _standard_output() as stream:
         _console(stream, width=None if stream.isatty() else PLAIN_COLUMNS).print(table)
         stream.flush()
 
 
-def print_lines(lines: Iterable[Sequence[tuple[str, str]]]) -> None:
-    """Lines of pieces of text on standard output, each piece with a style that only a terminal shows."""
+def _cell(cell: Cell) -> Text:
+    pieces = [(cell, "")] if isinstance(cell, str) else cell
+    return Text.assemble(*((one_line(text), style) for text, style in pieces))
+
+
+def print_lines(lines: Iterable[Sequence[tuple[str, str]]], *, wrap: bool = False) -> None:
+    """Lines of pieces of text on standard output, each piece with a style that only a terminal shows.
+
+    - `wrap`: break long lines between words.
+    """
     with _standard_output() as stream:
-        console = _console(stream, soft_wrap=True)
+        console = _console(stream, soft_wrap=not wrap, width=None if stream.isatty() else PLAIN_COLUMNS)
         for line in lines:
             console.print(Text.assemble(*((one_line(text), style) for text, style in line)))
         stream.flush()
 
 
+def is_coloured() -> bool:
+    """Does standard output lead to a terminal that shows colours?"""
+    with _standard_output() as stream:
+        return stream.isatty() and _console(stream).color_system is not None
+
+
 def width() -> int:
     """Columns of standard output: of the terminal, else 120."""
     with _standard_output() as stream:
-        return _console(stream, width=None if stream.isatty() else 120).width
+        return _console(stream, width=None if stream.isatty() else PLAIN_COLUMNS).width
 
 
 def print_concordance(lines: Sequence[tuple[str, str, str, str]], columns: int | None = None) -> None:

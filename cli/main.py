@@ -22,6 +22,8 @@ COMMANDS = {
     "generate": "generate",
     "embed": "embed",
     "eval": "evaluate",
+    "inspect": "inspect",
+    "report": "report",
     "info": "info",
     "export": "export",
     "check": "check",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +89,40 @@ def hidden(model: GPT, tokens: Tensor, layers: Sequence[int], at: tuple[Tensor, 
         for hook in hooks:
             hook.remove()
     return torch.stack([seen[layer] for layer in layers])
+
+
+@torch.inference_mode()
+def attention_inputs(
+    model: GPT, tokens: Tensor, layer: int
+) -> tuple[Attention, Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+    """The attention of block `layer` (from 0), and what it is given for tokens (B, T).
+
+    That is: the residual stream (B, T, D) that enters the block; the input of attention (B, T, D), which a pre-norm
+    block has normalised; and the rotation of queries and keys.
+    """
+    block = model.transformer.blocks[layer]
+    seen: list[Any] = []
+
+    def before_block(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        seen.append(arguments[0])
+
+    def before_attention(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        seen.extend((arguments[0], arguments[1]))
+        raise _Enough
+
+    hooks = [
+        block.register_forward_pre_hook(before_block),
+        block.attn.register_forward_pre_hook(before_attention),  # type: ignore[union-attr]
+    ]
+    try:
+        model.transformer(tokens)
+    except _Enough:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    residual, x, rotation = seen
+    return block.attn, residual, x, rotation  # type: ignore[return-value]
 
 
 def attention_weights(attention: Attention, x: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:

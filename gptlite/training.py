@@ -224,7 +224,10 @@ def fit(s: Session) -> None:
             scores = {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
             state.enough = learned_enough(s)
             last = last or state.enough
-        if scores or state.step % LOG_EVERY == 0:
+        sample: dict[str, str] = {}
+        if config.sample_every and state.step % config.sample_every == 0:
+            sample = show_sample(s)
+        if scores or sample or state.step % LOG_EVERY == 0:
             log(
                 s,
                 {
@@ -235,12 +238,11 @@ def fit(s: Session) -> None:
                     "train_loss": state.train_loss,
                     "tokens_per_second": round(tokens_per_second),
                     **scores,
+                    **sample,
                 },
             )
             watch_loss(s)
             state.losses = []
-        if config.sample_every and state.step % config.sample_every == 0:
-            show_sample(s)
         if last or signal or _due(config.save_every, state.step, milestone):
             save(s, final=bool(last or signal))
         if signal and not last:
@@ -365,21 +367,24 @@ def evaluate(s: Session, windows: Sequence[Window], between: Callable[[], object
     return result
 
 
-def show_sample(s: Session) -> None:
-    """A sample for the watcher; one that cannot be drawn is no reason to end a training."""
+def show_sample(s: Session) -> dict[str, str]:
+    """A sample for the watcher and the log; one that cannot be drawn is no reason to end a training."""
     model = whole_model(s)
     if not s.team.leads:
-        return
+        return {}
     model.eval()
     config = SamplingConfig(max_new_tokens=min(100, s.plan.model.context_length))
     prompt = s.plan.train.sample_prompt
+    logged: dict[str, str] = {}
     try:
         sample = generation.generate(model, s.tokenizer, prompt, config, seed=s.state.step)[0]
     except Exception as error:
         s.watcher.notice(f"no sample at step {s.state.step:,}, and training goes on: {error!r}.")
     else:
-        s.watcher.sampled(s.state.step, prompt + sample.text)
+        logged = {"sample": prompt + sample.text}
+        s.watcher.sampled(s.state.step, logged["sample"])
     s.model.train()
+    return logged
 
 
 def whole_model(s: Session) -> GPT:

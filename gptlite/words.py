@@ -130,6 +130,15 @@ def word_starts(text: str) -> list[int]:
     return [at for at in starts if not (at and _extends(text[at - 1]))]
 
 
+def find_units(text: str) -> list[tuple[int, int, str]]:
+    """All of `text` in units [start, end), each a "word", "punctuation" or "space".
+
+    Apostrophes, hyphens and full stops inside a word are part of it, as are commas inside a number; any other mark is a
+    unit. Every character of a script without spaces is a word. Marks and joiners go with the character before them.
+    """
+    return [(*match.span(), match.lastgroup or "") for match in unit_pattern().finditer(text)]
+
+
 def in_sentence(word: str) -> str:
     """A word as it stands inside a sentence: after a space, unless its script has none."""
     return word if UNSPACED.match(word) else f" {word}"
@@ -161,7 +170,25 @@ def _joins(character: str) -> bool:
 
 
 @cache
+def unit_pattern() -> re.Pattern[str]:
+    """What `find_units` tells apart."""
+    letter = rf"[^\W{UNSPACED.pattern[1:-1]}]"
+    extends = f"(?:{JOINER}.|[{_marks()}{EXTENDS.pattern[1:-1]}])"
+    run = rf"{letter}(?:{letter}|{extends})*"
+    return re.compile(
+        rf"(?P<space>\s+)|(?P<word>{UNSPACED.pattern}{extends}*|{run}(?:(?:['’.‐‑-]|(?<=\d),(?=\d)){run})*)"
+        rf"|(?P<punctuation>.{extends}*)",
+        re.DOTALL,
+    )
+
+
+@cache
 def word_pattern() -> re.Pattern[str]:
     """A run of letters, digits and the marks that go with them, as `find_word` joins them."""
-    marks = "".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)).startswith("M"))
-    return re.compile(rf"(?:\w|[{re.escape(marks)}])+")
+    return re.compile(rf"(?:\w|[{_marks()}])+")
+
+
+@cache
+def _marks() -> str:
+    """The characters that belong to a letter before them, as they are written inside brackets of a pattern."""
+    return re.escape("".join(chr(c) for c in range(0x300, 0x20000) if unicodedata.category(chr(c)).startswith("M")))

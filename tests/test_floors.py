@@ -63,6 +63,7 @@ FLOORS = {
         "origin",
         "resuming",
         "gguf_verification",
+        "inspection",
     ),
 }
 FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}

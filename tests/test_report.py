@@ -8,12 +8,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Page, browsing
+from browser import Page, browsing
+from pages import HOSTILE, Elements, needs_browser
 
 from gptlite.errors import UsageError
 from gptlite.similarity import cosine_matrix, principal_axes
@@ -28,12 +28,6 @@ BANKS = [
     ("He paid the money into the ", "bank", "."),
     ("The ", "bank", " approved the loan."),
     ("They walked along the grassy ", "bank", " of the stream."),
-]
-HOSTILE = [
-    ("</script><script>window.hacked = 1</script> ", "bank", " <img src=x onerror='window.hacked = 2'>"),
-    ('"><svg onload=window.hacked=3> ', "<b>bank</b>", " javascript:window.hacked=4 </table></title>"),
-    ("datum.x {{ 7 * 7 }} {% raw %} ${7*7} ", "bank", " \u2028\u2029\u202e\x00\x1b[2J\ud800 &lt;i&gt; <!-- "),
-    ("http://example.org/x.js //example.org/y url(z) @import 'w' ", "{{constructor}}", " ]]> \\u003c \\"),
 ]
 
 
@@ -69,25 +63,6 @@ def numbered(n: int, n_characters: int = 150) -> list[tuple[str, str, str]]:
 
 
 # -- What stands in the page
-
-
-class Elements(HTMLParser):
-    """All elements of a page, and the text in those of some names."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((self.elements[-1][0] if self.elements else "", data))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.mark.row("S04")
@@ -154,7 +129,6 @@ def test_missing_libraries_are_named(missing: str, monkeypatch: pytest.MonkeyPat
 
 # -- In a browser
 
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 POINTS = "[...document.querySelectorAll('#{} .mark-symbol path')]"
 
 

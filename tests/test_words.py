@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptlite.errors import UsageError
-from gptlite.words import parse_marked, parse_marks, parts_of, word_at, word_starts
+from gptlite.words import find_units, parse_marked, parse_marks, parts_of, word_at, word_starts
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,25 @@ def test_words_start_where_letters_do(text: str) -> None:
     assert starts == sorted(set(starts))
     assert all(text[at].isalnum() or text[at] == "_" for at in starts if text[at].isascii())
     assert len(word_starts(f"{text} one two")) == len(starts) + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("(don't) ...", "(|don't|)| |.|.|."),
+        ("3,000.5, she's", "3,000.5|,| |she's"),
+        ("so—well_x", "so|—|well_x"),
+        ("天地。 x", "天|地|。| |x"),
+        ("e\u0301t 👩\u200d👧!", "e\u0301t| |👩\u200d👧|!"),
+    ],
+)
+def test_units_are_words_marks_and_space(text: str, expected: str) -> None:
+    assert "|".join(text[start:end] for start, end, _ in find_units(text)) == expected
+
+
+@given(st.text())
+def test_units_have_every_character_once(text: str) -> None:
+    units = find_units(text)
+    assert "".join(text[start:end] for start, end, _ in units) == text
+    for start, end, kind in units:
+        assert (kind == "space") is text[start:end].isspace()

@@ -1,49 +1,6 @@
-"use strict";
-
-const byId = (id) => document.getElementById(id);
-const data = JSON.parse(byId("data").textContent);
-const specs = JSON.parse(byId("specs").textContent);
 const rows = [...document.querySelectorAll("#sentences tbody tr")];
 const sentences = rows.map((row) => row.querySelector(".sentence").textContent);
 const n = rows.length;
-const views = {};
-
-// The charting library stands in the page compressed; as text of a script it runs, and only if the policy knows it.
-async function loadLibrary() {
-  const bytes = Uint8Array.from(atob(byId("library").textContent), (c) => c.charCodeAt(0));
-  const plain = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(plain).text();
-  document.head.append(script);
-}
-
-// Colours and fonts come from the style sheet, which knows light and dark.
-function theme() {
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(`--${name}`).trim();
-  const words = data.words.length > 1 && data.words.length <= 8;
-  const text = { labelColor: colour("quiet"), titleColor: colour("quiet"), labelFontSize: 12, titleFontSize: 12 };
-  return {
-    background: null,
-    font: getComputedStyle(document.body).fontFamily,
-    view: { stroke: null },
-    axis: { ...text, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line"),
-      titleFontWeight: "normal" },
-    legend: { ...text, labelColor: colour("ink"), labelLimit: 220, symbolOpacity: 1,
-      columns: innerWidth < 560 ? 1 : 4 },
-    text: { color: colour("quiet"), fontSize: 11 },
-    range: {
-      category: colour("words").split(" "),
-      ordinal: ["accent", "static", "same", "unrelated"].map(colour),
-      ramp: [1, 2, 3, 4, 5].map((i) => colour(`ramp-${i}`)),
-    },
-    style: {
-      ...(words ? {} : { circle: { color: colour("accent") }, diamond: { color: colour("static") } }),
-      "axis-name": { fill: colour("quiet"), fontSize: 11 },
-      now: { stroke: colour("quiet"), strokeWidth: 1 },
-    },
-  };
-}
 
 const written = (cosine) => cosine.toFixed(2).replace(/^-0.00$/, "0.00").replace("-", "−");
 
@@ -113,35 +70,28 @@ function tell(layer) {
   document.body.dataset.shown = layer;
 }
 
-async function show(layer) {
-  for (const [id, view] of Object.entries(views)) {
-    const { signals = {}, ...sets } = contents[id](layer);
-    for (const [key, value] of Object.entries(signals)) view.signal(key, value);
-    for (const [key, value] of Object.entries(sets)) view.data(key, value);
-  }
-  await Promise.all(Object.values(views).map((view) => view.runAsync()));
-  tell(layer);
-}
+const show = (layer) => {
+  const now = Object.fromEntries(Object.entries(contents).map(([id, content]) => [id, () => content(layer)]));
+  return updateCharts(Object.keys(contents), now).then(() => tell(layer));
+};
 
-// All charts anew, as wide as there is room and in the colours of the hour. Maps are square, or they would distort.
-// Each begins with data, because it makes room for labels once.
+// All charts anew, as wide as there is room. Maps are square, or they would distort.
 async function draw() {
-  const config = theme();
   const layer = chosenLayer();
-  for (const [id, spec] of Object.entries(specs)) {
-    const { signals = {}, ...sets } = contents[id](layer);
-    const params = (spec.params ?? []).map((x) => (x.name in signals ? { ...x, value: signals[x.name] } : x));
+  const words = data.words.length > 1 && data.words.length <= 8;
+  const config = theme();
+  Object.assign(config.style, {
+    ...(words ? {} : { circle: { color: colour("accent") }, diamond: { color: colour("static") } }),
+    "axis-name": { fill: colour("quiet"), fontSize: 11 },
+  });
+  for (const id of Object.keys(specs)) {
     const width = byId(id).clientWidth;
     const side = Math.min(width, 460);
     const size = id === "curve" ? { width, height: Math.min(320, width * 0.8) } : { width: side, height: side };
-    const autosize = { type: id.endsWith("map") ? "pad" : "fit", contains: "padding" };
-    const datasets = { ...spec.datasets, ...sets };
-    views[id]?.finalize();
-    const drawn = await vegaEmbed(byId(id), { ...spec, ...size, params, datasets, autosize, padding: 0 }, {
-      mode: "vega-lite", ast: true, actions: false, defaultStyle: false, config,
-      renderer: id.endsWith("matrix") ? "canvas" : "svg", tooltip: { disableDefaultStyle: true },
+    await drawChart(id, size, {
+      config, content: contents[id](layer), renderer: id.endsWith("matrix") ? "canvas" : "svg",
+      autosize: id.endsWith("map") ? "pad" : "fit",
     });
-    views[id] = drawn.view;
   }
   tell(layer);
 }
@@ -150,9 +100,7 @@ function choose(number) {
   views.map.signal("chosen", number).runAsync();
 }
 
-async function start() {
-  await loadLibrary();
-  await draw();
+begin(draw).then(() => {
   byId("layer").addEventListener("input", () => show(chosenLayer()));
   byId("sorted").addEventListener("change", () => show(chosenLayer()));
   byId("control").addEventListener("submit", (event) => event.preventDefault());
@@ -160,13 +108,4 @@ async function start() {
     row.addEventListener("pointerenter", () => choose(i + 1));
     row.addEventListener("pointerleave", () => choose(0));
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  let width = innerWidth;
-  let waiting = 0;
-  addEventListener("resize", () => {
-    clearTimeout(waiting);
-    if (innerWidth !== width) waiting = setTimeout(() => { width = innerWidth; draw(); }, 120);
-  });
-}
-
-start();
+});

@@ -1,30 +1,23 @@
 """One page that shows what context does to a word: its occurrences as a map, as similarities, and layer by layer.
 
-The page is one file that asks for nothing: scripts and styles stand in it, and its security policy lets no others in.
 What it says in numbers and sentences is written here; `occurrences.js` draws, and swaps one layer for another.
-Text from data stands in the page as text only: in the table, escaped by the template, and from there in the charts.
 """
 
 from __future__ import annotations
 
 import base64
-import gzip
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gptlite.errors import UsageError
+from gptlite.report import page
+from gptlite.report.page import check_libraries, visible
 
 if TYPE_CHECKING:
     import altair
 
-HERE = Path(__file__).parent
 MOST = 500  # occurrences; a similarity for each two of them in each layer is in the page
 CONTEXT = 300  # characters of a sentence to both sides of the word
 NUMBERED = 40  # points that still have room for their number
@@ -32,8 +25,6 @@ ROWS = 50  # of a matrix, at most: a browser takes its time for each of their sq
 WRITTEN = 12  # columns of a matrix whose cells still have room for a number
 COLOURS = 8  # words that colours tell apart
 STOPS = (0, 25, 50, 75, 100)  # percentiles of the scale of colours
-# Characters that would steer the text around them, or that no file can hold.
-UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -66,52 +57,23 @@ class Occurrences:
     facts: Mapping[str, str]
 
 
-def check_libraries() -> None:
-    """Raises `UsageError` when the libraries that draw are not installed."""
-    try:
-        import altair  # noqa: F401
-        import vl_convert  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            "a page needs the packages altair and vl-convert-python; install them: pip install 'gptlite[report]'."
-        ) from error
-
-
 def render(shown: Occurrences) -> str:
     """The page as HTML. Raises `UsageError` when the libraries that draw are not installed."""
     check_libraries()
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(HERE)
-    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     words = list(dict.fromkeys(word for _, word, _ in shown.texts))
-    style, script = ((HERE / f"occurrences.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    library = _charting_library()
-    policy = "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {_hash(script)} {_hash(library)}",
-            f"style-src {_hash(style)}",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
-    return page.get_template("occurrences.html").render(
-        policy=policy,
-        style=style,
-        script=script,
-        library=base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode(),
-        data=_data(shown, words),
-        specs={
+    return page.render(
+        "occurrences",
+        _data(shown, words),
+        {
             "map": _map("circle", words, numbered=len(shown.texts) <= NUMBERED),
             "static-map": _map("diamond", words, numbered=False),
             "matrix": _matrix(len(shown.texts)),
             "static-matrix": _matrix(len(shown.texts)),
             "curve": _curve(shown),
         },
-        words=[_visible(word) for word in words],
+        words=[visible(word) for word in words],
         rows=_rows(shown),
-        facts={name: _visible(fact) for name, fact in shown.facts.items()},
+        facts={name: visible(fact) for name, fact in shown.facts.items()},
         shown=shown,
         together=_together(len(shown.texts)),
         name=_layer_name(shown.layer, len(shown.places) - 1),
@@ -119,26 +81,7 @@ def render(shown: Occurrences) -> str:
     )
 
 
-def _hash(content: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-@cache
-def _charting_library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, whose names stay in it."""
-    import altair
-    import vl_convert
-
-    version = ".".join(altair.VEGALITE_VERSION.split(".")[:2])
-    return f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;', vl_version=version)}}})();"
-
-
 # -- Words
-
-
-def _visible(text: str) -> str:
-    """Text in which nothing is hidden: control characters as their pictures, what is no character as �."""
-    return UNSEEN.sub(lambda m: chr(0x2400 + ord(m[0])) if m[0] < " " else "�", text)
 
 
 def _rows(shown: Occurrences) -> list[dict[str, Any]]:
@@ -147,11 +90,11 @@ def _rows(shown: Occurrences) -> list[dict[str, Any]]:
         other, cosine = _nearest(shown.cosines[shown.layer], i)
         rows.append(
             {
-                "left": _visible(f"…{left[-CONTEXT:]}" if len(left) > CONTEXT else left),
-                "word": _visible(word),
-                "right": _visible(f"{right[:CONTEXT]}…" if len(right) > CONTEXT else right),
+                "left": visible(f"…{left[-CONTEXT:]}" if len(left) > CONTEXT else left),
+                "word": visible(word),
+                "right": visible(f"{right[:CONTEXT]}…" if len(right) > CONTEXT else right),
                 "n_left": shown.n_left[i],
-                "expected": [_visible(_token(token)) for token in shown.expected[i]],
+                "expected": [visible(_token(token)) for token in shown.expected[i]],
                 "nearest": f"{other + 1} ({_written(cosine)})" if other is not None else "",
             }
         )
@@ -212,7 +155,7 @@ def _data(shown: Occurrences, words: Sequence[str]) -> dict[str, Any]:
         "together": _together(len(shown.texts)),
         "names": [_layer_name(layer, layers[-1]) for layer in layers],
         "summaries": [_summary(shown, layer) for layer in layers],
-        "words": [_visible(word) for word in words],
+        "words": [visible(word) for word in words],
         "word": [words.index(word) for _, word, _ in shown.texts],
         "places": [_filling(places) for places in shown.places],
         "axes": [[f"axis {i}: {share:.0%} of variance" for i, share in enumerate(s, 1)] for s in shown.shares],
@@ -267,7 +210,7 @@ def _map(shape: str, words: Sequence[str], *, numbered: bool) -> dict[str, Any]:
     )
     if 1 < len(words) <= COLOURS:
         legend = alt.Legend(title=None, orient="top", symbolType=shape)
-        domain = [_visible(word) for word in words]
+        domain = [visible(word) for word in words]
         points = points.encode(alt.Color("word:N", scale=alt.Scale(domain=domain), legend=legend))
     layers: list[altair.Chart] = [points]
     if numbered:

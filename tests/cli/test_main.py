@@ -47,7 +47,7 @@ def assert_one_sentence(err: str) -> None:
 
 
 def test_the_commands_are_these() -> None:
-    assert COMMANDS == ("train", "generate", "embed", "eval", "info", "export", "check")
+    assert COMMANDS == ("train", "generate", "embed", "eval", "inspect", "report", "info", "export", "check")
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -241,7 +241,14 @@ def test_bad_use_is_one_sentence_and_code_2_and_leaves_nothing_behind(
 
 # -- Bad texts and bad models
 
-MODEL_COMMANDS = ("generate -m {}", "embed 'a [b]' -m {}", "eval corpus.txt -m {}", "info {}", "export {}")
+MODEL_COMMANDS = (
+    "generate -m {}",
+    "embed 'a [b]' -m {}",
+    "eval corpus.txt -m {}",
+    "inspect a -m {}",
+    "info {}",
+    "export {}",
+)
 
 
 @pytest.mark.parametrize("model", ["gone", "empty", "corpus.txt", "broken"])
@@ -256,7 +263,7 @@ def test_a_bad_model_is_one_sentence_and_code_4(gptlite: Command, corpus_file: P
     assert model in outcome.err
 
 
-@pytest.mark.parametrize("line", ["generate", "embed 'a [b]'", "eval corpus.txt", "info", "export"])
+@pytest.mark.parametrize("line", ["generate", "embed 'a [b]'", "eval corpus.txt", "inspect a", "info", "export"])
 def test_no_model_at_all_says_how_to_make_one(gptlite: Command, corpus_file: Path, line: str) -> None:
     outcome = gptlite(*shlex.split(line))
     assert (outcome.code, outcome.out) == (4, "")

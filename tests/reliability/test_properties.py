@@ -322,7 +322,9 @@ def command_lines(draw: st.DrawFn) -> list[str]:
             words += [f"{option}={value}"] if option.startswith("--") and draw(st.booleans()) else [option, value]
     if draw(st.integers(0, 2)) == 0:  # else most lines would end for want of a text or a model
         words += ["corpus.txt"] * (name in ("train", "eval"))
-        words += {"train": ["--steps=2"], "info": ["model"], "export": ["model"]}.get(name, ["-m", "model"])
+        words += {"train": ["--steps=2"], "report": ["run"], "info": ["model"], "export": ["model"]}.get(
+            name, ["-m", "model"]
+        )
     odd = draw(st.lists(st.sampled_from(("--nonsense", "-x", "---", "--no-json", "--steps=", "-", "--")), max_size=1))
     return [*odd, name, *words] if draw(st.integers(0, 19)) == 0 else [name, *words, *odd]
 

@@ -1,0 +1,104 @@
+"""gptlite inspect --format html: a reading as a page for a browser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptlite.cli import readings
+from gptlite.cli.attention import explanation_lines, number, percent, vector
+from gptlite.errors import LimitError
+
+if TYPE_CHECKING:
+    from gptlite.checkpoint import Checkpoint
+    from gptlite.inspection import Explanation, Reading, Word
+    from gptlite.report.inspection import Step
+
+KEYS = 4  # numbers of keys and values that the page shows
+
+
+def write(
+    path: Path,
+    loaded: Checkpoint,
+    reading: Reading,
+    words: Sequence[Word],
+    explained: tuple[int, int] | None,
+    token: int | None,
+) -> None:
+    """Write the page of a `reading`, opened at a `token`, with one step of a head `explained`.
+
+    Raises `LimitError` and `StorageError`.
+    """
+    from gptlite import __version__, durable, inspection
+    from gptlite.report import inspection as report
+
+    config, n = loaded.config, len(reading.ids)
+    if n > report.MOST:
+        raise LimitError(
+            f"{n:,} tokens are too many for a page of at most {report.MOST:,}; give a part of the text, or write it "
+            "with --format tsv."
+        )
+    assert reading.lens is not None
+    names = readings.Names(loaded.tokenizer)
+    chosen = n if token is None else token
+    room = report.fitting(config.n_layers, config.n_heads, config.context_length)
+    window = inspection.window_of(reading, loaded.tokenizer, room, token)
+    attended = inspection.attend(loaded.model, window)
+    step = None
+    if explained is not None:
+        explanation = inspection.explain(loaded.model, window, *explained, chosen)
+        step = _step(explanation, window[1], names, loaded)
+    page = report.render(
+        report.Inspection(
+            pieces=list(readings.pieces_of(reading)),
+            names=[names(i) for i in reading.ids.tolist()],
+            surprisal=reading.surprisal,
+            entropy=reading.entropy,
+            rank=reading.rank,
+            top=[
+                [(names(i), p) for i, p in zip(ids, ps, strict=True)]
+                for ids, ps in zip(reading.top.tolist(), reading.top_p.tolist(), strict=True)
+            ],
+            words=[(w.text.translate(readings.SPACES), w.first, w.last, w.surprisal) for w in words],
+            layer_names=["no block", *(f"block {i}" for i in range(1, config.n_layers + 1))],
+            best=[[names(i) for i in row] for row in reading.lens.best.tolist()],
+            best_p=reading.lens.best_p,
+            layer_bits=reading.lens.surprisal,
+            weights=attended.weights,
+            attended=[names(i) for i in window[1]],
+            first=attended.first,
+            chosen=chosen,
+            head=explained or (1, 1),
+            summary=readings.summary(reading, words),
+            convention=readings.CONVENTION,
+            step=step,
+            facts={
+                "model": "/".join(loaded.path.absolute().parts[-2:]),  # and not whose directory it is in
+                "gptlite": __version__,
+                "tokenizer sha256": loaded.tokenizer.digest,
+            },
+        )
+    )
+    with durable.replacing(path) as scratch:
+        scratch.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _step(e: Explanation, ids: Sequence[int], names: readings.Names, loaded: Checkpoint) -> Step:
+    from gptlite.report.inspection import Step
+
+    title, lines, conclusion = explanation_lines(e, ids, names, loaded.config)
+    rows = []
+    for i, token in enumerate(ids):
+        later = i > e.position
+        rows.append(
+            [
+                str(e.first + i), names(token), vector(e.keys[i], KEYS), number(e.scores[i]), number(e.scaled[i]),
+                "−∞" if later else number(e.masked[i]),
+                "0" if later else f"{math.exp(min(700.0, float(e.masked[i]))):.3g}",
+                vector(e.values[i], KEYS), percent(float(e.weights[i])),
+            ]
+        )  # fmt: skip
+    columns = ["#", "token", "key k", "q · k", "÷ √", "masked", "e^", "value v", ""]
+    return Step(title, lines, columns, rows, e.weights.tolist(), e.position, conclusion)

@@ -1,0 +1,175 @@
+"""One page about a run: what was planned, what happened, and what came of it.
+
+What it says in numbers and sentences is written here; `training.js` draws. Its numbers are those of `run.json` and
+`metrics.jsonl`, and of the files of the best step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gptlite.report import page
+from gptlite.report.page import visible
+
+MOST_POINTS = 600  # of a curve; of more, some are left out
+MOST_SAMPLES = 50
+LONGEST_SAMPLE = 1000  # characters
+SERIES = {"train_loss": "training", "val_loss": "held out"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the page shows of a run.
+
+    - `metrics`: the lines of `metrics.jsonl`, each with a "step"; `yardsticks`: bits per byte by name.
+    - `expected`: bits per byte that the plan hoped for, or None.
+    - `facts`: tables by title, each with rows of cells; the first row of one in `headed` is its head.
+    - `samples`: (step, text). `words` with `places` (n, 2) on a map of the embedding table that shows `shares` (2,).
+    """
+
+    name: str
+    headline: str
+    metrics: Sequence[Mapping[str, Any]]
+    yardsticks: Mapping[str, float]
+    expected: float | None
+    facts: Mapping[str, Sequence[Sequence[str]]]
+    headed: frozenset[str] = frozenset()
+    samples: Sequence[tuple[int, str]] = ()
+    words: Sequence[str] = ()
+    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    shares: Sequence[float] = (0.0, 0.0)
+    command: str = ""
+
+
+def render(shown: Training) -> str:
+    """The page as HTML. Raises `UsageError` when the libraries that draw are not installed."""
+    lines = thinned(shown.metrics)
+    specs = {
+        "bits": _bits(lines, shown.yardsticks, shown.expected),
+        "loss": _curves(lines, SERIES, "nats a token"),
+        "lr": _curves(lines, {"lr": "learning rate"}, "learning rate"),
+        "speed": _curves(lines, {"tokens_per_second": "tokens a second"}, "tokens a second", zero=True),
+    }
+    empty = {name for name, spec in specs.items() if spec is None}
+    if len(shown.words):
+        specs["map"] = _map(shown)
+    samples = [(step, visible(text[:LONGEST_SAMPLE])) for step, text in spread(shown.samples, MOST_SAMPLES)]
+    return page.render(
+        "training",
+        {"scored": sum("val_bits_per_byte" in line for line in lines)},
+        {name: spec for name, spec in specs.items() if spec is not None},
+        name=visible(shown.name),
+        headline=visible(shown.headline),
+        empty=empty,
+        facts={title: [[visible(cell) for cell in row] for row in rows] for title, rows in shown.facts.items()},
+        headed=shown.headed,
+        samples=samples,
+        n_samples=len(shown.samples),
+        n_words=len(shown.words),
+        shares=[f"{share:.0%}" for share in shown.shares],
+        command=visible(shown.command),
+        n_lines=len(shown.metrics),
+    )
+
+
+def thinned(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """At most `MOST_POINTS` lines, evenly spread, and of those with a score as many more."""
+    scored = [line for line in metrics if "val_bits_per_byte" in line]
+    kept = {id(line) for lines in (metrics, scored) for line in spread(lines, MOST_POINTS)}
+    return [line for line in metrics if id(line) in kept]
+
+
+def spread(items: Sequence[Any], n: int) -> list[Any]:
+    """At most n of `items`, the first and the last among them."""
+    if len(items) <= n:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (n - 1))] for i in range(n)]
+
+
+# -- Charts
+
+
+def _x() -> Any:
+    import altair as alt
+
+    return alt.X("step:Q", title="step", axis=alt.Axis(format=",.0f", tickMinStep=1, grid=False))
+
+
+def _curves(
+    lines: Sequence[Mapping[str, Any]], series: Mapping[str, str], title: str, *, zero: bool = False
+) -> dict[str, Any] | None:
+    """Each of `series` over the steps; None where no line has any of them."""
+    import altair as alt
+
+    values = [
+        {"step": line["step"], "y": line[key], "of": name}
+        for key, name in series.items()
+        for line in lines
+        if key in line
+    ]
+    if not values:
+        return None
+    names = [name for key, name in series.items() if any(key in line for line in lines)]
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3) if len(names) > 1 else None
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        _x(),
+        alt.Y("y:Q", title=title, scale=alt.Scale(zero=zero)),
+        alt.Color("of:N", scale=alt.Scale(domain=names, range="ordinal"), legend=legend),
+        tooltip=[alt.Tooltip("of:N", title="of"), alt.Tooltip("step:Q", format=","), alt.Tooltip("y:Q", title=title)],
+    )
+    return alt.layer(base.mark_line(strokeWidth=2), base.mark_point(size=14, filled=True, opacity=0.6)).to_dict()
+
+
+def _bits(
+    lines: Sequence[Mapping[str, Any]], yardsticks: Mapping[str, float], expected: float | None
+) -> dict[str, Any] | None:
+    """Bits per byte of the held-out text over the steps, among what it has to beat."""
+    import altair as alt
+
+    values = [
+        {"step": line["step"], "bits": line["val_bits_per_byte"]} for line in lines if "val_bits_per_byte" in line
+    ]
+    if not values:
+        return None
+    rules = [{"name": name, "bits": bits} for name, bits in yardsticks.items()]
+    if expected is not None:
+        rules.append({"name": "the plan", "bits": expected})
+    y = alt.Y("bits:Q", title="bits per byte", scale=alt.Scale(zero=False))
+    tooltip = [alt.Tooltip("step:Q", format=","), alt.Tooltip("bits:Q", title="bits per byte", format=".4f")]
+    base = alt.Chart(alt.InlineData(values=values)).encode(_x(), y, tooltip=tooltip)
+    marks: list[Any] = [
+        base.mark_line(strokeWidth=2.5, style="result"),
+        base.mark_point(size=40, filled=True, style="result"),
+    ]
+    if rules:
+        rule = alt.Chart(alt.InlineData(values=rules)).encode(
+            y, tooltip=["name:N", alt.Tooltip("bits:Q", format=".4f")]
+        )
+        marks.append(rule.mark_rule(strokeDash=[4, 4], style="now"))
+        marks.append(
+            rule.mark_text(align="right", baseline="bottom", dy=-2, dx=-2, x="width", fontSize=11).encode(text="name:N")
+        )
+    return alt.layer(*marks).to_dict()
+
+
+def _map(shown: Training) -> dict[str, Any]:
+    """Words where their rows of the embedding table lie."""
+    import altair as alt
+
+    values = [
+        {"word": visible(word), "x": round(float(x), 4), "y": round(float(y), 4)}
+        for word, (x, y) in zip(shown.words, shown.places, strict=True)
+    ]
+    scale = alt.Scale(zero=False, nice=False, padding=24)
+    axis = alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None)
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        alt.X("x:Q", scale=scale, axis=axis), alt.Y("y:Q", scale=scale, axis=axis), tooltip="word:N"
+    )
+    return alt.layer(
+        base.mark_point(filled=True, size=14, opacity=0.5, style="result"),
+        base.mark_text(dy=-6, fontSize=10, style="word").encode(text="word:N"),
+    ).to_dict()

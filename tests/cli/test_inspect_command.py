@@ -1,0 +1,220 @@
+"""gptlite inspect: the numbers of a reading in tables, JSON, TSV and a page, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Command, make_text
+
+from gptlite import runs
+from gptlite.cli import console
+
+SENTENCE = "Ada finds the river and the bank ."
+
+
+def inspected(gptlite: Command, *arguments: object) -> dict:
+    outcome = gptlite("inspect", *arguments, "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("\n") == 1
+    return json.loads(outcome.out, parse_constant=pytest.fail)
+
+
+def test_json_has_the_documented_keys(gptlite: Command, trained_run: Path) -> None:
+    result = inspected(gptlite, SENTENCE, "-m", trained_run)
+    assert set(result) == {"model", "text", "bits", "bytes", "bits_per_byte", "convention", "tokens", "words"}
+    assert result["model"] == str(runs.find_model(str(trained_run)))
+    for token in result["tokens"]:
+        assert set(token) == {"text", "id", "start", "end", "surprisal", "entropy", "rank", "top"}
+        assert token["text"] == SENTENCE[token["start"] : token["end"]]
+        assert [set(x) for x in token["top"]] == [{"text", "id", "p"}] * 5
+        assert (token["rank"] == 1) is (token["top"][0]["id"] == token["id"])
+    assert [word["text"] for word in result["words"]] == SENTENCE.split()
+    for word in result["words"]:
+        mine = result["tokens"][slice(*word["tokens"])]
+        assert word["surprisal"] == pytest.approx(sum(token["surprisal"] for token in mine), abs=1e-4)
+
+
+def test_the_bits_are_those_of_eval(gptlite: Command, trained_run: Path) -> None:
+    Path("text.txt").write_text(make_text(30, seed=3))
+    scored = json.loads(gptlite("eval", "text.txt", "-m", trained_run, "--json").out)
+    for arguments in (("-f", "text.txt"), (make_text(30, seed=3),)):
+        result = inspected(gptlite, *arguments, "-m", trained_run)
+        assert result["bits_per_byte"] == pytest.approx(scored["bits_per_byte"], abs=2e-6)
+        assert (len(result["tokens"]), result["bytes"]) == (scored["tokens"], scored["bytes"])
+
+
+def test_a_text_comes_as_argument_file_or_pipe(gptlite: Command, trained_run: Path) -> None:
+    Path("text.txt").write_bytes(b"\xef\xbb\xbf" + SENTENCE.encode())
+    expected = inspected(gptlite, SENTENCE, "-m", trained_run)
+    assert inspected(gptlite, "-f", "text.txt", "-m", trained_run) == expected
+    outcome = gptlite("inspect", "-", "-m", trained_run, "--json", stdin=SENTENCE.encode())
+    assert json.loads(outcome.out) == expected
+
+
+def test_the_table_has_a_row_for_each_token(gptlite: Command, trained_run: Path) -> None:
+    result = inspected(gptlite, SENTENCE, "-m", trained_run)
+    lines = gptlite("inspect", SENTENCE, "-m", trained_run).out.splitlines()
+    for i, (token, line) in enumerate(zip(result["tokens"], lines[1:], strict=False), 1):
+        assert line.split()[:2] == [str(i), token["text"].replace(" ", "_")]
+        assert f" {token['surprisal']:.1f} " in line
+    text = re.sub(r"\s+", " ", "\n".join(lines))
+    assert f"{result['bits_per_byte']:.3f} bits per byte" in text
+    hardest = max((w for w in result["words"] if w["kind"] == "word"), key=lambda word: word["surprisal"])
+    assert f"Most surprising: {hardest['text']} " in text
+
+
+def test_words_have_a_table_that_says_what_a_word_is(gptlite: Command, trained_run: Path) -> None:
+    out = gptlite("inspect", SENTENCE, "-m", trained_run, "--level", "word").out
+    assert [line.split()[1] for line in out.splitlines()[1:9]] == SENTENCE.split()
+    assert "the space before it included" in out
+
+
+def test_a_long_text_has_a_short_table(gptlite: Command, trained_run: Path) -> None:
+    text = make_text(60)
+    out = gptlite("inspect", text, "-m", trained_run).out
+    n = len(inspected(gptlite, text, "-m", trained_run)["tokens"])
+    assert f"The first 200 of {n:,} tokens" in out and out.count("\n") < 215
+    assert gptlite("inspect", text, "-m", trained_run, "--format", "tsv").out.count("\n") == n + 1
+
+
+def test_tsv_has_a_cell_for_everything_and_no_formula(gptlite: Command, trained_run: Path) -> None:
+    text = "=1+1\t@x\n-a"
+    lines = gptlite("inspect", text, "-m", trained_run, "--format", "tsv", "-k", "2").out.splitlines()
+    head, *rows = (line.split("\t") for line in lines)
+    assert head == ["number", "token", "id", "start", "end", "surprisal", "entropy", "rank", "top1", "p1", "top2", "p2"]
+    assert {len(row) for row in rows} == {len(head)}
+    cells = [row[1] for row in rows]
+    assert {"'=", "\\t", "\\n"} <= set(cells)
+    assert not [cell for row in rows for cell in row if cell[:1] in tuple("=+-@")]
+    words = gptlite("inspect", text, "-m", trained_run, "--format", "tsv", "--level", "word").out.splitlines()
+    assert words[0].split("\t") == ["number", "word", "kind", "start", "end", "tokens", "surprisal"]
+    assert all(text[int(w[3]) : int(w[4])] for w in (line.split("\t") for line in words[1:]))
+
+
+def test_layers_are_shown_beside_each_other(gptlite: Command, trained_run: Path) -> None:
+    result = inspected(gptlite, SENTENCE, "-m", trained_run, "--lens")
+    for token in result["tokens"]:
+        assert [layer["layer"] for layer in token["lens"]] == [0, 1, 2]
+        assert token["lens"][-1]["surprisal"] == token["surprisal"]
+        assert token["lens"][-1]["best"] == token["top"][0]["text"]
+    out = gptlite("inspect", SENTENCE, "-m", trained_run, "--lens").out
+    assert "block 2" in out.splitlines()[0]
+    n_right = sum(token["rank"] == 1 for token in result["tokens"])
+    assert n_right and out.count("✓") >= n_right
+
+
+# -- Attention
+
+
+def test_a_map_has_a_row_for_each_token(gptlite: Command, trained_run: Path) -> None:
+    result = inspected(gptlite, SENTENCE, "-m", trained_run, "--attention", "2.1")["attention"]
+    rows = result["weights"][0][0]
+    assert [len(row) for row in rows] == list(range(1, len(rows) + 1))
+    assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in rows)
+    lines = gptlite("inspect", SENTENCE, "-m", trained_run, "--attention", "2.1").out.splitlines()
+    shown = [line for line in lines if re.match(r" *\d+ \S+  ", line) and not re.match(r" +0 +1 +2", line)]
+    assert len(shown) == len(rows)
+    for row, line in zip(rows, shown, strict=True):
+        assert f"{100 * max(row):.0f} %" in line or f"{100 * max(row):.1f} %" in line
+
+
+def test_all_heads_say_where_they_look(gptlite: Command, trained_run: Path) -> None:
+    lines = gptlite("inspect", SENTENCE, "-m", trained_run, "--attention", "all", "--token", "river").out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["1.1", "1.2", "2.1", "2.2"]
+    assert "from _river" in lines[0]
+
+
+def test_one_step_is_explained_with_its_numbers(gptlite: Command, trained_run: Path) -> None:
+    asked = (SENTENCE, "-m", trained_run, "--explain", "2.1", "--token", "river")
+    step = inspected(gptlite, *asked)["explain"]
+    t = step["token"]
+    assert step["masked"][: t + 1] == step["scaled"][: t + 1] and not any(step["masked"][t + 1 :])
+    assert step["scores"][1] == pytest.approx(
+        sum(a * b for a, b in zip(step["query"], step["keys"][1]["key"], strict=True)), abs=1e-3
+    )
+    assert sum(step["weights"]) == pytest.approx(1, abs=1e-4)
+    out = gptlite("inspect", *asked).out
+    for name in ("1 Query", "2 Score", "3 Scale", "4 Mask", "5 Softmax", "6 Sum", "7 Output"):
+        assert name in out
+    assert out.count("−∞") == 1 + len(step["weights"]) - t - 1
+    best = max(range(t + 1), key=lambda i: step["weights"][i])
+    assert re.search(rf"_river takes \S+ {100 * step['weights'][best]:.0f} %", out)
+
+
+def test_the_numbers_fit_a_narrow_screen(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "PLAIN_COLUMNS", 80)
+    out = gptlite("inspect", SENTENCE, "-m", trained_run, "--explain", "1.1").out
+    assert max(map(len, out.splitlines())) <= 80 and "key k " not in out
+
+
+def test_attention_of_a_long_text_is_that_of_a_window(gptlite: Command, trained_run: Path) -> None:
+    text = make_text(20)
+    outcome = gptlite("inspect", text, "-m", trained_run, "--explain", "1.1", "--token", "60")
+    assert "attention is that of tokens 29 to 60" in outcome.err
+    step = inspected(gptlite, text, "-m", trained_run, "--explain", "1.1", "--token", "60")["explain"]
+    assert (step["token"], len(step["weights"]), step["keys"][0]["token"]) == (60, 32, 29)
+
+
+# -- Files and errors
+
+
+def test_a_file_is_what_its_name_says(gptlite: Command, trained_run: Path) -> None:
+    for name in ("out.json", "out.tsv"):
+        assert gptlite("inspect", SENTENCE, "-m", trained_run, "-o", name).out == ""
+    assert json.loads(Path("out.json").read_text()) == inspected(gptlite, SENTENCE, "-m", trained_run)
+    assert Path("out.tsv").read_text() == gptlite("inspect", SENTENCE, "-m", trained_run, "--format", "tsv").out
+
+
+def test_a_page_is_a_file(gptlite: Command, trained_run: Path) -> None:
+    pytest.importorskip("vl_convert")
+    outcome = gptlite("inspect", SENTENCE, "-m", trained_run, "-o", "page.html", "--explain", "1.2", "--token", "river")
+    assert (outcome.code, outcome.out) == (0, "")
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "One step of attention" in page and "_river takes" in page
+    assert str(trained_run.parent) not in page, "whose directory it was is nobody's business"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ((), 2, "give a text"),
+        (("",), 2, "empty"),
+        (("a", "-f", "b"), 2, "once"),
+        (("a", "--level", "line"), 2, "--level must be token or word"),
+        (("a", "--format", "xml"), 2, "--format must be one of table, json, tsv, html"),
+        (("a", "-o", "x.txt"), 2, "-o writes .json, .tsv or .html"),
+        (("a", "--format", "html"), 2, "name it with -o"),
+        (("a", "--format", "tsv", "--attention", "all"), 2, "--format json or html"),
+        (("a", "--token", "1"), 2, "add --explain"),
+        (("a", "--explain", "all"), 2, "--explain takes a layer from 1 to 2"),
+        (("a", "--attention", "3.1"), 2, "--attention takes a layer from 1 to 2"),
+        (("a", "--explain", "1.1", "--token", "cat"), 2, "no such word"),
+        (("a", "-k", "101"), 2, "less than or equal to 100"),
+        (("-f", "gone"), 3, "gone"),
+        (("-f", "latin.txt"), 3, "not UTF-8"),
+        (("a", "-o", "gone/x.json"), 5, "gone"),
+    ],
+)
+def test_what_is_refused(gptlite: Command, trained_run: Path, line: tuple[str, ...], code: int, message: str) -> None:
+    Path("latin.txt").write_bytes("naïve".encode("latin-1"))
+    outcome = gptlite("inspect", *line, "-m", trained_run)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert message in outcome.err
+
+
+@pytest.mark.parametrize("text", ["a", " ", "\n", "汉字", "🙂", "\x1b[2J[red]x[/red]", "a\u202eb", "e\u0301\x00"])
+@pytest.mark.row("S02")
+def test_any_text_is_shown_as_text(gptlite: Command, trained_run: Path, text: str) -> None:
+    for more in ((), ("--level", "word"), ("--lens",), ("--attention", "1.1"), ("--explain", "1.1")):
+        outcome = gptlite("inspect", text, "-m", trained_run, *more)
+        assert outcome.code == 0
+        assert not console.CONTROL.search(outcome.out)
+
+
+def test_colours_are_the_bits(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "is_coloured", lambda: True)
+    out = gptlite("inspect", SENTENCE, "-m", trained_run).out
+    assert out.startswith(SENTENCE) and "surprisal in bits   under 1    1 to 3 " in out

@@ -1,0 +1,117 @@
+"""gptlite report: a page about a run, with the numbers of its files."""
+
+from __future__ import annotations
+
+import html
+import json
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TRAIN_TINY, Command
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+
+@pytest.fixture
+def run(trained_run: Path) -> Path:
+    """A run that a test may change."""
+    shutil.copytree(trained_run, "run", symlinks=True)
+    return Path("run")
+
+
+def specs(page: str) -> dict[str, Any]:
+    return json.loads(page.split('id="specs">')[1].split("</script>")[0])
+
+
+def test_the_page_has_the_numbers_of_the_run(gptlite: Command, run: Path) -> None:
+    outcome = gptlite("report", "run", "-o", "page.html")
+    assert (outcome.code, outcome.out) == (0, "")
+    page = Path("page.html").read_text(encoding="utf-8")
+    stored = json.loads((run / "run.json").read_text())
+    result = stored["result"]
+    for part in (
+        f"{result['val_bits_per_byte']:.4f}",
+        f"{stored['yardsticks']['ngram']:.4f}",
+        f"{stored['parameters']:,} parameters",
+        stored["inputs"][0]["sha256"],
+        stored["text"]["val"]["sha256"],
+        stored["tokenizer"],
+        json.loads((run / "best/MANIFEST.json").read_text())["files"]["model.safetensors"]["sha256"],
+        html.escape(shlex.join(stored["command"])),
+        f"torch {stored['versions']['torch']}",
+    ):
+        assert part in page, part
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    drawn = specs(page)
+    assert set(drawn) == {"bits", "loss", "lr", "speed", "map"}
+    losses = [x["y"] for values in drawn["loss"]["datasets"].values() for x in values if x["of"] == "training"]
+    assert losses == [line["train_loss"] for line in lines]
+    words = [x["word"] for values in drawn["map"]["datasets"].values() for x in values]
+    assert {"the", "and", "Ada", "river"} <= set(words)
+
+
+def test_without_a_name_it_is_the_newest_run_and_stands_in_it(gptlite: Command, run: Path) -> None:
+    Path("checkpoints").mkdir()
+    run.rename("checkpoints/run")
+    assert gptlite("report").code == 0
+    assert "a training run" in Path("checkpoints/run/report.html").read_text(encoding="utf-8")
+    assert gptlite("check", "checkpoints/run").code == 0, "a page in a run does not trouble the others"
+
+
+def test_samples_stand_by_their_steps(gptlite: Command, corpus_file: Path) -> None:
+    line = ("train", corpus_file, "-o", "run", "-q", *TRAIN_TINY, "--steps", "12", "--sample-every", "6")
+    assert gptlite(*line, "--sample-prompt", "Ada").code == 0
+    metrics = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    samples = {line["step"]: line["sample"] for line in metrics if "sample" in line}
+    assert set(samples) == {6, 12} and all(text.startswith("Ada") for text in samples.values())
+    assert gptlite("check", "run").code == 0
+    assert gptlite("report", "run").code == 0
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert page.count("<blockquote") == 2 and "<summary>Step 12</summary>" in page
+
+
+def test_a_run_that_goes_on_has_a_page(gptlite: Command, run: Path) -> None:
+    stored = json.loads((run / "run.json").read_text())
+    del stored["result"]
+    (run / "run.json").write_text(json.dumps(stored))
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 70, "train_l')  # is being written
+    assert gptlite("report", "run", "-o", "page.html").code == 0
+    assert "not finished: its log ends with step 60" in Path("page.html").read_text(encoding="utf-8")
+    for step in run.glob("step-*"):
+        shutil.rmtree(step)
+    (run / "metrics.jsonl").unlink()
+    assert gptlite("report", "run", "-o", "page.html").code == 0
+    assert "Nothing has been logged yet" in Path("page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("run.json", '{"plan": 3}', "run.json is not as gptlite writes it"),
+        ("run.json", "[", "run.json"),
+        ("metrics.jsonl", '{"step": 1}\nnonsense\n', "metrics.jsonl, line 2"),
+        ("metrics.jsonl", '{"loss": 1}\n', "line 1, has no step"),
+        ("metrics.jsonl", '{"step": NaN}\n', "line 1"),
+        ("metrics.jsonl", b"\xff\n", "not UTF-8"),
+    ],
+)
+def test_a_damaged_run_is_code_4(gptlite: Command, run: Path, name: str, content: str | bytes, message: str) -> None:
+    (run / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    outcome = gptlite("report", "run", "-o", "page.html")
+    assert (outcome.code, outcome.out) == (4, "")
+    assert message in outcome.err
+    assert not Path("page.html").exists()
+
+
+def test_what_is_no_run_is_refused(gptlite: Command) -> None:
+    assert gptlite("report", "gone").code == 4
+    assert gptlite("report").code == 4
+
+
+def test_a_place_that_cannot_be_written_is_code_5(gptlite: Command, run: Path) -> None:
+    assert gptlite("report", "run", "-o", "gone/page.html").code == 5
