@@ -64,6 +64,9 @@ def generate_ids(
         window[row, : lengths[row]] = torch.tensor(prompt[-context:])
     window, end = window.to(device), min(lengths)
 
+    # Weights of 8 bits are another model, and the decoder that has them rounds each row alike in any company.
+    rounded = decoding is not None and decoding.packed is not None and decoding.packed.dtype == "int8"
+
     def reread_row(row: int) -> Tensor:
         return reread(model, window[row, :end])
 
@@ -71,7 +74,8 @@ def generate_ids(
     while True:
         rows = [row for row, length in enumerate(lengths) if length <= end and row not in done]
         if rows:
-            tokens = sampler(logits if len(rows) == len(prompts) else logits[rows], rows, reread_row)
+            decide = None if rounded else reread_row
+            tokens = sampler(logits if len(rows) == len(prompts) else logits[rows], rows, decide)
             window[rows, end] = tokens
             ids = dict(zip(rows, tokens.tolist(), strict=True))
             yield [ids.get(row) for row in range(len(prompts))]

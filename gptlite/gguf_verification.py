@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gptlite.cache import KVCache
+from gptlite.decoding import EagerDecoder
 from gptlite.errors import CheckpointError, UsageError
-from gptlite.generation import decode_step, prefill
 from gptlite.model import GPT
 from gptlite.randomness import mix
 from gptlite.tokenizer import Tokenizer
@@ -154,15 +153,15 @@ def odd_texts(n: int) -> list[str]:
 def write(model: GPT, start: Sequence[int], n: int, *, sample: bool) -> list[int]:
     """The n ids that follow `start`: the likeliest ones, or drawn, always alike; all fit into the context."""
     generator = torch.Generator().manual_seed(0)
-    cache = KVCache(model.config, 1, len(start) + n)
-    logits = prefill(model, torch.tensor([list(start)]), cache)
+    decoder = EagerDecoder(model, 1)
+    logits = decoder.prefill(torch.tensor([list(start)]))
     ids: list[int] = []
     while True:
         token = torch.multinomial(logits.softmax(-1), 1, generator=generator)[0] if sample else logits.argmax(-1)
         ids.append(int(token))
         if len(ids) == n:
             return ids
-        logits = decode_step(model, token, cache)
+        logits = decoder.step(token)
 
 
 @torch.inference_mode()

@@ -275,8 +275,8 @@ NUMBERS = (
 )  # fmt: skip
 WORDS = (
     "cpu", "cuda", "mps", "fp32", "bf16", "on", "off", "tiny", "large", "gpt2", "transformer-2017", "adamw", "muon",
-    "random", "last", "mid", "mean", "first", "none", "zscore", "gguf", "f32", "q8_0", "--", "-", "--help", "-q",
-    "surprise",
+    "random", "int8", "last", "mid", "mean", "first", "none", "zscore", "gguf", "f32", "q8_0", "--", "-", "--help",
+    "-q", "surprise",
 )  # fmt: skip
 PLACES = (
     "corpus.txt", "latin.txt", "empty.txt", "*.txt", "*.md", "folder", "gone", "gone/deeper", "model", "run", ".", "..",
