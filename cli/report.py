@@ -109,7 +109,7 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
     facts["The text"] = _text(info)
     facts["Where it comes from"] = _provenance(run, info)
     samples = [(line["step"], line["sample"]) for line in metrics if "sample" in line]
-    more = {} if places is None else {"words": words, "places": places, "shares": shares}
+    more: dict[str, Any] = {} if places is None else {"words": words, "places": places, "shares": shares}
     return Training(
         name=run.path.resolve().name,
         headline=_headline(result, yardsticks, metrics),
