@@ -38,6 +38,7 @@ MEETING = timedelta(minutes=5)  # until all processes have found each other
 PATIENCE = timedelta(minutes=30)  # with a process that lives but does not answer: the first one may be saving
 FAREWELL_SECONDS = 5.0  # in which the first process says that it has ended, if it still can
 POLL_SECONDS = 0.05
+KEYS = "gptlite/"  # in the store, which torch uses too
 GRACE_SECONDS = 600  # to finish a step and save it, after a signal
 
 Item = TypeVar("Item")
@@ -161,7 +162,7 @@ ALONE = Team()
 class Replicas(Team):
     """Processes that hold the whole model each."""
 
-    def __init__(self, store: dist.Store, rank: int, size: int) -> None:
+    def __init__(self, store: Any, rank: int, size: int) -> None:
         self.store, self.rank, self.size = store, rank, size
         self.exchange: nn.parallel.DistributedDataParallel | None = None
 
@@ -258,7 +259,7 @@ class Replicas(Team):
     # part in what the processes do together, so it can be asked when that fails.
 
     def announce(self, facts: Mapping[str, Any]) -> None:
-        self.store.set("announced", "1")
+        self.store.set(KEYS + "announced", "1")
         self.broadcast(facts)
 
     def listen(self, should_stop: Wish) -> Any:
@@ -269,7 +270,7 @@ class Replicas(Team):
             return True
         try:
             lost = self._heard(("over",), seconds=FAREWELL_SECONDS) is None
-            return lost and self.store.add("told", 1) == 1
+            return lost and self.store.add(KEYS + "told", 1) == 1
         except RuntimeError:  # the store went with the process or the machine that kept it
             return True
 
@@ -277,7 +278,7 @@ class Replicas(Team):
         """The first process says that it ends; the others wait for that, for to end sooner may look like a failure."""
         with contextlib.suppress(RuntimeError):
             if self.leads:
-                self.store.set("over", "1")
+                self.store.set(KEYS + "over", "1")
             elif not failed:
                 self._heard(("over",), should_stop)
 
@@ -287,7 +288,7 @@ class Replicas(Team):
         """The first of `words` that is in the store; None after so many `seconds`, or some after a wish to stop."""
         until = None if seconds is None else time.monotonic() + seconds
         while until is None or time.monotonic() < until:
-            if word := next((word for word in words if self.store.check([word])), None):
+            if word := next((word for word in words if self.store.check([KEYS + word])), None):
                 return word
             if until is None and should_stop() is not None:
                 until = time.monotonic() + FAREWELL_SECONDS
@@ -439,7 +440,7 @@ def _meet(n_gpus: int) -> Replicas:
         store, rank, size = next(rendezvous("env://", timeout=MEETING))
         backend = "cpu:gloo,cuda:nccl" if n_gpus else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
-        replicas = Replicas(dist.PrefixStore("gptlite", store), rank, size)
+        replicas = Replicas(store, rank, size)
         replicas.sums(1.0)  # connects them
     except (RuntimeError, ValueError) as error:
         raise ProcessError(
