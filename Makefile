@@ -30,11 +30,16 @@ demo: $(VENV)/installed
 	@echo; echo "== one word, two meanings =="
 	$(BIN)/gptlite embed $(SENTENCES)
 
+$(VENV)/installed-llama: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llama]'
+	touch $@
+
 # As many at a time as there are processors: each test has a folder of its own and needs one thread.
 test: $(VENV)/installed-tests
 	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-test-all: $(VENV)/installed-tests
+# With llama.cpp, which is compiled for some minutes the first time.
+test-all: $(VENV)/installed-tests $(VENV)/installed-llama
 	$(BIN)/pytest -m 'slow or not slow'
 
 # Pyright follows no install hook, so the package is laid out for it as it is installed, with cli/ as gptlite.cli.

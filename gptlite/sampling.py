@@ -32,7 +32,7 @@ LARGEST_LOGIT = 1e4  # infinite ones take no part in this
 Array = NDArray[Any]
 IN_LIMITS = np.errstate(all="ignore")  # logarithms of 0, divisions by it, and what overflows mean what they should
 Reread = Callable[[int], Tensor]  # the number of a row to its logits (V,), computed in the way that decides
-Draw = Callable[[Tensor, Sequence[int], Reread], Tensor]  # what a Sampler is
+Draw = Callable[[Tensor, Sequence[int], Reread | None], Tensor]  # what a Sampler is
 
 
 class Sampler:

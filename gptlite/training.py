@@ -205,7 +205,7 @@ def fit(s: Session) -> None:
         s.watcher.stepped(
             Progress(
                 step=state.step,
-                fraction=min(1.0, progress),
+                fraction=1.0 if last else min(1.0, progress),
                 train_loss=state.train_loss,
                 lr=lr,
                 tokens=state.tokens,
@@ -260,7 +260,7 @@ def first_look(s: Session) -> None:
     if s.plan.train.init == "model":
         s.watcher.notice(f"before training, the held-out text takes {before.bits_per_byte:.3f} bits per byte.")
     reading = calibration.STATISTICS_TOKENS / s.plan.model.context_length * state.seconds_per_window
-    state.save_seconds = save_seconds(s.plan.model) + 2 * reading  # as long again for what is made of the states
+    state.save_seconds = save_seconds(s.plan.model) + reading
     state.quick_windows = min(len(s.windows), QUICK_WINDOWS)
     state.final_windows = min(len(s.windows), FINAL_WINDOWS)
     if s.clock.seconds is not None:

@@ -47,7 +47,9 @@ def loaded(trained_run: Path) -> Checkpoint:
 def draw(monkeypatch: pytest.MonkeyPatch, ids: list[int]) -> None:
     """From now on every sample is made of `ids`."""
     left = iter(ids)
-    monkeypatch.setattr(generation, "make_sampler", lambda *_: lambda logits: torch.tensor([next(left)] * len(logits)))
+    monkeypatch.setattr(
+        generation, "make_sampler", lambda *_: lambda logits, *_: torch.tensor([next(left)] * len(logits))
+    )
 
 
 # -- JSON
@@ -197,7 +199,7 @@ def test_a_file_is_as_it_was_when_writing_does_not_end(
 ) -> None:
     Path("story.txt").write_text("before")
 
-    def fail(logits: torch.Tensor) -> torch.Tensor:
+    def fail(*_: object) -> torch.Tensor:
         raise end
 
     monkeypatch.setattr(generation, "make_sampler", lambda *_: fail)
