@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gptlite import checkpoint, corpus, data, gguf_verification, outlook, pipeline
-from gptlite.cli import console, interactive, main
+from gptlite.cli import console, interactive, main, samples
 from gptlite.cli.main import run
 from gptlite.corpus import open_text
 from gptlite.errors import CorpusError
@@ -344,6 +344,7 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr("gptlite.distributed.launch", lambda arguments, n: 0)
     monkeypatch.setattr(corpus, "demo_text", lambda *_: Path("corpus.txt").absolute())
+    monkeypatch.setattr(samples, "write_file", lambda *_: None)  # some of the names are links to what others need
     monkeypatch.setattr(interactive, "read_line", lambda _: None)  # sixty lines would be as many turns
 
 
