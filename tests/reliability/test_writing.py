@@ -72,7 +72,7 @@ def test_tints_keep_characters_whole_and_lines_clean(
     tokenizer = checkpoint.load(runs.find_model(str(trained_run))).tokenizer
     text = "河岸\n🙂\t\x1b[31m\n"
     left = iter([tokenizer.token_bytes.index(bytes([byte])) for byte in text.encode()])
-    monkeypatch.setattr(generation, "make_sampler", lambda *_: lambda logits: torch.tensor([next(left)]))
+    monkeypatch.setattr(generation, "make_sampler", lambda *_: lambda *_: torch.tensor([next(left)]))
     n = len(text.encode())
     _, arrived = terminal(*line, "-q", "--color", "surprise", stream, "--max-new-tokens", n)
     assert STYLE.sub("", arrived) == "Ada\tfinds河岸\n🙂\t\\x1b[31m\n\n"
