@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli import console
+from gptlite.surprise import STEP_NAMES, step_of
 
 if TYPE_CHECKING:
     from gptlite.inspection import Reading, Word
     from gptlite.tokenizer import Tokenizer
 
-# Bits at which the steps of colour begin: 1 is a coin, 11 a blind guess among 2,048 tokens.
-SURPRISE = (1, 3, 6, 10)
-SURPRISE_NAMES = ("under 1", "1 to 3", "3 to 6", "6 to 10", "10 or more")
-# They differ in how much ink they are, so that they rise in this order on dark and on light ground.
-STEPS = ("", "color(136)", "underline color(166)", "color(16) on color(222)", "color(16) on color(208)")
 MOST_ROWS = 200  # of a table for people; files have all
 BAR = 12  # columns
 SPACES = str.maketrans({" ": "_", "\n": "⏎", "\t": "⇥"})
@@ -49,7 +44,7 @@ class Names:
 
 def step(bits: float) -> str:
     """The style of so many bits."""
-    return STEPS[bisect_right(SURPRISE, bits)]
+    return console.STEPS[step_of(bits)]
 
 
 def percent(p: float) -> str:
@@ -82,7 +77,7 @@ def print_text(reading: Reading) -> None:
         lines[-1].append((first, style))
         lines += [[(part, style)] for part in more]
     legend = [("surprisal in bits", "dim")]
-    for name, style in zip(SURPRISE_NAMES, STEPS, strict=True):
+    for name, style in zip(STEP_NAMES, console.STEPS, strict=True):
         legend += [("  ", ""), (f" {name} ", style)]
     console.print_lines([*lines, [], legend, []], wrap=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import stat
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gptlite.cli import console
 from gptlite.cli.copies import NoCheck
 from gptlite.errors import StorageError, UsageError
+from gptlite.surprise import STEP_NAMES, bits_of, step_of
 
 if TYPE_CHECKING:
     from gptlite.checkpoint import Checkpoint
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 MOST_ALTERNATIVES = 1000
 DELIMITER = "=" * 20  # between samples in a file; gpt-2-simple's, so that its users' scripts go on working
-# Bits at which the steps of `console.STEPS` begin: 2 is one of four, 11 a blind guess among 2,048 tokens. Small models
-# write most of their tokens below 4, so that a page stays calm.
-SURPRISE = (2, 4, 7, 10)
-SURPRISE_NAMES = ("under 2", "2 to 4", "4 to 7", "7 to 10", "10 or more")
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Writer:
         self.recorded = (form.logprobs or 0) if self.lists_tokens or self.tint else None
         self.keeps = not self.streams or form.out is not None or self.recorded is not None or self.copy_check.wanted
         if self.tint:
-            messages.key("surprise in bits", SURPRISE_NAMES)
+            messages.key("surprise in bits", STEP_NAMES)
 
     def write(self, work: Generation) -> None:
         """Write the samples of `work`, which is complete unless they are streamed.
@@ -132,7 +128,7 @@ class Writer:
         rows = []
         for (token, logprob, _), top in zip(listed, tops, strict=True):
             others = "   ".join(f"{text:{width}}" for text, width in zip(top, widths, strict=False)).rstrip()
-            rows.append([self._readable(token), _percent(logprob), f"{bits(logprob):.1f}", others][: len(columns)])
+            rows.append([self._readable(token), _percent(logprob), f"{bits_of(logprob):.1f}", others][: len(columns)])
         console.write("\n")
         console.print_table(columns, rows, right=frozenset({1, 2}))
 
@@ -228,7 +224,7 @@ class Painter:
         for i in range(self.n_seen, len(sample.tokens)):
             self.attribution.add(sample.tokens[i], sample.logprobs[i])
         self.n_seen = len(sample.tokens)
-        self.tint.write((part, bisect_right(SURPRISE, bits(p))) for part, p in self.attribution.take(text))
+        self.tint.write((part, step_of(bits_of(p))) for part, p in self.attribution.take(text))
 
 
 def spell(tokenizer: Tokenizer, token: int) -> tuple[str, bytes | None]:
@@ -243,11 +239,6 @@ def spell(tokenizer: Tokenizer, token: int) -> tuple[str, bytes | None]:
         return raw.decode(), None
     except UnicodeDecodeError:
         return raw.decode(errors="backslashreplace"), raw
-
-
-def bits(logprob: float) -> float:
-    """Surprise: how many bits a token of this log-probability (in nats) tells."""
-    return -logprob / math.log(2)
 
 
 def _percent(logprob: float) -> str:

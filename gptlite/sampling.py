@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gptlite.config import GREEDY, SamplingConfig
 from gptlite.errors import CheckpointError
-from gptlite.randomness import derive, uniform
+from gptlite.randomness import uniform
 from gptlite.steering import Phrases, Steering
 
 # By how much a logit may be off, as a share of the row's largest. Computed with and without a cache, alone and beside
@@ -150,11 +150,6 @@ def make_sampler(
     - `steering`: biases, bans, and what ends a document.
     """
     return Sampler(config, seeds, prompts or [()] * len(seeds), steering)
-
-
-def sample_seeds(seed: int, n: int) -> list[int]:
-    """The seeds of samples 0 to n - 1 of a request with `seed`."""
-    return [derive(seed, i) for i in range(n)]
 
 
 def distribution(logits: Tensor, config: SamplingConfig) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,3 +118,11 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
         assert command_line.run(["train", str(text), "-o", str(folder / "run"), "-q", *TRAIN_TINY]) == 0
     yield folder / "run"
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """`main` lets broken pipes end the process, which here is pytest."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    signal.signal(signal.SIGPIPE, before)

@@ -12,7 +12,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    0: ("errors", "config", "randomness", "words", "strict", "tokenizer_file", "background", "speakers", "stopping"),
+    0: (
+        "errors",
+        "config",
+        "randomness",
+        "words",
+        "strict",
+        "tokenizer_file",
+        "background",
+        "speakers",
+        "stopping",
+        "surprise",
+    ),
     1: (
         "device",
         "distributed",

@@ -6,7 +6,6 @@ What it says in numbers and sentences is written here; `inspection.js` draws, an
 from __future__ import annotations
 
 import base64
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +14,11 @@ import numpy as np
 
 from gptlite.report import page
 from gptlite.report.page import visible
+from gptlite.surprise import STEP_NAMES, step_of
 
 MOST = 1200  # tokens
 MOST_WEIGHTS = 900_000  # of attention in the page, a byte each
 LARGEST_MAP = 128  # tokens whose attention is shown
-STEPS = (1, 3, 6, 10)  # bits at which the colours change
-STEP_NAMES = ("under 1", "1 to 3", "3 to 6", "6 to 10", "10 or more")
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def render(shown: Inspection) -> str:
             "text": visible(piece),
             "name": name,
             "bits": round(float(shown.surprisal[i]), 3),
-            "step": bisect_right(STEPS, float(shown.surprisal[i])),
+            "step": step_of(float(shown.surprisal[i])),
             "entropy": round(float(shown.entropy[i]), 3),
             "rank": int(shown.rank[i]),
             "top": [[visible(other), round(float(p), 5)] for other, p in shown.top[i]],

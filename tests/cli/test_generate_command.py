@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,7 @@ from gptlite.checkpoint import save_step
 from gptlite.choices import score_choices
 from gptlite.tokenizer import Tokenizer
 
-
-@pytest.fixture(autouse=True)
-def own_signals() -> Iterator[None]:
-    """`generate` lets broken pipes end the process, which here is pytest."""
-    before = signal.getsignal(signal.SIGPIPE)
-    yield
-    signal.signal(signal.SIGPIPE, before)
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 
 @pytest.fixture

@@ -217,4 +217,4 @@ def test_any_text_is_shown_as_text(gptlite: Command, trained_run: Path, text: st
 def test_colours_are_the_bits(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "is_coloured", lambda: True)
     out = gptlite("inspect", SENTENCE, "-m", trained_run).out
-    assert out.startswith(SENTENCE) and "surprisal in bits   under 1    1 to 3 " in out
+    assert out.startswith(SENTENCE) and "surprisal in bits   under 2    2 to 4 " in out

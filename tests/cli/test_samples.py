@@ -6,8 +6,6 @@ import json
 import math
 import os
 import re
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,7 @@ from gptlite.tokenizer import SEPARATOR, Tokenizer
 ROW = re.compile(r" (\S+) +(<?[\d.]+ %) +([\d.]+)(?: +(\S.*?))? *")
 
 
-@pytest.fixture(autouse=True)
-def own_signals() -> Iterator[None]:
-    """`generate` lets broken pipes end the process, which here is pytest."""
-    before = signal.getsignal(signal.SIGPIPE)
-    yield
-    signal.signal(signal.SIGPIPE, before)
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import processes
@@ -22,12 +22,7 @@ STYLE = re.compile("\x1b\\[[0-9;]*m")
 KEY = re.compile(r"surprise in bits +under 2 +2 to 4 +4 to 7 +7 to 10 +10 or more ?\n")
 
 
-@pytest.fixture(autouse=True)
-def own_signals() -> Iterator[None]:
-    """`main` lets broken pipes end the process, which here is pytest."""
-    before = signal.getsignal(signal.SIGPIPE)
-    yield
-    signal.signal(signal.SIGPIPE, before)
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 
 @pytest.fixture
