@@ -47,7 +47,7 @@ def find_origin(init_from: str | Path | None, tokenizer: str | Path | None, voca
     if init_from is None:
         return Origin(None, wanted, facts)
     base = runs.load(init_from)
-    if wanted is not None and wanted.digest != base.tokenizer.digest:
+    if wanted is not None and not wanted.is_like(base.tokenizer):
         raise UsageError(
             f"the tokenizer of {tokenizer} is not the one that the model of --init-from {init_from} was trained with: "
             f"{wanted.vocab_size:,} and {base.tokenizer.vocab_size:,} tokens, or others; leave --tokenizer out."

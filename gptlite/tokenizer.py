@@ -33,6 +33,7 @@ SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
 LONGEST_WORD = 1000  # characters of a word that a vocabulary is learned from
 LONG_GAP = re.compile(rf"\s{{{LONGEST_WORD}}}")
+CUTTING = ("added_tokens", "normalizer", "pre_tokenizer", "model")  # parts of a file that decide on the ids of a text
 
 
 class Tokenizer:
@@ -134,6 +135,11 @@ class Tokenizer:
     @property
     def digest(self) -> str:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def is_like(self, other: Tokenizer) -> bool:
+        """Does it make the same ids of every text? Other programs write the same tokenizer with other frills."""
+        ours, theirs = ({n: part for n, part in json.loads(t.to_json()).items() if n in CUTTING} for t in (self, other))
+        return ours == theirs and (self.opening, self.separator_id) == (other.opening, other.separator_id)
 
     def files(self, context_length: int) -> dict[str, bytes]:
         """The tokenizer's files of a Hugging Face model directory, by name."""

@@ -165,6 +165,15 @@ def other_tokenizer(tmp_path: Path) -> Path:
     return tmp_path / "others"
 
 
+def test_a_tokenizer_that_transformers_saved_again_is_the_same(trained_run: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    step = runs.find_model(str(trained_run))
+    transformers.AutoTokenizer.from_pretrained(step).save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again/tokenizer.json").read_bytes() != (step / "tokenizer.json").read_bytes()
+    origin = find_origin(trained_run, tmp_path / "again")
+    assert origin.model is not None and origin.tokenizer is origin.model.tokenizer
+
+
 def test_a_tokenizer_must_be_that_of_the_model(trained_run: Path, other_tokenizer: Path) -> None:
     with pytest.raises(UsageError, match=r"is not the one that the model of --init-from .* was trained with"):
         find_origin(trained_run, other_tokenizer)
