@@ -246,7 +246,10 @@ def train(
             show_default="off",
         ),
     ] = False,
-    compile: Annotated[str, _option("--compile", metavar="auto|on|off", help="torch.compile.", panel=MACHINE)] = "auto",
+    compile: Annotated[
+        str,
+        _option("--compile", metavar="auto|on|off", help="Steps in machine code made on this computer.", panel=MACHINE),
+    ] = "auto",
     eval_every: Annotated[
         int | None,
         _count("--eval-every", help="Steps between scores.", panel=OUTPUT, show_default="a tenth of the run"),

@@ -98,7 +98,7 @@ def _open_kernel(model: GPT, n_steps: int | None) -> tuple[ctypes.CDLL, str]:
     if n_bytes > (available_memory(weight.device) or n_bytes):
         raise NoKernel(f"memory does not hold its weights twice ({n_bytes / 1e9:.1f} GB)")
     try:
-        kernel = Kernel(cache_directory() / "kernels")
+        kernel = Kernel("decoding", cache_directory() / "kernels")
     except StorageError as error:
         raise NoKernel("there is no folder to keep a compiled decoder in") from error
     if kernel.built:

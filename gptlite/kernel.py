@@ -1,7 +1,7 @@
-"""decoding.c as machine code: compiled once for this compiler and this processor, kept in the cache, and loaded.
+"""decoding.c and fused.c as machine code: compiled once for this compiler and processor, kept in the cache, loaded.
 
-It is plain C that knows neither Python nor torch, so a compiler is done with it in a second, and one library serves all
-models. Where there is no compiler, `NoKernel` says so in words and decoding goes on without.
+They are plain C that knows neither Python nor torch, so a compiler is done with them in a second, and one library
+serves all models. Where there is no compiler, `NoKernel` says so in words and all goes on without.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from pathlib import Path
 from gptlite.durable import replacing
 from gptlite.errors import StorageError
 
-SOURCE = Path(__file__).with_name("decoding.c")
+SOURCES = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
 # What a compiler may not know; the first that it takes is used. Without OpenMP there is one thread.
 CHOICES = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())
+NUL = b"\0"
 PATIENCE = 300.0  # seconds; on a busy machine all takes long
 
 
@@ -33,29 +34,33 @@ class NoKernel(Exception):
 class Kernel:
     """The place of the library for this machine: `built` or not, to be built and loaded."""
 
-    def __init__(self, directory: Path) -> None:
-        """Asks the compiler what it is and what processor it sees. Raises `NoKernel` where there is none."""
+    def __init__(self, name: str, directory: Path, *definitions: str) -> None:
+        """Asks the compiler what it is and what processor it sees. Raises `NoKernel` where there is none.
+
+        - `name`: of the source, "decoding" or "fused"; `definitions`: what the preprocessor is told, such as "BF16".
+        """
         if sys.platform == "win32":
             raise NoKernel("it is not done on Windows")
-        name = os.environ.get("CC") or "cc"
+        compiler = os.environ.get("CC") or "cc"
         try:
-            command = shlex.split(name)
+            command = shlex.split(compiler)
         except ValueError:  # a quotation mark that is not closed
             command = []
         if not command or shutil.which(command[0]) is None:
-            raise NoKernel(f"no C compiler ({name}) was found")
+            raise NoKernel(f"no C compiler ({compiler}) was found")
         self.command, self.directory = command, directory.absolute()  # a library is known by its name
+        self.source, self.definitions = SOURCES / f"{name}.c", [f"-D{definition}" for definition in definitions]
         # All that a compiler defines by itself: its version, and each set of instructions of the processor.
         facts = self._run("-march=native", "-dM", "-E", "-x", "c", os.devnull)
         facts = facts if facts is not None else self._run("-dM", "-E", "-x", "c", os.devnull)
         if facts is None:
             raise NoKernel(f"{command[0]} does not work as a C compiler")
         try:
-            source = SOURCE.read_bytes()
+            source = self.source.read_bytes()
         except OSError as error:
-            raise NoKernel("decoding.c is missing beside the program") from error
-        key = hashlib.sha256(b"\0".join((source, facts, repr((command, FLAGS, CHOICES)).encode()))).hexdigest()[:32]
-        self.path = self.directory / f"decoding-{key}.so"
+            raise NoKernel(f"{name}.c is missing beside the program") from error
+        asked = repr((command, FLAGS, CHOICES, self.definitions)).encode()
+        self.path = self.directory / f"{name}-{hashlib.sha256(NUL.join((source, facts, asked))).hexdigest()[:32]}.so"
 
     @property
     def built(self) -> bool:
@@ -82,7 +87,7 @@ class Kernel:
             raise NoKernel(f"{self.path} cannot be loaded") from error
 
     def _compile(self, choice: tuple[str, ...], made: Path) -> bool:
-        return self._run(*FLAGS, *choice, str(SOURCE), "-o", str(made), "-lm") is not None
+        return self._run(*FLAGS, *choice, *self.definitions, str(self.source), "-o", str(made), "-lm") is not None
 
     def _run(self, *arguments: str) -> bytes | None:
         """What the compiler prints, or None when it fails."""

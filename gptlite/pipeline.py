@@ -129,7 +129,9 @@ def train(
         material = tokenize(texts, saved.tokenizer if saved else origin.tokenizer or vocab_size, watcher)
         foreseen = {}
         if plan is None:
-            outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, base=origin.config)
+            outlook = look_ahead(
+                material, hardware, architecture, size, overrides, watcher, base=origin.config, compile=compile
+            )
             plan, foreseen = outlook.plan, outlook.to_dict()
         else:
             planning.check_memory(plan, available_memory(hardware.device), team.size)
@@ -141,7 +143,7 @@ def train(
         session = _session(team, run, plan, hardware, material, saved, origin, watcher, should_stop, started)
         origin = dataclasses.replace(origin, model=None)  # its weights are in the model of the session
         session.state.enough &= previous is not None and not resuming.asks_for_more(previous, plan)
-        hardware = with_compilation(hardware, compile, plan, session.state.elapsed)
+        hardware = with_compilation(hardware, compile, plan, session.clock.total_steps, session.state.elapsed)
         _agree(session, hardware, watcher)
         if previous is None:
             run.clear_log()
@@ -365,8 +367,8 @@ def preview(
         limits = planning.text_limits(time_budget(overrides), hardware)
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         material = tokenize(texts, origin.tokenizer or vocab_size, watcher)
-        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, True, origin.config)
-    hardware = with_compilation(hardware, compile, outlook.plan)
+        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, True, origin.config, compile)
+    hardware = with_compilation(hardware, compile, outlook.plan, outlook.expected.steps)
     return {
         "plan": outlook.plan.to_dict(),
         "parameters": outlook.plan.model.n_params,
@@ -378,11 +380,13 @@ def preview(
     }
 
 
-def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan, elapsed: float = 0.0) -> Hardware:
+def with_compilation(
+    hardware: Hardware, asked: str, plan: planning.Plan, steps: float, elapsed: float = 0.0
+) -> Hardware:
     """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it."""
     seconds = plan.train.seconds
     left = None if seconds is None else seconds - elapsed
-    if asked == "auto" and compilation.pays(left, plan.model, plan.train, hardware):
+    if asked == "auto" and compilation.pays(left, steps, plan.model, plan.train, hardware):
         return dataclasses.replace(hardware, compile=True)
     return hardware
 

@@ -15,11 +15,9 @@ from typing import Any
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import LimitError, UsageError
-from gptlite.speed import Speed
+from gptlite.speed import Speed, guess_speed
 from gptlite.tokenizer import LARGEST_VOCABULARY
 
-CPU_FLOPS_PER_THREAD = 40e9  # training throughput of an ordinary core, where nothing was measured
-GPU_FLOPS = 2e13
 TOKENS_PER_STEP = {"cpu": 2048, "gpu": 16384}
 MILESTONES = 10  # evaluations and saves in a run, unless --eval-every or --save-every say otherwise
 QUICK_WINDOWS = 96  # windows of held-out text scored at a milestone, at most
@@ -184,7 +182,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     - `ngram_bits`: bits per byte of a 5-gram on the held-out text, which tells how hard the text is.
     """
     config, context = plan.train, plan.model.context_length
-    rate = speed.tokens_per_second if speed else _guessed_speed(facts, plan.model)
+    rate = speed.tokens_per_second if speed else guess_speed(plan.model, facts.hardware)
     per_step = config.batch_size * context
     if config.seconds is not None:
         seconds = config.seconds
@@ -419,10 +417,6 @@ def _longest_context(facts: Facts) -> int:
 
 def _on_gpu(facts: Facts) -> bool:
     return facts.hardware.device.type != "cpu"
-
-
-def _guessed_speed(facts: Facts, model: ModelConfig) -> float:
-    return (GPU_FLOPS if _on_gpu(facts) else CPU_FLOPS_PER_THREAD * facts.hardware.threads) / (6 * model.n_params)
 
 
 def _names(config: type) -> set[str]:

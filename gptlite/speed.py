@@ -10,9 +10,10 @@ import torch
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.model import GPT, initialise
-from gptlite.optim import make_optimizers, recompute_blocks, training_step
+from gptlite.optim import Loss, make_optimizers, mean_loss, recompute_blocks, training_step
 
 MOST_STEPS = 5
+CPU_FLOPS_PER_THREAD, GPU_FLOPS = 4e10, 2e13  # what training makes of an ordinary core and of a GPU
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,15 @@ class Speed:
     tokens_per_second: float
 
 
-def measure_speed(config: ModelConfig, train: TrainConfig, hardware: Hardware, seconds: float) -> Speed:
+def guess_speed(config: ModelConfig, hardware: Hardware) -> float:
+    """Tokens a second, where nothing was measured: the same on all machines of a kind."""
+    on_cpu = hardware.device.type == "cpu"
+    return (CPU_FLOPS_PER_THREAD * hardware.threads if on_cpu else GPU_FLOPS) / (6 * config.n_params)
+
+
+def measure_speed(
+    config: ModelConfig, train: TrainConfig, hardware: Hardware, seconds: float, loss_of: Loss = mean_loss
+) -> Speed:
     """Take a few steps on random tokens, for about `seconds` but at least one after the first, which is slower.
 
     Of several processes, the share of one is timed, as if all were as quick and their exchange took no time.
@@ -44,7 +53,7 @@ def measure_speed(config: ModelConfig, train: TrainConfig, hardware: Hardware, s
         began = time.monotonic()
         while len(times) < 2 or (len(times) <= MOST_STEPS and time.monotonic() - began < seconds):
             before = time.monotonic()
-            training_step(model, optimizers, batch, hardware, train.clip, accumulate=train.accumulate)
+            training_step(model, optimizers, batch, hardware, train.clip, loss_of, train.accumulate)
             times.append(time.monotonic() - before)
     # The fastest step is the one that the fewest other programs disturbed; the first one builds what later ones reuse.
     fastest = min(times[1:])

@@ -33,7 +33,7 @@ ODD = tiny_config("qwen3", dim=36, n_heads=3, n_kv_heads=1, head_dim=10, hidden_
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     if shutil.which("cc") is None:
         pytest.skip("there is no C compiler")
-    made = Kernel(tmp_path_factory.mktemp("kernels"))
+    made = Kernel("decoding", tmp_path_factory.mktemp("kernels"))
     made.build()
     return made.load()
 

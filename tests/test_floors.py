@@ -41,7 +41,7 @@ FLOORS = {
         "senses",
         "kernel",
     ),
-    2: ("model", "data", "optim", "bigrams", "copies", "gguf"),
+    2: ("model", "data", "optim", "fused", "bigrams", "copies", "gguf"),
     3: (
         "checkpoint",
         "runs",
@@ -102,7 +102,9 @@ NEIGHBOURS = {
     ("kernel", "durable"),
     ("gguf", "model"),
     ("optim", "model"),
+    ("fused", "model"),
     ("bigrams", "data"),
+    ("compilation", "speed"),
     ("runs", "checkpoint"),
     ("training", "generation"),
     ("training", "calibration"),

@@ -1,0 +1,263 @@
+"""The loss of a training step and its gradients by hand, for models like qwen3 and llama on a CPU.
+
+`optim.mean_loss` leaves it to autograd to walk back through the operators of model.py, each of which is a pass over
+memory. Here the same sums are written out, forward and then backward, with nothing between torch's matrix products but
+the functions of fused.c, each of which does in one pass what can be done in one. Names as in model.py; `d` before a name
+is the gradient of the loss with respect to it. N rows are the B x T tokens of all windows.
+
+The residual stream x runs through all: each sub-layer reads its norm, and adds y to it. A norm is therefore computed
+together with the sum before it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.model import GPT, Attention, Block
+
+attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+embed_backward = torch.ops.aten.embedding_dense_backward
+MOST_THREADS = 256  # so in fused.c
+Gradients = dict[nn.Parameter, Tensor]
+
+
+def can_compute(model: ModelConfig, train: TrainConfig) -> bool:
+    """Is it a model whose step is written out here?"""
+    return (
+        (model.norm, model.norm_position, model.position, model.activation) == ("rmsnorm", "pre", "rope", "swiglu")
+        and not model.bias
+        and not model.scale_embeddings
+        and model.n_kv_heads == model.n_heads
+        and not train.recompute
+        and train.shard == "none"
+    )
+
+
+class Dropout(ctypes.Structure):
+    """A rate, and a key from which fused.c derives what is dropped."""
+
+    _fields_ = (("rate", ctypes.c_float), ("first", ctypes.c_uint32), ("second", ctypes.c_uint32))
+
+
+class Heads(ctypes.Structure):
+    """Rows, tokens of a window, heads, their size; the tables of the rotation; eps of the norm."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("n", "length", "n_heads", "size")),
+        *((name, ctypes.c_void_p) for name in ("cos", "sin")),
+        ("eps", ctypes.c_float),
+    )
+
+
+@dataclass
+class Sum:
+    """The stream x (N, D) after something was added with `drop`, its norm, and 1 / rms(x) (N,)."""
+
+    x: Tensor
+    normed: Tensor
+    inverse: Tensor
+    drop: Dropout
+
+
+@dataclass
+class Kept:
+    """What the backward pass through a block needs of the forward pass."""
+
+    first: Sum  # before attention
+    w_qkv: Tensor  # (3 D, D)
+    qkv: Tensor  # (N, 3 D)
+    q: Tensor  # (B, T, H, C), normalised and rotated, as is k
+    k: Tensor
+    inverse: Tensor  # (2, N, H) of the norms of queries and keys
+    mixed: Tensor  # (B, H, T, C) what attention took from the values
+    log_sums: Tensor  # (B, H, T) of its softmax
+    second: Sum  # before the feed-forward layer
+    w_gate_up: Tensor  # (2 F, D)
+    gate_up: Tensor  # (N, 2 F)
+    hidden: Tensor  # (N, F)
+
+
+class FusedLoss:
+    """`optim.mean_loss`, called as that is: the same value and gradients up to rounding, and dropout of its own."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        """- `library`: fused.c (kernel.py)."""
+        library.cross_entropy.restype = ctypes.c_double
+        self.library, self.threads = library, min(threads, MOST_THREADS)
+
+    def __call__(self, model: GPT, batch: Tensor) -> Tensor:
+        """Nats a token on windows (B, T + 1)."""
+        return _Loss.apply(self, model, batch, *model.parameters())  # type: ignore[no-any-return]
+
+    def compute(self, model: GPT, batch: Tensor) -> tuple[float, list[Tensor]]:
+        """The mean loss on windows (B, T + 1), and the gradient of each parameter in the order of `parameters()`."""
+        config, body, head = model.config, model.transformer, model.head.weight
+        ids, targets = (part.flatten().contiguous() for part in (batch[:, :-1], batch[:, 1:]))
+        length = batch.shape[1] - 1
+        cos, sin = (table.data_ptr() for table in (body.position.cos, body.position.sin))
+        heads = Heads(len(ids), length, config.n_heads, config.head_dim, cos, sin, config.norm_eps)
+        rate = body.dropout.p if model.training else 0.0
+
+        x, y = body.embed.weight[ids], None
+        drop = _dropout(rate)
+        self._drop(x, drop)
+        blocks: list[tuple[Block, Kept]] = []
+        for block in body.blocks:
+            assert isinstance(block, Block)
+            kept, y = self._forward(block, heads, x, y, rate)
+            blocks.append((block, kept))
+            x = kept.second.x
+        last = self._add(body.norm, x, y, rate)
+        logits = last.normed @ head.T  # (N, V)
+        loss = self._call("cross_entropy", *logits.shape, logits, targets)
+        dlogits = logits  # it has taken their place
+
+        grads: Gradients = {head: dlogits.T @ last.normed}
+        dx = torch.zeros_like(x)
+        dy = self._add_backward(body.norm, last, dlogits @ head, dx, grads)
+        for i in reversed(range(len(blocks))):
+            dy = self._backward(*blocks.pop(), heads, dy, dx, grads, is_first=i == 0)
+        self._drop(dx, drop)
+        dembed = embed_backward(dx, ids, config.vocab_size, -1, False)
+        embed = body.embed.weight
+        grads[embed] = grads[embed] + dembed if embed in grads else dembed  # a tied head is the same matrix
+        return loss, [grads[parameter] for parameter in model.parameters()]
+
+    def _forward(self, block: Block, heads: Heads, x: Tensor, y: Tensor | None, rate: float) -> tuple[Kept, Tensor]:
+        """Through a block: what the way back needs, and what is to be added to the stream behind it."""
+        attn, mlp = block.attn, block.mlp
+        first = self._add(block.attn_norm, x, y, rate)
+        w_qkv = torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))
+        qkv = first.normed @ w_qkv.T
+        q, k = qkv.new_empty(2, heads.n // heads.length, heads.length, heads.n_heads, heads.size)
+        inverse = x.new_empty(2, heads.n, heads.n_heads)
+        self._call("heads_forward", heads, *_head_norms(attn), qkv, q, k, inverse)
+        mixed, log_sums = attend(q.transpose(1, 2), k.transpose(1, 2), _values(qkv, heads), 0.0, True)
+        second = self._add(block.mlp_norm, first.x, _rows(mixed) @ attn.o_proj.weight.T, rate)
+        w_gate_up = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))
+        gate_up = second.normed @ w_gate_up.T
+        hidden = gate_up.new_empty(heads.n, len(w_gate_up) // 2)
+        self._call("swiglu_forward", *hidden.shape, gate_up, hidden)
+        kept = Kept(first, w_qkv, qkv, q, k, inverse, mixed, log_sums, second, w_gate_up, gate_up, hidden)
+        return kept, hidden @ mlp.down_proj.weight.T
+
+    def _backward(
+        self, block: Block, kept: Kept, heads: Heads, dy: Tensor | None, dx: Tensor, grads: Gradients, is_first: bool
+    ) -> Tensor | None:
+        """Back through a block: from the gradient of what it added to that of what was added before it, None if nothing
+        was. The gradient dx of the stream goes on in place."""
+        attn, mlp = block.attn, block.mlp
+        assert dy is not None
+        grads[mlp.down_proj.weight] = dy.T @ kept.hidden
+        dhidden = dy @ mlp.down_proj.weight
+        dgate_up = kept.gate_up  # in its place
+        self._call("swiglu_backward", *dhidden.shape, dgate_up, dhidden)
+        dgate, dup = (dgate_up.T @ kept.second.normed).chunk(2)
+        grads |= {mlp.gate_proj.weight: dgate, mlp.up_proj.weight: dup}
+        dy = self._add_backward(block.mlp_norm, kept.second, dgate_up @ kept.w_gate_up, dx, grads)
+        assert dy is not None
+        grads[attn.o_proj.weight] = dy.T @ _rows(kept.mixed)
+        dmixed = (dy @ attn.o_proj.weight).view(kept.q.shape).transpose(1, 2)
+        q, k, v = kept.q.transpose(1, 2), kept.k.transpose(1, 2), _values(kept.qkv, heads)
+        dq, dk, dv = attend_backward(dmixed, q, k, v, kept.mixed, kept.log_sums, 0.0, True)
+        dq, dk, dv = (t.transpose(1, 2).contiguous() for t in (dq, dk, dv))
+        dqkv = torch.empty_like(kept.qkv)
+        norms = [weight for weight in _head_norms(attn) if weight is not None]
+        dnorms = [torch.empty_like(weight) for weight in norms]
+        room = dx.new_empty(self.threads, 2, heads.size)
+        self._call(
+            "heads_backward", heads, *_head_norms(attn), kept.qkv, kept.inverse, dq, dk, dv, dqkv,
+            *(dnorms or (None, None)), room,
+        )  # fmt: skip
+        for weight, dweight in zip(norms, dnorms, strict=True):
+            grads[weight] = dweight
+        dw_q, dw_k, dw_v = (dqkv.T @ kept.first.normed).chunk(3)
+        grads |= {attn.q_proj.weight: dw_q, attn.k_proj.weight: dw_k, attn.v_proj.weight: dw_v}
+        return self._add_backward(block.attn_norm, kept.first, dqkv @ kept.w_qkv, dx, grads, added=not is_first)
+
+    def _add(self, norm: nn.Module, x: Tensor, y: Tensor | None, rate: float) -> Sum:
+        """x + y, where there is a y, and the norm of it."""
+        done = Sum(x if y is None else torch.empty_like(x), torch.empty_like(x), x.new_empty(len(x)), _dropout(rate))
+        self._call("add_and_norm", *x.shape, done.drop, norm.eps, norm.weight, x, y, done.x, done.normed, done.inverse)
+        return done
+
+    def _add_backward(
+        self, norm: nn.Module, done: Sum, dnormed: Tensor, dx: Tensor, grads: Gradients, added: bool = True
+    ) -> Tensor | None:
+        """Back through a norm and the sum before it: adds to dx, and returns dy where something was `added`."""
+        dy = None
+        if added:
+            dy = torch.empty_like(dx) if done.drop.rate else dx
+        dweight, room = torch.empty_like(norm.weight), dx.new_empty(self.threads, dx.shape[1])
+        self._call(
+            "norm_backward", *dx.shape, done.drop, norm.weight, done.x, done.inverse, dnormed, dx,
+            dy if dy is not dx else None, dweight, room,
+        )  # fmt: skip
+        grads[norm.weight] = dweight
+        return dy
+
+    def _drop(self, x: Tensor, drop: Dropout) -> None:
+        if drop.rate:
+            self._call("drop", x.numel(), drop, x)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """A function of fused.c; a tensor goes there as the address of its numbers, None as none."""
+        return getattr(self.library, name)(ctypes.c_int(self.threads), *map(_for_c, arguments))
+
+
+class _Loss(torch.autograd.Function):
+    """For autograd, the loss is one operator; its gradients are there before they are asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: FusedLoss, model: GPT, batch: Tensor, *parameters: Tensor) -> Tensor:
+        value, ctx.grads = loss.compute(model, batch)
+        return torch.tensor(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
+        grads, ctx.grads = ctx.grads, None
+        if dloss.item() != 1:
+            torch._foreach_mul_(grads, dloss.item())
+        return None, None, None, *grads
+
+
+def _dropout(rate: float) -> Dropout:
+    """Dropout with a key drawn from torch's random numbers, so that seeding those decides on it too."""
+    if not rate:
+        return Dropout(0.0, 0, 0)
+    return Dropout(rate, *torch.randint(1 << 32, (2,)).tolist())
+
+
+def _rows(heads: Tensor) -> Tensor:
+    """(B, H, T, C) as (N, H * C)."""
+    return heads.transpose(1, 2).flatten(0, 1).flatten(1)
+
+
+def _values(qkv: Tensor, heads: Heads) -> Tensor:
+    """The values (B, H, T, C) in qkv (N, 3 D)."""
+    return qkv.view(-1, heads.length, 3, heads.n_heads, heads.size)[:, :, 2].transpose(1, 2)
+
+
+def _head_norms(attn: Attention) -> tuple[Tensor | None, Tensor | None]:
+    """The weights (C,) of the norms of queries and keys, where there are norms."""
+    return getattr(attn.q_norm, "weight", None), getattr(attn.k_norm, "weight", None)
+
+
+def _for_c(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        assert argument.is_contiguous()
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    if isinstance(argument, float):
+        return ctypes.c_float(argument)
+    return argument

@@ -1,0 +1,219 @@
+"""The step that is written out: loss and gradients as by autograd, the same bits again, dropout that is dropout."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Command, random_model, tiny_config
+from torch import Tensor
+
+from gptlite import compilation, fused, optim
+from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
+from gptlite.device import choose_hardware
+from gptlite.fused import FusedLoss
+from gptlite.kernel import Kernel
+from gptlite.model import GPT
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+CAN = [name for name in ARCHITECTURES if fused.can_compute(tiny_config(name), TrainConfig())]
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the machine code in it."""
+    cache = tmp_path_factory.mktemp("cache")
+    Kernel("fused", cache / "kernels").build()
+    return cache
+
+
+@pytest.fixture
+def library(kernels: Path) -> ctypes.CDLL:
+    return Kernel("fused", kernels / "kernels").load()
+
+
+@pytest.fixture
+def cached(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands find the machine code."""
+    shutil.copytree(kernels, Path("cache"), dirs_exist_ok=True)
+    yield
+
+
+def windows(config: ModelConfig, n: int = 5, length: int = 32) -> Tensor:
+    return torch.randint(config.vocab_size, (n, length + 1), generator=torch.Generator().manual_seed(1))
+
+
+def gradients(loss_of: optim.Loss, model: GPT, batch: Tensor) -> dict[str, Tensor]:
+    model.zero_grad(set_to_none=True)
+    loss = loss_of(model, batch)
+    loss.backward()
+    return {
+        "loss": loss.detach(),
+        **{name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None},
+    }
+
+
+def assert_alike(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 1e-5) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert (ours[name] - theirs[name]).abs().max() <= tolerance * theirs[name].abs().max(), name
+
+
+def test_it_is_for_models_like_qwen3_and_llama() -> None:
+    assert CAN == ["qwen3", "llama"]
+    assert not fused.can_compute(tiny_config("qwen3", n_kv_heads=1), TrainConfig())
+    assert not fused.can_compute(tiny_config("qwen3"), TrainConfig(recompute=True))
+    assert not fused.can_compute(tiny_config("qwen3"), TrainConfig(shard="fsdp"))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("architecture", CAN)
+def test_loss_and_gradients_are_those_of_autograd(
+    library: ctypes.CDLL, architecture: str, tied: bool, threads: int
+) -> None:
+    config = dataclasses.replace(tiny_config(architecture), tie_embeddings=tied)
+    model = random_model(config).train()
+    batch = windows(config)
+    assert_alike(gradients(FusedLoss(library, threads), model, batch), gradients(optim.mean_loss, model, batch))
+
+
+@pytest.mark.parametrize(
+    ("dim", "n_heads", "hidden_dim", "length", "n"), [(24, 4, 40, 7, 1), (30, 3, 17, 1, 2), (64, 1, 96, 32, 3)]
+)
+def test_odd_shapes(library: ctypes.CDLL, dim: int, n_heads: int, hidden_dim: int, length: int, n: int) -> None:
+    config = tiny_config("qwen3", dim=dim, n_heads=n_heads, hidden_dim=hidden_dim, vocab_size=301)
+    model = random_model(config).train()
+    batch = windows(config, n, length)
+    assert_alike(gradients(FusedLoss(library, 2), model, batch), gradients(optim.mean_loss, model, batch))
+
+
+def test_extreme_logits_give_no_infinities(library: ctypes.CDLL) -> None:
+    config = dataclasses.replace(tiny_config("qwen3"), tie_embeddings=False)
+    model = random_model(config).train()
+    with torch.no_grad():
+        model.head.weight.mul_(1000)
+    batch = windows(config)
+    ours, theirs = gradients(FusedLoss(library, 2), model, batch), gradients(optim.mean_loss, model, batch)
+    assert theirs["loss"] > 100
+    assert_alike(ours, theirs, tolerance=1e-4)
+
+
+def test_what_is_not_a_number_is_passed_on(library: ctypes.CDLL) -> None:
+    model = random_model(tiny_config("qwen3")).train()
+    with torch.no_grad():
+        model.transformer.norm.weight[0] = float("nan")
+    assert not gradients(FusedLoss(library, 2), model, windows(model.config))["loss"].isfinite()
+
+
+def test_the_same_step_gives_the_same_bits(library: ctypes.CDLL) -> None:
+    model = random_model(tiny_config("qwen3")).train()
+    first, second = (gradients(FusedLoss(library, 2), model, windows(model.config)) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_parts_of_a_batch_add_up(library: ctypes.CDLL) -> None:
+    model, whole = random_model(tiny_config("qwen3")).train(), windows(tiny_config("qwen3"), 6)
+    loss_of, train = FusedLoss(library, 2), TrainConfig()
+    results = []
+    for accumulate in (1, 3):
+        optimizers = optim.make_optimizers(model, train)
+        optim.set_learning_rate(optimizers, 0.0)
+        optim.training_step(model, optimizers, whole, choose_hardware("cpu"), 1e9, loss_of, accumulate)
+        results.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert_alike(*results)
+
+
+def test_dropout_is_decided_by_torchs_seed_and_its_gradient_is_that_of_the_loss(library: ctypes.CDLL) -> None:
+    config = tiny_config("qwen3")
+    model = GPT(config, dropout=0.3)
+    model.load_state_dict(random_model(config).state_dict())
+    model.train()
+    loss_of, batch = FusedLoss(library, 2), windows(config)
+
+    def loss(seed: int) -> float:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return loss_of(model, batch).item()
+
+    assert loss(1) == loss(1) != loss(2)
+    torch.manual_seed(1)
+    grads = gradients(loss_of, model, batch)
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        direction = torch.randn(parameter.shape, generator=generator) * parameter.abs().mean()
+        step = 1e-2
+        with torch.no_grad():
+            parameter.add_(direction, alpha=step)
+            more = loss(1)
+            parameter.sub_(direction, alpha=2 * step)
+            less = loss(1)
+            parameter.add_(direction, alpha=step)
+        expected = (grads[name] * direction).sum().item()
+        assert (more - less) / (2 * step) == pytest.approx(expected, rel=0.02, abs=2e-4), name
+    model.eval()
+    assert loss(1) == loss(2) == pytest.approx(optim.mean_loss(model, batch).item(), rel=1e-6)
+
+
+def test_as_many_are_dropped_as_asked_and_the_rest_grows(library: ctypes.CDLL) -> None:
+    ones = torch.ones(1 << 16)
+    loss_of = FusedLoss(library, 2)
+    torch.manual_seed(0)
+    loss_of._drop(ones, fused._dropout(0.2))
+    assert (ones == 0).float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert ones.unique().tolist() == pytest.approx([0.0, 1.25])
+    again = torch.ones(1 << 16)
+    loss_of._drop(again, fused._dropout(0.2))
+    both = ((ones == 0) & (again == 0)).float().mean().item()
+    assert both == pytest.approx(0.04, abs=0.005), "two calls know nothing of each other"
+    pairs = ((ones[1:] == 0) & (ones[:-1] == 0)).float().mean().item()
+    assert pairs == pytest.approx(0.04, abs=0.005), "nor do neighbours"
+
+
+SHAPE = ("--layers", "2", "--dim", "32", "--heads", "2", "--context", "32", "--vocab-size", "300", "--dropout", "0.1")
+
+
+def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(
+    gptlite: Command, cached: None, corpus_file: Path
+) -> None:
+    """Interrupted or not, with dropout: the same bytes."""
+    done = gptlite("train", corpus_file, "-o", "whole", "--compile", "on", *SHAPE, "--steps", "8")
+    assert (done.code, "compiled" in done.err) == (0, True)
+    assert gptlite("train", corpus_file, "-o", "parts", "--compile", "on", *SHAPE, "--steps", "3").code == 0
+    done = gptlite("train", "--resume", "-o", "parts", "--steps", "8")
+    assert (done.code, "unlike" in done.err) == (0, False)
+    other = gptlite("train", corpus_file, "-o", "plain", "--compile", "off", *SHAPE, "--steps", "8")
+    assert (other.code, "compiled" in other.err) == (0, False)
+    weights = {run: Path(run, "latest", "model.safetensors").read_bytes() for run in ("whole", "parts", "plain")}
+    assert weights["whole"] != weights["plain"]
+
+
+def test_it_pays_where_the_run_is_longer_than_the_compiler_needs() -> None:
+    hardware, model = choose_hardware("cpu", threads=1), ModelConfig.preset("qwen3", "small", 1024)
+    for train, steps, expected in [
+        (TrainConfig(seconds=5.0), 0, False),
+        (TrainConfig(seconds=60.0), 0, True),
+        (TrainConfig(seconds=None, steps=3), 3, False),
+        (TrainConfig(seconds=None, steps=1000), 1000, True),
+    ]:
+        assert compilation.fused_pays(train.seconds, steps, model, train, hardware) is expected
+    assert not compilation.fused_pays(60.0, 0, ModelConfig.preset("gpt2", "small", 1024), TrainConfig(), hardware)
+
+
+def test_without_a_compiler_steps_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    hardware, model = choose_hardware("cpu"), ModelConfig()
+    assert not compilation.fused_pays(60.0, 0, model, TrainConfig(), hardware)
+    assert compilation.fused_loss(model, TrainConfig(), hardware) is None
+    monkeypatch.setenv("CC", "false")
+    assert compilation.fused_loss(model, TrainConfig(), hardware) is None
+
+
+def test_machine_code_that_cannot_be_made_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gptlite.kernel.FLAGS", ("--no-such-flag",))
+    assert compilation.fused_loss(ModelConfig(), TrainConfig(), choose_hardware("cpu")) is None
