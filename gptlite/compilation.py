@@ -9,6 +9,7 @@ budget decides. What was compiled once is kept in the cache directory.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -20,7 +21,7 @@ import torch
 from gptlite import fused
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.data import cache_directory
-from gptlite.device import Hardware
+from gptlite.device import Hardware, has_tiles
 from gptlite.errors import StorageError
 from gptlite.kernel import Kernel, NoKernel
 from gptlite.model import GPT
@@ -32,13 +33,26 @@ GAIN = 1.12  # tokens a second, compiled by torch over not; measured 1.11 to 1.6
 COLD_SECONDS, WARM_SECONDS = 40.0, 5.0  # measured 21 to 43, and 2.5
 
 
-def pays(seconds: float | None, steps: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
-    """Is a step of this shape, on a CPU, worth compiling for a run of so many seconds, or where None of so many steps?
+def decide(hardware: Hardware, seconds: float | None, steps: float, model: ModelConfig, train: TrainConfig) -> Hardware:
+    """`hardware` with what is open decided for a training of so many `seconds` or, where None, of so many `steps`.
 
-    torch is never asked for a number of steps, for it may need longer than they do.
+    Products are in bf16 where that is in hardware and something comes of it: in steps that are written out, and with
+    tiles in all.
     """
-    if fused_pays(seconds, steps, model, train, hardware):
-        return True
+    if "compile" in hardware.open:
+        is_worth_it = fused_pays(seconds, steps, model, train, hardware) or pays(seconds, model, train, hardware)
+        hardware = dataclasses.replace(hardware, compile=is_worth_it)
+    if "dtype" in hardware.open:
+        is_fused = hardware.compile and _kernel(model, train, hardware) is not None
+        hardware = dataclasses.replace(hardware, bf16=is_fused or has_tiles())
+    return hardware
+
+
+def pays(seconds: float | None, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
+    """Is it worth asking torch to compile a step of this shape, on a CPU, for a run of so many seconds?
+
+    Never for a number of steps (None): it may take longer than they do.
+    """
     if seconds is None or hardware.device.type != "cpu" or not _has_compiler():
         return False
     cost = WARM_SECONDS if _mark(model, train, hardware).exists() else COLD_SECONDS
@@ -46,19 +60,24 @@ def pays(seconds: float | None, steps: float, model: ModelConfig, train: TrainCo
 
 
 def fused_pays(seconds: float | None, steps: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
-    """The same of a step that is written out; it depends on nothing but the arguments and a compiler being there."""
-    if seconds is None:
-        share = train.share(hardware.processes)
-        seconds = steps * share.batch_size * model.context_length / guess_speed(model, hardware)
-    return seconds >= FUSED_SECONDS and _kernel(model, train, hardware) is not None
+    """Is it worth compiling a step that is written out? For `steps`, the same everywhere with a compiler."""
+    kernel = _kernel(model, train, hardware)
+    if kernel is None or seconds is not None:
+        return kernel is not None and (seconds >= FUSED_SECONDS or kernel.built)
+    tokens = steps * train.share(hardware.processes).batch_size * model.context_length
+    return tokens / guess_speed(model, hardware) >= FUSED_SECONDS
 
 
-def compile_loss(model: GPT, train: TrainConfig, hardware: Hardware) -> Loss:
-    """`optim.mean_loss` of `model`, compiled for its training batches; leaves no trace in the model.
+def make_loss(model: GPT, train: TrainConfig, hardware: Hardware) -> tuple[Loss, Hardware]:
+    """`optim.mean_loss` of `model` for its training batches, as `hardware` decided; and what it then computes with.
 
-    Raises whatever the compiler raises.
+    Leaves no trace in the model. Raises whatever torch's compiler raises.
     """
-    return fused_loss(model.config, train, hardware) or _compile_with_torch(model, train, hardware)
+    if hardware.compile and (loss := fused_loss(model.config, train, hardware)):
+        return loss, hardware
+    if "dtype" in hardware.open:
+        hardware = dataclasses.replace(hardware, bf16=has_tiles())
+    return (compile_with_torch(model, train, hardware) if hardware.compile else mean_loss), hardware
 
 
 def fused_loss(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Loss | None:
@@ -69,22 +88,22 @@ def fused_loss(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Lo
     try:
         if not kernel.built:
             kernel.build()
-        return fused.FusedLoss(kernel.load(), hardware.threads)
+        return fused.FusedLoss(kernel.load(), hardware.threads, torch.bfloat16 if hardware.bf16 else torch.float32)
     except NoKernel:
         return None
 
 
 def _kernel(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Kernel | None:
     """The place of fused.c as machine code, if it can compute this step."""
-    if hardware.device.type != "cpu" or hardware.bf16 or not fused.can_compute(model, train):
+    if hardware.device.type != "cpu" or not fused.can_compute(model, train):
         return None
     try:
-        return Kernel("fused", cache_directory() / "kernels")
+        return Kernel("fused", cache_directory() / "kernels", *(("BF16",) if hardware.bf16 else ()))
     except (NoKernel, StorageError):
         return None
 
 
-def _compile_with_torch(model: GPT, train: TrainConfig, hardware: Hardware) -> Loss:
+def compile_with_torch(model: GPT, train: TrainConfig, hardware: Hardware) -> Loss:
     """`torch.compile`, which is done by running it once."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory() / "inductor"))
     compiled: Loss = torch.compile(mean_loss, dynamic=False)

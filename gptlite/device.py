@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,12 +28,17 @@ class Hardware:
     compile: bool
     reason: str
     processes: int = 1  # that train together, each on a device of its own or with threads of its own
+    open: tuple[str, ...] = ()  # of "dtype" and "compile", what nobody asked for: the plan of a training decides it
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which matrix products run in bf16, or one that does nothing."""
         if self.bf16:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    def for_reading(self) -> Hardware:
+        """The same for scoring texts: on CPUs in fp32, so that a model's figures are the same on all of them."""
+        return replace(self, bf16=self.bf16 and self.device.type != "cpu")
 
     def choices(self) -> dict[str, Any]:
         """What the bits of a result depend on, as the arguments of `choose_hardware` that ask for it."""
@@ -58,7 +63,8 @@ def choose_hardware(
 ) -> Hardware:
     """Decide once per command. cuda before mps before cpu; bf16 only where the chip multiplies it in hardware.
 
-    On CPUs without such instructions a bf16 product is emulated and more than a hundred times slower than fp32.
+    On CPUs without such instructions a bf16 product is emulated and more than a hundred times slower than fp32. On
+    those that have them it serves training alone (`compilation.decide`); whatever else is computed there, is in fp32.
     Raises `UsageError` when a device is asked for that this machine does not have.
     """
     for name, value, allowed in (("device", device, DEVICES), ("dtype", dtype, DTYPES), ("compile", compile, COMPILE)):
@@ -81,16 +87,17 @@ def choose_hardware(
     in_hardware = _bf16_in_hardware(chosen)
     if dtype == "bf16" and not in_hardware:
         reason += "; bf16 is emulated here and very slow"
-    bf16 = in_hardware if dtype == "auto" else dtype == "bf16"
+    bf16 = in_hardware and chosen != "cpu" if dtype == "auto" else dtype == "bf16"
+    undecided = {"dtype": dtype == "auto" and in_hardware, "compile": compile == "auto"}
     if threads is not None:
         torch.set_num_threads(threads)
     return Hardware(
         device=torch.device(chosen),
         bf16=bf16,
         threads=torch.get_num_threads(),
-        # On a CPU the budget decides (compilation.py).
         compile=compile == "on" or (compile == "auto" and chosen == "cuda"),
         reason=reason,
+        open=tuple(name for name, is_open in undecided.items() if is_open) if chosen == "cpu" else (),
     )
 
 
@@ -121,10 +128,14 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def has_tiles() -> bool:
+    """Has the CPU tiles (AMX)? Then bf16 products are so much quicker that all else around them may be slower."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
 def _bf16_in_hardware(device: str) -> bool:
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":
-        # Autocast on CPUs with AMX tiles; plain AVX-512 BF16 gains little at these sizes.
-        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+        return has_tiles() or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return False

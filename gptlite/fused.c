@@ -22,6 +22,10 @@ Names as in model.py. N rows are tokens; "act" is the type in which matrix produ
 #endif
 
 #define MOST_THREADS 256
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
+
 #define ROWS(i, n) for (int64_t i = first_row(n); i < last_row(n); i++)
 
 #ifdef BF16
@@ -258,6 +262,189 @@ void heads_backward(int threads, struct heads s, const float *q_weight, const fl
         float total = 0, *into = j < s.size ? dq_weight : dk_weight;
         for (int t = 0; t < threads; t++) total += sums[t * 2 * s.size + j];
         if (into) into[j % s.size] = total;
+    }
+}
+
+/* -- Attention: each window's heads one after the other, a few queries at a time, and of the keys only those that they see
+
+   The products are too small for a library to be quick at them, and half of each would be hidden by the mask. */
+
+#define TALL 6   /* rows and columns of a product that are computed side by side: twelve vectors of sums */
+#define WIDE 16
+#define QUERIES 24
+
+/* TALL or fewer rows and WIDE columns of C (+)= A B, with k terms in each sum. */
+INLINE void tile(const int rows, int64_t k, const float *a, int64_t a_row, int64_t a_term, const float *b, int64_t b_row,
+                 float *c, int64_t c_row, int adds) {
+    vec sum[TALL][2] = {{{0}}};
+    for (int64_t p = 0; p < k; p++) {
+        vec left = *(const vec *)(b + p * b_row), right = *(const vec *)(b + p * b_row + 8);
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++) {
+            float x = a[r * a_row + p * a_term];
+            sum[r][0] += x * left;
+            sum[r][1] += x * right;
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+        for (int side = 0; side < 2; side++) {
+            vec *to = (vec *)(c + r * c_row + 8 * side);
+            if (adds) sum[r][side] += *to;
+            *to = sum[r][side];
+        }
+}
+
+/* C (m, n) = A (m, k) B (k, n), or is added to it; n is a multiple of WIDE. A's rows and terms lie as far apart as said,
+   so it may be a transposed matrix. */
+static void multiply(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_term, const float *b,
+                     int64_t b_row, float *c, int64_t c_row, int adds) {
+    for (int64_t j = 0; j < n; j += WIDE)
+        for (int64_t i = 0; i < m; i += TALL) {
+            const float *ai = a + i * a_row;
+            float *ci = c + i * c_row + j;
+            switch (m - i) {
+                case 1: tile(1, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
+                case 2: tile(2, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
+                case 3: tile(3, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
+                case 4: tile(4, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
+                case 5: tile(5, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
+                default: tile(TALL, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds);
+            }
+        }
+}
+
+/* Floats from one row to the next of a matrix with so many columns in room to work in: whole tiles, and an odd number of
+   them, or the rows would share a few places of the nearest cache. */
+static int64_t row_length(int64_t columns) { return ((columns + WIDE - 1) / WIDE | 1) * WIDE; }
+
+struct room { /* of one thread: matrices of tokens (length, C) and of their transposes, and of some queries */
+    int64_t wide, long_row; /* row lengths for C and for tokens */
+    float *k, *v, *k_across, *v_across, *dk, *dv; /* k, v, dk, dv by tokens; the others by components */
+    float *q, *out, *dout, *scores, *dscores;
+};
+
+static int64_t room_of(int64_t length, int64_t size) {
+    int64_t wide = row_length(size), long_row = row_length(length);
+    return 4 * length * wide + 2 * size * long_row + QUERIES * (3 * wide + 2 * long_row);
+}
+
+/* Floats that attention needs to work in. */
+int64_t attention_room(int threads, int64_t length, int64_t size) { return threads * room_of(length, size); }
+
+static struct room furnish(float *floats, int64_t length, int64_t size) {
+    struct room room = {.wide = row_length(size), .long_row = row_length(length)};
+    memset(floats, 0, sizeof(float) * room_of(length, size)); /* columns beyond the last one count as zeros */
+    float **by_tokens[] = {&room.k, &room.v, &room.dk, &room.dv}, **by_components[] = {&room.k_across, &room.v_across};
+    for (int i = 0; i < 4; i++, floats += length * room.wide) *by_tokens[i] = floats;
+    for (int i = 0; i < 2; i++, floats += size * room.long_row) *by_components[i] = floats;
+    float **narrow[] = {&room.q, &room.out, &room.dout}, **broad[] = {&room.scores, &room.dscores};
+    for (int i = 0; i < 3; i++, floats += QUERIES * room.wide) *narrow[i] = floats;
+    for (int i = 0; i < 2; i++, floats += QUERIES * room.long_row) *broad[i] = floats;
+    return room;
+}
+
+/* n rows of a head, which lie `row` apart, as floats; and their transpose. */
+static void fetch(int64_t n, int64_t size, const act *from, int64_t row, float *to, int64_t to_row) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < size; j++) to[i * to_row + j] = get(from[i * row + j]);
+}
+
+static void transpose(int64_t n, int64_t size, const float *from, int64_t row, float *to, int64_t to_row) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < size; j++) to[j * to_row + i] = from[i * row + j];
+}
+
+static void deliver(int64_t n, int64_t size, const float *from, int64_t row, act *to, int64_t to_row) {
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < size; j++) to[i * to_row + j] = put(from[i * row + j]);
+}
+
+/* mixed (n, H, C), what the queries take from the values: softmax(q k^T / sqrt(C)) v among earlier tokens. q, k (n, H, C);
+   qkv (n, 3, H, C) has the values. log_sums (windows, H, length) of the softmax. floats: attention_room. */
+void attention_forward(int threads, struct heads s, const act *q, const act *k, const act *qkv, act *mixed,
+                       float *log_sums, float *floats) {
+    int64_t T = s.length, C = s.size, row = s.n_heads * C;
+    float scale = 1 / sqrtf(C);
+#pragma omp parallel num_threads(threads)
+    {
+        struct room room = furnish(floats + omp_get_thread_num() * room_of(T, C), T, C);
+        ROWS(item, s.n / T * s.n_heads) {
+            int64_t first = item / s.n_heads * T, h = item % s.n_heads;
+            fetch(T, C, k + first * row + h * C, row, room.k, room.wide);
+            transpose(T, C, room.k, room.wide, room.k_across, room.long_row);
+            fetch(T, C, qkv + first * 3 * row + 2 * row + h * C, 3 * row, room.v, room.wide);
+            for (int64_t from = 0; from < T; from += QUERIES) {
+                int64_t n = T - from < QUERIES ? T - from : QUERIES, seen = from + n;
+                int64_t whole = (seen + WIDE - 1) / WIDE * WIDE, place = (first + from) * row + h * C;
+                fetch(n, C, q + place, row, room.q, room.wide);
+                multiply(n, whole, C, room.q, room.wide, 1, room.k_across, room.long_row, room.scores, room.long_row, 0);
+                for (int64_t i = 0; i < n; i++) {
+                    float *score = room.scores + i * room.long_row, most = score[0], total = 0;
+                    int64_t own = from + i + 1; /* keys that this query sees */
+#pragma omp simd reduction(max : most)
+                    for (int64_t j = 0; j < own; j++) most = score[j] > most ? score[j] : most;
+#pragma omp simd reduction(+ : total)
+                    for (int64_t j = 0; j < own; j++) total += score[j] = exponential((score[j] - most) * scale);
+                    float share = 1 / total;
+#pragma omp simd
+                    for (int64_t j = 0; j < own; j++) score[j] *= share;
+                    for (int64_t j = own; j < seen; j++) score[j] = 0;
+                    log_sums[item * T + from + i] = most * scale + logf(total);
+                }
+                multiply(n, (C + WIDE - 1) / WIDE * WIDE, seen, room.scores, room.long_row, 1, room.v, room.wide,
+                         room.out, room.wide, 0);
+                deliver(n, C, room.out, room.wide, mixed + place, row);
+            }
+        }
+    }
+}
+
+/* dq, dk, dv (n, H, C) of dmixed (n, H, C). */
+void attention_backward(int threads, struct heads s, const act *q, const act *k, const act *qkv, const float *log_sums,
+                        const act *dmixed, act *dq, act *dk, act *dv, float *floats) {
+    int64_t T = s.length, C = s.size, row = s.n_heads * C, tiles = (C + WIDE - 1) / WIDE * WIDE;
+    float scale = 1 / sqrtf(C);
+#pragma omp parallel num_threads(threads)
+    {
+        struct room room = furnish(floats + omp_get_thread_num() * room_of(T, C), T, C);
+        ROWS(item, s.n / T * s.n_heads) {
+            int64_t first = item / s.n_heads * T, h = item % s.n_heads, start = first * row + h * C;
+            fetch(T, C, k + start, row, room.k, room.wide);
+            transpose(T, C, room.k, room.wide, room.k_across, room.long_row);
+            fetch(T, C, qkv + first * 3 * row + 2 * row + h * C, 3 * row, room.v, room.wide);
+            transpose(T, C, room.v, room.wide, room.v_across, room.long_row);
+            memset(room.dk, 0, sizeof(float) * T * room.wide);
+            memset(room.dv, 0, sizeof(float) * T * room.wide);
+            for (int64_t from = 0; from < T; from += QUERIES) {
+                int64_t n = T - from < QUERIES ? T - from : QUERIES, seen = from + n;
+                int64_t whole = (seen + WIDE - 1) / WIDE * WIDE, place = start + from * row;
+                fetch(n, C, q + place, row, room.q, room.wide);
+                fetch(n, C, dmixed + place, row, room.dout, room.wide);
+                multiply(n, whole, C, room.q, room.wide, 1, room.k_across, room.long_row, room.scores, room.long_row, 0);
+                multiply(n, whole, C, room.dout, room.wide, 1, room.v_across, room.long_row, room.dscores, room.long_row,
+                         0);
+                for (int64_t i = 0; i < n; i++) {
+                    float *score = room.scores + i * room.long_row, *dscore = room.dscores + i * room.long_row;
+                    float log_sum = log_sums[item * T + from + i], mean = 0;
+                    int64_t own = from + i + 1;
+#pragma omp simd reduction(+ : mean)
+                    for (int64_t j = 0; j < own; j++) {
+                        score[j] = exponential(score[j] * scale - log_sum);
+                        mean += score[j] * dscore[j];
+                    }
+#pragma omp simd
+                    for (int64_t j = 0; j < own; j++) dscore[j] = score[j] * (dscore[j] - mean) * scale;
+                    for (int64_t j = own; j < seen; j++) score[j] = dscore[j] = 0;
+                }
+                multiply(n, tiles, seen, room.dscores, room.long_row, 1, room.k, room.wide, room.out, room.wide, 0);
+                deliver(n, C, room.out, room.wide, dq + place, row);
+                multiply(seen, tiles, n, room.dscores, 1, room.long_row, room.q, room.wide, room.dk, room.wide, 1);
+                multiply(seen, tiles, n, room.scores, 1, room.long_row, room.dout, room.wide, room.dv, room.wide, 1);
+            }
+            deliver(T, C, room.dk, room.wide, dk + start, row);
+            deliver(T, C, room.dv, room.wide, dv + start, row);
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 
 `optim.mean_loss` leaves it to autograd to walk back through the operators of model.py, each of which is a pass over
 memory. Here the same sums are written out, forward and then backward, with nothing between torch's matrix products but
-the functions of fused.c, each of which does in one pass what can be done in one. Names as in model.py; `d` before a name
-is the gradient of the loss with respect to it. N rows are the B x T tokens of all windows.
+the functions of fused.c, each of which does in one pass what can be done in one. Names as in model.py; `d` before a
+name is the gradient of the loss with respect to it. N rows are the B x T tokens of all windows.
 
 The residual stream x runs through all: each sub-layer reads its norm, and adds y to it. A norm is therefore computed
 together with the sum before it.
@@ -22,8 +22,6 @@ from torch.autograd.function import once_differentiable
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.model import GPT, Attention, Block
 
-attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-attend_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 embed_backward = torch.ops.aten.embedding_dense_backward
 MOST_THREADS = 256  # so in fused.c
 Gradients = dict[nn.Parameter, Tensor]
@@ -74,10 +72,10 @@ class Kept:
     first: Sum  # before attention
     w_qkv: Tensor  # (3 D, D)
     qkv: Tensor  # (N, 3 D)
-    q: Tensor  # (B, T, H, C), normalised and rotated, as is k
+    q: Tensor  # (N, D), normalised and rotated, as is k
     k: Tensor
     inverse: Tensor  # (2, N, H) of the norms of queries and keys
-    mixed: Tensor  # (B, H, T, C) what attention took from the values
+    mixed: Tensor  # (N, D) what attention took from the values
     log_sums: Tensor  # (B, H, T) of its softmax
     second: Sum  # before the feed-forward layer
     w_gate_up: Tensor  # (2 F, D)
@@ -86,12 +84,15 @@ class Kept:
 
 
 class FusedLoss:
-    """`optim.mean_loss`, called as that is: the same value and gradients up to rounding, and dropout of its own."""
+    """`optim.mean_loss`, called as that is: the same value and gradients up to rounding, and dropout of its own.
 
-    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
-        """- `library`: fused.c (kernel.py)."""
-        library.cross_entropy.restype = ctypes.c_double
-        self.library, self.threads = library, min(threads, MOST_THREADS)
+    In bf16, matrix products read and write bf16; the stream, its gradient, attention and all sums are fp32.
+    """
+
+    def __init__(self, library: ctypes.CDLL, threads: int, dtype: torch.dtype = torch.float32) -> None:
+        """- `library`: fused.c (kernel.py), made for this `dtype`."""
+        library.cross_entropy.restype, library.attention_room.restype = ctypes.c_double, ctypes.c_int64
+        self.library, self.threads, self.dtype = library, min(threads, MOST_THREADS), dtype
 
     def __call__(self, model: GPT, batch: Tensor) -> Tensor:
         """Nats a token on windows (B, T + 1)."""
@@ -99,7 +100,7 @@ class FusedLoss:
 
     def compute(self, model: GPT, batch: Tensor) -> tuple[float, list[Tensor]]:
         """The mean loss on windows (B, T + 1), and the gradient of each parameter in the order of `parameters()`."""
-        config, body, head = model.config, model.transformer, model.head.weight
+        config, body = model.config, model.transformer
         ids, targets = (part.flatten().contiguous() for part in (batch[:, :-1], batch[:, 1:]))
         length = batch.shape[1] - 1
         cos, sin = (table.data_ptr() for table in (body.position.cos, body.position.sin))
@@ -116,11 +117,12 @@ class FusedLoss:
             blocks.append((block, kept))
             x = kept.second.x
         last = self._add(body.norm, x, y, rate)
+        head = self._cast(model.head.weight)
         logits = last.normed @ head.T  # (N, V)
         loss = self._call("cross_entropy", *logits.shape, logits, targets)
         dlogits = logits  # it has taken their place
 
-        grads: Gradients = {head: dlogits.T @ last.normed}
+        grads: Gradients = {model.head.weight: (dlogits.T @ last.normed).float()}
         dx = torch.zeros_like(x)
         dy = self._add_backward(body.norm, last, dlogits @ head, dx, grads)
         for i in reversed(range(len(blocks))):
@@ -135,19 +137,20 @@ class FusedLoss:
         """Through a block: what the way back needs, and what is to be added to the stream behind it."""
         attn, mlp = block.attn, block.mlp
         first = self._add(block.attn_norm, x, y, rate)
-        w_qkv = torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))
+        w_qkv = self._cast(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight)))
         qkv = first.normed @ w_qkv.T
-        q, k = qkv.new_empty(2, heads.n // heads.length, heads.length, heads.n_heads, heads.size)
+        q, k = qkv.new_empty(2, heads.n, heads.n_heads * heads.size)
         inverse = x.new_empty(2, heads.n, heads.n_heads)
         self._call("heads_forward", heads, *_head_norms(attn), qkv, q, k, inverse)
-        mixed, log_sums = attend(q.transpose(1, 2), k.transpose(1, 2), _values(qkv, heads), 0.0, True)
-        second = self._add(block.mlp_norm, first.x, _rows(mixed) @ attn.o_proj.weight.T, rate)
-        w_gate_up = torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))
+        mixed, log_sums = torch.empty_like(first.normed), x.new_empty(heads.n, heads.n_heads)
+        self._call("attention_forward", heads, q, k, qkv, mixed, log_sums, self._room(heads, x))
+        second = self._add(block.mlp_norm, first.x, mixed @ self._cast(attn.o_proj.weight).T, rate)
+        w_gate_up = self._cast(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
         gate_up = second.normed @ w_gate_up.T
         hidden = gate_up.new_empty(heads.n, len(w_gate_up) // 2)
         self._call("swiglu_forward", *hidden.shape, gate_up, hidden)
         kept = Kept(first, w_qkv, qkv, q, k, inverse, mixed, log_sums, second, w_gate_up, gate_up, hidden)
-        return kept, hidden @ mlp.down_proj.weight.T
+        return kept, hidden @ self._cast(mlp.down_proj.weight).T
 
     def _backward(
         self, block: Block, kept: Kept, heads: Heads, dy: Tensor | None, dx: Tensor, grads: Gradients, is_first: bool
@@ -156,19 +159,19 @@ class FusedLoss:
         was. The gradient dx of the stream goes on in place."""
         attn, mlp = block.attn, block.mlp
         assert dy is not None
-        grads[mlp.down_proj.weight] = dy.T @ kept.hidden
-        dhidden = dy @ mlp.down_proj.weight
+        grads[mlp.down_proj.weight] = (dy.T @ kept.hidden).float()
+        dhidden = dy @ self._cast(mlp.down_proj.weight)
         dgate_up = kept.gate_up  # in its place
         self._call("swiglu_backward", *dhidden.shape, dgate_up, dhidden)
-        dgate, dup = (dgate_up.T @ kept.second.normed).chunk(2)
+        dgate, dup = (dgate_up.T @ kept.second.normed).float().chunk(2)
         grads |= {mlp.gate_proj.weight: dgate, mlp.up_proj.weight: dup}
         dy = self._add_backward(block.mlp_norm, kept.second, dgate_up @ kept.w_gate_up, dx, grads)
         assert dy is not None
-        grads[attn.o_proj.weight] = dy.T @ _rows(kept.mixed)
-        dmixed = (dy @ attn.o_proj.weight).view(kept.q.shape).transpose(1, 2)
-        q, k, v = kept.q.transpose(1, 2), kept.k.transpose(1, 2), _values(kept.qkv, heads)
-        dq, dk, dv = attend_backward(dmixed, q, k, v, kept.mixed, kept.log_sums, 0.0, True)
-        dq, dk, dv = (t.transpose(1, 2).contiguous() for t in (dq, dk, dv))
+        grads[attn.o_proj.weight] = (dy.T @ kept.mixed).float()
+        dmixed = dy @ self._cast(attn.o_proj.weight)
+        dq, dk, dv = dmixed.new_empty(3, *dmixed.shape)
+        scores = (kept.q, kept.k, kept.qkv, kept.log_sums)
+        self._call("attention_backward", heads, *scores, dmixed, dq, dk, dv, self._room(heads, dx))
         dqkv = torch.empty_like(kept.qkv)
         norms = [weight for weight in _head_norms(attn) if weight is not None]
         dnorms = [torch.empty_like(weight) for weight in norms]
@@ -179,13 +182,14 @@ class FusedLoss:
         )  # fmt: skip
         for weight, dweight in zip(norms, dnorms, strict=True):
             grads[weight] = dweight
-        dw_q, dw_k, dw_v = (dqkv.T @ kept.first.normed).chunk(3)
+        dw_q, dw_k, dw_v = (dqkv.T @ kept.first.normed).float().chunk(3)
         grads |= {attn.q_proj.weight: dw_q, attn.k_proj.weight: dw_k, attn.v_proj.weight: dw_v}
         return self._add_backward(block.attn_norm, kept.first, dqkv @ kept.w_qkv, dx, grads, added=not is_first)
 
     def _add(self, norm: nn.Module, x: Tensor, y: Tensor | None, rate: float) -> Sum:
         """x + y, where there is a y, and the norm of it."""
-        done = Sum(x if y is None else torch.empty_like(x), torch.empty_like(x), x.new_empty(len(x)), _dropout(rate))
+        normed = torch.empty_like(x, dtype=self.dtype)
+        done = Sum(x if y is None else torch.empty_like(x), normed, x.new_empty(len(x)), _dropout(rate))
         self._call("add_and_norm", *x.shape, done.drop, norm.eps, norm.weight, x, y, done.x, done.normed, done.inverse)
         return done
 
@@ -195,7 +199,7 @@ class FusedLoss:
         """Back through a norm and the sum before it: adds to dx, and returns dy where something was `added`."""
         dy = None
         if added:
-            dy = torch.empty_like(dx) if done.drop.rate else dx
+            dy = torch.empty_like(done.normed) if done.drop.rate or done.normed.dtype != dx.dtype else dx
         dweight, room = torch.empty_like(norm.weight), dx.new_empty(self.threads, dx.shape[1])
         self._call(
             "norm_backward", *dx.shape, done.drop, norm.weight, done.x, done.inverse, dnormed, dx,
@@ -203,6 +207,14 @@ class FusedLoss:
         )  # fmt: skip
         grads[norm.weight] = dweight
         return dy
+
+    def _cast(self, weight: Tensor) -> Tensor:
+        """A matrix as products read it."""
+        return weight.detach().to(self.dtype)
+
+    def _room(self, heads: Heads, x: Tensor) -> Tensor:
+        """Room in which attention works."""
+        return x.new_empty(self._call("attention_room", heads.length, heads.size))
 
     def _drop(self, x: Tensor, drop: Dropout) -> None:
         if drop.rate:
@@ -235,16 +247,6 @@ def _dropout(rate: float) -> Dropout:
     if not rate:
         return Dropout(0.0, 0, 0)
     return Dropout(rate, *torch.randint(1 << 32, (2,)).tolist())
-
-
-def _rows(heads: Tensor) -> Tensor:
-    """(B, H, T, C) as (N, H * C)."""
-    return heads.transpose(1, 2).flatten(0, 1).flatten(1)
-
-
-def _values(qkv: Tensor, heads: Heads) -> Tensor:
-    """The values (B, H, T, C) in qkv (N, 3 D)."""
-    return qkv.view(-1, heads.length, 3, heads.n_heads, heads.size)[:, :, 2].transpose(1, 2)
 
 
 def _head_norms(attn: Attention) -> tuple[Tensor | None, Tensor | None]:

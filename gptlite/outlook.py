@@ -13,7 +13,7 @@ from gptlite import compilation, planning, yardsticks
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, peak_memory
 from gptlite.material import Material
-from gptlite.optim import Loss, mean_loss
+from gptlite.optim import mean_loss
 from gptlite.speed import Speed, measure_speed
 from gptlite.training import Watcher
 
@@ -46,11 +46,9 @@ def look_ahead(
     watcher: Watcher,
     thorough: bool = False,
     base: ModelConfig | None = None,
-    compile: str = "auto",
 ) -> Outlook:
     """Choose a plan and foresee its result; times training steps for a small share of the budget.
 
-    - `compile`: whether steps that are written out (fused.py) may be timed.
     - `base`: the shape of the trained model that the run goes on from; nobody can foresee what that leads to.
     Where the plan is for steps or epochs, nothing needs to be timed, unless the outlook is to be `thorough`.
     """
@@ -65,7 +63,7 @@ def look_ahead(
         memory=free_memory(hardware),
         val_tokens=val_tokens.n_tokens,
     )
-    stopwatch = Stopwatch(hardware, MEASURING_SHARE * seconds if seconds else MEASURING_SECONDS, seconds, compile)
+    stopwatch = Stopwatch(hardware, MEASURING_SHARE * seconds if seconds else MEASURING_SECONDS, seconds)
     plan = planning.make_plan(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure, base=base
     )
@@ -88,11 +86,14 @@ def look_ahead(
 
 
 class Stopwatch:
-    """Measures speeds for the planner until `seconds` are used; remembers them. What a run of `budget` seconds, or one
-    of a number of steps, does with a compiler is done here too where it is done in a moment."""
+    """Measures speeds for the planner until `seconds` are used; remembers them.
 
-    def __init__(self, hardware: Hardware, seconds: float, budget: float | None = None, compile: str = "off") -> None:
-        self.hardware, self.seconds, self.budget, self.compile = hardware, seconds, budget, compile
+    - `budget`: seconds of the whole run, None for one of a number of steps. Steps that it would take in machine code
+      are taken so here, where that is made in a moment.
+    """
+
+    def __init__(self, hardware: Hardware, seconds: float, budget: float | None = None) -> None:
+        self.hardware, self.seconds, self.budget = hardware, seconds, budget
         self.until = time.monotonic() + seconds
         self.speeds: dict[tuple[ModelConfig, int], Speed] = {}  # by shape and batch size
 
@@ -100,16 +101,11 @@ class Stopwatch:
         """The speed of one shape, or None when the time is used up."""
         if time.monotonic() > self.until:
             return None
-        speed = measure_speed(model, train, self.hardware, self.seconds / 6, self._loss(model, train))
+        hardware = compilation.decide(self.hardware, self.budget, train.steps or 0, model, train)
+        loss_of = compilation.fused_loss(model, train, hardware) if hardware.compile else None
+        speed = measure_speed(model, train, hardware, self.seconds / 6, loss_of or mean_loss)
         self.speeds[model, train.batch_size] = speed
         return speed
-
-    def _loss(self, model: ModelConfig, train: TrainConfig) -> Loss:
-        worth_it = self.compile == "on" or (
-            self.compile == "auto"
-            and compilation.fused_pays(self.budget, train.steps or 0, model, train, self.hardware)
-        )
-        return (compilation.fused_loss(model, train, self.hardware) if worth_it else None) or mean_loss
 
     def speed(self, plan: planning.Plan) -> Speed | None:
         """What was measured for this plan's model and batch."""

@@ -90,7 +90,7 @@ def train(
             if init_from is not None or tokenizer is not None:
                 raise UsageError("--resume goes on with the run's own model; leave --init-from and --tokenizer out.")
             plan = resuming.make_plan(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
-            hardware, compile = resuming.choose_machine(previous, plan, device, dtype, threads, compile, team.size)
+            hardware = resuming.choose_machine(previous, plan, device, dtype, threads, compile, team.size)
             val, arguments = previous["val"], arguments or previous["arguments"]
             lossy = lossy or previous.get("lossy", False)
         else:  # what can be refused is refused before any work is done
@@ -129,9 +129,7 @@ def train(
         material = tokenize(texts, saved.tokenizer if saved else origin.tokenizer or vocab_size, watcher)
         foreseen = {}
         if plan is None:
-            outlook = look_ahead(
-                material, hardware, architecture, size, overrides, watcher, base=origin.config, compile=compile
-            )
+            outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, base=origin.config)
             plan, foreseen = outlook.plan, outlook.to_dict()
         else:
             planning.check_memory(plan, available_memory(hardware.device), team.size)
@@ -143,7 +141,7 @@ def train(
         session = _session(team, run, plan, hardware, material, saved, origin, watcher, should_stop, started)
         origin = dataclasses.replace(origin, model=None)  # its weights are in the model of the session
         session.state.enough &= previous is not None and not resuming.asks_for_more(previous, plan)
-        hardware = with_compilation(hardware, compile, plan, session.clock.total_steps, session.state.elapsed)
+        hardware = decide(hardware, plan, session.clock.total_steps, session.state.elapsed)
         _agree(session, hardware, watcher)
         if previous is None:
             run.clear_log()
@@ -234,13 +232,13 @@ def _find_tokens(told: dict[str, Any]) -> data.TokenFile:
 
 
 def _agree(session: Session, hardware: Hardware, watcher: Watcher) -> None:
-    """Where the run stands and whether steps are compiled, as the first process has it; and the loss, made ready."""
+    """Where the run stands and how steps are computed, as the first process has it; and the loss, made ready."""
     s = session
-    compiled = hardware.compile and not s.team.sharded
-    s.state, compiled = tell_state(s.state, s.team), s.team.broadcast(compiled)
+    s.state = tell_state(s.state, s.team)
     s.clock.elapsed_before = s.state.elapsed
-    s.loss_of = _loss(s.model, s.plan, dataclasses.replace(hardware, compile=compiled), watcher)
-    s.hardware = dataclasses.replace(hardware, compile=s.loss_of is not optim.mean_loss)
+    compiled, bf16 = s.team.broadcast([hardware.compile and not s.team.sharded, hardware.bf16])
+    hardware = dataclasses.replace(hardware, compile=compiled, bf16=bf16)
+    s.loss_of, s.hardware = _loss(s.model, s.plan, hardware, watcher)
     s.team.prepare(s.model, s.loss_of)
 
 
@@ -367,8 +365,8 @@ def preview(
         limits = planning.text_limits(time_budget(overrides), hardware)
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         material = tokenize(texts, origin.tokenizer or vocab_size, watcher)
-        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, True, origin.config, compile)
-    hardware = with_compilation(hardware, compile, outlook.plan, outlook.expected.steps)
+        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, True, origin.config)
+    hardware = decide(hardware, outlook.plan, outlook.expected.steps)
     return {
         "plan": outlook.plan.to_dict(),
         "parameters": outlook.plan.model.n_params,
@@ -380,27 +378,22 @@ def preview(
     }
 
 
-def with_compilation(
-    hardware: Hardware, asked: str, plan: planning.Plan, steps: float, elapsed: float = 0.0
-) -> Hardware:
-    """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it."""
-    seconds = plan.train.seconds
-    left = None if seconds is None else seconds - elapsed
-    if asked == "auto" and compilation.pays(left, steps, plan.model, plan.train, hardware):
-        return dataclasses.replace(hardware, compile=True)
-    return hardware
+def decide(hardware: Hardware, plan: planning.Plan, steps: float, elapsed: float = 0.0) -> Hardware:
+    """`hardware` with what is open decided for what is left of the plan's budget."""
+    left = None if plan.train.seconds is None else plan.train.seconds - elapsed
+    return compilation.decide(hardware, left, steps, plan.model, plan.train)
 
 
-def _loss(model: GPT, plan: planning.Plan, hardware: Hardware, watcher: Watcher) -> optim.Loss:
-    """The loss of a step, compiled where that was decided and the machine can do it."""
-    if not hardware.compile:
-        return optim.mean_loss
-    watcher.phase("compiling", 0.0)
+def _loss(model: GPT, plan: planning.Plan, hardware: Hardware, watcher: Watcher) -> tuple[optim.Loss, Hardware]:
+    """The loss of a step, compiled where that was decided and the machine can do it; and the machine as it then is."""
+    train = plan.train.share(hardware.processes)
+    if hardware.compile:
+        watcher.phase("compiling", 0.0)
     try:
-        return compilation.compile_loss(model, plan.train.share(hardware.processes), hardware)
+        return compilation.make_loss(model, train, hardware)
     except Exception as error:  # compilers fail in many ways, and none of them is a reason not to train
         watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
-        return optim.mean_loss
+        return compilation.make_loss(model, train, dataclasses.replace(hardware, compile=False))
 
 
 def _versions() -> dict[str, str]:

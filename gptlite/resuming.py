@@ -71,8 +71,8 @@ def choose_machine(
     threads: int | None,
     compile: str,
     processes: int = 1,
-) -> tuple[Hardware, str]:
-    """The machine, and what is asked of its compiler: what is left open is as it was, for bits depend on it.
+) -> Hardware:
+    """The machine: what is left open is as it was, for bits depend on it.
 
     Where time is the budget, it decides about compiling, now as then. Other `processes` have other threads.
     """
@@ -83,9 +83,9 @@ def choose_machine(
     dtype_before = was.get("dtype", dtype) if dtype == "auto" else dtype
     threads_before = was.get("threads") if threads is None and was.get("processes", 1) == processes else threads
     try:
-        return choose_hardware(before, dtype_before, threads_before, compile), compile
+        return choose_hardware(before, dtype_before, threads_before, compile)
     except UsageError:  # perhaps for a device that nobody asked for today
-        return choose_hardware(device, dtype, threads, compile), compile
+        return choose_hardware(device, dtype, threads, compile)
 
 
 def compare_machines(previous: Mapping[str, Any], hardware: Hardware, watcher: Watcher) -> None:

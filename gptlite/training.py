@@ -357,7 +357,7 @@ def evaluate(s: Session, windows: Sequence[Window], between: Callable[[], object
     """Score `windows` of the held-out stream with the model as it is, and take the time it needs."""
     began = time.monotonic()
     share = s.team.share(windows, lambda window: replace(window, scored=0))
-    own = score_model(s.model, s.tokenizer, s.val_ids, s.hardware, share, between=between)
+    own = score_model(s.model, s.tokenizer, s.val_ids, s.hardware.for_reading(), share, between=between)
     nats, tokens, n_bytes = s.team.sums(own.nats, own.tokens, own.bytes)
     result = Score(nats, int(tokens), int(n_bytes))
     s.state.seconds_per_window = max(s.state.seconds_per_window, (time.monotonic() - began) / len(windows))

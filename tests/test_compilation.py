@@ -25,23 +25,23 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("seconds", "expected"), [(None, False), (60, False), (300, False), (900, True)])
 def test_the_first_time_it_pays_in_long_runs_only(compiler: None, seconds: float | None, expected: bool) -> None:
-    assert compilation.pays(seconds, 10**6, MODEL, TRAIN, CPU) is expected
+    assert compilation.pays(seconds, MODEL, TRAIN, CPU) is expected
 
 
 def test_what_was_compiled_before_pays_sooner(compiler: None) -> None:
     mark = compilation._mark(MODEL, TRAIN, CPU)
     mark.parent.mkdir(parents=True)
     mark.touch()
-    assert compilation.pays(120, 0, MODEL, TRAIN, CPU)
-    assert not compilation.pays(30, 0, MODEL, TRAIN, CPU)
-    assert not compilation.pays(120, 0, MODEL, dataclasses.replace(TRAIN, batch_size=5), CPU)
+    assert compilation.pays(120, MODEL, TRAIN, CPU)
+    assert not compilation.pays(30, MODEL, TRAIN, CPU)
+    assert not compilation.pays(120, MODEL, dataclasses.replace(TRAIN, batch_size=5), CPU)
 
 
 def test_it_pays_neither_without_a_compiler_nor_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not compilation.pays(9000, 0, MODEL, TRAIN, CPU)
+    assert not compilation.pays(9000, MODEL, TRAIN, CPU)
     monkeypatch.setattr(compilation, "_has_compiler", lambda: True)
-    assert not compilation.pays(9000, 0, MODEL, TRAIN, GPU)
+    assert not compilation.pays(9000, MODEL, TRAIN, GPU)
 
 
 def test_a_compiler_that_fails_is_told_and_steps_are_as_before(
@@ -50,8 +50,23 @@ def test_a_compiler_that_fails_is_told_and_steps_are_as_before(
     def broken(*_: object) -> optim.Loss:
         raise RuntimeError("no such header")
 
-    monkeypatch.setattr(pipeline.compilation, "compile_loss", broken)
-    shape = ("--layers", "1", "--dim", "16", "--heads", "1", "--context", "16", "--vocab-size", "300", "--steps", "2")
+    monkeypatch.setattr(pipeline.compilation, "compile_with_torch", broken)
+    shape = (
+        "--layers",
+        "1",
+        "--dim",
+        "16",
+        "--heads",
+        "1",
+        "--context",
+        "16",
+        "--vocab-size",
+        "300",
+        "--steps",
+        "2",
+        "--arch",
+        "gpt2",
+    )
     done = gptlite("train", corpus_file, "-o", "run", "--compile", "on", *shape)
     assert done.code == 0
     assert "compiling failed (RuntimeError), so steps are not compiled." in done.err
@@ -64,7 +79,7 @@ def test_a_compiled_loss_has_the_same_value_and_gradients() -> None:
     model = random_model(tiny_config("gpt2"))
     train = TrainConfig(batch_size=4)
     before = torch.get_rng_state()
-    compiled = compilation.compile_loss(model, train, CPU)
+    compiled = compilation.compile_with_torch(model, train, CPU)
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(before, torch.get_rng_state())
     batch = torch.randint(300, (4, 33))

@@ -31,6 +31,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool, amx: bool
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (capability, 0))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: amx, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_threads_not_given_are_left_alone(bare_cpu: None) -> None:
     ("device", "amx", "capability", "dtype", "bf16"),
     [
         ("cpu", False, 0, "auto", False),
-        ("cpu", True, 0, "auto", True),
+        ("cpu", True, 0, "auto", False),
         ("cpu", True, 0, "fp32", False),
         ("cuda", False, 7, "auto", False),
         ("cuda", False, 8, "auto", True),
@@ -112,6 +113,7 @@ def test_bf16_is_automatic_only_in_hardware(
     pretend(monkeypatch, cuda=True, mps=True, amx=amx, capability=capability)
     hardware = choose_hardware(device, dtype)
     assert (hardware.bf16, hardware.reason) == (bf16, "as asked")
+    assert ("dtype" in hardware.open) is (device == "cpu" and amx and dtype == "auto"), "training decides"
 
 
 def test_emulated_bf16_comes_with_a_warning(bare_cpu: None) -> None:
