@@ -61,27 +61,26 @@ class Muon(torch.optim.Optimizer):
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
                 rows, columns = group["block"] or shape
-                directions = torch.stack([self._direction(p, group["momentum"]) for p in parameters])
+                directions = torch.stack(self._directions(parameters, group["momentum"]))
 
                 def orthogonal(matrices: Tensor, rows: int = rows, columns: int = columns) -> Tensor:
                     return from_blocks(orthogonalise(to_blocks(matrices, rows, columns)), matrices.shape[1:])
 
                 updates = self.team.by_matrix(orthogonal, directions, shape[0])
                 scale = max(1.0, rows / columns) ** 0.5
-                for parameter, update in zip(parameters, updates, strict=True):
-                    held = self.team.part(parameter)
-                    held.mul_(1 - group["lr"] * group["weight_decay"])
-                    held.add_(update, alpha=-group["lr"] * scale)
+                held = [self.team.part(parameter) for parameter in parameters]
+                torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(held, updates.unbind(), alpha=-group["lr"] * scale)
 
-    def _direction(self, parameter: Tensor, momentum: float) -> Tensor:
-        """The running mean of the gradients, with Nesterov's look ahead: as much of it as this process holds."""
-        state = self.state[parameter]
-        assert parameter.grad is not None
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter)
-        gradient, mean = self.team.part(parameter.grad), self.team.part(state["momentum"])
-        mean.lerp_(gradient, 1 - momentum)
-        return gradient.lerp(mean, momentum)
+    def _directions(self, parameters: Sequence[Tensor], momentum: float) -> tuple[Tensor, ...]:
+        """The running means of the gradients, with Nesterov's look ahead: as much of them as this process holds."""
+        for parameter in parameters:
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        gradients = [self.team.part(p.grad) for p in parameters if p.grad is not None]
+        means = [self.team.part(self.state[parameter]["momentum"]) for parameter in parameters]
+        torch._foreach_lerp_(means, gradients, 1 - momentum)
+        return torch._foreach_lerp(gradients, means, momentum)
 
 
 def to_blocks(matrices: Tensor, rows: int, columns: int) -> Tensor:
