@@ -88,8 +88,7 @@ def choose_hardware(
         device=torch.device(chosen),
         bf16=bf16,
         threads=torch.get_num_threads(),
-        # On a CPU the budget decides (compilation.py).
-        compile=compile == "on" or (compile == "auto" and chosen == "cuda"),
+        compile=compile == "on",  # where it is left to us, the budget decides (compilation.py)
         reason=reason,
     )
 

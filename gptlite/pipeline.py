@@ -141,7 +141,7 @@ def train(
         session = _session(team, run, plan, hardware, material, saved, origin, watcher, should_stop, started)
         origin = dataclasses.replace(origin, model=None)  # its weights are in the model of the session
         session.state.enough &= previous is not None and not resuming.asks_for_more(previous, plan)
-        hardware = with_compilation(hardware, compile, plan, session.state.elapsed)
+        hardware = with_compilation(hardware, compile, plan, material, session.state.elapsed)
         _agree(session, hardware, watcher)
         if previous is None:
             run.clear_log()
@@ -366,7 +366,7 @@ def preview(
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         material = tokenize(texts, origin.tokenizer or vocab_size, watcher)
         outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, True, origin.config)
-    hardware = with_compilation(hardware, compile, outlook.plan)
+    hardware = with_compilation(hardware, compile, outlook.plan, material)
     return {
         "plan": outlook.plan.to_dict(),
         "parameters": outlook.plan.model.n_params,
@@ -378,10 +378,17 @@ def preview(
     }
 
 
-def with_compilation(hardware: Hardware, asked: str, plan: planning.Plan, elapsed: float = 0.0) -> Hardware:
-    """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it."""
+def with_compilation(
+    hardware: Hardware, asked: str, plan: planning.Plan, material: Material, elapsed: float = 0.0
+) -> Hardware:
+    """`hardware`, and where it was left to us (`asked` is "auto") with steps compiled if the budget is worth it.
+
+    A number of steps on a CPU never is: such a run is the same wherever it runs. On a GPU it is worth a guess.
+    """
     seconds = plan.train.seconds
     left = None if seconds is None else seconds - elapsed
+    if left is None and hardware.device.type != "cpu":
+        left = planning.guess_seconds(plan, material.tokens.n_tokens, hardware)
     if asked == "auto" and compilation.pays(left, plan.model, plan.train, hardware):
         return dataclasses.replace(hardware, compile=True)
     return hardware

@@ -425,5 +425,11 @@ def _guessed_speed(facts: Facts, model: ModelConfig) -> float:
     return (GPU_FLOPS if _on_gpu(facts) else CPU_FLOPS_PER_THREAD * facts.hardware.threads) / (6 * model.n_params)
 
 
+def guess_seconds(plan: Plan, n_tokens: int, hardware: Hardware) -> float:
+    """The time of a plan for steps or epochs on a text of `n_tokens`, without a stopwatch."""
+    facts = Facts(n_bytes=n_tokens, n_tokens=n_tokens, vocab_size=plan.model.vocab_size, hardware=hardware)
+    return expect(facts, plan).seconds
+
+
 def _names(config: type) -> set[str]:
     return {f.name for f in dataclasses.fields(config)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from conftest import Command, random_model, tiny_config
 from gptlite import compilation, optim, pipeline
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
+from gptlite.planning import Plan
 
 CPU = Hardware(torch.device("cpu"), bf16=False, threads=2, compile=False, reason="a test")
 GPU = dataclasses.replace(CPU, device=torch.device("cuda"))
@@ -20,7 +22,7 @@ MODEL, TRAIN = ModelConfig(), TrainConfig()
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "_has_compiler", lambda: True)
+    monkeypatch.setattr(compilation, "_has_compiler", lambda _: True)
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(None, False), (60, False), (300, False), (900, True)])
@@ -40,8 +42,20 @@ def test_what_was_compiled_before_pays_sooner(compiler: None) -> None:
 def test_it_pays_neither_without_a_compiler_nor_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not compilation.pays(9000, MODEL, TRAIN, CPU)
-    monkeypatch.setattr(compilation, "_has_compiler", lambda: True)
-    assert not compilation.pays(9000, MODEL, TRAIN, GPU)
+    monkeypatch.setattr(compilation, "_has_compiler", lambda _: True)
+    assert not compilation.pays(9000, MODEL, TRAIN, dataclasses.replace(CPU, device=torch.device("mps")))
+
+
+def test_on_a_gpu_it_pays_where_minutes_are_left(compiler: None) -> None:
+    assert [compilation.pays(seconds, MODEL, TRAIN, GPU) for seconds in (None, 60, 600)] == [False, False, True]
+
+
+def test_a_number_of_steps_is_worth_a_guess_on_a_gpu_only(compiler: None, corpus_file: Path) -> None:
+    tokens = SimpleNamespace(tokens=SimpleNamespace(n_tokens=10**6))
+    for hardware, steps, expected in ((CPU, 10**6, False), (GPU, 10, False), (GPU, 10**6, True)):
+        plan = Plan(MODEL, dataclasses.replace(TRAIN, steps=steps, seconds=None), ())
+        assert pipeline.with_compilation(hardware, "auto", plan, tokens).compile is expected  # type: ignore[arg-type]
+        assert not pipeline.with_compilation(hardware, "off", plan, tokens).compile  # type: ignore[arg-type]
 
 
 def test_a_compiler_that_fails_is_told_and_steps_are_as_before(
