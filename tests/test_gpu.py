@@ -289,7 +289,7 @@ def test_more_processes_than_gpus_are_refused(gptlite: Command, corpus_file: Pat
 
 def test_a_batch_that_cannot_fit_is_refused_before_the_first_step(gptlite: Command, corpus_file: Path) -> None:
     outcome = gptlite("train", "corpus.txt", *SHAPE, "--steps", "2", "--batch-size", 10**8)
-    assert outcome.code == 5, outcome.err
+    assert outcome.code == 8, outcome.err
     assert "training would need about" in outcome.err and "use --accumulate" in outcome.err
 
 
@@ -304,7 +304,7 @@ def test_memory_that_runs_out_is_a_sentence(
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
-    assert outcome.code == 5, outcome.err
+    assert outcome.code == 8, outcome.err
     assert "memory ran out at step 1" in outcome.err and "use --accumulate" in outcome.err
     assert "Traceback" not in outcome.err and not Run(Path("run")).latest()
 
