@@ -360,7 +360,7 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     ours.train()
     hardware, optimizers = choose_hardware("cpu"), optim.make_optimizers(ours, config)
     compiled = ", compiled:" in info["hardware"]  # as the run was
-    loss_of = compilation.compile_loss(ours, config, hardware) if compiled else optim.mean_loss
+    loss_of = compilation.compile_with_torch(ours, config, hardware) if compiled else optim.mean_loss
     optim.set_learning_rate(optimizers, 0.1 * config.lr)
 
     def our_step(batch: Tensor) -> None:

@@ -45,7 +45,7 @@ def score_choices(model: GPT, tokenizer: Tokenizer, prompt: str, choices: Sequen
             raise LimitError(f"a choice of {len(ids):,} tokens is longer than the {context:,} that the model sees.")
         read = torch.tensor([(before + ids)[-context - 1 : -1]], device=device)
         logits = model.head(model.transformer(read)[0, -len(ids) :])
-        of_ids = logits.double().log_softmax(dim=-1).gather(-1, torch.tensor(ids, device=device)[:, None])
+        of_ids = logits.cpu().double().log_softmax(dim=-1).gather(-1, torch.tensor(ids)[:, None])
         if not of_ids.isfinite().all():
             raise CheckpointError("the model's predictions are not numbers; use another step of the run.")
         scored.append(Choice(choice, ids, float(of_ids.sum())))

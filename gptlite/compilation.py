@@ -1,9 +1,9 @@
-"""Training steps made quicker by a compiler, on a CPU in one of two ways.
+"""Training steps made quicker by a compiler, in one of two ways.
 
-Models like qwen3 and llama have their step written out (fused.py); a C compiler is done with it in a second or two,
-once on a machine, and steps become a third quicker. For others torch writes C++ for what stands between the matrix
-products; steps become an eighth quicker, but the first compilation of a shape takes half a minute and more. So the
-budget decides. What was compiled once is kept in the cache directory.
+On a CPU, models like qwen3 and llama have their step written out (fused.py); a C compiler is done with it in a second
+or two, once on a machine. For others torch writes C++, or on GPUs Triton, of its own for what stands between matrix
+products; the first compilation of a shape takes half a minute and more. So the budget decides. What was compiled once
+is kept in the cache directory.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import os
 import shutil
 import sys
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,18 +32,34 @@ from gptlite.optim import Loss, mean_loss
 from gptlite.speed import guess_speed
 
 FUSED_SECONDS = 10.0  # a run that is shorter does without, so that it need not wait for a compiler
-GAIN = 1.12  # tokens a second, compiled by torch over not; measured 1.11 to 1.6 (docs/log.md)
-COLD_SECONDS, WARM_SECONDS = 40.0, 5.0  # measured 21 to 43, and 2.5
+
+
+@dataclass(frozen=True)
+class Price:
+    """What torch's compiler costs the first time and later, in seconds, and tokens a second, compiled over not."""
+
+    cold: float
+    warm: float
+    gain: float
+
+
+PRICES = {
+    "cpu": Price(cold=40.0, warm=5.0, gain=1.12),  # measured 21 to 43, 2.5, and 1.11 to 1.6 (docs/log.md)
+    "cuda": Price(cold=40.0, warm=15.0, gain=1.3),  # guesses
+}
 
 
 def decide(hardware: Hardware, seconds: float | None, steps: float, model: ModelConfig, train: TrainConfig) -> Hardware:
     """`hardware` with what is open decided for a training of so many `seconds` or, where None, of so many `steps`.
 
-    Products are in bf16 where that is in hardware and something comes of it: in steps that are written out, and with
-    tiles in all.
+    Products on a CPU are in bf16 where that is in hardware and something comes of it: in steps that are written out,
+    and with tiles in all. A number of steps is as long as a guess says, so that such a run is the same again.
     """
+    guess = guess_seconds(steps, model, train, hardware)
     if "compile" in hardware.open:
-        is_worth_it = fused_pays(seconds, steps, model, train, hardware) or pays(seconds, model, train, hardware)
+        is_worth_it = fused_pays(seconds, guess, model, train, hardware)
+        if not is_worth_it and (seconds is not None or hardware.device.type != "cpu"):
+            is_worth_it = pays(guess if seconds is None else seconds, model, train, hardware)
         hardware = dataclasses.replace(hardware, compile=is_worth_it)
     if "dtype" in hardware.open:
         is_fused = hardware.compile and _kernel(model, train, hardware) is not None
@@ -48,24 +67,28 @@ def decide(hardware: Hardware, seconds: float | None, steps: float, model: Model
     return hardware
 
 
-def pays(seconds: float | None, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
-    """Is it worth asking torch to compile a step of this shape, on a CPU, for a run of so many seconds?
-
-    Never for a number of steps (None): it may take longer than they do.
-    """
-    if seconds is None or hardware.device.type != "cpu" or not _has_compiler():
-        return False
-    cost = WARM_SECONDS if _mark(model, train, hardware).exists() else COLD_SECONDS
-    return (seconds - cost) * GAIN > seconds
-
-
-def fused_pays(seconds: float | None, steps: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
-    """Is it worth compiling a step that is written out? For `steps`, the same everywhere with a compiler."""
-    kernel = _kernel(model, train, hardware)
-    if kernel is None or seconds is not None:
-        return kernel is not None and (seconds >= FUSED_SECONDS or kernel.built)
+def guess_seconds(steps: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> float:
+    """How long so many steps take, where nothing was measured."""
     tokens = steps * train.share(hardware.processes).batch_size * model.context_length
-    return tokens / guess_speed(model, hardware) >= FUSED_SECONDS
+    return tokens / guess_speed(model, hardware)
+
+
+def pays(seconds: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
+    """Is it worth asking torch to compile a step of this shape for a run of so many seconds?"""
+    price = PRICES.get(hardware.device.type)
+    if price is None or not _has_compiler(hardware):
+        return False
+    cost = price.warm if _mark(model, train, hardware).exists() else price.cold
+    return (seconds - cost) * price.gain > seconds
+
+
+def fused_pays(seconds: float | None, guess: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
+    """Is it worth compiling a step that is written out, for a run of so many seconds or, for a number of steps, by a
+    `guess` at them?"""
+    kernel = _kernel(model, train, hardware)
+    if kernel is None:
+        return False
+    return guess >= FUSED_SECONDS if seconds is None else seconds >= FUSED_SECONDS or kernel.built
 
 
 def make_loss(model: GPT, train: TrainConfig, hardware: Hardware) -> tuple[Loss, Hardware]:
@@ -111,7 +134,9 @@ def compile_with_torch(model: GPT, train: TrainConfig, hardware: Hardware) -> Lo
         train.windows_at_once, model.config.context_length + 1, dtype=torch.long, device=hardware.device
     )
     try:
-        with torch.random.fork_rng(devices=[hardware.device] if hardware.device.type == "cuda" else []):
+        devices = [hardware.device] if hardware.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice for whoever writes models, such as to use TF32
             model.train()
             with hardware.autocast():
                 loss = compiled(model, batch)
@@ -127,11 +152,14 @@ def compile_with_torch(model: GPT, train: TrainConfig, hardware: Hardware) -> Lo
 
 def _mark(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Path:
     """The file that says that this very step was compiled here before."""
-    step = (torch.__version__, model, train.windows_at_once, train.dropout, hardware.bf16, hardware.threads)
+    machine = hardware.threads if hardware.device.type == "cpu" else hardware.device.type
+    step = (torch.__version__, model, train.windows_at_once, train.dropout, hardware.bf16, machine)
     return cache_directory() / "compiled" / hashlib.sha256(repr(step).encode()).hexdigest()[:32]
 
 
-def _has_compiler() -> bool:
-    """Is there the C++ compiler that torch would call?"""
+def _has_compiler(hardware: Hardware) -> bool:
+    """Is there what torch would call: Triton for a GPU, which calls a C compiler, or the one for C++?"""
+    if hardware.device.type == "cuda":
+        return importlib.util.find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))
     usual = "clang++" if sys.platform == "darwin" else "g++"
     return sys.platform != "win32" and shutil.which(os.environ.get("CXX") or usual) is not None

@@ -88,16 +88,16 @@ def choose_hardware(
     if dtype == "bf16" and not in_hardware:
         reason += "; bf16 is emulated here and very slow"
     bf16 = in_hardware and chosen != "cpu" if dtype == "auto" else dtype == "bf16"
-    undecided = {"dtype": dtype == "auto" and in_hardware, "compile": compile == "auto"}
+    undecided = {"dtype": dtype == "auto" and in_hardware and chosen == "cpu", "compile": compile == "auto"}
     if threads is not None:
         torch.set_num_threads(threads)
     return Hardware(
         device=torch.device(chosen),
         bf16=bf16,
         threads=torch.get_num_threads(),
-        compile=compile == "on" or (compile == "auto" and chosen == "cuda"),
+        compile=compile == "on",
         reason=reason,
-        open=tuple(name for name, is_open in undecided.items() if is_open) if chosen == "cpu" else (),
+        open=tuple(name for name, is_open in undecided.items() if is_open),
     )
 
 

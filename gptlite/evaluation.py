@@ -175,7 +175,7 @@ def _score(
         counts = torch.arange(length, device=device) >= skipped[:, None]
         counts &= token_bytes[targets] > 0  # (B, T)
         losses = losses_of(inputs, targets, counts)
-        nats += losses.double().sum().item()
+        nats += losses.cpu().double().sum().item()  # not every device has float64
         tokens += len(losses)
         n_bytes += int(token_bytes[targets[counts]].sum())
     return Score(nats, tokens, n_bytes)

@@ -32,7 +32,7 @@ class Recorder:
         self.top: dict[int, list[Alternative]] = {}
 
     def __call__(self, logits: Tensor, *rest: Any) -> Tensor:
-        logprobs = logits.double().log_softmax(dim=-1)  # first: a sampler may change the logits in place
+        logprobs = logits.cpu().double().log_softmax(dim=-1)  # first: a sampler may change the logits in place
         ids = self.sampler(logits, *rest)
         rows = rest[0] if rest else range(len(ids))
         chosen = logprobs.gather(-1, ids[:, None].to(logprobs.device))[:, 0]

@@ -77,13 +77,12 @@ def choose_machine(
     Where time is the budget, it decides about compiling, now as then. Other `processes` have other threads.
     """
     was = previous.get("machine", {})
-    if compile == "auto" and plan.train.seconds is None:
-        compile = was.get("compile", compile)
+    compile_before = was.get("compile", compile) if compile == "auto" and plan.train.seconds is None else compile
     before = was.get("device", device) if device == "auto" else device
     dtype_before = was.get("dtype", dtype) if dtype == "auto" else dtype
     threads_before = was.get("threads") if threads is None and was.get("processes", 1) == processes else threads
     try:
-        return choose_hardware(before, dtype_before, threads_before, compile)
+        return choose_hardware(before, dtype_before, threads_before, compile_before)
     except UsageError:  # perhaps for a device that nobody asked for today
         return choose_hardware(device, dtype, threads, compile)
 

@@ -1,6 +1,6 @@
 """Several processes that train together: how tests start them, and a program for them that trains tiny models.
 
-`python tests/teams.py 50` prints, as JSON, the loss of each of 50 steps for every way to share the work.
+`python tests/teams.py 50 cpu` prints, as JSON, the loss of each of 50 steps for every way to share the work.
 """
 
 from __future__ import annotations
@@ -96,20 +96,23 @@ def _content(file: IO[bytes]) -> str:
     return file.read().decode()
 
 
-def losses(n: int, steps: int, cwd: Path) -> dict[str, list[float]]:
+def losses(n: int, steps: int, cwd: Path, device: str = "cpu") -> dict[str, list[float]]:
     """What the first of `n` processes prints that run this file."""
-    with started(n, (sys.executable, __file__, steps), cwd) as processes:
+    with started(n, (sys.executable, __file__, steps, device), cwd) as processes:
         first = processes.wait()[0]
     assert first.code == 0, first.err
     return json.loads(first.out)
 
 
-def loss_curve(team: Team, shard: str, optimizer: str, steps: int) -> list[float]:
+def loss_curve(
+    team: Team, shard: str, optimizer: str, steps: int, device: str = "cpu", dtype: str = "fp32"
+) -> list[float]:
     """The loss of each step of a tiny model; the batches are the same whoever shares them."""
-    hardware = choose_hardware("cpu", "fp32", 1, "off")
+    hardware = choose_hardware(device, dtype, 1, "off")
     config = TrainConfig(optimizer=optimizer, lr=0.02 if optimizer == "muon" else 3e-3, batch_size=WINDOWS)
     model = GPT(tiny_config("qwen3", context_length=CONTEXT, vocab_size=64))
     initialise(model, seed=1 + team.rank)  # the others get the weights of the first
+    model.to(hardware.device)
     team = team.sharing(shard)
     team.spread(model, list(model.transformer.blocks))
     optimizers = optim.make_optimizers(model, config, team)
@@ -137,8 +140,8 @@ def loss_curve(team: Team, shard: str, optimizer: str, steps: int) -> list[float
 
 def main() -> None:
     with distributed.together(0, lambda: None) as team:
-        steps = int(sys.argv[1])
-        curves = {f"{shard} {optimizer}": loss_curve(team, shard, optimizer, steps) for shard, optimizer in WAYS}
+        steps, device = int(sys.argv[1]), sys.argv[2]
+        curves = {f"{shard} {way}": loss_curve(team, shard, way, steps, device) for shard, way in WAYS}
         if team.leads:
             print(json.dumps(curves))
 

@@ -20,11 +20,11 @@ MODEL, TRAIN = ModelConfig.preset("gpt2", "small", 1024), TrainConfig()
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compilation, "_has_compiler", lambda: True)
+    monkeypatch.setattr(compilation, "_has_compiler", lambda _: True)
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(None, False), (60, False), (300, False), (900, True)])
-def test_the_first_time_it_pays_in_long_runs_only(compiler: None, seconds: float | None, expected: bool) -> None:
+@pytest.mark.parametrize(("seconds", "expected"), [(60, False), (300, False), (900, True)])
+def test_the_first_time_it_pays_in_long_runs_only(compiler: None, seconds: float, expected: bool) -> None:
     assert compilation.pays(seconds, MODEL, TRAIN, CPU) is expected
 
 
@@ -40,8 +40,19 @@ def test_what_was_compiled_before_pays_sooner(compiler: None) -> None:
 def test_it_pays_neither_without_a_compiler_nor_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not compilation.pays(9000, MODEL, TRAIN, CPU)
-    monkeypatch.setattr(compilation, "_has_compiler", lambda: True)
-    assert not compilation.pays(9000, MODEL, TRAIN, GPU)
+    monkeypatch.setattr(compilation, "_has_compiler", lambda _: True)
+    assert not compilation.pays(9000, MODEL, TRAIN, dataclasses.replace(CPU, device=torch.device("mps")))
+
+
+def test_on_a_gpu_it_pays_where_minutes_are_left(compiler: None) -> None:
+    assert [compilation.pays(seconds, MODEL, TRAIN, GPU) for seconds in (60, 600)] == [False, True]
+
+
+def test_a_number_of_steps_is_worth_a_guess_on_a_gpu_only(compiler: None) -> None:
+    for hardware, steps, expected in ((CPU, 10**6, False), (GPU, 10, False), (GPU, 10**6, True)):
+        undecided = dataclasses.replace(hardware, open=("compile",))
+        assert compilation.decide(undecided, None, steps, MODEL, TRAIN).compile is expected
+        assert not compilation.decide(hardware, None, steps, MODEL, TRAIN).compile, "nobody asked"
 
 
 def test_a_compiler_that_fails_is_told_and_steps_are_as_before(

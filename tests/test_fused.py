@@ -232,14 +232,10 @@ def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(
 
 def test_it_pays_where_the_run_is_longer_than_the_compiler_needs() -> None:
     hardware, model = choose_hardware("cpu", threads=1), ModelConfig.preset("qwen3", "small", 1024)
-    for train, steps, expected in [
-        (TrainConfig(seconds=5.0), 0, False),
-        (TrainConfig(seconds=60.0), 0, True),
-        (TrainConfig(seconds=None, steps=3), 3, False),
-        (TrainConfig(seconds=None, steps=1000), 1000, True),
-    ]:
-        assert compilation.fused_pays(train.seconds, steps, model, train, hardware) is expected
-    assert not compilation.fused_pays(60.0, 0, ModelConfig.preset("gpt2", "small", 1024), TrainConfig(), hardware)
+    for seconds, steps, expected in [(5.0, 0, False), (60.0, 0, True), (None, 3, False), (None, 1000, True)]:
+        assert compilation.decide(hardware, seconds, steps, model, TrainConfig()).compile is expected
+    other = ModelConfig.preset("gpt2", "small", 1024)
+    assert not compilation.decide(hardware, 60.0, 0, other, TrainConfig()).compile
 
 
 @pytest.mark.parametrize("supported", [False, True])
@@ -261,7 +257,7 @@ def test_it_is_in_bf16_where_that_is_in_hardware(monkeypatch: pytest.MonkeyPatch
 def test_without_a_compiler_steps_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     hardware, model = choose_hardware("cpu"), ModelConfig()
-    assert not compilation.fused_pays(60.0, 0, model, TrainConfig(), hardware)
+    assert not compilation.decide(hardware, 60.0, 0, model, TrainConfig()).compile
     assert compilation.fused_loss(model, TrainConfig(), hardware) is None
     monkeypatch.setenv("CC", "false")
     assert compilation.fused_loss(model, TrainConfig(), hardware) is None
