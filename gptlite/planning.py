@@ -39,6 +39,7 @@ GENTLY, LONGER_WARMUP = 0.1, 0.1
 LONGEST_WINDOW = 1024  # tokens, unless --context asks for more
 SHAPE_FLAGS = {"n_layers": "--layers", "n_heads": "--heads", "dim": "--dim"}
 
+DROPOUT = ((4, 0.0), (12, 0.1), (math.inf, 0.2))  # up to how many times a text is read: docs/log.md
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # fewer steps are worth having smaller batches for
 MOST_PARTS = 1 << 16  # of a batch, that are looked at
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
@@ -143,9 +144,9 @@ def make_plan(
     asked = tuple(sorted({*given, *(("size",) if size != "auto" else ())}))
 
     def timed(plan: Plan) -> Plan:
-        """The plan, with batches that suit its speed here."""
+        """The plan, with batches and dropout that suit its speed here."""
         worth_it = measure is not None and plan.train.seconds is not None and _fits(facts, plan)
-        return _suit_batch(facts, plan, measure(plan.model, plan.train) if measure and worth_it else None)
+        return _suit_speed(facts, plan, measure(plan.model, plan.train) if measure and worth_it else None)
 
     if base is not None:
         return timed(_go_on(facts, base, shape, training, asked))
@@ -253,19 +254,31 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
         f"{chosen.model.n_layers} layers of width {chosen.model.dim}, for {facts.n_tokens:,} tokens of text and "
         f"{budget} on {facts.hardware.device.type}; {how}"
     )
-    return _suit_batch(facts, dataclasses.replace(chosen, reasons=(reason, *chosen.reasons)), speeds.get(best))
+    return _suit_speed(facts, dataclasses.replace(chosen, reasons=(reason, *chosen.reasons)), speeds.get(best))
 
 
-def _suit_batch(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
-    """Smaller batches where the time allows few steps of the measured `speed`."""
-    if speed is None or plan.train.seconds is None or "batch_size" in plan.given:
+def _suit_speed(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
+    """At the measured `speed`: smaller batches where the time allows few steps, dropout where it allows many."""
+    if speed is None or plan.train.seconds is None:
         return plan
     steps, batch_size, reasons = expect(facts, plan, speed).steps, plan.train.batch_size, plan.reasons
-    if steps < FEWEST_STEPS:
+    if steps < FEWEST_STEPS and "batch_size" not in plan.given:
         few = f"there is time for about {steps:,.0f} steps of {batch_size} only"
         batch_size = _whole_parts(max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS)), plan.train.accumulate)
         reasons = (*reasons, f"batches of {batch_size}, because {few}")
-    return dataclasses.replace(plan, train=dataclasses.replace(plan.train, batch_size=batch_size), reasons=reasons)
+    train = dataclasses.replace(plan.train, batch_size=batch_size)
+    return _suit_epochs(dataclasses.replace(plan, train=train, reasons=reasons), expect(facts, plan, speed).epochs)
+
+
+def _suit_epochs(plan: Plan, epochs: float) -> Plan:
+    """Dropout for a text that is read so many times: from the fifth time on a model begins to know it by heart."""
+    if "dropout" in plan.given:
+        return plan
+    dropout = next(rate for most, rate in DROPOUT if epochs <= most)
+    reasons = tuple(reason for reason in plan.reasons if not reason.startswith("dropout"))
+    if dropout:
+        reasons = (*reasons, f"dropout {dropout:g}, because the text will be read about {epochs:.0f} times")
+    return dataclasses.replace(plan, train=dataclasses.replace(plan.train, dropout=dropout), reasons=reasons)
 
 
 def _complete(
@@ -331,13 +344,8 @@ def _add_training(
     if chosen.get("init") == "model":
         chosen["lr"] = round(GENTLY * chosen.get("lr", TrainConfig.lr), 6)
         chosen["warmup"] = LONGER_WARMUP
-    plan = Plan(model, TrainConfig(**{**chosen, **given}), (), asked)
-    epochs = expect(facts, plan).epochs
-    if epochs > 4 and "dropout" not in given:
-        chosen["dropout"] = 0.1 if epochs <= 12 else 0.2
-        why = f"dropout {chosen['dropout']:g}, because the text will be read about {epochs:.0f} times"
-        reasons = (*reasons, why)
-    return Plan(model, TrainConfig(**{**chosen, **given}), reasons, asked)
+    plan = Plan(model, TrainConfig(**{**chosen, **given}), reasons, asked)
+    return _suit_epochs(plan, expect(facts, plan).epochs)
 
 
 def _whole_parts(batch_size: int, accumulate: int) -> int:
