@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptlite.cli import console, options
-from gptlite.errors import CheckpointError, LimitError
+from gptlite.errors import CheckpointError
+from gptlite.strict import is_number
 
 if TYPE_CHECKING:
     from gptlite.runs import Run
     from gptlite.static_vectors import TokenTable
 
-LARGEST_LOG = 256 << 20  # bytes
 LONG_TOKENS = 12  # that are shown
 MAPPED = 150  # words
 YARDSTICKS = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
@@ -44,7 +43,7 @@ def report(
     page.check_libraries()
     found = verification.find_run(run)
     info = found.read_info()
-    metrics = read_metrics(found.path / "metrics.jsonl")
+    metrics = found.read_log()
     try:
         shown = _collect(found, info, metrics)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -56,42 +55,13 @@ def report(
     messages.say(f"{len(metrics):,} logged steps in {path}: open it in a browser")
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log, without what is no finite number. Raises `CheckpointError` and `LimitError`."""
-    from gptlite.strict import parse_object
-
-    try:
-        if not path.exists():
-            return []
-        if path.stat().st_size > LARGEST_LOG:
-            raise LimitError(f"{path} is longer than {LARGEST_LOG >> 20} MiB.")
-        raw = path.read_bytes()
-        content = raw.decode()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path} is not UTF-8: {error.reason} at byte {error.start:,}.") from error
-    metrics: list[dict[str, Any]] = []
-    for i, line in enumerate(content.split("\n")[:-1], 1):  # the last one may be half written
-        parsed = parse_object(line, f"{path}, line {i:,}")
-        kept = {key: x for key, x in parsed.items() if _is_number(x) or (key == "sample" and isinstance(x, str))}
-        if not isinstance(kept.get("step"), int):
-            raise CheckpointError(f"{path}, line {i:,}, has no step.")
-        metrics.append(kept)
-    return metrics
-
-
-def _is_number(x: object) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
-
-
 def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Any:
     from gptlite import similarity, static_vectors
     from gptlite.report.training import Training
 
     result, expected = info.get("result") or {}, info.get("expected") or {}
     known = result.get("yardsticks") or info.get("yardsticks") or {}
-    yardsticks = {name: known[key] for key, name in YARDSTICKS.items() if _is_number(known.get(key))}
+    yardsticks = {name: known[key] for key, name in YARDSTICKS.items() if is_number(known.get(key))}
     facts: dict[str, list[list[str]]] = {"The plan, and what happened": _plan(info, result, expected, metrics)}
     if yardsticks:
         facts["What it has to beat"] = _yardsticks(yardsticks, known, result)
@@ -115,7 +85,7 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
         headline=_headline(result, yardsticks, metrics),
         metrics=metrics,
         yardsticks=yardsticks,
-        expected=expected["bits_per_byte"] if _is_number(expected.get("bits_per_byte")) else None,
+        expected=expected["bits_per_byte"] if is_number(expected.get("bits_per_byte")) else None,
         facts=facts,
         headed=frozenset({"The plan, and what happened", "What it has to beat"}),
         samples=samples,
@@ -158,9 +128,9 @@ def _plan(
     ]  # fmt: skip
     rows = [["", "planned", "happened"]]
     rows += [
-        [name, *(form.format(x) if _is_number(x) else "" for x in (plan, was))]
+        [name, *(form.format(x) if is_number(x) else "" for x in (plan, was))]
         for name, plan, was, form in pairs
-        if _is_number(plan) or _is_number(was)
+        if is_number(plan) or is_number(was)
     ]
     return rows
 
@@ -173,7 +143,7 @@ def _yardsticks(
         rows.append(["this model", f"{result['val_bits_per_byte']:.4f}", ""])
     for name, bits in yardsticks.items():
         n_bytes = known.get("xz_train_bytes" if name == "xz" else "train_bytes")
-        rows.append([name, f"{bits:.4f}", f"{n_bytes:,} bytes" if _is_number(n_bytes) else ""])
+        rows.append([name, f"{bits:.4f}", f"{n_bytes:,} bytes" if is_number(n_bytes) else ""])
     return rows
 
 
