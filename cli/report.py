@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli import console, options
+from gptlite.cli import console, options, report_samples
+from gptlite.cli import figures as figure_files
 from gptlite.errors import CheckpointError
 from gptlite.strict import is_number
 
 if TYPE_CHECKING:
+    from gptlite.report.training import Training
     from gptlite.runs import Run
     from gptlite.static_vectors import TokenTable
 
 LONG_TOKENS = 12  # that are shown
 MAPPED = 150  # words
+MOST_SAMPLES = 50
 YARDSTICKS = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
 
 
@@ -30,8 +34,16 @@ def report(
         str | None,
         typer.Option("-o", "--out", metavar="FILE", help="The page to write.", show_default="report.html in the run"),
     ] = None,
+    num_samples: Annotated[
+        int,
+        typer.Option(
+            "-n", "--num-samples", metavar="N", min=0, max=MOST_SAMPLES,
+            help="Samples to write now, and to look for in the training text.",
+        ),
+    ] = 4,
+    figures: figure_files.FiguresOption = None,
     quiet: options.QuietOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write one page about a run: curves, plan and result, text, samples, a map of its words.
 
     [bold]gptlite report checkpoints/corpus -o report.html[/bold]
@@ -48,14 +60,17 @@ def report(
         shown = _collect(found, info, metrics)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{found.path / 'run.json'} is not as gptlite writes it: {error!r}.") from error
+    shown = dataclasses.replace(shown, writing=report_samples.write(found, num_samples, messages))
     path = Path(out) if out is not None else found.path / "report.html"
     content = training.render(shown)
     with durable.replacing(path) as scratch:
         scratch.write_text(content, encoding="utf-8", newline="\n")
+    if figures is not None:
+        figure_files.write(Path(figures), training.figures(shown), messages)
     messages.say(f"{len(metrics):,} logged steps in {path}: open it in a browser")
 
 
-def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Any:
+def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Training:
     from gptlite import similarity, static_vectors
     from gptlite.report.training import Training
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ pytest.importorskip("vl_convert")
 
 from gptlite.report import inspection, training
 from gptlite.report.inspection import Inspection, Step
+from gptlite.report.page import draw
 from gptlite.report.training import Training
 
 TEXT = ["The", " animal", " did", " not", " cross", " the", " street", ".", "\n"]
@@ -148,6 +152,58 @@ def test_a_run_that_has_just_begun_has_a_page(metrics: list[dict[str, float]]) -
     assert "has not been scored yet" in page
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     assert set(specs) == ({"loss"} if metrics else set())
+
+
+# -- Charts by themselves
+
+
+def drawn(shown: Inspection | Training) -> dict[str, tuple[str, bytes]]:
+    module = inspection if isinstance(shown, Inspection) else training
+    return {name: draw(figure) for name, figure in module.figures(shown).items()}
+
+
+def words_in(svg: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_figure_shows_what_its_page_shows() -> None:
+    shown = made()
+    figures = drawn(shown)
+    assert set(figures) == {"surprisal", "lens", "attention-2.2"}
+    labels = {f"{i} {name}" for i, name in enumerate(shown.names, 1)}
+    for name in ("surprisal", "lens"):
+        assert labels <= set(words_in(figures[name][0])), name
+    guesses = words_in(figures["lens"][0])
+    assert guesses.count("_dog") == 2 * len(TEXT) and guesses.count("✓ _animal") == 1
+    cells = re.findall(
+        r'aria-label="is asked: (\S+ \S+); asks: (\S+ \S+); weight: ([\d.]+)', figures["attention-2.2"][0]
+    )
+    assert len(cells) == len(shown.attended) * (len(shown.attended) + 1) / 2
+    for to, of, weight in cells:
+        t, s = int(of.split()[0]), int(to.split()[0])
+        assert float(weight) == pytest.approx(shown.weights[1, 1, t, s], abs=1e-6)
+    assert set(drawn(run_of(30))) == {"bits", "loss", "lr", "speed", "map"}
+    assert {"Once upon a time", "river", "bank"} <= set(words_in(drawn(run_of(30))["map"][0]))
+    assert all(png.startswith(b"\x89PNG") for _, png in figures.values())
+
+
+def test_of_a_long_text_a_figure_shows_what_is_around_the_chosen_token() -> None:
+    shown = dataclasses.replace(made(TEXT * 30), chosen=130)
+    charts = inspection.figures(shown)
+    assert [token["number"] for token in charts["surprisal"].data["tokens"]] == list(range(121, 241))
+    assert 130 in {cell["number"] for cell in charts["lens"].data["lens"]}
+
+
+@pytest.mark.row("S04")
+def test_hostile_text_is_text_in_a_figure() -> None:
+    nasty = "".join(part for parts in HOSTILE for part in parts)
+    for svg, _ in [*drawn(hostile()).values(), *drawn(run_of(30, name=nasty, text=nasty)).values()]:
+        elements = list(ElementTree.fromstring(svg).iter())
+        assert {element.tag.split("}")[1] for element in elements} <= {
+            "svg", "g", "path", "text", "rect", "line", "style", "clipPath", "defs"
+        }  # fmt: skip
+        for element in elements:
+            assert not [name for name in element.attrib if name.startswith("on") or name.endswith(("href", "src"))]
 
 
 # -- In a browser

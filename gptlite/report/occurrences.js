@@ -78,18 +78,12 @@ const show = (layer) => {
 // All charts anew, as wide as there is room. Maps are square, or they would distort.
 async function draw() {
   const layer = chosenLayer();
-  const words = data.words.length > 1 && data.words.length <= 8;
-  const config = theme();
-  Object.assign(config.style, {
-    ...(words ? {} : { circle: { color: colour("accent") }, diamond: { color: colour("static") } }),
-    "axis-name": { fill: colour("quiet"), fontSize: 11 },
-  });
   for (const id of Object.keys(specs)) {
     const width = byId(id).clientWidth;
     const side = Math.min(width, 460);
     const size = id === "curve" ? { width, height: Math.min(320, width * 0.8) } : { width: side, height: side };
     await drawChart(id, size, {
-      config, content: contents[id](layer), renderer: id.endsWith("matrix") ? "canvas" : "svg",
+      content: contents[id](layer), renderer: id.endsWith("matrix") ? "canvas" : "svg",
       autosize: id.endsWith("map") ? "pad" : "fit",
     });
   }

@@ -204,11 +204,12 @@ def _map(shape: str, words: Sequence[str], *, numbered: bool) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("points")).encode(
         alt.X("x:Q", scale=scale, axis=cross), alt.Y("y:Q", scale=scale, axis=cross)
     )
-    points = base.mark_point(shape=shape, filled=True, opacity=0.9, style=shape).encode(
+    by_word = 1 < len(words) <= COLOURS
+    points = base.mark_point(shape=shape, filled=True, opacity=0.9, **({} if by_word else {"style": shape})).encode(
         size=alt.condition("datum.number == chosen", alt.value(320), alt.value(110)),
         tooltip=["title:N", "sentence:N"],
     )
-    if 1 < len(words) <= COLOURS:
+    if by_word:
         legend = alt.Legend(title=None, orient="top", symbolType=shape)
         domain = [visible(word) for word in words]
         points = points.encode(alt.Color("word:N", scale=alt.Scale(domain=domain), legend=legend))
