@@ -113,7 +113,7 @@ def explanation_lines(
     ]  # fmt: skip
     order = [int(i) for i in (-e.weights).argsort(kind="stable")[:NAMED] if e.weights[i] >= 0.01]
     takes = [f"{names(ids[i])} {percent(float(e.weights[i]))}" for i in order]
-    return title, steps, f"{token} takes {_listing(takes)}."
+    return title, steps, f"{token} takes {console.listing(takes)}."
 
 
 def print_explanation(e: Explanation, ids: Sequence[int], names: Names, config: ModelConfig) -> None:
@@ -149,10 +149,6 @@ def _print_step_table(e: Explanation, ids: Sequence[int], names: Names) -> None:
     rows.append(["", "sum", *[""] * (3 + wide), *total, *[""] * (1 + wide)])
     head = ["#", "token", *["key k"] * wide, "2 q · k", "3 ÷ √", "4 mask", "5 e^", "weight", "", *["6 value v"] * wide]
     console.print_table(head, rows, right=frozenset({0, *range(2 + wide, 7 + wide)}))
-
-
-def _listing(parts: Sequence[str]) -> str:
-    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
 
 
 def number(x: Any) -> str:

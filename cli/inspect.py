@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptlite.cli import attention as attention_views
-from gptlite.cli import console, inspection_page, options, readings
-from gptlite.cli import figures as figure_files
+from gptlite.cli import console, inspection_page, options, pages, readings
 from gptlite.errors import CorpusError, LimitError, UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def inspect(
         typer.Option("-o", "--out", metavar="FILE", help="Write to a file: .json, .tsv or .html.",
                      show_default="standard output", rich_help_panel=OUTPUT),
     ] = None,
-    figures: figure_files.FiguresOption = None,
+    figures: pages.FiguresOption = None,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     threads: options.ThreadsOption = None,
@@ -126,27 +125,26 @@ def inspect(
             f"the text has {len(reading.ids):,} tokens and the model sees {config.context_length:,} at once; attention "
             f"is that of tokens {window[0]:,} to {window[0] + len(window[1]) - 1:,}."
         )
-    shown = None
     if drawn:
+        from gptlite.report import inspection as report
+
         place = chosen if token else None
         shown = inspection_page.collect(loaded, reading, seen.words, one_step, place, one_map or (1, 1))
-    if figures is not None and shown is not None:
-        from gptlite.report import inspection as pictures
-
-        figure_files.write(Path(figures), pictures.figures(shown), messages)
+        if figures is not None:
+            pages.write_figures(Path(figures), report.figures(shown), messages)
+        if form == "html" and out is not None:
+            pages.write(Path(out), report.render(shown))
     if form == "table":
         _print(seen, level, lens, one_head=one_map is not None)
     elif out is None:
         console.write(_written(seen, form, level))
-    else:
-        if shown is not None and form == "html":
-            inspection_page.write(Path(out), shown)
-        else:
-            from gptlite import durable
+    elif form != "html":
+        from gptlite import durable
 
-            with durable.replacing(Path(out)) as scratch:
-                written = _written(seen, form, level)
-                scratch.write_text(written, encoding="utf-8", errors="backslashreplace", newline="\n")
+        with durable.replacing(Path(out)) as scratch:
+            written = _written(seen, form, level)
+            scratch.write_text(written, encoding="utf-8", errors="backslashreplace", newline="\n")
+    if out is not None:
         messages.say(f"{console.plural(len(reading.ids), 'token')} in {out}")
 
 

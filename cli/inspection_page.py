@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptlite.cli import readings
+from gptlite.cli import pages, readings
 from gptlite.cli.attention import explanation_lines, number, percent, vector
 from gptlite.errors import LimitError
 
@@ -74,21 +73,11 @@ def collect(
         convention=readings.CONVENTION,
         step=step,
         facts={
-            "model": "/".join(loaded.path.absolute().parts[-2:]),  # and not whose directory it is in
+            "model": pages.model_name(loaded.path),
             "gptlite": __version__,
             "tokenizer sha256": loaded.tokenizer.digest,
         },
     )
-
-
-def write(path: Path, shown: Inspection) -> None:
-    """Write the page. Raises `StorageError`."""
-    from gptlite import durable
-    from gptlite.report import inspection as report
-
-    page = report.render(shown)
-    with durable.replacing(path) as scratch:
-        scratch.write_text(page, encoding="utf-8", newline="\n")
 
 
 def _step(e: Explanation, ids: Sequence[int], names: readings.Names, loaded: Checkpoint) -> Step:

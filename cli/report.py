@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli import console, options, report_samples
-from gptlite.cli import figures as figure_files
+from gptlite.cli import console, options, pages, report_samples
 from gptlite.errors import CheckpointError
 from gptlite.strict import is_number
 
@@ -41,7 +40,7 @@ def report(
             help="Samples to write now, and to look for in the training text.",
         ),
     ] = 4,
-    figures: figure_files.FiguresOption = None,
+    figures: pages.FiguresOption = None,
     quiet: options.QuietOption = False,
 ) -> None:  # fmt: skip
     """Write one page about a run: curves, plan and result, text, samples, a map of its words.
@@ -49,7 +48,7 @@ def report(
     [bold]gptlite report checkpoints/corpus -o report.html[/bold]
     """
     messages = console.Messages(quiet)
-    from gptlite import durable, verification
+    from gptlite import verification
     from gptlite.report import page, training
 
     page.check_libraries()
@@ -62,11 +61,9 @@ def report(
         raise CheckpointError(f"{found.path / 'run.json'} is not as gptlite writes it: {error!r}.") from error
     shown = dataclasses.replace(shown, writing=report_samples.write(found, num_samples, messages))
     path = Path(out) if out is not None else found.path / "report.html"
-    content = training.render(shown)
-    with durable.replacing(path) as scratch:
-        scratch.write_text(content, encoding="utf-8", newline="\n")
+    pages.write(path, training.render(shown))
     if figures is not None:
-        figure_files.write(Path(figures), training.figures(shown), messages)
+        pages.write_figures(Path(figures), training.figures(shown), messages)
     messages.say(f"{len(metrics):,} logged steps in {path}: open it in a browser")
 
 
@@ -117,7 +114,7 @@ def _headline(result: Mapping[str, Any], yardsticks: Mapping[str, float], metric
         )
         beaten = [name for name, bits in yardsticks.items() if result["val_bits_per_byte"] < bits]
         if yardsticks:
-            text += f" It beats {_listing(beaten)}." if beaten else " It beats none of the yardsticks."
+            text += f" It beats {console.listing(beaten)}." if beaten else " It beats none of the yardsticks."
         return text
     steps = f"step {metrics[-1]['step']:,}" if metrics else "its first step"
     return f"This run is not finished: its log ends with {steps}."
@@ -227,7 +224,3 @@ def _weights_digest(step: Path) -> str:
     from gptlite.reader import read_manifest
 
     return str(read_manifest(step)["files"]["model.safetensors"]["sha256"])
-
-
-def _listing(parts: Sequence[str]) -> str:
-    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)

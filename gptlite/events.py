@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def check_library(log: str | None) -> None:
     if log != "tensorboard":
         return
     try:
-        import tensorboard.compat.proto.event_pb2  # noqa: F401
+        _format("event")
     except ImportError as error:
         raise UsageError(
             "--log tensorboard needs the package tensorboard; install it: pip install 'gptlite[tensorboard]', "
@@ -38,8 +39,12 @@ def check_library(log: str | None) -> None:
 
 def forget(folder: Path) -> None:
     """Delete the event files of ours."""
-    for path in folder.glob(NAMES):
+    for path in _files(folder):
         path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(NAMES) if path.name.split(".")[3].isdecimal()]
 
 
 class EventLog:
@@ -51,8 +56,8 @@ class EventLog:
 
     def __init__(self, folder: Path, begun: float, lines: Iterable[Mapping[str, Any]] = ()) -> None:
         self.begun = begun
-        before = sorted(folder.glob(NAMES))
-        newest = int(before[-1].name.split(".")[3]) if before else 0
+        before = _files(folder)
+        newest = max((int(path.name.split(".")[3]) for path in before), default=0)
         # Readers go by the order of the names: a new file has to come after the one that it replaces.
         self.path = folder / NAMES.replace("*", f"{max(int(time.time()), newest + 1):010d}")
         content = b"".join(map(_record, (self._version(), *map(self._event, lines))))
@@ -72,33 +77,31 @@ class EventLog:
             raise StorageError(f"cannot write {self.path}: {error.strerror or error}.") from error
 
     def _version(self) -> Any:
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        return Event(wall_time=self.begun, file_version="brain.Event:2")
+        return _format("event").Event(wall_time=self.begun, file_version="brain.Event:2")
 
     def _event(self, line: Mapping[str, Any]) -> Any:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
+        summary = _format("summary").Summary
         values = [
-            _text(name, value) if isinstance(value, str) else Summary.Value(tag=name, simple_value=value)
+            _text(name, value) if isinstance(value, str) else summary.Value(tag=name, simple_value=value)
             for name, value in line.items()
             if name != "step"
         ]
         moment = self.begun + line.get("elapsed", 0.0)
-        return Event(wall_time=moment, step=line["step"], summary=Summary(value=values))
+        return _format("event").Event(wall_time=moment, step=line["step"], summary=summary(value=values))
 
 
 def _text(name: str, text: str) -> Any:
     """A text, indented because TensorBoard takes it for Markdown."""
-    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
-
+    summary = _format("summary")
     content = "\n".join(f"    {line}" for line in text.split("\n")).encode(errors="replace")
-    plugin = SummaryMetadata.PluginData(plugin_name="text")
-    tensor = TensorProto(dtype=DT_STRING, string_val=[content])
-    return Summary.Value(tag=name, metadata=SummaryMetadata(plugin_data=plugin), tensor=tensor)
+    plugin = summary.SummaryMetadata.PluginData(plugin_name="text")
+    tensor = _format("tensor").TensorProto(dtype=_format("types").DT_STRING, string_val=[content])
+    return summary.Summary.Value(tag=name, metadata=summary.SummaryMetadata(plugin_data=plugin), tensor=tensor)
+
+
+def _format(name: str) -> Any:
+    """A module of messages that TensorBoard knows, which protobuf makes when it is loaded."""
+    return import_module(f"tensorboard.compat.proto.{name}_pb2")
 
 
 def _record(event: Any) -> bytes:

@@ -30,7 +30,7 @@ from gptlite.checkpoint import load as read_checkpoint
 from gptlite.durable import MANIFEST, replace_file, write_json
 from gptlite.errors import CheckpointError, LimitError, RunInUseError, StorageError, UsageError
 from gptlite.reader import STEP_NAME, Reader, read_json, read_manifest
-from gptlite.strict import is_number, parse_object
+from gptlite.strict import is_count, is_number, parse_object
 from gptlite.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Run:
         for i, line in enumerate(content.split("\n")[:-1], 1):  # the last one may be half written
             parsed = parse_object(line, f"{path}, line {i:,}")
             kept = {key: x for key, x in parsed.items() if is_number(x) or (key == "sample" and isinstance(x, str))}
-            if not isinstance(kept.get("step"), int):
+            if not is_count(kept.get("step")):
                 raise CheckpointError(f"{path}, line {i:,}, has no step.")
             metrics.append(kept)
         return metrics

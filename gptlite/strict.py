@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, TypeGuard
@@ -78,8 +79,8 @@ def is_count(value: object, most: int = 2**63 - 1) -> bool:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Is it a number that is finite? True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Is it a number that a float can be, and finite? True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def header_length(first: bytes, size: int, where: object) -> int:

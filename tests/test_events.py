@@ -177,6 +177,10 @@ def test_a_link_is_never_written_through(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_a_stranger_logged_is_taken_as_it_can_be() -> None:
     run = Run(Path("run"))
     run.path.mkdir()
-    (run.path / "metrics.jsonl").write_text('{"step": 1, "train_loss": "<b>", "lr": true, "tokens": 1e308, "x": [1]}\n')
+    line = '{"step": 1, "train_loss": "<b>", "lr": true, "tokens": 1e308, "x": [1], "y": 1%s}\n' % ("0" * 400)
+    (run.path / "metrics.jsonl").write_text(line)
+    (run.path / FOLDER).mkdir()
+    (run.path / FOLDER / "events.out.tfevents.x.gptlite").write_text("no number")
     EventLog(run.path / FOLDER, 0.0, run.read_log())
+    (run.path / FOLDER / "events.out.tfevents.x.gptlite").unlink()
     assert seen(run.path / FOLDER) == [{"step": 1, "tokens": np.inf}]

@@ -124,7 +124,7 @@ def figures(shown: Inspection) -> dict[str, page.Figure]:
         }
         for i, layer in enumerate(shown.layer_names)
         for token in few
-        for at in [token["number"] - 1]
+        for at in [int(token["number"]) - 1]
     ]  # fmt: skip
     layer, head = shown.head
     attended = [f"{shown.first + i} {visible(name)}" for i, name in enumerate(shown.attended)]
@@ -135,7 +135,7 @@ def figures(shown: Inspection) -> dict[str, page.Figure]:
     ]
     side = _width(len(attended))
     return {
-        "surprisal": page.Figure(_bits(), (_width(len(some)), 280), {"tokens": some}),
+        "surprisal": page.Figure(_bits(), (_width(len(some)), 280), {"tokens": some}, {"chosen": shown.chosen}),
         "lens": page.Figure(_lens(shown.layer_names), (max(320, 66 * len(few)), 26 * len(shown.layer_names)),
                             {"lens": cells}),
         f"attention-{layer}.{head}": page.Figure(_map(), (side, side), {"cells": weights}),

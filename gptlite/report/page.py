@@ -60,11 +60,15 @@ THEME: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart of a page by itself: the `spec` of Vega-Lite, as large as `size` (width, height), and its `data` sets."""
+    """A chart of a page by itself: the `spec` of Vega-Lite, as large as `size` (width, height).
+
+    - `data`: its data sets; `signals`: values of its parameters.
+    """
 
     spec: Mapping[str, Any]
     size: tuple[int, int]
     data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    signals: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_libraries() -> None:
@@ -151,8 +155,10 @@ def draw(figure: Figure) -> tuple[str, bytes]:
     import vl_convert
 
     width, height = figure.size
+    params = [{**x, "value": figure.signals.get(x["name"], x.get("value"))} for x in figure.spec.get("params", ())]
     spec = {
         **figure.spec,
+        "params": params,
         "width": width,
         "height": height,
         "padding": 12,

@@ -1,4 +1,4 @@
-"""--figures: the charts of a page as files, SVG and PNG, drawn without a browser."""
+"""What all pages of the command line share: how they become files, and --figures, their charts as files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,21 @@ FiguresOption = Annotated[
 ]
 
 
-def write(folder: Path, figures: Mapping[str, Figure], messages: console.Messages) -> None:
-    """Draw `figures` into a folder, which is made if it is missing. Raises `StorageError`."""
+def model_name(path: Path) -> str:
+    """Of a model or a step: the last two parts of its path, and not whose directory it is in."""
+    return "/".join(path.absolute().parts[-2:])
+
+
+def write(path: Path, content: str) -> None:
+    """Write a page. Raises `StorageError`."""
+    from gptlite import durable
+
+    with durable.replacing(path) as scratch:
+        scratch.write_text(content, encoding="utf-8", newline="\n")
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure], messages: console.Messages) -> None:
+    """Draw `figures` into a folder, without a browser; it is made if it is missing. Raises `StorageError`."""
     from gptlite import durable
     from gptlite.report import page
 
