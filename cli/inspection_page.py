@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gptlite.cli import pages, readings
-from gptlite.cli.attention import explanation_lines, number, percent, vector
+from gptlite.cli.attention import explanation_lines, percent, step_cells, vector
 from gptlite.errors import LimitError
 
 if TYPE_CHECKING:
@@ -86,14 +85,8 @@ def _step(e: Explanation, ids: Sequence[int], names: readings.Names, loaded: Che
     title, lines, conclusion = explanation_lines(e, ids, names, loaded.config)
     rows = []
     for i, token in enumerate(ids):
-        later = i > e.position
-        rows.append(
-            [
-                str(e.first + i), names(token), vector(e.keys[i], KEYS), number(e.scores[i]), number(e.scaled[i]),
-                "−∞" if later else number(e.masked[i]),
-                "0" if later else f"{math.exp(min(700.0, float(e.masked[i]))):.3g}",
-                vector(e.values[i], KEYS), percent(float(e.weights[i])),
-            ]
-        )  # fmt: skip
-    columns = ["#", "token", "key k", "q · k", "÷ √", "masked", "e^", "value v", ""]
+        shares = percent(float(e.weights[i]))
+        cells = [vector(e.keys[i], KEYS), *step_cells(e, i), vector(e.values[i], KEYS), shares]
+        rows.append([str(e.first + i), names(token), *cells])
+    columns = ["#", "token", "key k", "q · k", "÷ √", "masked", "e^", "value v", "weight"]
     return Step(title, lines, columns, rows, e.weights.tolist(), e.position, conclusion)

@@ -14,15 +14,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from browser import Browser, Page, browsing
-from pages import HOSTILE, NO_ELEMENTS, Elements, needs_browser, seen
+from pages import HOSTILE, NO_ELEMENTS, Elements, banks, needs_browser, seen
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from gptlite.report import inspection, training
+from gptlite.report import inspection, occurrences, training
 from gptlite.report.inspection import Inspection, Step
 from gptlite.report.page import draw
-from gptlite.report.training import Training
+from gptlite.report.training import Training, Writing
 
 TEXT = ["The", " animal", " did", " not", " cross", " the", " street", ".", "\n"]
 FACTS = {"model": "run </dd><script>window.hacked = 5</script>", "gptlite": "0"}
@@ -86,11 +86,21 @@ def run_of(n: int, *, name: str = "corpus", text: str = "Once upon a time") -> T
         facts={"The plan": [["", "planned", "happened"], ["steps", "100", text]], "The text": [[text, name]]},
         headed=frozenset({"The plan"}),
         samples=[(line["step"], str(line["sample"])) for line in metrics if "sample" in line],
+        writing=Writing(text, [text], text, [["", text], [text, text]], [["", text], [text, text]]),
         words=[text, "river", "bank"],
         places=rng.normal(size=(3, 2)),
         shares=(0.4, 0.2),
         command=f"gptlite train {text}",
     )  # fmt: skip
+
+
+WRITING = Writing(
+    "gptlite generate -m run/step-000000300 -n 1 --seed 1 --check-copies",
+    ["Once upon a time"],
+    "12 % of this text stands in the training text in runs of 50 characters or more.",
+    [["", "longest run", "in runs of 25+"], ["this text", "61", "40 %"]],
+    [["", "characters", "stands in", "text"], ["sample 1", "61", "corpus.txt, line 3, column 1", "upon a time"]],
+)
 
 
 # -- What stands in them
@@ -332,6 +342,21 @@ def test_pages_fit_the_window_and_follow_the_reader(page: Page, kind: str, width
     assert page.evaluate(f"Math.max(...{charts}.map((x) => x.getBoundingClientRect().right))") <= width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(253, 253, 252)" if scheme == "light" else "rgb(20, 24, 29)")
+    check_quiet(page)
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["inspection", "training", "occurrences"])
+def test_all_can_be_clicked_and_has_a_name_for_those_who_listen(page: Page, kind: str) -> None:
+    content = {
+        "inspection": lambda: inspection.render(made()),
+        "training": lambda: training.render(dataclasses.replace(run_of(30), writing=WRITING)),
+        "occurrences": lambda: occurrences.render(banks()),
+    }[kind]()
+    show(page, content)
+    assert page.nameless() == []
+    assert page.click_everything() > len(page.evaluate("Object.keys(specs)"))
+    page.wait_for("document.body.dataset.shown !== undefined")
     check_quiet(page)
 
 

@@ -7,56 +7,22 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import Page, browsing
-from pages import HOSTILE, Elements, needs_browser
+from pages import BANKS, HOSTILE, Elements, needs_browser
+from pages import occurrences_of as made
 
 from gptlite.errors import UsageError
-from gptlite.similarity import cosine_matrix, principal_axes
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
 from gptlite.report.occurrences import MOST, Occurrences, figures, render
 from gptlite.report.page import draw
-
-BANKS = [
-    ("She sat on the river ", "bank", " and fished."),
-    ("He paid the money into the ", "bank", "."),
-    ("The ", "bank", " approved the loan."),
-    ("They walked along the grassy ", "bank", " of the stream."),
-]
-
-
-def made(texts: Sequence[tuple[str, str, str]], n_layers: int = 2, *, measured: bool = True) -> Occurrences:
-    """Vectors that are random, but for two groups that part more and more from layer to layer."""
-    n, rng = len(texts), np.random.default_rng(0)
-    group = np.where(np.arange(n) % 2, 1.0, -1.0)[:, None]
-    vectors = np.stack([rng.normal(size=(n, 8)) + layer * group for layer in range(n_layers + 1)])
-    words = [word for _, word, _ in texts]
-    static = np.stack([np.random.default_rng(words.index(word)).normal(size=8) for word in words])
-    places, shares = principal_axes(vectors)
-    quantiles = np.linspace(-0.4, 0.9, 101)
-    return Occurrences(
-        texts=texts,
-        n_left=[len(left.split()) for left, _, _ in texts],
-        expected=[(" of", "\n") for _ in texts],
-        places=places,
-        shares=shares,
-        cosines=np.stack([cosine_matrix(layer) for layer in vectors]),
-        static_places=principal_axes(static)[0],
-        static_cosines=cosine_matrix(static),
-        unrelated=np.full((n_layers + 1, 2), (0.01, 0.1)) if measured else None,
-        same_word=np.full((n_layers + 1, 2), (0.42, 0.13)) if measured else None,
-        quantiles=np.tile(quantiles, (n_layers + 1, 1)) if measured else None,
-        layer=n_layers,
-        correction="z-scored",
-        facts={"gptlite": "0", "model": "run </dd><script>window.hacked = 5</script>"},
-    )
 
 
 def numbered(n: int, n_characters: int = 150) -> list[tuple[str, str, str]]:

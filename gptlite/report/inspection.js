@@ -45,7 +45,7 @@ function fill(table, rows) {
     const line = document.createElement("tr");
     line.className = came ? "came" : "";
     const bar = document.createElement("meter");
-    Object.assign(bar, { min: 0, max: 1, value: p });
+    Object.assign(bar, { min: 0, max: 1, value: p, ariaHidden: "true" }); // the number beside it says the same
     for (const content of [name, percent(p), bar]) {
       const cell = document.createElement("td");
       cell.append(content);

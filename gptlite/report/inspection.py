@@ -21,6 +21,7 @@ MOST_WEIGHTS = 900_000  # of attention in the page, a byte each
 LARGEST_MAP = 128  # tokens whose attention is shown
 AT_ONCE = {"bits": 120, "lens": 24}  # tokens of a chart
 LABEL = "datum.number + ' ' + datum.name"
+NAMED = 24  # rows of a map that have room for all their names, on a phone too
 STRONG = 8  # bits from which on the ground is darker than the text on it
 
 
@@ -98,7 +99,7 @@ def render(shown: Inspection) -> str:
             "stepNames": STEP_NAMES,
             "atOnce": AT_ONCE,
         },
-        {"bits": _bits(), "lens": _lens(shown.layer_names), "map": _map()},
+        {"bits": _bits(), "lens": _lens(shown.layer_names), "map": _map(len(shown.attended))},
         tokens=tokens,
         words=[{"text": visible(text), "first": first, "last": last, "bits": bits}
                for text, first, last, bits in shown.words],
@@ -138,7 +139,7 @@ def figures(shown: Inspection) -> dict[str, page.Figure]:
         "surprisal": page.Figure(_bits(), (_width(len(some)), 280), {"tokens": some}, {"chosen": shown.chosen}),
         "lens": page.Figure(_lens(shown.layer_names), (max(320, 66 * len(few)), 26 * len(shown.layer_names)),
                             {"lens": cells}),
-        f"attention-{layer}.{head}": page.Figure(_map(), (side, side), {"cells": weights}),
+        f"attention-{layer}.{head}": page.Figure(_map(len(attended)), (side, side), {"cells": weights}),
     }  # fmt: skip
 
 
@@ -250,11 +251,15 @@ def _lens(layer_names: Sequence[str]) -> dict[str, Any]:
     return alt.layer(cells, *guesses).to_dict()
 
 
-def _map() -> dict[str, Any]:
-    """Cells of the data set "cells": how much each token (row) takes from each before it (column)."""
+def _map(n: int) -> dict[str, Any]:
+    """Cells of the data set "cells": how much each of n tokens (row) takes from each before it (column)."""
     import altair as alt
 
-    axes = [alt.Axis(labelOverlap=True, labelLimit=90, ticks=False, domain=False, labelAngle=a) for a in (-60, 0)]
+    # Slanting labels need less room than the boxes around them, by which Vega judges whether they overlap.
+    closer = {"labelSeparation": -30} if n <= NAMED else {}
+    axes = [
+        alt.Axis(labelOverlap=True, labelLimit=90, ticks=False, domain=False, labelAngle=a, **closer) for a in (-60, 0)
+    ]
     scale = alt.Scale(domain=[0, 1], range="heatmap", type="sqrt")
     return (
         alt.Chart(alt.NamedData("cells"))

@@ -40,7 +40,7 @@ async function drawChart(id, size, { config = theme(), content = {}, renderer = 
   const params = (spec.params ?? []).map((x) => (x.name in signals ? { ...x, value: signals[x.name] } : x));
   views[id]?.finalize();
   const drawn = await vegaEmbed(byId(id), {
-    ...spec, ...size, params, datasets: { ...spec.datasets, ...sets }, padding: 0,
+    ...spec, ...size, params, datasets: { ...spec.datasets, ...sets }, padding: { left: 0, right: 0, top: 0, bottom: 4 },
     autosize: { type: autosize, contains: "padding" },
   }, {
     mode: "vega-lite", ast: true, actions: false, defaultStyle: false, config, renderer,

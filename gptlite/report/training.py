@@ -192,7 +192,8 @@ def _bits(
         )
         marks.append(rule.mark_rule(strokeDash=[4, 4], style="now"))
         marks.append(
-            rule.mark_text(align="right", baseline="bottom", dy=-2, dx=-2, x="width", fontSize=11).encode(text="name:N")
+            # On the left, where a curve that falls is far above them.
+            rule.mark_text(align="left", baseline="bottom", dy=-2, dx=4, x=0, fontSize=11).encode(text="name:N")
         )
     return alt.layer(*marks).to_dict()
 
