@@ -277,6 +277,7 @@ def train(
         str | None,
         _option(
             "--log",
+            "--logger",  # torchrun of Python 3.11 takes --log for one of its own options
             metavar="none|tensorboard",
             help="Another log, in a folder of the run, beside its metrics.jsonl.",
             panel=OUTPUT,

@@ -256,7 +256,7 @@ def _map(n: int) -> dict[str, Any]:
     import altair as alt
 
     # Slanting labels need less room than the boxes around them, by which Vega judges whether they overlap.
-    closer = {"labelSeparation": -30} if n <= NAMED else {}
+    closer: dict[str, Any] = {"labelSeparation": -30} if n <= NAMED else {}
     axes = [
         alt.Axis(labelOverlap=True, labelLimit=90, ticks=False, domain=False, labelAngle=a, **closer) for a in (-60, 0)
     ]
