@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ HEAT = "color(166)"
 MOST_ROWS = 60  # of a map
 NAMED = 3  # keys
 NUMBERS = 3  # of a vector that are written
+INDENT = 10  # columns of what a step says, behind its name
 WIDE = 116  # columns, with room for keys and values
 SCALE = "░ 2 to 10 %   ▒ to 25 %   ▓ to 50 %   █ more"
 
@@ -113,7 +115,7 @@ def explanation_lines(
     ]  # fmt: skip
     order = [int(i) for i in (-e.weights).argsort(kind="stable")[:NAMED] if e.weights[i] >= 0.01]
     takes = [f"{names(ids[i])} {percent(float(e.weights[i]))}" for i in order]
-    return title, steps, f"{token} takes {_listing(takes)}."
+    return title, steps, f"{token} takes {console.listing(takes)}."
 
 
 def print_explanation(e: Explanation, ids: Sequence[int], names: Names, config: ModelConfig) -> None:
@@ -121,9 +123,11 @@ def print_explanation(e: Explanation, ids: Sequence[int], names: Names, config: 
     title, steps, conclusion = explanation_lines(e, ids, names, config)
     lines: list[list[tuple[str, str]]] = []
     for i, (name, what, numbers) in enumerate(steps, 1):
-        lines.append([(f"{i} {name:<8}", "bold"), (what, "")])
+        first, *more = textwrap.wrap(what, max(30, console.width() - INDENT))
+        lines.append([(f"{i} {name}".ljust(INDENT), "bold"), (first, "")])
+        lines += [[(" " * INDENT + line, "")] for line in more]
         if numbers:
-            lines.append([(" " * 10 + numbers, HEAT)])
+            lines.append([(" " * INDENT + numbers, HEAT)])
     console.print_lines([[(title, "bold")], [], *lines, []], wrap=True)
     _print_step_table(e, ids, names)
     console.print_lines([[], [(conclusion, "bold")]], wrap=True)
@@ -132,27 +136,36 @@ def print_explanation(e: Explanation, ids: Sequence[int], names: Names, config: 
 def _print_step_table(e: Explanation, ids: Sequence[int], names: Names) -> None:
     """A row a token; keys and values where there is room for them."""
     wide = console.width() >= WIDE
-    powers = [math.exp(min(700.0, float(x))) for x in e.masked]
     rows: list[list[console.Cell]] = []
     for i, token in enumerate(ids):
         later = i > e.position
         style = "bold" if i == e.position else "dim" if later else ""
-        cells = [number(e.scores[i]), number(e.scaled[i]), "−∞" if later else number(e.masked[i])]
-        cells += ["0", "0"] if later else [f"{powers[i]:.3g}", f"{e.weights[i]:.3f}"]
+        cells = [*step_cells(e, i), "0" if later else f"{e.weights[i]:.3f}"]
         row: list[console.Cell] = [[(str(e.first + i), style)], [(names(token), style)]]
         row += [[(vector(e.keys[i]), "dim")]] * wide
         row += [[(cell, style)] for cell in cells]
         row.append([(bar(float(e.weights[i])), HEAT)])
         row += [[(vector(e.values[i]), "dim")]] * wide
         rows.append(row)
-    total = [f"{sum(powers):.3g}", f"{e.weights.sum():.3f}"]
+    total = [_large(sum(map(_power, e.masked))), f"{e.weights.sum():.3f}"]
     rows.append(["", "sum", *[""] * (3 + wide), *total, *[""] * (1 + wide)])
     head = ["#", "token", *["key k"] * wide, "2 q · k", "3 ÷ √", "4 mask", "5 e^", "weight", "", *["6 value v"] * wide]
     console.print_table(head, rows, right=frozenset({0, *range(2 + wide, 7 + wide)}))
 
 
-def _listing(parts: Sequence[str]) -> str:
-    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
+def step_cells(e: Explanation, i: int) -> list[str]:
+    """Of key i: its score, the same scaled, masked, and as a power of e."""
+    later = i > e.position
+    powers = "0" if later else _large(_power(e.masked[i]))
+    return [number(e.scores[i]), number(e.scaled[i]), "−∞" if later else number(e.masked[i]), powers]
+
+
+def _power(x: Any) -> float:
+    return math.exp(min(700.0, float(x)))
+
+
+def _large(x: float) -> str:
+    return f"{x:,.0f}" if 1000 <= x < 1e6 else f"{x:.3g}"
 
 
 def number(x: Any) -> str:

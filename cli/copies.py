@@ -77,18 +77,21 @@ class CopyCheck(NoCheck):
         self.train, self.held_out = _open_texts(step, corpus_file, messages)
 
     def show(self, texts: Sequence[str]) -> None:
-        report = self._check(texts)
+        report = self.check(texts)
         self.messages.say("")
         self.messages.say(verdict(report), "bold")
-        for i, line in enumerate(_table(report)):
-            self.messages.say(line, "" if i else "dim")
+        rows = table(report)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for i, (name, *cells) in enumerate(rows):
+            figures = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+            self.messages.say("  ".join([name.ljust(widths[0]), *figures]), "" if i else "dim")
         for i, copied in enumerate(report.texts):
             for run in copied.runs[: 1 if len(report.texts) > 1 else None]:
                 self.messages.say(f"{_name(i, report)}{_describe(run)}", "dim")
-                self.messages.say(f'  "{_shorten(run.text)}"')
+                self.messages.say(f'  "{shorten(run.text)}"')
 
     def add(self, result: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-        report = self._check(texts)
+        report = self.check(texts)
         each = [{**_facts(copied), "runs": [_run_facts(run) for run in copied.runs]} for copied in report.texts]
         whole: dict[str, Any] = {
             "verdict": verdict(report),
@@ -101,7 +104,8 @@ class CopyCheck(NoCheck):
         samples = [{**s, "copies": found} for s, found in zip(result["samples"], each, strict=True)]
         return {**result, "samples": samples, "copies": whole}
 
-    def _check(self, texts: Sequence[str]) -> Report:
+    def check(self, texts: Sequence[str]) -> Report:
+        """What of the texts stands in the training text."""
         from gptlite import copies
 
         if self.train.n_bytes >= LARGE:
@@ -157,8 +161,8 @@ def verdict(report: Report) -> str:
     return f"{said} That is no more than held-out text has: up to {_percent(max(others))}."
 
 
-def _table(report: Report) -> list[str]:
-    """The figures of each text, and under them those of held-out text: mean, lowest and highest."""
+def table(report: Report) -> list[list[str]]:
+    """The figures of each text under a head, and under them those of held-out text: mean, lowest and highest."""
     rows = [["", "longest run", *(f"in runs of {n}+" for n in report.lengths)]]
     rows += [[_name(i, report).rstrip(": ") or "this text", *_figures(c)] for i, c in enumerate(report.texts)]
     if pieces := report.held_out:
@@ -169,11 +173,7 @@ def _table(report: Report) -> list[str]:
             ["  lowest", f"{min(longest):,}", *(_percent(min(s)) for s in shares)],
             ["  highest", f"{max(longest):,}", *(_percent(max(s)) for s in shares)],
         ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+    return rows
 
 
 def _figures(copied: Copies) -> list[str]:
@@ -192,7 +192,8 @@ def _describe(run: Run) -> str:
     return f"{size}, from {source.file}, line {source.line:,}, column {source.column:,}{times}"
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """A passage as long as a person reads it."""
     half = LONGEST_PASSAGE // 2
     return text if len(text) <= LONGEST_PASSAGE else f"{text[:half]} [...] {text[-half:]}"
 

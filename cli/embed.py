@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gptlite.cli import concordance, console, lookups, options, vectors
+from gptlite.cli import concordance, console, lookups, options, pages, vectors
 from gptlite.cli import layers as layer_table
 from gptlite.cli import versus as side_by_side
 from gptlite.cli.texts import Finder, Texts
@@ -192,6 +192,7 @@ def embed(
         typer.Option("--html", metavar="FILE", help="Write one page that shows map, similarities and layers.",
                      show_default="none", rich_help_panel=OUTPUT),
     ] = None,
+    figures: pages.FiguresOption = None,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
@@ -204,7 +205,7 @@ def embed(
     if lookup := lookups.asked(call):
         return lookups.answer(call, lookup)
     messages = console.Messages(quiet)
-    output = vectors.Output(out, html, normalize=normalize, json=json)
+    output = vectors.Output(out, html, figures, normalize=normalize, json=json)
     if sum((tokens, sentence, bool(word))) > 1:
         raise UsageError("give only one of --word, --tokens and --sentence.")
     unit = "token" if tokens else "sentence" if sentence else "word"

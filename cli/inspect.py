@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptlite.cli import attention as attention_views
-from gptlite.cli import console, options, readings
+from gptlite.cli import console, inspection_page, options, pages, readings
 from gptlite.errors import CorpusError, LimitError, UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def inspect(
         typer.Option("-o", "--out", metavar="FILE", help="Write to a file: .json, .tsv or .html.",
                      show_default="standard output", rich_help_panel=OUTPUT),
     ] = None,
+    figures: pages.FiguresOption = None,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
     threads: options.ThreadsOption = None,
@@ -85,12 +87,13 @@ def inspect(
     form = _check_form("json" if json else form, out)
     if level not in ("token", "word"):
         raise UsageError(f"--level must be token or word, not '{level}'.")
-    if token is not None and attention is None and explain is None and form != "html":
+    drawn = form == "html" or figures is not None
+    if token is not None and attention is None and explain is None and not drawn:
         raise UsageError("--token says where to look; add --explain L.H or --attention.")
     if form == "tsv" and (attention or explain):
         raise UsageError("attention is no table of tokens; write it with --format json or html.")
     content = _read_text(text, file)
-    if form == "html":
+    if drawn:
         from gptlite.report import page
 
         page.check_libraries()
@@ -104,12 +107,12 @@ def inspect(
     of = (config.n_layers, config.n_heads)
     one_step = None if explain is None else inspection.parse_head(explain, *of, "--explain")
     one_map = None if attention in (None, "all") else inspection.parse_head(attention, *of, "--attention")
-    reading = inspection.read(loaded.model, loaded.tokenizer, content, hardware, top=top, lens=lens or form == "html")
+    reading = inspection.read(loaded.model, loaded.tokenizer, content, hardware, top=top, lens=lens or drawn)
     chosen = inspection.find_token(reading, token) if token is not None else len(reading.ids)
     window = inspection.window_of(reading, loaded.tokenizer, config.context_length, chosen if token else None)
     seen = Seen(
         loaded,
-        reading,
+        reading if lens else dataclasses.replace(reading, lens=None),
         inspection.words_of(reading),
         chosen,
         window[1],
@@ -122,21 +125,26 @@ def inspect(
             f"the text has {len(reading.ids):,} tokens and the model sees {config.context_length:,} at once; attention "
             f"is that of tokens {window[0]:,} to {window[0] + len(window[1]) - 1:,}."
         )
+    if drawn:
+        from gptlite.report import inspection as report
+
+        place = chosen if token else None
+        shown = inspection_page.collect(loaded, reading, seen.words, one_step, place, one_map or (1, 1))
+        if figures is not None:
+            pages.write_figures(Path(figures), report.figures(shown), messages)
+        if form == "html" and out is not None:
+            pages.write(Path(out), report.render(shown))
     if form == "table":
         _print(seen, level, lens, one_head=one_map is not None)
     elif out is None:
         console.write(_written(seen, form, level))
-    else:
-        if form == "html":
-            from gptlite.cli import inspection_page
+    elif form != "html":
+        from gptlite import durable
 
-            inspection_page.write(Path(out), loaded, reading, seen.words, one_step, chosen if token else None)
-        else:
-            from gptlite import durable
-
-            with durable.replacing(Path(out)) as scratch:
-                written = _written(seen, form, level)
-                scratch.write_text(written, encoding="utf-8", errors="backslashreplace", newline="\n")
+        with durable.replacing(Path(out)) as scratch:
+            written = _written(seen, form, level)
+            scratch.write_text(written, encoding="utf-8", errors="backslashreplace", newline="\n")
+    if out is not None:
         messages.say(f"{console.plural(len(reading.ids), 'token')} in {out}")
 
 

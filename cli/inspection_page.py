@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gptlite.cli import readings
-from gptlite.cli.attention import explanation_lines, number, percent, vector
+from gptlite.cli import pages, readings
+from gptlite.cli.attention import explanation_lines, percent, step_cells, vector
 from gptlite.errors import LimitError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint import Checkpoint
     from gptlite.inspection import Explanation, Reading, Word
-    from gptlite.report.inspection import Step
+    from gptlite.report.inspection import Inspection, Step
 
 KEYS = 4  # numbers of keys and values that the page shows
 
 
-def write(
-    path: Path,
+def collect(
     loaded: Checkpoint,
     reading: Reading,
     words: Sequence[Word],
     explained: tuple[int, int] | None,
     token: int | None,
-) -> None:
-    """Write the page of a `reading`, opened at a `token`, with one step of a head `explained`.
+    head: tuple[int, int] = (1, 1),
+) -> Inspection:
+    """What the page of a `reading` shows, opened at a `token`, with one step of a head `explained`, else only its map.
 
-    Raises `LimitError` and `StorageError`.
+    Raises `LimitError`.
     """
-    from gptlite import __version__, durable, inspection
+    from gptlite import __version__, inspection
     from gptlite.report import inspection as report
 
     config, n = loaded.config, len(reading.ids)
@@ -50,39 +48,35 @@ def write(
     if explained is not None:
         explanation = inspection.explain(loaded.model, window, *explained, chosen)
         step = _step(explanation, window[1], names, loaded)
-    page = report.render(
-        report.Inspection(
-            pieces=list(readings.pieces_of(reading)),
-            names=[names(i) for i in reading.ids.tolist()],
-            surprisal=reading.surprisal,
-            entropy=reading.entropy,
-            rank=reading.rank,
-            top=[
-                [(names(i), p) for i, p in zip(ids, ps, strict=True)]
-                for ids, ps in zip(reading.top.tolist(), reading.top_p.tolist(), strict=True)
-            ],
-            words=[(w.text.translate(readings.SPACES), w.first, w.last, w.surprisal) for w in words],
-            layer_names=["no block", *(f"block {i}" for i in range(1, config.n_layers + 1))],
-            best=[[names(i) for i in row] for row in reading.lens.best.tolist()],
-            best_p=reading.lens.best_p,
-            layer_bits=reading.lens.surprisal,
-            weights=attended.weights,
-            attended=[names(i) for i in window[1]],
-            first=attended.first,
-            chosen=chosen,
-            head=explained or (1, 1),
-            summary=readings.summary(reading, words),
-            convention=readings.CONVENTION,
-            step=step,
-            facts={
-                "model": "/".join(loaded.path.absolute().parts[-2:]),  # and not whose directory it is in
-                "gptlite": __version__,
-                "tokenizer sha256": loaded.tokenizer.digest,
-            },
-        )
+    return report.Inspection(
+        pieces=list(readings.pieces_of(reading)),
+        names=[names(i) for i in reading.ids.tolist()],
+        surprisal=reading.surprisal,
+        entropy=reading.entropy,
+        rank=reading.rank,
+        top=[
+            [(names(i), p) for i, p in zip(ids, ps, strict=True)]
+            for ids, ps in zip(reading.top.tolist(), reading.top_p.tolist(), strict=True)
+        ],
+        words=[(w.text.translate(readings.SPACES), w.first, w.last, w.surprisal) for w in words],
+        layer_names=["no block", *(f"block {i}" for i in range(1, config.n_layers + 1))],
+        best=[[names(i) for i in row] for row in reading.lens.best.tolist()],
+        best_p=reading.lens.best_p,
+        layer_bits=reading.lens.surprisal,
+        weights=attended.weights,
+        attended=[names(i) for i in window[1]],
+        first=attended.first,
+        chosen=chosen,
+        head=explained or head,
+        summary=readings.summary(reading, words),
+        convention=readings.CONVENTION,
+        step=step,
+        facts={
+            "model": pages.model_name(loaded.path),
+            "gptlite": __version__,
+            "tokenizer sha256": loaded.tokenizer.digest,
+        },
     )
-    with durable.replacing(path) as scratch:
-        scratch.write_text(page, encoding="utf-8", newline="\n")
 
 
 def _step(e: Explanation, ids: Sequence[int], names: readings.Names, loaded: Checkpoint) -> Step:
@@ -91,14 +85,8 @@ def _step(e: Explanation, ids: Sequence[int], names: readings.Names, loaded: Che
     title, lines, conclusion = explanation_lines(e, ids, names, loaded.config)
     rows = []
     for i, token in enumerate(ids):
-        later = i > e.position
-        rows.append(
-            [
-                str(e.first + i), names(token), vector(e.keys[i], KEYS), number(e.scores[i]), number(e.scaled[i]),
-                "−∞" if later else number(e.masked[i]),
-                "0" if later else f"{math.exp(min(700.0, float(e.masked[i]))):.3g}",
-                vector(e.values[i], KEYS), percent(float(e.weights[i])),
-            ]
-        )  # fmt: skip
-    columns = ["#", "token", "key k", "q · k", "÷ √", "masked", "e^", "value v", ""]
+        shares = percent(float(e.weights[i]))
+        cells = [vector(e.keys[i], KEYS), *step_cells(e, i), vector(e.values[i], KEYS), shares]
+        rows.append([str(e.first + i), names(token), *cells])
+    columns = ["#", "token", "key k", "q · k", "÷ √", "masked", "e^", "value v", "weight"]
     return Step(title, lines, columns, rows, e.weights.tolist(), e.position, conclusion)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptlite.cli import pages
 from gptlite.errors import LimitError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint import Checkpoint
     from gptlite.embedding import WordVector
+    from gptlite.report.occurrences import Occurrences
 
 FACTS = ("gptlite", "model_sha256", "tokenizer_sha256", "pool", "context")
 
@@ -24,19 +25,18 @@ def check(n: int) -> None:
         raise LimitError(f"{n:,} occurrences are too many for a page of at most {occurrences.MOST}; give fewer texts.")
 
 
-def write(
-    path: Path,
+def collect(
     vectors: Sequence[WordVector],
     loaded: Checkpoint,
     statistics: Mapping[str, Any] | None,
     layer: int,
     correct: str,
     meta: Mapping[str, Any],
-) -> None:
-    """Write the page of `vectors`. Raises `StorageError`."""
+) -> Occurrences:
+    """What the page of `vectors` shows."""
     import numpy as np
 
-    from gptlite import durable, similarity
+    from gptlite import similarity
     from gptlite.report import occurrences
 
     contextual = np.stack([v.contextual for v in vectors], axis=1)  # (L + 1, n, D)
@@ -55,27 +55,23 @@ def write(
         kept = {"unrelated": "unrelated", "same_word": "same_word", "quantiles": "same_word_quantiles"}
         scale = {key: statistics[kept[key]][: len(contextual), row].numpy() for key in kept}
     places, shares = similarity.principal_axes(contextual)
-    page = occurrences.render(
-        occurrences.Occurrences(
-            texts=[
-                (text[: place.start], place.word, text[place.end :])
-                for place, text in ((v.occurrence, v.occurrence.text) for v in vectors)
-            ],
-            n_left=[v.n_left for v in vectors],
-            expected=[v.expected for v in vectors],
-            places=places,
-            shares=shares,
-            cosines=np.stack([similarity.cosine_matrix(layer) for layer in contextual]),
-            static_places=similarity.principal_axes(static)[0],
-            static_cosines=similarity.cosine_matrix(static),
-            **scale,
-            layer=layer,
-            correction={"none": "raw", "zscore": "z-scored", "center": "centred"}.get(name, correct),
-            facts={
-                "model": "/".join(loaded.path.absolute().parts[-2:]),  # and not whose directory it is in
-                **{key.replace("_", " "): str(meta[key]) for key in FACTS if meta.get(key)},
-            },
-        )
+    return occurrences.Occurrences(
+        texts=[
+            (text[: place.start], place.word, text[place.end :])
+            for place, text in ((v.occurrence, v.occurrence.text) for v in vectors)
+        ],
+        n_left=[v.n_left for v in vectors],
+        expected=[v.expected for v in vectors],
+        places=places,
+        shares=shares,
+        cosines=np.stack([similarity.cosine_matrix(layer) for layer in contextual]),
+        static_places=similarity.principal_axes(static)[0],
+        static_cosines=similarity.cosine_matrix(static),
+        **scale,
+        layer=layer,
+        correction={"none": "raw", "zscore": "z-scored", "center": "centred"}.get(name, correct),
+        facts={
+            "model": pages.model_name(loaded.path),
+            **{key.replace("_", " "): str(meta[key]) for key in FACTS if meta.get(key)},
+        },
     )
-    with durable.replacing(path) as scratch:
-        scratch.write_text(page, encoding="utf-8", newline="\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli import console, options
-from gptlite.errors import CheckpointError, LimitError
+from gptlite.cli import console, options, pages, report_samples
+from gptlite.errors import CheckpointError
+from gptlite.strict import is_number
 
 if TYPE_CHECKING:
+    from gptlite.report.training import Training
     from gptlite.runs import Run
     from gptlite.static_vectors import TokenTable
 
-LARGEST_LOG = 256 << 20  # bytes
 LONG_TOKENS = 12  # that are shown
 MAPPED = 150  # words
+MOST_SAMPLES = 50
 YARDSTICKS = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
 
 
@@ -31,67 +33,47 @@ def report(
         str | None,
         typer.Option("-o", "--out", metavar="FILE", help="The page to write.", show_default="report.html in the run"),
     ] = None,
+    num_samples: Annotated[
+        int,
+        typer.Option(
+            "-n", "--num-samples", metavar="N", min=0, max=MOST_SAMPLES,
+            help="Samples to write now, and to look for in the training text.",
+        ),
+    ] = 4,
+    figures: pages.FiguresOption = None,
     quiet: options.QuietOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Write one page about a run: curves, plan and result, text, samples, a map of its words.
 
     [bold]gptlite report checkpoints/corpus -o report.html[/bold]
     """
     messages = console.Messages(quiet)
-    from gptlite import durable, verification
+    from gptlite import verification
     from gptlite.report import page, training
 
     page.check_libraries()
     found = verification.find_run(run)
     info = found.read_info()
-    metrics = read_metrics(found.path / "metrics.jsonl")
+    metrics = found.read_log()
     try:
         shown = _collect(found, info, metrics)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{found.path / 'run.json'} is not as gptlite writes it: {error!r}.") from error
+    shown = dataclasses.replace(shown, writing=report_samples.write(found, num_samples, messages))
     path = Path(out) if out is not None else found.path / "report.html"
-    content = training.render(shown)
-    with durable.replacing(path) as scratch:
-        scratch.write_text(content, encoding="utf-8", newline="\n")
+    pages.write(path, training.render(shown))
+    if figures is not None:
+        pages.write_figures(Path(figures), training.figures(shown), messages)
     messages.say(f"{len(metrics):,} logged steps in {path}: open it in a browser")
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log, without what is no finite number. Raises `CheckpointError` and `LimitError`."""
-    from gptlite.strict import parse_object
-
-    try:
-        if not path.exists():
-            return []
-        if path.stat().st_size > LARGEST_LOG:
-            raise LimitError(f"{path} is longer than {LARGEST_LOG >> 20} MiB.")
-        raw = path.read_bytes()
-        content = raw.decode()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path} is not UTF-8: {error.reason} at byte {error.start:,}.") from error
-    metrics: list[dict[str, Any]] = []
-    for i, line in enumerate(content.split("\n")[:-1], 1):  # the last one may be half written
-        parsed = parse_object(line, f"{path}, line {i:,}")
-        kept = {key: x for key, x in parsed.items() if _is_number(x) or (key == "sample" and isinstance(x, str))}
-        if not isinstance(kept.get("step"), int):
-            raise CheckpointError(f"{path}, line {i:,}, has no step.")
-        metrics.append(kept)
-    return metrics
-
-
-def _is_number(x: object) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
-
-
-def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Any:
+def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Training:
     from gptlite import similarity, static_vectors
     from gptlite.report.training import Training
 
     result, expected = info.get("result") or {}, info.get("expected") or {}
     known = result.get("yardsticks") or info.get("yardsticks") or {}
-    yardsticks = {name: known[key] for key, name in YARDSTICKS.items() if _is_number(known.get(key))}
+    yardsticks = {name: known[key] for key, name in YARDSTICKS.items() if is_number(known.get(key))}
     facts: dict[str, list[list[str]]] = {"The plan, and what happened": _plan(info, result, expected, metrics)}
     if yardsticks:
         facts["What it has to beat"] = _yardsticks(yardsticks, known, result)
@@ -115,7 +97,7 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
         headline=_headline(result, yardsticks, metrics),
         metrics=metrics,
         yardsticks=yardsticks,
-        expected=expected["bits_per_byte"] if _is_number(expected.get("bits_per_byte")) else None,
+        expected=expected["bits_per_byte"] if is_number(expected.get("bits_per_byte")) else None,
         facts=facts,
         headed=frozenset({"The plan, and what happened", "What it has to beat"}),
         samples=samples,
@@ -132,7 +114,7 @@ def _headline(result: Mapping[str, Any], yardsticks: Mapping[str, float], metric
         )
         beaten = [name for name, bits in yardsticks.items() if result["val_bits_per_byte"] < bits]
         if yardsticks:
-            text += f" It beats {_listing(beaten)}." if beaten else " It beats none of the yardsticks."
+            text += f" It beats {console.listing(beaten)}." if beaten else " It beats none of the yardsticks."
         return text
     steps = f"step {metrics[-1]['step']:,}" if metrics else "its first step"
     return f"This run is not finished: its log ends with {steps}."
@@ -158,9 +140,9 @@ def _plan(
     ]  # fmt: skip
     rows = [["", "planned", "happened"]]
     rows += [
-        [name, *(form.format(x) if _is_number(x) else "" for x in (plan, was))]
+        [name, *(form.format(x) if is_number(x) else "" for x in (plan, was))]
         for name, plan, was, form in pairs
-        if _is_number(plan) or _is_number(was)
+        if is_number(plan) or is_number(was)
     ]
     return rows
 
@@ -173,7 +155,7 @@ def _yardsticks(
         rows.append(["this model", f"{result['val_bits_per_byte']:.4f}", ""])
     for name, bits in yardsticks.items():
         n_bytes = known.get("xz_train_bytes" if name == "xz" else "train_bytes")
-        rows.append([name, f"{bits:.4f}", f"{n_bytes:,} bytes" if _is_number(n_bytes) else ""])
+        rows.append([name, f"{bits:.4f}", f"{n_bytes:,} bytes" if is_number(n_bytes) else ""])
     return rows
 
 
@@ -242,7 +224,3 @@ def _weights_digest(step: Path) -> str:
     from gptlite.reader import read_manifest
 
     return str(read_manifest(step)["files"]["model.safetensors"]["sha256"])
-
-
-def _listing(parts: Sequence[str]) -> str:
-    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)

@@ -276,6 +276,17 @@ def train(
             "--keep", help="Newest steps to keep, besides the best.", panel=OUTPUT, show_default=str(TrainConfig.keep)
         ),
     ] = None,
+    log: Annotated[
+        str | None,
+        _option(
+            "--log",
+            "--logger",  # torchrun of Python 3.11 takes --log for one of its own options
+            metavar="none|tensorboard",
+            help="Another log, in a folder of the run, beside its metrics.jsonl.",
+            panel=OUTPUT,
+            show_default=TrainConfig.log,
+        ),
+    ] = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
@@ -296,7 +307,7 @@ def train(
         "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay, "weight_decay": weight_decay,
         "clip": clip, "seed": seed, "init": init, "patience": patience, "eval_every": eval_every,
         "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
-        "shard": shard, "recompute": recompute or None,
+        "shard": shard, "recompute": recompute or None, "log": log,
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:

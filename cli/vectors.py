@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptlite.cli import console, page
+from gptlite.cli import console, page, pages
 from gptlite.cli.comparison import as_json, print_comparison
 from gptlite.cli.texts import Finder, Texts, in_batches
 from gptlite.errors import LimitError, UsageError
@@ -34,18 +34,20 @@ class Which:
 
 @dataclass(frozen=True)
 class Output:
-    """Where the vectors go: a file, standard output ("-"), a page, one JSON object, or a table for people."""
+    """Where the vectors go: a file, standard output ("-"), a page, figures, one JSON object, or a table for people."""
 
     out: str | None
     html: str | None
+    figures: str | None
     normalize: bool
     json: bool
 
     def __post_init__(self) -> None:
         if self.out == "-" and self.json:
             raise UsageError("--json and -o - both write to standard output; give one of them.")
-        if self.out == "-" and self.html is not None:
-            raise UsageError("-o - writes vectors as texts come, and --html needs all of them; give one of them.")
+        if self.out == "-" and self.drawn:
+            option = "--figures" if self.html is None else "--html"
+            raise UsageError(f"-o - writes vectors as texts come, and {option} needs all of them; give one of them.")
         if self.normalize and self.out is None:
             raise UsageError("--normalize is for the vectors that -o writes.")
 
@@ -54,9 +56,14 @@ class Output:
         return None if self.out in (None, "-") else Path(self.out or "")
 
     @property
+    def drawn(self) -> bool:
+        """Are there charts of them?"""
+        return self.html is not None or self.figures is not None
+
+    @property
     def compared(self) -> bool:
         """Are the words compared with each other, which needs all of them in memory?"""
-        return self.json or self.html is not None or self.out is None
+        return self.json or self.drawn or self.out is None
 
     def as_they_come(self) -> bool:
         """Is each vector written as soon as it is known?"""
@@ -125,10 +132,15 @@ def show(
         else:
             vector_files.save_vectors(output.file, vectors, embedder.chosen, embedder.meta, normalize=output.normalize)
     _say_what_happened(found, source, embedder, streamed, messages)
-    if output.html is not None:
-        layer = embedder.layers[-1]
-        page.write(Path(output.html), vectors, loaded, statistics, layer, which.correct, embedder.meta)
-        messages.say(f"{console.plural(len(vectors), 'occurrence')} in {output.html}: open it in a browser")
+    if output.drawn:
+        from gptlite.report import occurrences
+
+        shown = page.collect(vectors, loaded, statistics, embedder.layers[-1], which.correct, embedder.meta)
+        if output.figures is not None:
+            pages.write_figures(Path(output.figures), occurrences.figures(shown), messages)
+        if output.html is not None:
+            pages.write(Path(output.html), occurrences.render(shown))
+            messages.say(f"{console.plural(len(vectors), 'occurrence')} in {output.html}: open it in a browser")
     if output.json or (output.out is None and output.html is None):
         _compare(vectors, embedder, counts, messages)
 
@@ -166,7 +178,7 @@ class Embedder:
             self.loaded.tokenizer,
             places,
             pool=self.which.pool,
-            layers=None if self.output.html else self.layers,
+            layers=None if self.output.drawn else self.layers,
             n_expected=EXPECTED if self.output.compared else 0,
             prefix=self.prefix,
             context=self.which.context,
@@ -189,7 +201,7 @@ def _collect(found: Finder, output: Output) -> list[Occurrence]:
             f"{len(places):,} words are too many to compare; take fewer with --limit, or write their vectors with "
             "-o FILE or -o -."
         )
-    if output.html is not None:
+    if output.drawn:
         page.check(len(places))
     return places
 

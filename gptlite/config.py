@@ -208,6 +208,7 @@ class TrainConfig:
       other two means about ten times in the run.
     - `patience`: stop after so many scores in a row without a new best one; 0 for never.
     - `keep`: how many of the newest saved steps stay on disk, besides the best one.
+    - `log`: another log beside `metrics.jsonl`: tensorboard, or none.
     """
 
     seconds: float | None = 300.0
@@ -235,6 +236,7 @@ class TrainConfig:
     sample_prompt: str = ""
     patience: int = 0
     keep: int = 2
+    log: str = "none"
 
     def __post_init__(self) -> None:
         budgets = [name for name in ("seconds", "steps", "epochs") if getattr(self, name) is not None]
@@ -250,6 +252,7 @@ class TrainConfig:
         _choose("optimizer", self.optimizer, "muon", "adamw")
         _choose("init", self.init, "bigrams", "random", "model")
         _choose("shard", self.shard, "none", "fsdp")
+        _choose("log", self.log, "none", "tensorboard")
         for name in ("momentum", "beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value}")

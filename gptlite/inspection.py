@@ -71,7 +71,7 @@ class Reading:
     @property
     def score(self) -> Score:
         """As `evaluation.score` has it."""
-        return Score(float(self.surprisal.sum()) * BIT, len(self.ids), self.n_bytes)
+        return Score(float(self.surprisal.sum(dtype=np.float64)) * BIT, len(self.ids), self.n_bytes)
 
 
 @dataclass(frozen=True)

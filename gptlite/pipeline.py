@@ -15,7 +15,7 @@ import tokenizers
 import torch
 
 import gptlite
-from gptlite import bigrams, checkpoint, compilation, corpus, data, distributed, optim, planning, resuming, runs
+from gptlite import bigrams, checkpoint, compilation, corpus, data, distributed, events, optim, planning, resuming, runs
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, choose_hardware, count_gpus
 from gptlite.distributed import Team
@@ -27,7 +27,7 @@ from gptlite.origin import Origin, find_origin, start_from
 from gptlite.outlook import look_ahead, time_budget
 from gptlite.runs import Run
 from gptlite.tokenizer import Tokenizer, check_vocab_size
-from gptlite.training import Clock, Session, Watcher, finish, fit, lost_process, out_of_memory
+from gptlite.training import Clock, Session, Watcher, finish, fit, lost_process, open_events, out_of_memory
 from gptlite.training_state import State, restore_training_state, tell_state
 
 DEFAULT_VAL = "5%"
@@ -101,6 +101,7 @@ def train(
                 run = runs.claim_run(Path(out))
             origin = find_origin(init_from, tokenizer, vocab_size)
             planning.check_request(hardware, architecture, size, overrides, origin.config)
+        events.check_library(plan.train.log if plan else overrides.get("log"))
         hardware = shared_machine(hardware, team)
         locked = run is not None and run.path.is_dir()  # a new one is made once the text is known to be good
         if run is not None and locked:
@@ -162,6 +163,8 @@ def train(
             resuming.compare_machines(previous, session.hardware, watcher)
             info = resuming.info(previous, plan, session.hardware, session.state.step, watcher)
         run.write_info(info)
+        if plan.train.log == "tensorboard":
+            open_events(session)
         watcher.planned(plan, run.path, session.hardware)
         result = {**_train(session), "yardsticks": info.get("yardsticks")}
         run.write_info({**info, "result": result})
@@ -361,6 +364,7 @@ def preview(
         check_vocab_size(vocab_size)
     origin = find_origin(init_from, tokenizer, vocab_size)
     planning.check_request(hardware, architecture, size, overrides, origin.config)
+    events.check_library(overrides.get("log"))
     with corpus.opened(arguments, data.cache_directory(), notice=watcher.notice, lossy=lossy) as text:
         limits = planning.text_limits(time_budget(overrides), hardware)
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)

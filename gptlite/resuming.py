@@ -42,6 +42,7 @@ def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> plan
     """The plan that was stored; only budget, cadence and what is kept may differ from it."""
     budget = {name: overrides.get(name) for name in ("seconds", "steps", "epochs")}
     free = {"accumulate", "recompute", "shard", "eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
+    free |= {"log"}
     stored = previous["plan"]
     try:
         model, train_fields = ModelConfig(**stored["model"]), TrainConfig(**stored["train"]).to_dict()

@@ -24,18 +24,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gptlite import durable
+from gptlite import durable, events
 from gptlite.checkpoint import PICKLES, Checkpoint, read_tokenizer, verify
 from gptlite.checkpoint import load as read_checkpoint
 from gptlite.durable import MANIFEST, replace_file, write_json
-from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
+from gptlite.errors import CheckpointError, LimitError, RunInUseError, StorageError, UsageError
 from gptlite.reader import STEP_NAME, Reader, read_json, read_manifest
+from gptlite.strict import is_count, is_number, parse_object
 from gptlite.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
 
 DEFAULT_PARENT = Path("checkpoints")
+LOG = "metrics.jsonl"
+LARGEST_LOG = 256 << 20  # bytes
 LEFTOVER = re.compile(r"\.(tmp|trash)-(step-\d{9,18}|run\.json|best|latest|trial)(-[0-9a-f]+)?")
 OWNER = re.compile(r"process \d+ since [\d: -]+")
 T = TypeVar("T")
@@ -134,18 +137,41 @@ class Run:
 
     def clear_log(self) -> None:
         """Forget what a try that never completed a step has logged."""
-        (self.path / "metrics.jsonl").unlink(missing_ok=True)
+        (self.path / LOG).unlink(missing_ok=True)
+        events.forget(self.path / events.FOLDER)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The whole lines of the log, without what is no finite number. Raises `CheckpointError` and `LimitError`."""
+        path = self.path / LOG
+        try:
+            if not path.exists():
+                return []
+            if path.stat().st_size > LARGEST_LOG:
+                raise LimitError(f"{path} is longer than {LARGEST_LOG >> 20} MiB.")
+            content = path.read_bytes().decode()
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is not UTF-8: {error.reason} at byte {error.start:,}.") from error
+        metrics: list[dict[str, Any]] = []
+        for i, line in enumerate(content.split("\n")[:-1], 1):  # the last one may be half written
+            parsed = parse_object(line, f"{path}, line {i:,}")
+            kept = {key: x for key, x in parsed.items() if is_number(x) or (key == "sample" and isinstance(x, str))}
+            if not is_count(kept.get("step")):
+                raise CheckpointError(f"{path}, line {i:,}, has no step.")
+            metrics.append(kept)
+        return metrics
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to `metrics.jsonl`. Raises `StorageError`."""
         try:
-            durable.append(self.path / "metrics.jsonl", (json.dumps(line) + "\n").encode())
+            durable.append(self.path / LOG, (json.dumps(line) + "\n").encode())
         except OSError as error:
             raise StorageError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}.") from error
 
     def cut_log(self, step: int) -> None:
         """Forget what was logged after `step`, which will come again, and a line that a crash left half written."""
-        path = self.path / "metrics.jsonl"
+        path = self.path / LOG
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
         if kept != lines:
@@ -264,8 +290,9 @@ def claim_run(path: Path) -> Run:
 
 def _reusable(path: Path) -> bool:
     """Was a run begun here that never completed a step, so that nothing can be lost?"""
-    ours = {"run.json", "metrics.jsonl", "LOCK"}
-    names = [p.name for p in path.iterdir()] if path.is_dir() else []
+    ours = {"run.json", LOG, "LOCK"}
+    names = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    names -= {events.FOLDER} if names & ours else set()
     return bool(names) and all(name in ours or LEFTOVER.fullmatch(name) for name in names)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from gptlite.errors import CheckpointError
 
@@ -75,6 +76,11 @@ def parse_object(text: str, where: object) -> dict[str, Any]:
 def is_count(value: object, most: int = 2**63 - 1) -> bool:
     """Is it an integer from 0 to `most`? True and False are none."""
     return type(value) is int and 0 <= value <= most
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Is it a number that a float can be, and finite? True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def header_length(first: bytes, size: int, where: object) -> int:

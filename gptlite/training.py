@@ -24,8 +24,9 @@ from gptlite.config import SamplingConfig, TrainConfig
 from gptlite.data import Batches
 from gptlite.device import Hardware
 from gptlite.distributed import ALONE, Team
-from gptlite.errors import Interrupted, LimitError, NumericsError, ProcessError, StorageError
+from gptlite.errors import GptliteError, Interrupted, LimitError, NumericsError, ProcessError, StorageError
 from gptlite.evaluation import Score, Window, score_model, sliding_windows, spread
+from gptlite.events import FOLDER, EventLog
 from gptlite.model import GPT
 from gptlite.planning import (
     FINAL_WINDOWS,
@@ -153,6 +154,7 @@ class Session:
     should_stop: Callable[[], int | None]
     loss_of: optim.Loss = optim.mean_loss
     logging: bool = True  # until the log cannot be written
+    events: EventLog | None = None  # the same for TensorBoard, where it was asked for
     team: Team = ALONE  # the processes that train together; the first one writes
 
     def __post_init__(self) -> None:
@@ -400,13 +402,27 @@ def whole_model(s: Session) -> GPT:
 
 
 def log(s: Session, line: dict[str, Any]) -> None:
-    """Append to the log of the run; one that cannot be written is no reason to stop."""
+    """Append to the logs of the run; one that cannot be written is no reason to stop."""
     if s.logging:
         try:
             s.run.log(line)
         except StorageError as error:
             s.logging = False
             s.watcher.notice(f"{error} Training goes on without its log.")
+    if s.events is not None:
+        try:
+            s.events.write(line)
+        except StorageError as error:
+            s.events = None
+            s.watcher.notice(f"{error} Training goes on without TensorBoard's log.")
+
+
+def open_events(s: Session) -> None:
+    """Begin the log for TensorBoard with what the run has logged so far; a failure is no reason to stop either."""
+    try:
+        s.events = EventLog(s.run.path / FOLDER, time.time() - s.clock.elapsed(), s.run.read_log())
+    except GptliteError as error:
+        s.watcher.notice(f"{error} Training goes on without TensorBoard's log.")
 
 
 def save(s: Session, final: bool) -> None:

@@ -88,7 +88,7 @@ def check_run(run: Run) -> RunReport:
         with _noted(problems):
             run.read_info()
         with _noted(problems):
-            _check_log(run.path / "metrics.jsonl")
+            _check_log(run.path / runs.LOG)
         if not steps:
             problems.append(f"{run.path} holds no completed step yet.")
     return RunReport(run.path, steps, problems)

@@ -23,6 +23,11 @@ OPTIONS = (
 )  # fmt: skip
 KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Home": 36, "End": 35, "Tab": 9, " ": 32}
 
+NAMED = {  # roles that have to say what they are
+    "button", "slider", "radio", "checkbox", "listbox", "option", "link", "region", "image", "img", "graphics-document",
+    "meter", "textbox", "combobox",
+}  # fmt: skip
+
 
 class Page:
     """One page in a browser without a network, with all that went wrong in it and all that it asked for."""
@@ -78,6 +83,22 @@ class Page:
 
     def point_at(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+
+    def nameless(self) -> list[str]:
+        """What a screen reader finds and cannot name: controls, pictures and regions."""
+        nodes = self.call("Accessibility.getFullAXTree")["nodes"]
+        roles = [
+            (node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]
+        ]
+        assert {role for role, _ in roles} & NAMED, "there is something to name"
+        return [role for role, name in roles if role in NAMED and not name.strip()]
+
+    def click_everything(self) -> int:
+        """Click on all that can be clicked, one after the other; how much that was."""
+        return self.evaluate(
+            "[...document.querySelectorAll('button, summary, input, [role=option], a')]"
+            ".map((x) => x.dispatchEvent(new MouseEvent('click', { bubbles: true, cancelable: true }))).length"
+        )
 
     def resize(self, width: int, height: int = 900) -> None:
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)

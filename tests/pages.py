@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from browser import CHROMIUM
+
+from gptlite.report.occurrences import Occurrences
+from gptlite.similarity import cosine_matrix, principal_axes
 
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed")
 
@@ -48,3 +53,42 @@ class Elements(HTMLParser):
         names = {name for _, attributes in self.elements for name in attributes}
         forbidden = ("src", "href", "action", "srcset", "style")
         assert not {name for name in names if name.startswith("on") or name in forbidden}
+
+
+BANKS = [
+    ("She sat on the river ", "bank", " and fished."),
+    ("He paid the money into the ", "bank", "."),
+    ("The ", "bank", " approved the loan."),
+    ("They walked along the grassy ", "bank", " of the stream."),
+]
+
+
+def occurrences_of(texts: Sequence[tuple[str, str, str]], n_layers: int = 2, *, measured: bool = True) -> Occurrences:
+    """Vectors that are random, but for two groups that part more and more from layer to layer."""
+    n, rng = len(texts), np.random.default_rng(0)
+    group = np.where(np.arange(n) % 2, 1.0, -1.0)[:, None]
+    vectors = np.stack([rng.normal(size=(n, 8)) + layer * group for layer in range(n_layers + 1)])
+    words = [word for _, word, _ in texts]
+    static = np.stack([np.random.default_rng(words.index(word)).normal(size=8) for word in words])
+    places, shares = principal_axes(vectors)
+    quantiles = np.linspace(-0.4, 0.9, 101)
+    return Occurrences(
+        texts=texts,
+        n_left=[len(left.split()) for left, _, _ in texts],
+        expected=[(" of", "\n") for _ in texts],
+        places=places,
+        shares=shares,
+        cosines=np.stack([cosine_matrix(layer) for layer in vectors]),
+        static_places=principal_axes(static)[0],
+        static_cosines=cosine_matrix(static),
+        unrelated=np.full((n_layers + 1, 2), (0.01, 0.1)) if measured else None,
+        same_word=np.full((n_layers + 1, 2), (0.42, 0.13)) if measured else None,
+        quantiles=np.tile(quantiles, (n_layers + 1, 1)) if measured else None,
+        layer=n_layers,
+        correction="z-scored",
+        facts={"gptlite": "0", "model": "run </dd><script>window.hacked = 5</script>"},
+    )
+
+
+def banks() -> Occurrences:
+    return occurrences_of(BANKS)

@@ -203,11 +203,12 @@ def test_a_signal_to_the_launcher_saves_and_ends_all(corpus_file: Path, tmp_path
 def test_torchrun_starts_them(corpus_file: Path, tmp_path: Path) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d")
     line = (*torchrun, "--rdzv-endpoint", "localhost:0", "-m", "gptlite", "train", "corpus.txt", *TINY)
-    line = (*line, "--steps", "20", "-o", "run", "--json")
+    line = (*line, "--steps", "20", "-o", "run", "--json", "--logger", "tensorboard")
     ended = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["step"] == 20
     assert len(metrics(tmp_path / "run")) == len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert len(list((tmp_path / "run/tensorboard").iterdir())) == 1, "the first process alone writes"
 
 
 def test_gpus_asks_the_launcher(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ FLOORS = {
         "senses",
         "kernel",
     ),
-    2: ("model", "data", "optim", "fused", "bigrams", "copies", "gguf"),
+    2: ("model", "data", "optim", "fused", "bigrams", "copies", "events", "gguf"),
     3: (
         "checkpoint",
         "runs",

@@ -57,6 +57,7 @@ def test_surprisals_add_up_to_what_eval_says(architecture: str, n_lines: int, to
     expected = score_model(model, tokenizer, ids, CPU)
     assert (len(ids) > model.config.context_length) is (n_lines > 1)
     assert reading.score.bits_per_byte == pytest.approx(expected.bits_per_byte, rel=1e-6)
+    assert float(reading.surprisal.sum(dtype=np.float64)) == pytest.approx(expected.nats / math.log(2), abs=1e-4)
     assert (reading.score.tokens, reading.score.bytes) == (expected.tokens, expected.bytes)
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from browser import Browser, Page, browsing
-from pages import HOSTILE, NO_ELEMENTS, Elements, needs_browser, seen
+from pages import HOSTILE, NO_ELEMENTS, Elements, banks, needs_browser, seen
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from gptlite.report import inspection, training
+from gptlite.report import inspection, occurrences, training
 from gptlite.report.inspection import Inspection, Step
-from gptlite.report.training import Training
+from gptlite.report.page import draw
+from gptlite.report.training import Training, Writing
 
 TEXT = ["The", " animal", " did", " not", " cross", " the", " street", ".", "\n"]
 FACTS = {"model": "run </dd><script>window.hacked = 5</script>", "gptlite": "0"}
@@ -82,11 +86,21 @@ def run_of(n: int, *, name: str = "corpus", text: str = "Once upon a time") -> T
         facts={"The plan": [["", "planned", "happened"], ["steps", "100", text]], "The text": [[text, name]]},
         headed=frozenset({"The plan"}),
         samples=[(line["step"], str(line["sample"])) for line in metrics if "sample" in line],
+        writing=Writing(text, [text], text, [["", text], [text, text]], [["", text], [text, text]]),
         words=[text, "river", "bank"],
         places=rng.normal(size=(3, 2)),
         shares=(0.4, 0.2),
         command=f"gptlite train {text}",
     )  # fmt: skip
+
+
+WRITING = Writing(
+    "gptlite generate -m run/step-000000300 -n 1 --seed 1 --check-copies",
+    ["Once upon a time"],
+    "12 % of this text stands in the training text in runs of 50 characters or more.",
+    [["", "longest run", "in runs of 25+"], ["this text", "61", "40 %"]],
+    [["", "characters", "stands in", "text"], ["sample 1", "61", "corpus.txt, line 3, column 1", "upon a time"]],
+)
 
 
 # -- What stands in them
@@ -148,6 +162,58 @@ def test_a_run_that_has_just_begun_has_a_page(metrics: list[dict[str, float]]) -
     assert "has not been scored yet" in page
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     assert set(specs) == ({"loss"} if metrics else set())
+
+
+# -- Charts by themselves
+
+
+def drawn(shown: Inspection | Training) -> dict[str, tuple[str, bytes]]:
+    module = inspection if isinstance(shown, Inspection) else training
+    return {name: draw(figure) for name, figure in module.figures(shown).items()}
+
+
+def words_in(svg: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_figure_shows_what_its_page_shows() -> None:
+    shown = made()
+    figures = drawn(shown)
+    assert set(figures) == {"surprisal", "lens", "attention-2.2"}
+    labels = {f"{i} {name}" for i, name in enumerate(shown.names, 1)}
+    for name in ("surprisal", "lens"):
+        assert labels <= set(words_in(figures[name][0])), name
+    guesses = words_in(figures["lens"][0])
+    assert guesses.count("_dog") == 2 * len(TEXT) and guesses.count("✓ _animal") == 1
+    cells = re.findall(
+        r'aria-label="is asked: (\S+ \S+); asks: (\S+ \S+); weight: ([\d.]+)', figures["attention-2.2"][0]
+    )
+    assert len(cells) == len(shown.attended) * (len(shown.attended) + 1) / 2
+    for to, of, weight in cells:
+        t, s = int(of.split()[0]), int(to.split()[0])
+        assert float(weight) == pytest.approx(shown.weights[1, 1, t, s], abs=1e-6)
+    assert set(drawn(run_of(30))) == {"bits", "loss", "lr", "speed", "map"}
+    assert {"Once upon a time", "river", "bank"} <= set(words_in(drawn(run_of(30))["map"][0]))
+    assert all(png.startswith(b"\x89PNG") for _, png in figures.values())
+
+
+def test_of_a_long_text_a_figure_shows_what_is_around_the_chosen_token() -> None:
+    shown = dataclasses.replace(made(TEXT * 30), chosen=130)
+    charts = inspection.figures(shown)
+    assert [token["number"] for token in charts["surprisal"].data["tokens"]] == list(range(121, 241))
+    assert 130 in {cell["number"] for cell in charts["lens"].data["lens"]}
+
+
+@pytest.mark.row("S04")
+def test_hostile_text_is_text_in_a_figure() -> None:
+    nasty = "".join(part for parts in HOSTILE for part in parts)
+    for svg, _ in [*drawn(hostile()).values(), *drawn(run_of(30, name=nasty, text=nasty)).values()]:
+        elements = list(ElementTree.fromstring(svg).iter())
+        assert {element.tag.split("}")[1] for element in elements} <= {
+            "svg", "g", "path", "text", "rect", "line", "style", "clipPath", "defs"
+        }  # fmt: skip
+        for element in elements:
+            assert not [name for name in element.attrib if name.startswith("on") or name.endswith(("href", "src"))]
 
 
 # -- In a browser
@@ -276,6 +342,21 @@ def test_pages_fit_the_window_and_follow_the_reader(page: Page, kind: str, width
     assert page.evaluate(f"Math.max(...{charts}.map((x) => x.getBoundingClientRect().right))") <= width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert ground == ("rgb(253, 253, 252)" if scheme == "light" else "rgb(20, 24, 29)")
+    check_quiet(page)
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["inspection", "training", "occurrences"])
+def test_all_can_be_clicked_and_has_a_name_for_those_who_listen(page: Page, kind: str) -> None:
+    content = {
+        "inspection": lambda: inspection.render(made()),
+        "training": lambda: training.render(dataclasses.replace(run_of(30), writing=WRITING)),
+        "occurrences": lambda: occurrences.render(banks()),
+    }[kind]()
+    show(page, content)
+    assert page.nameless() == []
+    assert page.click_everything() > len(page.evaluate("Object.keys(specs)"))
+    page.wait_for("document.body.dataset.shown !== undefined")
     check_quiet(page)
 
 

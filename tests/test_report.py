@@ -7,55 +7,22 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import Page, browsing
-from pages import HOSTILE, Elements, needs_browser
+from pages import BANKS, HOSTILE, Elements, needs_browser
+from pages import occurrences_of as made
 
 from gptlite.errors import UsageError
-from gptlite.similarity import cosine_matrix, principal_axes
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from gptlite.report.occurrences import MOST, Occurrences, render
-
-BANKS = [
-    ("She sat on the river ", "bank", " and fished."),
-    ("He paid the money into the ", "bank", "."),
-    ("The ", "bank", " approved the loan."),
-    ("They walked along the grassy ", "bank", " of the stream."),
-]
-
-
-def made(texts: Sequence[tuple[str, str, str]], n_layers: int = 2, *, measured: bool = True) -> Occurrences:
-    """Vectors that are random, but for two groups that part more and more from layer to layer."""
-    n, rng = len(texts), np.random.default_rng(0)
-    group = np.where(np.arange(n) % 2, 1.0, -1.0)[:, None]
-    vectors = np.stack([rng.normal(size=(n, 8)) + layer * group for layer in range(n_layers + 1)])
-    words = [word for _, word, _ in texts]
-    static = np.stack([np.random.default_rng(words.index(word)).normal(size=8) for word in words])
-    places, shares = principal_axes(vectors)
-    quantiles = np.linspace(-0.4, 0.9, 101)
-    return Occurrences(
-        texts=texts,
-        n_left=[len(left.split()) for left, _, _ in texts],
-        expected=[(" of", "\n") for _ in texts],
-        places=places,
-        shares=shares,
-        cosines=np.stack([cosine_matrix(layer) for layer in vectors]),
-        static_places=principal_axes(static)[0],
-        static_cosines=cosine_matrix(static),
-        unrelated=np.full((n_layers + 1, 2), (0.01, 0.1)) if measured else None,
-        same_word=np.full((n_layers + 1, 2), (0.42, 0.13)) if measured else None,
-        quantiles=np.tile(quantiles, (n_layers + 1, 1)) if measured else None,
-        layer=n_layers,
-        correction="z-scored",
-        facts={"gptlite": "0", "model": "run </dd><script>window.hacked = 5</script>"},
-    )
+from gptlite.report.occurrences import MOST, Occurrences, figures, render
+from gptlite.report.page import draw
 
 
 def numbered(n: int, n_characters: int = 150) -> list[tuple[str, str, str]]:
@@ -125,6 +92,28 @@ def test_missing_libraries_are_named(missing: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match=r"pip install 'gptlite\[report\]'"):
         render(made(BANKS))
+
+
+# -- Charts by themselves
+
+
+@pytest.mark.parametrize("n", [1, 4, 50])
+def test_figures_have_the_numbers_of_the_page(n: int) -> None:
+    shown = made(numbered(n, 10))
+    charts = figures(shown)
+    assert set(charts) == {"map", "static-map", "matrix", "static-matrix", "curve"}
+    cells = charts["matrix"].data["cells"]
+    for cell in cells:
+        i, j = cell["row"] - 1, cell["column"] - 1
+        assert cell["cosine"] == pytest.approx(1 if i == j else shown.cosines[2][i, j], abs=1e-4)
+    for name, figure in charts.items():
+        svg, png = draw(figure)
+        assert png.startswith(b"\x89PNG")
+        if name == "map":
+            assert svg.count('aria-roledescription="point"') == n
+            assert f"axis 1: {shown.shares[2][0]:.0%} of variance" in svg
+        if name == "matrix" and n == 4:
+            assert f">{cells[1]['cosine']:.2f}<".replace("-", "−") in svg
 
 
 # -- In a browser
@@ -267,13 +256,16 @@ def test_charts_grow_with_the_window(page: Page) -> None:
 def test_a_cell_is_the_mean_cosine_between_the_occurrences_of_its_row_and_column(page: Page, n: int) -> None:
     shown = made(numbered(n))
     show(page, shown)
-    cells = page.evaluate("cells(data.cosines[2], data.stops[2], [...rows.keys()])")
+    cells = page.evaluate("cells(data.cosines[2], [...rows.keys()])")
     together = 1 if n == 50 else 3
     groups = [range(i, min(i + together, n)) for i in range(0, n, together)]
     assert len(cells) == len(groups) ** 2 <= 50**2
     for cell, (a, b) in zip(cells, ((a, b) for a in groups for b in groups), strict=True):
         pairs = [shown.cosines[2][i, j] for i in a for j in b if i != j] or [1]
         assert cell["cosine"] == pytest.approx(np.mean(pairs), abs=0.006)
+    by_themselves = {(x["row"], x["column"]): x["cosine"] for x in figures(shown)["matrix"].data["cells"]}
+    shown_first = page.evaluate("cells(data.cosines[2], order(2))")
+    assert by_themselves == pytest.approx({(x["row"], x["column"]): x["cosine"] for x in shown_first}, abs=0.006)
     names = "4, 5, 6 and 1, 2, 3" if together == 3 else "2 and 1"
     assert cells[len(groups)]["text"].startswith(f"{names}: ")
     note = page.evaluate("document.querySelector('.note')?.textContent ?? ''")

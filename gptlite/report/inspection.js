@@ -1,15 +1,13 @@
 const { tokens } = data;
 const options = [...document.querySelectorAll("#text [role=option]")];
-const AT_ONCE = { bits: 120, lens: 24 }; // tokens of a chart
 let chosen = Number(byId("text").getAttribute("aria-activedescendant").slice(1));
 
 const percent = (p) => (p >= 0.0995 ? `${Math.round(100 * p)} %` : `${(100 * p).toFixed(1)} %`);
-const labelOf = (token) => `${token.number} ${token.name}`;
 const head = () => [Number(byId("layer").value), Number(byId("head").value)];
 
 // The stretch of tokens around the chosen one that a chart has room for: [first, last).
 function stretch(id) {
-  const room = Math.min(AT_ONCE[id], Math.max(8, Math.floor(byId(id).clientWidth / (id === "lens" ? 40 : 9))));
+  const room = Math.min(data.atOnce[id], Math.max(8, Math.floor(byId(id).clientWidth / (id === "lens" ? 40 : 9))));
   const first = Math.floor((chosen - 1) / room) * room;
   return [first, Math.min(tokens.length, first + room)];
 }
@@ -25,23 +23,14 @@ function weights() {
 const row = (t) => [...weights().subarray((t * (t + 1)) / 2, ((t + 1) * (t + 2)) / 2)].map((x) => x / 255);
 
 const contents = {
-  bits: () => ({
-    tokens: tokens.slice(...stretch("bits")).map((x) => ({ ...x, label: labelOf(x) })),
-    signals: { chosen },
-  }),
+  bits: () => ({ tokens: tokens.slice(...stretch("bits")), signals: { chosen } }),
   lens: () => {
-    const [first, last] = stretch("lens");
-    const shown = tokens.slice(first, last);
+    const shown = tokens.slice(...stretch("lens"));
     return {
-      lens: data.layers.flatMap((layer, i) => shown.map((token) => {
-        const at = token.number - 1;
-        const best = data.best[i][at];
-        const bits = data.layerBits[i][at];
-        return {
-          layer, label: labelOf(token), best, bits, p: percent(data.bestP[i][at]),
-          shown: best === token.name ? `✓ ${best}` : best, ink: bits > 8 ? colour("paper") : colour("ink"),
-        };
-      })),
+      lens: data.layers.flatMap((layer, i) => shown.map(({ number, name }) => ({
+        layer, number, name, best: data.best[i][number - 1], p: data.bestP[i][number - 1],
+        bits: data.layerBits[i][number - 1],
+      }))),
     };
   },
   map: () => {
@@ -56,7 +45,7 @@ function fill(table, rows) {
     const line = document.createElement("tr");
     line.className = came ? "came" : "";
     const bar = document.createElement("meter");
-    Object.assign(bar, { min: 0, max: 1, value: p });
+    Object.assign(bar, { min: 0, max: 1, value: p, ariaHidden: "true" }); // the number beside it says the same
     for (const content of [name, percent(p), bar]) {
       const cell = document.createElement("td");
       cell.append(content);
@@ -107,9 +96,7 @@ async function draw() {
       bits: { width, height: Math.min(300, width * 0.7) }, map: { width: side, height: side },
       lens: { width, height: Math.min(600, 90 + 26 * data.layers.length) },
     };
-    const config = theme();
-    Object.assign(config.style, { entropy: { color: colour("quiet") }, surprise: { stroke: colour("ink") } });
-    await drawChart(id, sizes[id], { config, content: contents[id](), renderer: id === "map" ? "canvas" : "svg" });
+    await drawChart(id, sizes[id], { content: contents[id](), renderer: id === "map" ? "canvas" : "svg" });
   }
   tell();
 }

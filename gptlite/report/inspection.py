@@ -19,6 +19,10 @@ from gptlite.surprise import STEP_NAMES, step_of
 MOST = 1200  # tokens
 MOST_WEIGHTS = 900_000  # of attention in the page, a byte each
 LARGEST_MAP = 128  # tokens whose attention is shown
+AT_ONCE = {"bits": 120, "lens": 24}  # tokens of a chart
+LABEL = "datum.number + ' ' + datum.name"
+NAMED = 24  # rows of a map that have room for all their names, on a phone too
+STRONG = 8  # bits from which on the ground is darker than the text on it
 
 
 @dataclass(frozen=True)
@@ -80,20 +84,7 @@ def fitting(n_layers: int, n_heads: int, context: int) -> int:
 
 def render(shown: Inspection) -> str:
     """The page as HTML. Raises `UsageError` when the libraries that draw are not installed."""
-    names = [visible(name) for name in shown.names]
-    tokens = [
-        {
-            "number": i + 1,
-            "text": visible(piece),
-            "name": name,
-            "bits": round(float(shown.surprisal[i]), 3),
-            "step": step_of(float(shown.surprisal[i])),
-            "entropy": round(float(shown.entropy[i]), 3),
-            "rank": int(shown.rank[i]),
-            "top": [[visible(other), round(float(p), 5)] for other, p in shown.top[i]],
-        }
-        for i, (piece, name) in enumerate(zip(shown.pieces, names, strict=True))
-    ]
+    tokens = _tokens(shown)
     return page.render(
         "inspection",
         {
@@ -106,8 +97,9 @@ def render(shown: Inspection) -> str:
             "attended": [visible(name) for name in shown.attended],
             "first": shown.first,
             "stepNames": STEP_NAMES,
+            "atOnce": AT_ONCE,
         },
-        {"bits": _bits(), "lens": _lens(shown.layer_names), "map": _map()},
+        {"bits": _bits(), "lens": _lens(shown.layer_names), "map": _map(len(shown.attended))},
         tokens=tokens,
         words=[{"text": visible(text), "first": first, "last": last, "bits": bits}
                for text, first, last, bits in shown.words],
@@ -120,6 +112,63 @@ def render(shown: Inspection) -> str:
         summary=visible(shown.summary),
         facts={name: visible(fact) for name, fact in shown.facts.items()},
     )  # fmt: skip
+
+
+def figures(shown: Inspection) -> dict[str, page.Figure]:
+    """The charts of the page by themselves, by name, as the page has them when it is opened."""
+    tokens = _tokens(shown)
+    some, few = (tokens[_stretch(shown, AT_ONCE[name])] for name in ("bits", "lens"))
+    cells = [
+        {
+            "layer": layer, "number": token["number"], "name": token["name"], "best": visible(shown.best[i][at]),
+            "p": float(shown.best_p[i, at]), "bits": float(shown.layer_bits[i, at]),
+        }
+        for i, layer in enumerate(shown.layer_names)
+        for token in few
+        for at in [int(token["number"]) - 1]
+    ]  # fmt: skip
+    layer, head = shown.head
+    attended = [f"{shown.first + i} {visible(name)}" for i, name in enumerate(shown.attended)]
+    weights = [
+        {"of": of, "to": attended[s], "weight": float(shown.weights[layer - 1, head - 1, t, s])}
+        for t, of in enumerate(attended)
+        for s in range(t + 1)
+    ]
+    side = _width(len(attended))
+    return {
+        "surprisal": page.Figure(_bits(), (_width(len(some)), 280), {"tokens": some}, {"chosen": shown.chosen}),
+        "lens": page.Figure(_lens(shown.layer_names), (max(320, 66 * len(few)), 26 * len(shown.layer_names)),
+                            {"lens": cells}),
+        f"attention-{layer}.{head}": page.Figure(_map(len(attended)), (side, side), {"cells": weights}),
+    }  # fmt: skip
+
+
+def _width(n: int) -> int:
+    """Of a chart by itself in which n names stand side by side."""
+    return min(1600, max(360, 30 * n))
+
+
+def _stretch(shown: Inspection, room: int) -> slice:
+    """The tokens around the chosen one that a chart has room for."""
+    first = (shown.chosen - 1) // room * room
+    return slice(first, first + room)
+
+
+def _tokens(shown: Inspection) -> list[dict[str, Any]]:
+    names = [visible(name) for name in shown.names]
+    return [
+        {
+            "number": i + 1,
+            "text": visible(piece),
+            "name": name,
+            "bits": round(float(shown.surprisal[i]), 3),
+            "step": step_of(float(shown.surprisal[i])),
+            "entropy": round(float(shown.entropy[i]), 3),
+            "rank": int(shown.rank[i]),
+            "top": [[visible(other), round(float(p), 5)] for other, p in shown.top[i]],
+        }
+        for i, (piece, name) in enumerate(zip(shown.pieces, names, strict=True))
+    ]
 
 
 def _lower(weights: np.ndarray) -> str:
@@ -151,7 +200,7 @@ def _bits() -> dict[str, Any]:
     x = alt.X(
         "label:N", sort=None, title=None, axis=alt.Axis(labelAngle=-60, labelOverlap=True, labelLimit=90, ticks=False)
     )
-    base = alt.Chart(alt.NamedData("tokens")).encode(x)
+    base = alt.Chart(alt.NamedData("tokens")).transform_calculate(label=LABEL).encode(x)
     scale = alt.Scale(domain=[0, 1, 2, 3, 4], range="heatmap", type="ordinal")
     bars = base.mark_bar(style="surprise").encode(
         alt.Y("bits:Q", title="bits"),
@@ -172,12 +221,18 @@ def _lens(layer_names: Sequence[str]) -> dict[str, Any]:
     """Cells of the data set "lens": what each layer expected, coloured by the surprisal of what came."""
     import altair as alt
 
-    base = alt.Chart(alt.NamedData("lens")).encode(
-        alt.X(
-            "label:N", sort=None, title=None, axis=alt.Axis(labelAngle=-60, labelLimit=90, ticks=False, domain=False)
-        ),
-        alt.Y("layer:N", sort=list(reversed(layer_names)), title=None, axis=alt.Axis(ticks=False, domain=False)),
-    )
+    came = "datum.best === datum.name ? '✓ ' + datum.best : datum.best"
+    base = (
+        alt.Chart(alt.NamedData("lens"))
+        .transform_calculate(label=LABEL, shown=came)
+        .encode(
+            alt.X(
+                "label:N", sort=None, title=None,
+                axis=alt.Axis(labelAngle=-60, labelLimit=90, ticks=False, domain=False),
+            ),
+            alt.Y("layer:N", sort=list(reversed(layer_names)), title=None, axis=alt.Axis(ticks=False, domain=False)),
+        )
+    )  # fmt: skip
     scale = alt.Scale(domain=[0, 14], range="heatmap", clamp=True)
     cells = base.mark_rect().encode(
         alt.Color("bits:Q", scale=scale, legend=None),
@@ -185,19 +240,26 @@ def _lens(layer_names: Sequence[str]) -> dict[str, Any]:
             alt.Tooltip("label:N", title="what came"),
             alt.Tooltip("layer:N", title="after"),
             alt.Tooltip("best:N", title="expected"),
-            alt.Tooltip("p:N", title="probability"),
+            alt.Tooltip("p:Q", title="probability", format=".1%"),
             alt.Tooltip("bits:Q", title="bits of what came", format=".2f"),
         ],
     )
-    guesses = base.mark_text(limit=60, fontSize=11, color=alt.ExprRef("datum.ink")).encode(text="shown:N")
-    return alt.layer(cells, guesses).to_dict()
+    guesses = [
+        base.transform_filter(test).mark_text(limit=60, fontSize=11, style=style).encode(text="shown:N")
+        for test, style in ((f"datum.bits > {STRONG}", "on-strong"), (f"datum.bits <= {STRONG}", "on-pale"))
+    ]
+    return alt.layer(cells, *guesses).to_dict()
 
 
-def _map() -> dict[str, Any]:
-    """Cells of the data set "cells": how much each token (row) takes from each before it (column)."""
+def _map(n: int) -> dict[str, Any]:
+    """Cells of the data set "cells": how much each of n tokens (row) takes from each before it (column)."""
     import altair as alt
 
-    axes = [alt.Axis(labelOverlap=True, labelLimit=90, ticks=False, domain=False, labelAngle=a) for a in (-60, 0)]
+    # Slanting labels need less room than the boxes around them, by which Vega judges whether they overlap.
+    closer: dict[str, Any] = {"labelSeparation": -30} if n <= NAMED else {}
+    axes = [
+        alt.Axis(labelOverlap=True, labelLimit=90, ticks=False, domain=False, labelAngle=a, **closer) for a in (-60, 0)
+    ]
     scale = alt.Scale(domain=[0, 1], range="heatmap", type="sqrt")
     return (
         alt.Chart(alt.NamedData("cells"))

@@ -11,10 +11,8 @@ function points(places) {
 }
 
 // A row stands for one occurrence, or for as many neighbours as it takes to keep the rows few; a cell is then a mean.
-function cells(packed, stops, order) {
+function cells(packed, order) {
   const bytes = atob(packed);
-  const paper = getComputedStyle(document.documentElement);
-  const [low, high] = ["--ink", "--paper"].map((name) => paper.getPropertyValue(name).trim());
   const above = (i, j) => bytes.charCodeAt(i * n - (i * (i + 3)) / 2 + j - 1);
   const between = (i, j) => (above(Math.min(i, j), Math.max(i, j)) - 100) / 100;
   const groups = [];
@@ -27,9 +25,8 @@ function cells(packed, stops, order) {
   };
   return groups.flatMap((a, i) => groups.map((b, j) => {
     const cosine = mean(a, b);
-    const ink = cosine > (stops[2] + stops[3]) / 2 ? high : low;
     const text = `${names[i]} and ${names[j]}: ${written(cosine)}${a.length * b.length > 1 ? " on average" : ""}`;
-    return { row: a[0] + 1, column: b[0] + 1, cosine, ink, text };
+    return { row: a[0] + 1, column: b[0] + 1, cosine, text };
   }));
 }
 
@@ -47,10 +44,10 @@ const contents = {
   }),
   "static-map": () => ({ points: points(data.staticPlaces) }),
   matrix: (layer) => ({
-    cells: cells(data.cosines[layer], data.stops[layer], order(layer)), signals: { stops: data.stops[layer] },
+    cells: cells(data.cosines[layer], order(layer)), signals: { stops: data.stops[layer] },
   }),
   "static-matrix": (layer) => ({
-    cells: cells(data.staticCosines, data.stops[layer], order(layer)), signals: { stops: data.stops[layer] },
+    cells: cells(data.staticCosines, order(layer)), signals: { stops: data.stops[layer] },
   }),
   curve: (layer) => ({ now: [{ layer }] }),
 };
@@ -78,18 +75,12 @@ const show = (layer) => {
 // All charts anew, as wide as there is room. Maps are square, or they would distort.
 async function draw() {
   const layer = chosenLayer();
-  const words = data.words.length > 1 && data.words.length <= 8;
-  const config = theme();
-  Object.assign(config.style, {
-    ...(words ? {} : { circle: { color: colour("accent") }, diamond: { color: colour("static") } }),
-    "axis-name": { fill: colour("quiet"), fontSize: 11 },
-  });
   for (const id of Object.keys(specs)) {
     const width = byId(id).clientWidth;
     const side = Math.min(width, 460);
     const size = id === "curve" ? { width, height: Math.min(320, width * 0.8) } : { width: side, height: side };
     await drawChart(id, size, {
-      config, content: contents[id](layer), renderer: id.endsWith("matrix") ? "canvas" : "svg",
+      content: contents[id](layer), renderer: id.endsWith("matrix") ? "canvas" : "svg",
       autosize: id.endsWith("map") ? "pad" : "fit",
     });
   }

@@ -24,6 +24,7 @@ NUMBERED = 40  # points that still have room for their number
 ROWS = 50  # of a matrix, at most: a browser takes its time for each of their squares
 WRITTEN = 12  # columns of a matrix whose cells still have room for a number
 COLOURS = 8  # words that colours tell apart
+SQUARE = (460, 460)  # a map or a matrix by itself
 STOPS = (0, 25, 50, 75, 100)  # percentiles of the scale of colours
 
 
@@ -60,17 +61,11 @@ class Occurrences:
 def render(shown: Occurrences) -> str:
     """The page as HTML. Raises `UsageError` when the libraries that draw are not installed."""
     check_libraries()
-    words = list(dict.fromkeys(word for _, word, _ in shown.texts))
+    words = _words(shown)
     return page.render(
         "occurrences",
         _data(shown, words),
-        {
-            "map": _map("circle", words, numbered=len(shown.texts) <= NUMBERED),
-            "static-map": _map("diamond", words, numbered=False),
-            "matrix": _matrix(len(shown.texts)),
-            "static-matrix": _matrix(len(shown.texts)),
-            "curve": _curve(shown),
-        },
+        _charts(shown),
         words=[visible(word) for word in words],
         rows=_rows(shown),
         facts={name: visible(fact) for name, fact in shown.facts.items()},
@@ -79,6 +74,61 @@ def render(shown: Occurrences) -> str:
         name=_layer_name(shown.layer, len(shown.places) - 1),
         summary=_summary(shown, shown.layer),
     )
+
+
+def figures(shown: Occurrences) -> dict[str, page.Figure]:
+    """The charts of the page by themselves, by name, as the page has them when it is opened."""
+    layer, charts = shown.layer, _charts(shown)
+    axes = {f"axis{i}": name for i, name in enumerate(_axes(shown.shares[layer]), 1)}
+    stops = {"stops": _stops(shown, layer)}
+    contents: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "map": ({"points": _points(shown, shown.places[layer])}, axes),
+        "static-map": ({"points": _points(shown, shown.static_places)}, {}),
+        "matrix": ({"cells": _cells(shown, shown.cosines[layer])}, stops),
+        "static-matrix": ({"cells": _cells(shown, shown.static_cosines)}, stops),
+        "curve": ({"now": [{"layer": layer}]}, {}),
+    }
+    sizes = {"curve": (560, 320)}
+    return {name: page.Figure(charts[name], sizes.get(name, SQUARE), *content) for name, content in contents.items()}
+
+
+def _charts(shown: Occurrences) -> dict[str, dict[str, Any]]:
+    words = _words(shown)
+    return {
+        "map": _map("circle", words, numbered=len(shown.texts) <= NUMBERED),
+        "static-map": _map("diamond", words, numbered=False),
+        "matrix": _matrix(len(shown.texts)),
+        "static-matrix": _matrix(len(shown.texts)),
+        "curve": _curve(shown),
+    }
+
+
+def _words(shown: Occurrences) -> list[str]:
+    return list(dict.fromkeys(word for _, word, _ in shown.texts))
+
+
+def _points(shown: Occurrences, places: np.ndarray) -> list[dict[str, Any]]:
+    """Of a map: what `points` of the script gives."""
+    return [
+        {"x": x, "y": y, "number": i, "word": visible(word), "title": f"{i}", "sentence": ""}
+        for i, ((x, y), (_, word, _)) in enumerate(zip(_filling(places), shown.texts, strict=True), 1)
+    ]
+
+
+def _cells(shown: Occurrences, cosines: np.ndarray) -> list[dict[str, Any]]:
+    """Of a matrix: what `cells` of the script gives, ordered as in the page when it is opened."""
+    n, together = len(cosines), _together(len(cosines))
+    order = np.argsort(shown.places[shown.layer][:, 0], kind="stable") if together > 1 else np.arange(n)
+    groups = [order[i : i + together] for i in range(0, n, together)]
+    others = np.where(np.eye(n, dtype=bool), np.nan, cosines)  # with itself an occurrence is not compared
+    return [
+        {
+            "row": int(a[0]) + 1, "column": int(b[0]) + 1,
+            "cosine": 1.0 if np.isnan(block := others[np.ix_(a, b)]).all() else round(float(np.nanmean(block)), 4),
+        }
+        for a in groups
+        for b in groups
+    ]  # fmt: skip
 
 
 # -- Words
@@ -158,13 +208,17 @@ def _data(shown: Occurrences, words: Sequence[str]) -> dict[str, Any]:
         "words": [visible(word) for word in words],
         "word": [words.index(word) for _, word, _ in shown.texts],
         "places": [_filling(places) for places in shown.places],
-        "axes": [[f"axis {i}: {share:.0%} of variance" for i, share in enumerate(s, 1)] for s in shown.shares],
+        "axes": [_axes(shares) for shares in shown.shares],
         "staticPlaces": _filling(shown.static_places),
         "cosines": [_hundredths(cosines) for cosines in shown.cosines],
         "staticCosines": _hundredths(shown.static_cosines),
         "nearest": [[f"{i + 1} ({_written(x)})" if i is not None else "" for i, x in row] for row in nearest],
         "stops": [_stops(shown, layer) for layer in layers],
     }
+
+
+def _axes(shares: np.ndarray) -> list[str]:
+    return [f"axis {i}: {share:.0%} of variance" for i, share in enumerate(shares, 1)]
 
 
 def _filling(places: np.ndarray) -> list[list[float]]:
@@ -204,11 +258,12 @@ def _map(shape: str, words: Sequence[str], *, numbered: bool) -> dict[str, Any]:
     base = alt.Chart(alt.NamedData("points")).encode(
         alt.X("x:Q", scale=scale, axis=cross), alt.Y("y:Q", scale=scale, axis=cross)
     )
-    points = base.mark_point(shape=shape, filled=True, opacity=0.9, style=shape).encode(
+    by_word = 1 < len(words) <= COLOURS
+    points = base.mark_point(shape=shape, filled=True, opacity=0.9, **({} if by_word else {"style": shape})).encode(
         size=alt.condition("datum.number == chosen", alt.value(320), alt.value(110)),
         tooltip=["title:N", "sentence:N"],
     )
-    if 1 < len(words) <= COLOURS:
+    if by_word:
         legend = alt.Legend(title=None, orient="top", symbolType=shape)
         domain = [visible(word) for word in words]
         points = points.encode(alt.Color("word:N", scale=alt.Scale(domain=domain), legend=legend))
@@ -241,8 +296,12 @@ def _matrix(n: int) -> dict[str, Any]:
     cells = base.mark_rect().encode(alt.Color("cosine:Q", scale=scale, legend=None), tooltip="text:N")
     if n > WRITTEN:
         return cells.add_params(stops).to_dict()
-    numbers = base.mark_text(color=alt.ExprRef("datum.ink")).encode(text=alt.Text("cosine:Q", format=".2f"))
-    return alt.layer(cells, numbers).add_params(stops).to_dict()
+    strong = "(stops[2] + stops[3]) / 2"
+    numbers = [
+        base.transform_filter(test).mark_text(style=style).encode(text=alt.Text("cosine:Q", format=".2f"))
+        for test, style in ((f"datum.cosine > {strong}", "on-strong"), (f"datum.cosine <= {strong}", "on-pale"))
+    ]
+    return alt.layer(cells, *numbers).add_params(stops).to_dict()
 
 
 def _curve(shown: Occurrences) -> dict[str, Any]:

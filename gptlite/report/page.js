@@ -16,27 +16,21 @@ async function loadLibrary() {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-// Colours and fonts come from the style sheet, which knows light and dark.
+// How charts look, with the colours of the style sheet, which knows light and dark, in place of their names.
 function theme() {
-  const text = { labelColor: colour("quiet"), titleColor: colour("quiet"), labelFontSize: 12, titleFontSize: 12 };
-  return {
-    background: colour("paper"),
-    font: getComputedStyle(document.body).fontFamily,
-    view: { stroke: null },
-    axis: { ...text, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line"),
-      titleFontWeight: "normal" },
-    legend: { ...text, labelColor: colour("ink"), labelLimit: 220, symbolOpacity: 1,
-      columns: innerWidth < 560 ? 1 : 4 },
-    text: { color: colour("quiet"), fontSize: 11 },
-    rule: { color: colour("quiet") },
-    range: {
-      category: colour("words").split(" "),
-      ordinal: ["accent", "static", "same", "unrelated"].map(colour),
-      ramp: [1, 2, 3, 4, 5].map((i) => colour(`ramp-${i}`)),
-      heatmap: [1, 2, 3, 4, 5].map((i) => colour(`heat-${i}`)),
-    },
-    style: { now: { stroke: colour("quiet"), strokeWidth: 1 } },
+  const coloured = (value) => {
+    if (Array.isArray(value)) return value.map(coloured);
+    if (value !== null && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, coloured(part)]));
+    }
+    if (typeof value !== "string" || !value.startsWith("--")) return value;
+    const colours = colour(value.slice(2)).split(" ");
+    return colours.length > 1 ? colours : colours[0];
   };
+  const config = coloured(JSON.parse(byId("theme").textContent));
+  config.font = getComputedStyle(document.body).fontFamily;
+  if (innerWidth < 560) config.legend.columns = 1;
+  return config;
 }
 
 // A chart anew, in a place of the page. It begins with its data, because it makes room for labels once.
@@ -46,7 +40,7 @@ async function drawChart(id, size, { config = theme(), content = {}, renderer = 
   const params = (spec.params ?? []).map((x) => (x.name in signals ? { ...x, value: signals[x.name] } : x));
   views[id]?.finalize();
   const drawn = await vegaEmbed(byId(id), {
-    ...spec, ...size, params, datasets: { ...spec.datasets, ...sets }, padding: 0,
+    ...spec, ...size, params, datasets: { ...spec.datasets, ...sets }, padding: { left: 0, right: 0, top: 0, bottom: 4 },
     autosize: { type: autosize, contains: "padding" },
   }, {
     mode: "vega-lite", ast: true, actions: false, defaultStyle: false, config, renderer,

@@ -11,7 +11,8 @@ import base64
 import gzip
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,53 @@ from gptlite.errors import UsageError
 HERE = Path(__file__).parent
 # Characters that would steer the text around them, or that no file can hold.
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+# Of figures: the first of these that the machine has, and that has the signs of tokens in its own style.
+FONT = "Noto Sans, DejaVu Sans, sans-serif"
+VARIABLE = re.compile(r"(--[\w-]+): ([^;]+);")
+_TEXT = {"labelColor": "--quiet", "titleColor": "--quiet", "labelFontSize": 12, "titleFontSize": 12}
+# How charts look. What begins with -- is a colour, or several, of page.css, which knows light and dark.
+THEME: dict[str, Any] = {
+    "background": "--paper",
+    "view": {"stroke": None},
+    "axis": {
+        **_TEXT, "gridColor": "--line", "domainColor": "--line", "tickColor": "--line", "titleFontWeight": "normal",
+    },
+    "legend": {**_TEXT, "labelColor": "--ink", "labelLimit": 220, "symbolOpacity": 1, "columns": 4},
+    "text": {"color": "--quiet", "fontSize": 11},
+    "rule": {"color": "--quiet"},
+    "range": {
+        "category": "--words",
+        "ordinal": ["--accent", "--static", "--same", "--unrelated"],
+        "ramp": [f"--ramp-{i}" for i in range(1, 6)],
+        "heatmap": [f"--heat-{i}" for i in range(1, 6)],
+    },
+    "style": {
+        "now": {"stroke": "--quiet", "strokeWidth": 1},
+        "result": {"color": "--accent"},
+        "word": {"color": "--ink"},
+        "entropy": {"color": "--quiet"},
+        "circle": {"color": "--accent"},
+        "diamond": {"color": "--static"},
+        "surprise": {"stroke": "--ink"},
+        "on-pale": {"color": "--ink"},
+        "on-strong": {"color": "--paper"},
+        "axis-name": {"color": "--quiet", "fontSize": 11},
+    },
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart of a page by itself: the `spec` of Vega-Lite, as large as `size` (width, height).
+
+    - `data`: its data sets; `signals`: values of its parameters.
+    """
+
+    spec: Mapping[str, Any]
+    size: tuple[int, int]
+    data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    signals: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_libraries() -> None:
@@ -65,6 +113,7 @@ def render(name: str, data: Mapping[str, Any], specs: Mapping[str, Any], /, **co
         library=base64.b64encode(gzip.compress(library.encode(), mtime=0)).decode(),
         data=data,
         specs=specs,
+        theme=THEME,
         **context,
     )
 
@@ -84,5 +133,56 @@ def _charting_library() -> str:
     import altair
     import vl_convert
 
-    version = ".".join(altair.VEGALITE_VERSION.split(".")[:2])
-    return f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;', vl_version=version)}}})();"
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_version(altair))
+    return f"(() => {{{bundle}}})();"
+
+
+def _version(altair: Any) -> str:
+    """Of Vega-Lite, as the charts are written in it."""
+    return ".".join(altair.VEGALITE_VERSION.split(".")[:2])
+
+
+# -- Charts by themselves
+
+
+def draw(figure: Figure) -> tuple[str, bytes]:
+    """A chart as SVG and as PNG, as the page shows it by day; no browser is needed.
+
+    Raises `UsageError` when the libraries that draw are not installed.
+    """
+    check_libraries()
+    import altair
+    import vl_convert
+
+    width, height = figure.size
+    params = [{**x, "value": figure.signals.get(x["name"], x.get("value"))} for x in figure.spec.get("params", ())]
+    spec = {
+        **figure.spec,
+        "params": params,
+        "width": width,
+        "height": height,
+        "padding": 12,
+        "datasets": {**figure.spec.get("datasets", {}), **figure.data},
+        "config": {**_coloured(THEME, _palette()), "font": FONT},
+    }
+    version = _version(altair)
+    return vl_convert.vegalite_to_svg(spec, vl_version=version), vl_convert.vegalite_to_png(spec, version, scale=2)
+
+
+@cache
+def _palette() -> dict[str, str]:
+    """The colours of the style sheet by day."""
+    day = (HERE / "page.css").read_text(encoding="utf-8").split("@media")[0]
+    return dict(VARIABLE.findall(day))
+
+
+def _coloured(value: Any, palette: Mapping[str, str]) -> Any:
+    """A theme with its colours in place of their names."""
+    if isinstance(value, dict):
+        return {name: _coloured(part, palette) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_coloured(part, palette) for part in value]
+    if not (isinstance(value, str) and value.startswith("--")):
+        return value
+    colours = palette[value].split()
+    return colours if len(colours) > 1 else colours[0]

@@ -18,7 +18,22 @@ from gptlite.report.page import visible
 MOST_POINTS = 600  # of a curve; of more, some are left out
 MOST_SAMPLES = 50
 LONGEST_SAMPLE = 1000  # characters
+SIZES = {"bits": (900, 340), "map": (620, 620)}  # of charts by themselves
 SERIES = {"train_loss": "training", "val_loss": "held out"}
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What a step writes, and how much of it is copied: two tables whose first rows are heads, and a `verdict` on them.
+
+    - `command` writes the `texts`, and the tables, again.
+    """
+
+    command: str
+    texts: Sequence[str]
+    verdict: str
+    shares: Sequence[Sequence[str]] = ()
+    passages: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,8 @@ class Training:
     - `metrics`: the lines of `metrics.jsonl`, each with a "step"; `yardsticks`: bits per byte by name.
     - `expected`: bits per byte that the plan hoped for, or None.
     - `facts`: tables by title, each with rows of cells; the first row of one in `headed` is its head.
-    - `samples`: (step, text). `words` with `places` (n, 2) on a map of the embedding table that shows `shares` (2,).
+    - `samples`: (step, text) from the log; `writing`: what the best step writes now.
+    - `words` with `places` (n, 2) on a map of the embedding table that shows `shares` (2,).
     """
 
     name: str
@@ -38,6 +54,7 @@ class Training:
     expected: float | None
     facts: Mapping[str, Sequence[Sequence[str]]]
     headed: frozenset[str] = frozenset()
+    writing: Writing | None = None
     samples: Sequence[tuple[int, str]] = ()
     words: Sequence[str] = ()
     places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
@@ -47,26 +64,18 @@ class Training:
 
 def render(shown: Training) -> str:
     """The page as HTML. Raises `UsageError` when the libraries that draw are not installed."""
-    lines = thinned(shown.metrics)
-    specs = {
-        "bits": _bits(lines, shown.yardsticks, shown.expected),
-        "loss": _curves(lines, SERIES, "nats a token"),
-        "lr": _curves(lines, {"lr": "learning rate"}, "learning rate"),
-        "speed": _curves(lines, {"tokens_per_second": "tokens a second"}, "tokens a second", zero=True),
-    }
-    empty = {name for name, spec in specs.items() if spec is None}
-    if len(shown.words):
-        specs["map"] = _map(shown)
+    specs = _charts(shown)
     samples = [(step, visible(text[:LONGEST_SAMPLE])) for step, text in spread(shown.samples, MOST_SAMPLES)]
     return page.render(
         "training",
-        {"scored": sum("val_bits_per_byte" in line for line in lines)},
-        {name: spec for name, spec in specs.items() if spec is not None},
+        {},
+        specs,
         name=visible(shown.name),
         headline=visible(shown.headline),
-        empty=empty,
-        facts={title: [[visible(cell) for cell in row] for row in rows] for title, rows in shown.facts.items()},
+        drawn=set(specs),
+        facts={title: _visible_rows(rows) for title, rows in shown.facts.items()},
         headed=shown.headed,
+        writing=shown.writing and _visible_writing(shown.writing),
         samples=samples,
         n_samples=len(shown.samples),
         n_words=len(shown.words),
@@ -74,6 +83,38 @@ def render(shown: Training) -> str:
         command=visible(shown.command),
         n_lines=len(shown.metrics),
     )
+
+
+def _visible_rows(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[visible(cell) for cell in row] for row in rows]
+
+
+def _visible_writing(writing: Writing) -> Writing:
+    return Writing(
+        visible(writing.command),
+        [visible(text) for text in writing.texts],
+        visible(writing.verdict),
+        _visible_rows(writing.shares),
+        _visible_rows(writing.passages),
+    )
+
+
+def figures(shown: Training) -> dict[str, page.Figure]:
+    """The charts of the page by themselves, by name."""
+    return {name: page.Figure(spec, SIZES.get(name, (440, 220))) for name, spec in _charts(shown).items()}
+
+
+def _charts(shown: Training) -> dict[str, dict[str, Any]]:
+    """Those for which there are numbers."""
+    lines = thinned(shown.metrics)
+    specs = {
+        "bits": _bits(lines, shown.yardsticks, shown.expected),
+        "loss": _curves(lines, SERIES, "nats a token"),
+        "lr": _curves(lines, {"lr": "learning rate"}, "learning rate"),
+        "speed": _curves(lines, {"tokens_per_second": "tokens a second"}, "tokens a second", zero=True),
+        "map": _map(shown) if len(shown.words) else None,
+    }
+    return {name: spec for name, spec in specs.items() if spec is not None}
 
 
 def thinned(metrics: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -151,7 +192,8 @@ def _bits(
         )
         marks.append(rule.mark_rule(strokeDash=[4, 4], style="now"))
         marks.append(
-            rule.mark_text(align="right", baseline="bottom", dy=-2, dx=-2, x="width", fontSize=11).encode(text="name:N")
+            # On the left, where a curve that falls is far above them.
+            rule.mark_text(align="left", baseline="bottom", dy=-2, dx=4, x=0, fontSize=11).encode(text="name:N")
         )
     return alt.layer(*marks).to_dict()
 

@@ -462,6 +462,7 @@ def test_texts_without_the_word_leave_no_row(embed: Command) -> None:
     [
         (("--normalize",), "--normalize is for the vectors that -o writes"),
         (("-o", "-", "--html", "p.html"), "--html needs all of them"),
+        (("-o", "-", "--figures", "made"), "--figures needs all of them"),
         (("-o", "v.mat"), "must end in one of .npz, .npy"),
     ],
     ids=str,
@@ -473,6 +474,16 @@ def test_outputs_that_make_no_sense_are_usage_errors(embed: Command, arguments: 
 
 
 # -- Pages
+
+
+def test_charts_are_files_beside_any_answer(embed: Command) -> None:
+    pytest.importorskip("vl_convert")
+    outcome = embed(*BANKS, "--figures", "made")
+    assert (outcome.code, outcome.out) == (0, embed(*BANKS).out)
+    names = ("curve", "map", "matrix", "static-map", "static-matrix")
+    assert sorted(path.name for path in Path("made").iterdir()) == [
+        f"{x}.{kind}" for x in names for kind in ("png", "svg")
+    ]
 
 
 def test_a_page_holds_every_sentence_and_its_origin(embed: Command) -> None:

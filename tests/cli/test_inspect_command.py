@@ -177,6 +177,17 @@ def test_a_page_is_a_file(gptlite: Command, trained_run: Path) -> None:
     assert str(trained_run.parent) not in page, "whose directory it was is nobody's business"
 
 
+def test_charts_are_files_beside_any_answer(gptlite: Command, trained_run: Path) -> None:
+    pytest.importorskip("vl_convert")
+    asked = (SENTENCE, "-m", trained_run, "--attention", "2.1", "--token", "river", "--json")
+    with_figures, without = gptlite("inspect", *asked, "--figures", "made"), gptlite("inspect", *asked)
+    assert (with_figures.code, with_figures.out) == (0, without.out)
+    names = {f"{name}.{kind}" for name in ("surprisal", "lens", "attention-2.1") for kind in ("svg", "png")}
+    assert {path.name for path in Path("made").iterdir()} == names
+    drawn = Path("made/attention-2.1.svg").read_text(encoding="utf-8")
+    assert all(f"{i} _{word}" in drawn for i, word in ((4, "river"), (7, "bank")) if f"_{word}" in without.out)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -54,6 +55,48 @@ def test_the_page_has_the_numbers_of_the_run(gptlite: Command, run: Path) -> Non
     assert {"the", "and", "Ada", "river"} <= set(words)
 
 
+def test_it_says_how_much_is_copied_and_which_command_says_the_same(gptlite: Command, run: Path) -> None:
+    assert gptlite("report", "run", "-o", "page.html", "-n", "2").code == 0
+    page = html.unescape(Path("page.html").read_text(encoding="utf-8"))
+    (command,) = re.findall(r"<code>(gptlite generate .*)</code>", page)
+    written = json.loads(gptlite(*shlex.split(command)[1:], "--json").out)
+    assert len(written["samples"]) == 2
+    for sample in written["samples"]:
+        assert f">{sample['text']}</blockquote>" in page
+        longest = sample["copies"]["runs"][0]
+        assert longest["text"] in page and f"line {longest['line']}, column {longest['column']}" in page
+    copies = written["copies"]
+    assert f"<p>{copies['verdict']}</p>" in page
+    table = re.search('aria-label="Shares that are copied".*?</table>', page, re.DOTALL)
+    assert table is not None
+    cells = re.findall("<bdi>(.*?)</bdi>", table[0])
+    held_out = [found["shares"][n] for n in copies["shares"] for found in copies["held_out"]]
+    for share in [s for sample in written["samples"] for s in sample["copies"]["shares"].values()] + [max(held_out)]:
+        assert (f"{100 * share:.0f} %" if share in (0, 1) or share >= 0.095 else f"{100 * share:.1f} %") in cells
+    assert str(run.parent.resolve()) not in page.split("<main>")[1], "whose directory it was is nobody's business"
+    assert gptlite("report", "run", "-o", "page.html", "-n", "0").code == 0
+    assert "What it writes" not in Path("page.html").read_text(encoding="utf-8")
+
+
+def test_a_text_that_is_gone_is_said(gptlite: Command, run: Path) -> None:
+    stored = json.loads((run / "run.json").read_text())
+    stored["arguments"] = [str(Path("gone.txt").resolve())]
+    (run / "run.json").write_text(json.dumps(stored))
+    assert gptlite("report", "run", "-o", "page.html", "-n", "1").code == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "What of this is copied cannot be said: " in page and page.count("<blockquote") == 1
+
+
+def test_each_chart_is_a_file_without_a_browser(gptlite: Command, run: Path) -> None:
+    outcome = gptlite("report", "run", "-o", "page.html", "-n", "0", "--figures", "made/figures")
+    assert outcome.code == 0, outcome.err
+    charts = specs(Path("page.html").read_text(encoding="utf-8"))
+    wanted = {f"{name}.{kind}" for name in charts for kind in ("svg", "png")}
+    assert {path.name for path in Path("made/figures").iterdir()} == wanted
+    Path("file").write_text("")
+    assert gptlite("report", "run", "-n", "0", "--figures", "file").code == 5
+
+
 def test_without_a_name_it_is_the_newest_run_and_stands_in_it(gptlite: Command, run: Path) -> None:
     Path("checkpoints").mkdir()
     run.rename("checkpoints/run")
@@ -71,7 +114,7 @@ def test_samples_stand_by_their_steps(gptlite: Command, corpus_file: Path) -> No
     assert gptlite("check", "run").code == 0
     assert gptlite("report", "run").code == 0
     page = Path("run/report.html").read_text(encoding="utf-8")
-    assert page.count("<blockquote") == 2 and "<summary>Step 12</summary>" in page
+    assert page.count("<blockquote") == 4 + 2 and "<summary>Step 12</summary>" in page
 
 
 def test_a_run_that_goes_on_has_a_page(gptlite: Command, run: Path) -> None:
