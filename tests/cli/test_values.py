@@ -39,11 +39,11 @@ def test_what_is_plain_is_what_typer_makes_of_it(command: str, parameter: Any) -
     context = typer.Context(APP.commands[command], info_name=command)
     kind, about = parameter.type_descriptor.annotation, parameter.type_descriptor.parameter_info
     theirs = parameter.get_runtime_param()
+    ours = values.Coercion(lambda: theirs)
     many = parameter.multiple or parameter.nargs != 1
     wrapped = [[text] * max(1, parameter.nargs) for text in TYPED] if many else TYPED
     for value in (None, parameter.get_default(context), *wrapped):
         expected = answer(lambda value=value: theirs.coerce(value, param=parameter, ctx=context))
-        ours = values.Coercion(lambda: theirs)
         assert answer(lambda value=value: ours.coerce(value, parameter, context)) == expected, value
         try:  # and it is not all left to typer
             plain = answer(lambda value=value: values.take(value, kind, about))
@@ -63,7 +63,7 @@ def test_most_values_are_plain() -> None:
 
 @pytest.mark.parametrize(
     "question",
-    [("embed", "--nearest", "river", "-k", "3"), ("info",), ("generate", "--max-new-tokens", "2", "--temperature", "1")],
+    [("embed", "--nearest", "river", "-k", "3"), ("info",), ("generate", "--max-new-tokens", "2", "--top-p", "0.9")],
 )
 def test_no_answer_waits_for_pydantic(trained_run: Path, question: tuple[str, ...]) -> None:
     command, *options = question
