@@ -20,7 +20,6 @@ from typing import IO, Any, TextIO, cast
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import COLOR_SYSTEMS, Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -222,6 +221,8 @@ class TrainingDisplay:
     """
 
     def __init__(self, quiet: bool) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn  # which no other command has a use for
+
         self.messages = Messages(quiet)
         self.live = self.messages.console.is_terminal and not quiet
         self.bar = Progress(

@@ -13,6 +13,7 @@ itself is loaded, and torch with it, to read a text.
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,9 +61,12 @@ def asked(context: typer.Context) -> str | None:
 
 def answer(context: typer.Context, kind: str) -> None:
     """Answer the look-up `kind` on standard output, as JSON if that is wanted."""
+    wanted = context.params
+    if wanted["static_from"] == "table":
+        # Matrices of this size gain nothing from threads, and to start them takes NumPy longer than to multiply.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from gptlite import static_vectors
 
-    wanted = context.params
     if wanted["static_from"] not in SOURCES:
         raise UsageError(f"--static-from must be one of {', '.join(SOURCES)}, not '{wanted['static_from']}'.")
     if wanted["corpus"] is not None and wanted["static_from"] != "average":

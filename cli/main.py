@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from gptlite import __version__, background
-from gptlite.cli import console, options, process
+from gptlite.cli import console, options, process, values
 from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory
 
 # Each command and the function that answers it, in the module of the command's name.
@@ -28,6 +28,9 @@ COMMANDS = {
     "export": "export",
     "check": "check",
 }
+
+
+VERSION = ("-V", "--version")
 
 
 def build_app(*commands: str) -> typer.Typer:
@@ -55,8 +58,7 @@ def callback(
     version: Annotated[
         bool,
         typer.Option(
-            "-V",
-            "--version",
+            *VERSION,
             callback=_print_version,
             is_eager=True,
             help="Print the version and exit.",
@@ -90,8 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of one command."""
     try:
-        called = arguments[:1] if arguments[0] in COMMANDS else COMMANDS
-        code = build_app(*called)(arguments, standalone_mode=False, prog_name="gptlite")
+        called = arguments[:1] if arguments[0] in COMMANDS else () if arguments[0] in VERSION else COMMANDS
+        command = values.take_plain(typer.main.get_command(build_app(*called)))
+        code = command(arguments, standalone_mode=False, prog_name="gptlite")
         if code == 130:  # what typer makes of Ctrl-C
             console.error("interrupted.")
         if sys.stdout is not None:

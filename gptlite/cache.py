@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,14 @@ class KVCache:
         end = self.position = one.position
         self.keys[:, :, :, :end] = one.keys[:, :, :, :end]
         self.values[:, :, :, :end] = one.values[:, :, :, :end]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Hold no more than these rows, which ascend, from now on numbered from 0."""
+        for to, row in enumerate(rows):
+            if to != row:
+                self.keys[:, to, :, : self.position] = self.keys[:, row, :, : self.position]
+                self.values[:, to, :, : self.position] = self.values[:, row, :, : self.position]
+        self.keys, self.values = self.keys[:, : len(rows)], self.values[:, : len(rows)]
 
     def reset(self) -> None:
         """Forget everything; the memory stays."""

@@ -14,6 +14,7 @@ import ctypes
 import math
 import mmap
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -48,6 +49,10 @@ class Decoder(Protocol):
 
     def step(self, tokens: Tensor) -> Tensor:
         """Read one more token of each row, tokens (B,); the logits (B, V) of what comes next."""
+        ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with no more than these rows, which ascend, from now on numbered from 0."""
         ...
 
 
@@ -132,6 +137,9 @@ class EagerDecoder:
     @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         return self._read(tokens[:, None])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self.cache.keep(rows)
 
     def _read(self, tokens: Tensor) -> Tensor:
         return self.model.head(self.model.transformer(tokens.to(self.device), self.cache)[:, -1])
@@ -311,7 +319,7 @@ class CompiledDecoder:
             **{name: torch.zeros(n, dtype=torch.int32) for name in ("ids", "rows", "places", "wanted")},
         }  # fmt: skip
         self.call = _Pass(n_threads=threads, **{name: buffer.data_ptr() for name, buffer in self.buffers.items()})
-        self.each_row = torch.arange(n_rows, dtype=torch.int32)
+        self.each_row = torch.arange(n_rows, dtype=torch.int32)  # where the cache has it
         self.stepping = False  # are `rows` and `wanted` those of a step?
 
     @property
@@ -322,15 +330,15 @@ class CompiledDecoder:
         self.cache.reset()
         if self.n_rows > 1 and bool((tokens == tokens[:1]).all()):  # one prompt for all: it is read once
             one = KVCache(self.packed.config, 1, tokens.shape[1])
-            logits = self._read(tokens[:1], one)
+            logits = self._read(tokens[:1], one, torch.zeros_like(self.each_row[:1]))
             self.cache.copy_rows(one)
             return logits.repeat(self.n_rows, 1)
-        return self._read(tokens, self.cache)
+        return self._read(tokens, self.cache, self.each_row)
 
-    def _read(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        """Tokens (B, T) from the beginning of an empty cache on; the logits (B, V) after the last of each row."""
+    def _read(self, tokens: Tensor, cache: KVCache, each_row: Tensor) -> Tensor:
+        """Tokens (B, T) from the beginning of an empty cache on, in its rows (B,); the logits (B, V) after the last."""
         (n_rows, length), buffers = tokens.shape, self.buffers
-        rows = self.each_row[:n_rows].repeat_interleave(length)
+        rows = each_row.repeat_interleave(length)
         places = torch.arange(length, dtype=torch.int32).repeat(n_rows)
         logits, done = torch.empty(n_rows, self.packed.structure.head.n_blocks * LANES), 0
         self.stepping = False
@@ -349,7 +357,7 @@ class CompiledDecoder:
     def step(self, tokens: Tensor) -> Tensor:
         n, buffers = self.n_rows, self.buffers
         if not self.stepping:
-            buffers["rows"][:n] = buffers["wanted"][:n] = self.each_row
+            buffers["rows"][:n], buffers["wanted"][:n] = self.each_row, torch.arange(n)
             self.stepping = True
         buffers["ids"][:n] = tokens
         buffers["places"].fill_(self.cache.position)
@@ -357,6 +365,9 @@ class CompiledDecoder:
         self._forward(n, logits, self.cache)
         self.cache.advance(1)
         return logits[:, : self.packed.config.vocab_size]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self.each_row, self.n_rows, self.stepping = self.each_row[list(rows)], len(rows), False  # their cache stays
 
     def _forward(self, n: int, logits: Tensor, cache: KVCache) -> None:
         """One pass over the first `n` ids of the buffers."""

@@ -53,7 +53,8 @@ def generate_ids(
 
     The rows begin side by side: as many ids as the shortest prompt has are read at once, and then a longer prompt is
     read on, id by id, beside rows that write. So nothing is padded, and no row knows of another. While a row still
-    reads, or when it is in `done`, which may grow meanwhile, its next id is None.
+    reads, or when it is in `done`, which may grow meanwhile, its next id is None. Rows that are done are computed no
+    further.
     """
     context = model.config.context_length
     device = next(model.parameters()).device
@@ -63,22 +64,28 @@ def generate_ids(
     for row, prompt in enumerate(prompts):
         window[row, : lengths[row]] = torch.tensor(prompt[-context:])
     window, end = window.to(device), min(lengths)
+    numbers = list(range(len(prompts)))  # of the rows that are computed; the first dimension of window, lengths, logits
 
     # Weights of 8 bits are another model, and the decoder that has them rounds each row alike in any company.
     rounded = decoding is not None and decoding.packed is not None and decoding.packed.dtype == "int8"
 
-    def reread_row(row: int) -> Tensor:
-        return reread(model, window[row, :end])
+    def reread_row(number: int) -> Tensor:
+        return reread(model, window[numbers.index(number), :end])
 
     logits = decoder.prefill(window[:, :end])
     while True:
-        rows = [row for row, length in enumerate(lengths) if length <= end and row not in done]
+        rows = [row for row, length in enumerate(lengths) if length <= end and numbers[row] not in done]
         if rows:
+            drawn = [numbers[row] for row in rows]
             decide = None if rounded else reread_row
-            tokens = sampler(logits if len(rows) == len(prompts) else logits[rows], rows, decide)
+            tokens = sampler(logits if len(rows) == len(numbers) else logits[rows], drawn, decide)
             window[rows, end] = tokens
-            ids = dict(zip(rows, tokens.tolist(), strict=True))
-            yield [ids.get(row) for row in range(len(prompts))]
+            ids = dict(zip(drawn, tokens.tolist(), strict=True))
+            yield [ids.get(number) for number in range(len(prompts))]
+        going = [row for row, number in enumerate(numbers) if number not in done]
+        if 0 < len(going) < len(numbers):
+            decoder.keep(going)
+            window, lengths, numbers = window[going], [lengths[row] for row in going], [numbers[row] for row in going]
         end += 1
         if end <= context:
             logits = decoder.step(window[:, end - 1])
@@ -86,7 +93,7 @@ def generate_ids(
             half = max(1, context // 2)
             window[:, :half] = window[:, end - half : end].clone()
             end = half
-            lengths = [0] * len(prompts)
+            lengths = [0] * len(numbers)
             logits = decoder.prefill(window[:, :end])
 
 

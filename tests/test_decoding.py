@@ -149,6 +149,41 @@ def test_a_prompt_for_all_rows_is_read_once(library: ctypes.CDLL, monkeypatch: p
         assert torch.equal(read(CompiledDecoder(packed, 1), alone, 9)[0], found[row])
 
 
+@both_dtypes
+@torch.no_grad()
+def test_rows_go_on_without_those_that_are_done(library: ctypes.CDLL, dtype: str) -> None:
+    """With the bits that they have alone, also when they are read again because a window was full."""
+    packed = Packed(random_model(ODD), library, dtype)
+    tokens, rest = random_tokens(ODD, rows=5, length=9), random_tokens(ODD, rows=5, length=7)
+
+    def go_on(decoder: Decoder, rows: list[int]) -> Tensor:
+        """What the last of `rows` gets while the others leave one after the other."""
+        logits = [decoder.prefill(tokens[rows, :4])[-1]]
+        for t in range(4, 9):
+            logits.append(decoder.step(tokens[rows, t])[-1])
+            if len(rows) > 2:
+                decoder.keep(kept := [i for i in range(len(rows)) if i != t % 2])
+                rows = [rows[i] for i in kept]
+        logits.append(decoder.prefill(rest[rows])[-1])
+        return torch.stack([*logits, decoder.step(tokens[rows, 0])[-1]])
+
+    expected = go_on(CompiledDecoder(packed, 1), [4])
+    assert torch.equal(go_on(CompiledDecoder(packed, 5), [0, 1, 2, 3, 4]), expected)
+    if dtype == "fp32":
+        assert distance(go_on(EagerDecoder(packed.model, 5), [0, 1, 2, 3, 4]), expected) < 1e-5
+
+
+def test_a_prompt_for_all_that_are_left_is_read_once(library: ctypes.CDLL) -> None:
+    packed = Packed(random_model(ODD), library)
+    prompt = random_tokens(ODD, rows=1, length=9)
+    decoder = CompiledDecoder(packed, 60)
+    decoder.prefill(random_tokens(ODD, rows=60, length=3))
+    decoder.keep([40, 59])
+    found = read(decoder, prompt.expand(2, -1), 5)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[:1], read(CompiledDecoder(packed, 1), prompt, 5))
+
+
 # -- Writing with it
 
 

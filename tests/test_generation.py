@@ -168,6 +168,31 @@ def test_any_sample_can_be_written_alone(model: GPT, tokenizer: Tokenizer) -> No
         assert work.samples == [many[number] for number in numbers]
 
 
+@pytest.mark.row("G14")
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"no_repeat_ngram": 4}], ids=str)
+def test_rows_that_have_ended_are_computed_no_further(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Which the others do not notice, before the window is full or after."""
+    config = dataclasses.replace(wild(3 * CONTEXT, 9), **options)
+    prompts = [" ".join(make_text(9).split()[i : 2 * i]) for i in range(9)]  # of one prompt greedy rows are all alike
+    ends = [{"stop": [*letter]} for letter in ("e", "t", "a", "o", "i", "n", "s", "h", "")]
+    sizes = list[int]()
+    step = EagerDecoder.step
+    monkeypatch.setattr(EagerDecoder, "step", lambda self, ids: (sizes.append(len(ids)), step(self, ids))[1])
+    many = [Generation(model, tokenizer, p, config, seed=5, numbers=[3], **end)
+            for p, end in zip(prompts, ends, strict=True)]  # fmt: skip
+    assert list(generate_together(many, 9)) == many
+    lengths = sorted((len(work.prompt_ids) + len(work.samples[0].tokens) for work in many), reverse=True)
+    assert len({work.samples[0].finish_reason for work in many}) == 2 and lengths[0] > 2 * CONTEXT
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) > 3
+    assert sum(sizes) < sum(lengths)
+    for work, prompt, end in zip(many, prompts, ends, strict=True):
+        alone = Generation(model, tokenizer, prompt, config, seed=5, numbers=[3], **end)
+        list(alone)
+        assert alone.samples == work.samples
+
+
 def requests(n: int) -> list[tuple[str, int]]:
     """Prompts of all lengths, from none to some that are longer than the window, and a seed for each."""
     words = make_text(400).split()
