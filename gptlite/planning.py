@@ -39,7 +39,9 @@ GENTLY, LONGER_WARMUP = 0.1, 0.1
 LONGEST_WINDOW = 1024  # tokens, unless --context asks for more
 SHAPE_FLAGS = {"n_layers": "--layers", "n_heads": "--heads", "dim": "--dim"}
 
-DROPOUT = ((4, 0.0), (12, 0.1), (math.inf, 0.2))  # up to how many times a text is read: docs/log.md
+# How soon a model knows its text by heart: readings of the text x (hidden parameters for each token of it) ^ 0.35, and
+# the dropout that is best up to there (docs/log.md).
+WEAR_EXPONENT, DROPOUT = 0.35, ((7.7, 0.0), (23.0, 0.1), (math.inf, 0.2))
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # fewer steps are worth having smaller batches for
 MOST_PARTS = 1 << 16  # of a batch, that are looked at
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
@@ -224,9 +226,14 @@ def predicted_bits(model: ModelConfig, tokens: float, facts: Facts) -> float:
     worth = unique * (1 + REUSE * (1 - math.exp(-(tokens / unique - 1) / REUSE)))
     # The vocabulary changes what a token is; count as if there were 2.5 bytes in each.
     worth *= facts.n_bytes / facts.n_tokens / 2.5
-    hidden = model.n_params - model.vocab_size * model.dim * (1 if model.tie_embeddings else 2)
+    hidden = hidden_params(model)
     bits = FLOOR + PARAMETER_TERM * (1e6 / hidden) ** EXPONENT + TOKEN_TERM * (1e6 / max(1.0, worth)) ** EXPONENT
     return bits + EXCESS_TERM * max(0.0, math.log(hidden / (ROOM * facts.n_tokens)))
+
+
+def hidden_params(model: ModelConfig) -> int:
+    """Parameters besides embeddings and head."""
+    return model.n_params - model.vocab_size * model.dim * (1 if model.tie_embeddings else 2)
 
 
 def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
@@ -267,14 +274,16 @@ def _suit_speed(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
         batch_size = _whole_parts(max(SMALLEST_BATCH, int(batch_size * steps / FEWEST_STEPS)), plan.train.accumulate)
         reasons = (*reasons, f"batches of {batch_size}, because {few}")
     train = dataclasses.replace(plan.train, batch_size=batch_size)
-    return _suit_epochs(dataclasses.replace(plan, train=train, reasons=reasons), expect(facts, plan, speed).epochs)
+    epochs = expect(facts, plan, speed).epochs
+    return _suit_epochs(facts, dataclasses.replace(plan, train=train, reasons=reasons), epochs)
 
 
-def _suit_epochs(plan: Plan, epochs: float) -> Plan:
-    """Dropout for a text that is read so many times: from the fifth time on a model begins to know it by heart."""
+def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
+    """Dropout for a text that is read so many times: the larger the model, the sooner it knows the text by heart."""
     if "dropout" in plan.given:
         return plan
-    dropout = next(rate for most, rate in DROPOUT if epochs <= most)
+    wear = epochs * (hidden_params(plan.model) / facts.n_tokens) ** WEAR_EXPONENT
+    dropout = next(rate for most, rate in DROPOUT if wear <= most)
     reasons = tuple(reason for reason in plan.reasons if not reason.startswith("dropout"))
     if dropout:
         reasons = (*reasons, f"dropout {dropout:g}, because the text will be read about {epochs:.0f} times")
@@ -345,7 +354,7 @@ def _add_training(
         chosen["lr"] = round(GENTLY * chosen.get("lr", TrainConfig.lr), 6)
         chosen["warmup"] = LONGER_WARMUP
     plan = Plan(model, TrainConfig(**{**chosen, **given}), reasons, asked)
-    return _suit_epochs(plan, expect(facts, plan).epochs)
+    return _suit_epochs(facts, plan, expect(facts, plan).epochs)
 
 
 def _whole_parts(batch_size: int, accumulate: int) -> int:

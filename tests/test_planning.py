@@ -378,3 +378,18 @@ def test_a_plan_can_be_read_back() -> None:
     stored = plan.to_dict()
     again = Plan(ModelConfig(**stored["model"]), TrainConfig(**stored["train"]), tuple(stored["reasons"]))
     assert again == plan
+
+
+@pytest.mark.parametrize(("size", "dropout"), [("tiny", False), ("medium", True)])
+def test_a_larger_model_gets_dropout_sooner(size: str, dropout: bool) -> None:
+    plan = make_plan(facts(10**6), size=size, overrides={"epochs": 5.0})
+    assert (plan.train.dropout > 0) is dropout
+
+
+@pytest.mark.parametrize(("tokens_per_second", "dropout"), [(1e3, False), (1e6, True)])
+def test_dropout_follows_the_speed_that_was_measured(tokens_per_second: float, dropout: bool) -> None:
+    plan = make_plan(
+        facts(10**6), size="small", overrides={"seconds": 100.0}, measure=lambda *_: Speed(0.1, tokens_per_second)
+    )
+    assert (plan.train.dropout > 0) is dropout
+    assert sum("dropout" in reason for reason in plan.reasons) == dropout
