@@ -173,10 +173,10 @@ def table(records: Sequence[Record]) -> str:
         notes.append("The tokens of nanoGPT's recipe are characters.")
     if steps := of(records, "steps"):
         medians = [
-            f"{1000 * statistics.mean(r['seconds_per_step'][side] for r in steps):,.0f} ms in {side}"
-            for side in ("gptlite", "transformers")
+            f"{1000 * statistics.mean(statistics.median(r['all_seconds'][side]) for r in steps):,.0f} ms in {side}"
+            for side in steps[0]["all_seconds"]
         ]
-        notes.append(f"By turns, a step of {steps[0]['tokens_per_step']:,} tokens took {' and '.join(medians)}.")
+        notes.append(f"By turns, a step of {steps[0]['tokens_per_step']:,} tokens took {', '.join(medians)}.")
     products = [r["matmul_per_second"] / 1e9 for r in of(records, "machine")]
     notes.append(f"fp32 matrix products: {spread(products, ',.0f')} billion operations a second.")
     return "\n".join([*lines, "", *promises(records), *notes]) + "\n"

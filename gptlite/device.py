@@ -28,7 +28,8 @@ class Hardware:
     compile: bool
     reason: str
     processes: int = 1  # that train together, each on a device of its own or with threads of its own
-    open: tuple[str, ...] = ()  # of "dtype" and "compile", what nobody asked for: the plan of a training decides it
+    # Of "dtype", "compile" and "threads", what nobody asked for: the plan of a training decides it.
+    open: tuple[str, ...] = ()
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which matrix products run in bf16, or one that does nothing."""
@@ -84,11 +85,15 @@ def choose_hardware(
         chosen, reason = device, "as asked"
     else:
         raise UsageError(f"this machine offers no '{device}' device to torch; use --device auto or --device cpu.")
-    in_hardware = _bf16_in_hardware(chosen)
+    in_hardware = bf16_in_hardware(chosen)
     if dtype == "bf16" and not in_hardware:
         reason += "; bf16 is emulated here and very slow"
     bf16 = in_hardware and chosen != "cpu" if dtype == "auto" else dtype == "bf16"
-    undecided = {"dtype": dtype == "auto" and in_hardware and chosen == "cpu", "compile": compile == "auto"}
+    undecided = {
+        "dtype": dtype == "auto" and in_hardware and chosen == "cpu",
+        "compile": compile == "auto",
+        "threads": threads is None and chosen == "cpu",
+    }
     if threads is not None:
         torch.set_num_threads(threads)
     return Hardware(
@@ -99,6 +104,12 @@ def choose_hardware(
         reason=reason,
         open=tuple(name for name, is_open in undecided.items() if is_open),
     )
+
+
+def use_threads(hardware: Hardware, threads: int) -> Hardware:
+    """`hardware` with so many threads, which are set."""
+    torch.set_num_threads(threads)
+    return replace(hardware, threads=threads)
 
 
 def count_gpus() -> int:
@@ -133,7 +144,8 @@ def has_tiles() -> bool:
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
-def _bf16_in_hardware(device: str) -> bool:
+def bf16_in_hardware(device: str) -> bool:
+    """Does the chip multiply bf16?"""
     if device == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "cpu":

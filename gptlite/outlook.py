@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from gptlite import compilation, planning, yardsticks
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import Hardware, available_memory, peak_memory
+from gptlite.device import Hardware, available_memory, peak_memory, use_threads
 from gptlite.material import Material
 from gptlite.optim import mean_loss
 from gptlite.speed import Speed, measure_speed
@@ -20,6 +22,9 @@ from gptlite.training import Watcher
 MEASURING_SHARE = 0.03  # of a time budget, for finding the best shape
 MEASURING_SECONDS = 3.0  # where the budget is not a time
 HEAP_GAPS, SAVING_BYTES = 1.08, 20  # measured: share of the peak; bytes a parameter
+PROBE = ModelConfig.preset("qwen3", "small", 1024, n_layers=4, dim=128), TrainConfig()  # to time threads with
+ALONE = 0.8  # of the time; less is what other programs leave
+LISTENING_SECONDS = 0.15
 FULL_EFFORT = 200.0  # seconds; in less time the yardsticks read less text
 
 
@@ -83,6 +88,42 @@ def look_ahead(
     measured_here = speed is not None and hardware.device.type == "cpu"
     memory = (peak_memory() or 0) if measured_here else before + expected.memory
     return Outlook(plan, expected, int(HEAP_GAPS * memory) + SAVING_BYTES * plan.model.n_params, others)
+
+
+def settle_threads(hardware: Hardware, seconds: float | None, watcher: Watcher) -> Hardware:
+    """Fewer threads where other programs want the processors: threads that wait for each other lose more than they win.
+
+    For a time budget (`seconds`) and where nobody asked for a number; a number of steps gives the same bits whatever
+    else runs.
+    """
+    if seconds is None or "threads" not in hardware.open or hardware.threads == 1 or hardware.processes > 1:
+        return hardware
+    watcher.phase("measuring this machine", 0.0)
+    if _undisturbed(hardware) >= ALONE:
+        return hardware
+    speeds: dict[int, float] = {}
+    for threads in sorted({1, hardware.threads // 2, hardware.threads}):
+        now = use_threads(hardware, threads)
+        speeds[threads] = measure_speed(
+            *PROBE, now, 0.0, compilation.fused_loss(*PROBE, now) or mean_loss
+        ).tokens_per_second
+    fastest = max(speeds, key=lambda threads: speeds[threads])
+    if fastest != hardware.threads:
+        watcher.notice(
+            f"other programs keep the processors busy, so training takes {fastest} of {hardware.threads} threads; "
+            f"--threads {hardware.threads} takes all."
+        )
+    return use_threads(hardware, fastest)
+
+
+def _undisturbed(hardware: Hardware) -> float:
+    """The share of the time in which this process runs when it wants to, on all of its threads."""
+    a = torch.ones(512, 512)
+    a @ a  # the first time, threads are started
+    worked, began = time.process_time(), time.monotonic()
+    while time.monotonic() - began < LISTENING_SECONDS:
+        a @ a
+    return (time.process_time() - worked) / ((time.monotonic() - began) * hardware.threads)
 
 
 class Stopwatch:

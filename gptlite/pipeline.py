@@ -24,7 +24,7 @@ from gptlite.errors import Interrupted, NumericsError, StorageError, UsageError,
 from gptlite.material import Inputs, Material, hold_out, remembered_val, shorten, tokenize
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.origin import Origin, find_origin, start_from
-from gptlite.outlook import look_ahead, time_budget
+from gptlite.outlook import look_ahead, settle_threads, time_budget
 from gptlite.runs import Run
 from gptlite.tokenizer import Tokenizer, check_vocab_size
 from gptlite.training import Clock, Session, Watcher, finish, fit, lost_process, open_events, out_of_memory
@@ -130,6 +130,7 @@ def train(
         material = tokenize(texts, saved.tokenizer if saved else origin.tokenizer or vocab_size, watcher)
         foreseen = {}
         if plan is None:
+            hardware = settle_threads(hardware, time_budget(overrides), watcher)
             outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, base=origin.config)
             plan, foreseen = outlook.plan, outlook.to_dict()
         else:
@@ -369,6 +370,7 @@ def preview(
         limits = planning.text_limits(time_budget(overrides), hardware)
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         material = tokenize(texts, origin.tokenizer or vocab_size, watcher)
+        hardware = settle_threads(hardware, time_budget(overrides), watcher)
         outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, True, origin.config)
     hardware = decide(hardware, outlook.plan, outlook.expected.steps)
     return {

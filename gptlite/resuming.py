@@ -8,7 +8,7 @@ from typing import Any
 
 from gptlite import corpus, planning, runs
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import Hardware, choose_hardware
+from gptlite.device import Hardware, bf16_in_hardware, choose_hardware
 from gptlite.errors import CheckpointError, UsageError
 from gptlite.training import Watcher
 
@@ -82,6 +82,8 @@ def choose_machine(
     before = was.get("device", device) if device == "auto" else device
     dtype_before = was.get("dtype", dtype) if dtype == "auto" else dtype
     threads_before = was.get("threads") if threads is None and was.get("processes", 1) == processes else threads
+    if dtype == "auto" and dtype_before == "bf16" and before == "cpu" and not bf16_in_hardware("cpu"):
+        dtype_before = "auto"  # it was another machine
     try:
         return choose_hardware(before, dtype_before, threads_before, compile_before)
     except UsageError:  # perhaps for a device that nobody asked for today

@@ -303,6 +303,17 @@ def test_another_device_is_told(corpus: str, straight: Path) -> None:
     assert any("device cpu, not mps" in notice for notice in notices.told)
 
 
+@pytest.mark.row("R13")
+def test_a_processor_without_bf16_goes_on_in_fp32(corpus: str, straight: Path) -> None:
+    shutil.copytree(straight, "run", symlinks=True)
+    stored = info("run")
+    stored["machine"] |= {"dtype": "bf16"}
+    Path("run/run.json").write_text(json.dumps(stored))
+    notices = Notices()
+    assert train([], out="run", resume=True, steps=STEPS + 1, threads=1, watcher=notices)["step"] == STEPS + 1
+    assert any("dtype fp32, not bf16" in notice for notice in notices.told)
+
+
 @pytest.mark.row("R15", "R16")
 def test_an_older_step_is_resumed_in_a_copy(corpus: str, tmp_path: Path) -> None:
     train(corpus, out="run", **{**FEW, "save_every": 2, "keep": 9})
