@@ -120,6 +120,8 @@ def _kernel(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Kerne
     """The place of fused.c as machine code, if it can compute this step."""
     if hardware.device.type != "cpu" or not fused.can_compute(model, train):
         return None
+    if sys.platform == "darwin":  # its compiler knows no OpenMP, and one thread is slower than torch's many
+        return None
     try:
         return Kernel("fused", cache_directory() / "kernels", *(("BF16",) if hardware.bf16 else ()))
     except (NoKernel, StorageError):

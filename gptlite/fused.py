@@ -70,12 +70,12 @@ class Kept:
     """What the backward pass through a block needs of the forward pass."""
 
     first: Sum  # before attention
-    w_qkv: Tensor  # (3 D, D)
-    qkv: Tensor  # (N, 3 D)
-    q: Tensor  # (N, D), normalised and rotated, as is k
+    w_qkv: Tensor  # (3 H C, D)
+    qkv: Tensor  # (N, 3 H C)
+    q: Tensor  # (N, H C), normalised and rotated, as is k
     k: Tensor
     inverse: Tensor  # (2, N, H) of the norms of queries and keys
-    mixed: Tensor  # (N, D) what attention took from the values
+    mixed: Tensor  # (N, H C) what attention took from the values
     log_sums: Tensor  # (B, H, T) of its softmax
     second: Sum  # before the feed-forward layer
     w_gate_up: Tensor  # (2 F, D)
@@ -142,7 +142,7 @@ class FusedLoss:
         q, k = qkv.new_empty(2, heads.n, heads.n_heads * heads.size)
         inverse = x.new_empty(2, heads.n, heads.n_heads)
         self._call("heads_forward", heads, *_head_norms(attn), qkv, q, k, inverse)
-        mixed, log_sums = torch.empty_like(first.normed), x.new_empty(heads.n, heads.n_heads)
+        mixed, log_sums = torch.empty_like(q), x.new_empty(heads.n, heads.n_heads)
         self._call("attention_forward", heads, q, k, qkv, mixed, log_sums, self._room(heads, x))
         second = self._add(block.mlp_norm, first.x, mixed @ self._cast(attn.o_proj.weight).T, rate)
         w_gate_up = self._cast(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))

@@ -85,10 +85,18 @@ def test_loss_and_gradients_are_those_of_autograd(
 
 
 @pytest.mark.parametrize(
-    ("dim", "n_heads", "hidden_dim", "length", "n"), [(24, 4, 40, 7, 1), (30, 3, 17, 1, 2), (64, 1, 96, 32, 3)]
+    ("shape", "length", "n"),
+    [
+        ({"dim": 24, "n_heads": 4, "hidden_dim": 40}, 7, 1),
+        ({"dim": 30, "n_heads": 3, "hidden_dim": 17}, 1, 2),
+        ({"dim": 64, "n_heads": 1, "hidden_dim": 96}, 32, 3),
+        ({"dim": 32, "n_heads": 2, "head_dim": 24}, 25, 3),  # heads wider than the stream
+        ({"dim": 32, "n_heads": 2, "context_length": 96}, 96, 2),  # more queries than are taken at a time
+    ],
+    ids=str,
 )
-def test_odd_shapes(library: ctypes.CDLL, dim: int, n_heads: int, hidden_dim: int, length: int, n: int) -> None:
-    config = tiny_config("qwen3", dim=dim, n_heads=n_heads, hidden_dim=hidden_dim, vocab_size=301)
+def test_odd_shapes(library: ctypes.CDLL, shape: dict[str, int], length: int, n: int) -> None:
+    config = tiny_config("qwen3", vocab_size=301, **shape)
     model = random_model(config).train()
     batch = windows(config, n, length)
     assert_alike(gradients(FusedLoss(library, 2), model, batch), gradients(optim.mean_loss, model, batch))
