@@ -77,13 +77,6 @@ def call(*arguments: object, stdin: bytes = b"") -> Outcome:
     return outcome
 
 
-@pytest.fixture(autouse=True)
-def one_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The app and its parser are built anew for every call, which would take most of the time here."""
-    monkeypatch.setattr(main, "build_app", functools.cache(main.build_app))
-    monkeypatch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
-
-
 # Texts
 
 
