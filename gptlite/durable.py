@@ -1,4 +1,4 @@
-"""Writing so that a crash leaves all or nothing: temporary name, every file forced to disk, manifest last, one rename.
+"""Writing so that a crash leaves all or nothing: temporary name, manifest last, all forced to disk, one rename.
 
 What was on disk before stays until the new name is there for good, and nothing is announced before that. Reads from
 top to bottom: a directory, a file, a link, what goes before and after them, and the few steps they are made of. Each
@@ -62,17 +62,28 @@ def write_directory(
 
 
 def _write_tree(scratch: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
+    """All files are on their way to the disk before the first is waited for, so it works while the next are hashed.
+
+    In which order they arrive is of no account: a directory of this name is nothing to anyone until all are there.
+    """
     folders = sorted({(scratch / name).parent for name in files} - {scratch})
     for folder in (scratch, *folders):
         _again(os.mkdir, folder)
-    entries = {}
-    for name, content in files.items():
-        entries[name] = {"size": len(content), "sha256": _write_new(scratch / name, content)}
-    for folder in folders:
+    with contextlib.ExitStack() as opened:
+        descriptors: list[int] = []
+
+        def write(path: Path, content: bytes) -> dict[str, Any]:
+            descriptors.append(descriptor := _create(path))
+            opened.callback(_close, descriptor)
+            return {"size": len(content), "sha256": _fill(descriptor, content)}
+
+        entries = {name: write(scratch / name, content) for name, content in files.items()}
+        manifest = {"format": FORMAT, **facts, "files": entries}
+        write(scratch / MANIFEST, json_bytes({**manifest, "sha256": manifest_digest(manifest)}))
+        for descriptor in descriptors:
+            _flush(descriptor)
+    for folder in (*folders, scratch):
         flush_directory(folder)
-    manifest = {"format": FORMAT, **facts, "files": entries}
-    _write_new(scratch / MANIFEST, json_bytes({**manifest, "sha256": manifest_digest(manifest)}))
-    flush_directory(scratch)
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -221,18 +232,30 @@ def _hidden(kind: str, path: Path) -> Path:
     return path.with_name(f".{kind}-{path.name}-{secrets.token_hex(8)}")
 
 
-def _write_new(path: Path, content: bytes) -> str:
-    """Write a file that did not exist, force it to disk, and return the sha256 of what was written.
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that did not exist, and force it to disk.
 
     After an error the file is abandoned: a second fsync of it could succeed although its bytes were lost.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CAREFULLY, 0o666)
+    descriptor = _create(path)
     try:
-        _reserve(descriptor, len(content))
-        digest = _write_all(descriptor, content)
+        _fill(descriptor, content)
         _flush(descriptor)
     finally:
         _close(descriptor)
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CAREFULLY, 0o666)
+
+
+def _fill(descriptor: int, content: bytes) -> str:
+    """Write all of a file and have the system begin to bring it to the disk; return the sha256 of what was written."""
+    _reserve(descriptor, len(content))
+    digest = _write_all(descriptor, content)
+    if hasattr(os, "posix_fadvise"):  # a hint, on which nothing depends: the wait is that of fsync
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     return digest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import random
@@ -16,6 +17,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 import pytest
 import torch
+import typer
 
 from gptlite.cli import console
 from gptlite.cli import main as command_line
@@ -54,6 +56,15 @@ def random_model(config: ModelConfig, seed: int = 0) -> GPT:
         for parameter in model.parameters():
             parameter.add_(torch.empty(parameter.shape).normal_(0, 0.1, generator=generator))
     return model.eval()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_parser() -> Iterator[None]:
+    """The app and its parser, which a process needs once, are built once: reading all options takes 30 ms a call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command_line, "build_app", functools.cache(command_line.build_app))
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -162,16 +162,16 @@ def test_modes_obey_the_umask(tmp_path: Path, tokenizer: Tokenizer, mask: int) -
 def test_a_failing_write_leaves_nothing(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, n: int
 ) -> None:
-    write, written = durable._write_new, []
+    write, written = durable._write_all, []
 
-    def full_disk(path: Path, content: bytes) -> str:
+    def full_disk(descriptor: int, content: bytes) -> str:
         if len(written) == n:
-            path.write_bytes(content[: len(content) // 2])
+            os.write(descriptor, content[: len(content) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
-        written.append(path.name)
-        return write(path, content)
+        written.append(descriptor)
+        return write(descriptor, content)
 
-    monkeypatch.setattr(durable, "_write_new", full_disk)
+    monkeypatch.setattr(durable, "_write_all", full_disk)
     with pytest.raises(StorageError, match=rf"{STEP}: No space left on device"):
         save(tmp_path, tokenizer)
     assert not list(tmp_path.iterdir())
@@ -233,7 +233,7 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "run.json"
     durable.write_json(path, {"old": 1})
 
-    def full_disk(path: Path, content: bytes) -> str:
+    def full_disk(path: Path, content: bytes) -> None:
         path.write_bytes(content[:3])
         raise OSError(errno.ENOSPC, "No space left on device")
 

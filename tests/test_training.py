@@ -883,16 +883,16 @@ def test_a_save_that_fails_is_tried_again(
     corpus_file: Path, monkeypatch: pytest.MonkeyPatch, bad_steps: tuple[int, ...]
 ) -> None:
     """A full disk is a notice while training goes on, and an error only when the last save meets it."""
-    write, log = durable._write_new, Log()
+    create, log = durable._create, Log()
 
-    def nearly_full(path: Path, content: bytes) -> str:
+    def nearly_full(path: Path) -> int:
         if path.name == "tokenizer.json" and any(f"step-{step:09d}" in str(path) for step in bad_steps):
             raise OSError(28, "No space left on device")
-        return write(path, content)
+        return create(path)
 
     settings = {"steps": 12, "save_every": 3, "keep": 9, "watcher": log, **TINY}
     with monkeypatch.context() as patch:
-        patch.setattr(durable, "_write_new", nearly_full)
+        patch.setattr(durable, "_create", nearly_full)
         if 12 in bad_steps:
             with pytest.raises(StorageError, match="earlier steps are intact"):
                 train(str(corpus_file), out="run", **settings)

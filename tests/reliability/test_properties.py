@@ -24,7 +24,7 @@ from conftest import make_text
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gptlite import checkpoint, corpus, data, gguf_verification, outlook, pipeline
+from gptlite import checkpoint, corpus, data, gguf_verification, outlook, pipeline, runs
 from gptlite.cli import console, interactive, main, samples
 from gptlite.cli.main import run
 from gptlite.corpus import open_text
@@ -75,12 +75,6 @@ def call(*arguments: object, stdin: bytes = b"") -> Outcome:
         assert outcome.err.split("\n")[-2].startswith("gptlite: error: "), outcome
         assert outcome.err.endswith("\n") and outcome.out == "", outcome
     return outcome
-
-
-@pytest.fixture(autouse=True)
-def one_parser(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Typer builds its parser anew for every call, which would take most of the time here."""
-    monkeypatch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
 
 
 # Texts
@@ -158,7 +152,9 @@ def test_any_bytes_are_text_or_an_error_that_says_where(times: int) -> None:
 def model(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small model that is loaded only once, and a place for what commands write."""
     load = checkpoint.load
-    monkeypatch.setattr(checkpoint, "load", functools.cache(lambda path, device="cpu": load(path, "cpu")))
+    once = functools.cache(lambda path, device="cpu": load(path, "cpu"))
+    monkeypatch.setattr(checkpoint, "load", once)
+    monkeypatch.setattr(runs, "read_checkpoint", once)
     threads = torch.get_num_threads()
     yield (trained_run / "best").resolve()
     torch.set_num_threads(threads)

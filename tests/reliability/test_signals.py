@@ -93,6 +93,47 @@ def handlers_are_given_back() -> Any:
     assert {number: signal.getsignal(number) for number in CODES} == before
 
 
+# -- Killed for want of memory
+
+
+@pytest.fixture
+def few_megabytes() -> Iterator[Path]:
+    """A control group whose memory can be limited, where this system lets us make one."""
+    for parent, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(parent) / f"gptlite-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            group.mkdir()
+            if (group / limit).exists():
+                yield group / limit
+                group.rmdir()
+                return
+            group.rmdir()
+    pytest.skip("no group with a limit of memory may be made here")
+
+
+@pytest.mark.slow
+@pytest.mark.row("P16")
+def test_a_process_that_the_system_kills_for_its_memory_loses_nothing(
+    few_megabytes: Path, gptlite: Command, corpus_file: Path
+) -> None:
+    """Another takes the memory that is left in the group; whom the system kills then is the trainer."""
+    members, limit = few_megabytes.with_name("cgroup.procs"), 1 << 30
+    few_megabytes.write_text(str(limit))
+    line = ("train", str(corpus_file), "-o", "run", *TRAIN_TINY, "--steps", "100000", "--save-every", "5", "--json")
+    with begun(*line, change="open('/proc/self/oom_score_adj', 'w').write('1000')") as process:
+        members.write_text(str(process.pid))
+        wait_for(Path("run/latest"), process)
+        announced = Run(Path("run")).steps()[-1].number
+        hog = f"import os; open({str(members)!r}, 'w').write(str(os.getpid())); b'x' * {limit - (32 << 20)}"
+        subprocess.run([sys.executable, "-c", hog], check=False, timeout=120)
+        assert process.wait(timeout=60) == -signal.SIGKILL
+    assert gptlite("check", "run").code == 0
+    saved = Run(Path("run")).steps()[-1].number
+    assert saved >= announced
+    outcome = gptlite("train", "--resume", "-o", "run", "--steps", saved + 5, "--json")
+    assert (outcome.code, json.loads(outcome.out)["step"]) == (0, saved + 5)
+
+
 # -- One signal: the step is finished and saved
 
 
