@@ -69,7 +69,7 @@ def test_bf16_on_a_gpu_is_the_default_and_learns(gptlite: Command, corpus_file: 
     assert outcome.code == 0, outcome.err
     assert "cuda, bf16" in outcome.err
     curve = [line["train_loss"] for line in metrics(Path("run")).values()]
-    assert curve[-1] < curve[0] - 0.5
+    assert curve[-1] < 0.8 * curve[0]
     machine = json.loads(Path("run/run.json").read_text())["machine"]
     assert (machine["device"], machine["dtype"]) == ("cuda", "bf16")
 
