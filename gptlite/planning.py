@@ -352,14 +352,14 @@ def training_memory(model: ModelConfig, train: TrainConfig, hardware: Hardware |
 
     Kept a token: the logits three times over, and in each block some vectors of `dim` and of `hidden_dim`, counted from
     the peak memory of real steps; attention keeps no scores. With `recompute` all blocks but one keep one vector.
-    With bf16 on a GPU blocks keep half at most; logits are fp32 all the same, for the loss. Measured for 16 windows of
+    With bf16 on a GPU blocks keep half at most; that vector and the logits are fp32. Measured for 16 windows of
     1,024 tokens: gpt2 of 124M parameters 17.4 GB (8.8 compiled), and 19.7 by this; qwen3 of 110M 17.3 (8.5), and 20.9.
     """
     processes = hardware.processes if hardware else 1
     kept = 0.5 if hardware and hardware.bf16 and hardware.device.type == "cuda" else 1.0
     wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
-    block, blocks = wide * model.dim + inner * model.hidden_dim, model.n_layers
-    per_token = 3 * model.vocab_size + kept * (block + blocks * model.dim if train.recompute else blocks * block)
+    block, blocks = kept * (wide * model.dim + inner * model.hidden_dim), model.n_layers
+    per_token = 3 * model.vocab_size + (block + blocks * model.dim if train.recompute else blocks * block)
     held = 4 * model.n_params // (processes if train.shard == "fsdp" else 1)
     return round(4 * (held + train.share(processes).windows_at_once * model.context_length * per_token))
 

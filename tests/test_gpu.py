@@ -224,6 +224,16 @@ def test_matrices_are_orthogonalised_as_on_the_cpu(shape: tuple[int, int, int]) 
     assert (here - there).norm() / here.norm() < 0.05
 
 
+def test_muon_rounds_where_steps_are_in_bf16_and_nowhere_else() -> None:
+    matrices = torch.randn(4, 256, 256, generator=torch.Generator().manual_seed(0)).to("cuda")
+    exact = optim.orthogonalise(matrices)
+    with choose_hardware("cuda", "bf16").rough_products():
+        rough = optim.orthogonalise(matrices)
+    assert 1e-5 < (rough - exact).norm() / exact.norm() < 0.01
+    with choose_hardware("cuda", "fp32").rough_products():
+        assert torch.equal(optim.orthogonalise(matrices), exact)
+
+
 # Processes
 
 
