@@ -15,7 +15,7 @@ it said last, and the others go on.
 - `memory`: what a step allocates at most, beside the formula of the plan.
 - `ladder`: every rung of the planner's ladder, timed as the planner times it.
 - `train-...`: the command with a time budget, its caches empty: does it land, and where.
-- `muon`: the same short run with Muon's products in fp32 and in bf16: do the scores differ?
+- `muon`: the same short run with Muon's products as they are (TF32 on a GPU) and in bf16: do the scores differ?
 - `generate`: tokens a second of the eager decoder here and on the CPU.
 """
 
@@ -206,8 +206,8 @@ def machine(options: argparse.Namespace) -> Facts:
         properties = torch.cuda.get_device_properties(device)
         facts |= {"card": properties.name, "capability": torch.cuda.get_device_capability(), "peak": peak_of(device)}
         facts["memory"] = properties.total_memory
-        torch.backends.cuda.matmul.allow_tf32 = True
-        facts["tf32_products"] = product_rate(device, torch.float32, n)
+        with choose_hardware(options.device, "bf16").rough_products():
+            facts["tf32_products"] = product_rate(device, torch.float32, n)
     return facts
 
 
@@ -335,7 +335,7 @@ def steps(name: str, dtype: str, options: argparse.Namespace) -> Iterator[Facts]
             "of_products": round(6 * parameters * tokens / rate, 4),
             "products": rate,
             "peak_memory": contender.peak,
-            "planned_memory": planning.training_memory(shape, contender.config),
+            "planned_memory": planning.training_memory(shape, contender.config, hardware),
             "ready_seconds": round(contender.ready_seconds, 1),
         }
     yield from muon_share(contenders, hardware)
@@ -380,9 +380,9 @@ def orthogonal(options: argparse.Namespace) -> Iterator[Facts]:
             x = matrices.to(device)
             want = optim.orthogonalise(x).float()
             ways: dict[str, Callable[[], Tensor]] = {"as it is": lambda x=x: optim.orthogonalise(x)}
-            if device.type == "cuda":
-                ways["tf32"] = lambda x=x: in_tf32(lambda: optim.orthogonalise(x))
             bf16 = choose_hardware(options.device, "bf16", compile="off")
+            if device.type == "cuda":
+                ways["tf32"] = in_context(bf16.rough_products, lambda x=x: optim.orthogonalise(x))
             ways["bf16"] = in_context(bf16.autocast, lambda x=x: optim.orthogonalise(x))
             for dtype in (torch.bfloat16, torch.float16):
                 ways[f"usual order, {dtype}"] = lambda x=x, dtype=dtype: usual(x, dtype)
@@ -397,15 +397,6 @@ def orthogonal(options: argparse.Namespace) -> Iterator[Facts]:
                     "singular_values": [values.min().item(), values.max().item()],
                     "unlike": ((found - want).norm() / want.norm()).item(),
                 }
-
-
-def in_tf32(work: Callable[[], Tensor]) -> Tensor:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        return work()
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 # ---------------------------------------------------------------------------------------------- memory, and the plan
@@ -442,7 +433,7 @@ def memory(options: argparse.Namespace) -> Iterator[Facts]:
                     "windows": config.batch_size,
                     "parameters": shape.n_params,
                     "peak": peak_memory(shape, config, hardware, compiled),
-                    "planned": planning.training_memory(shape, config),
+                    "planned": planning.training_memory(shape, config, hardware),
                 }
 
 
@@ -535,7 +526,7 @@ def muon(options: argparse.Namespace) -> Iterator[Facts]:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GPTLITE_CACHE"] = str(Path(folder) / "cache")
         for seed in (1, 2):
-            for way, orthogonalise in (("fp32", plain), ("bf16", in_context(bf16.autocast, plain))):
+            for way, orthogonalise in (("as it is", plain), ("bf16", in_context(bf16.autocast, plain))):
                 optim.orthogonalise = orthogonalise
                 out = Path(folder) / f"{way}-{seed}"
                 facts = pipeline.train(

@@ -43,12 +43,10 @@ def bigram_vectors(ids: np.ndarray, vocab_size: int, dim: int, seed: int) -> tup
     # Frequent tokens matter more: each row and each column of the matrix weighs as often as its token occurs.
     weight = np.sqrt(p)
     values = np.log1p(n / (k * p[after])) * weight[before] * weight[after]
-    matrix = torch.sparse_coo_tensor(
-        torch.from_numpy(np.stack([before, after])),
-        torch.from_numpy(values).float(),
-        (vocab_size, vocab_size),
-        check_invariants=False,
-    )
+    places = torch.from_numpy(np.stack([before, after]))
+    # Said for all that happens here, because torch 2.11 and 2.12 warn where `check_invariants` says it.
+    with torch.sparse.check_sparse_tensor_invariants(False):
+        matrix = torch.sparse_coo_tensor(places, torch.from_numpy(values).float(), (vocab_size, vocab_size))
     generator = torch.Generator().manual_seed(seed)
     rank = min(dim - 3, vocab_size)
     u, s, v = _truncated_svd(matrix.coalesce(), rank, generator)

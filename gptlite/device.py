@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +37,10 @@ class Hardware:
         if self.bf16:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
+
+    def rough_products(self) -> AbstractContextManager[object]:
+        """A context in which fp32 products round to TF32 where a GPU takes steps in bf16, or one that does nothing."""
+        return _tf32() if self.bf16 and self.device.type == "cuda" else contextlib.nullcontext()
 
     def for_reading(self) -> Hardware:
         """The same for scoring texts: on CPUs in fp32, so that a model's figures are the same on all of them."""
@@ -137,6 +142,20 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def _tf32() -> Iterator[None]:
+    """Products of numbers with 10 bits after the point, summed in fp32."""
+    matmul = torch.backends.cuda.matmul
+    # From 2.9 on, torch warns of the older name; the newer one leaves no trace where its value is given back.
+    name, rough = ("fp32_precision", "tf32") if hasattr(matmul, "fp32_precision") else ("allow_tf32", True)
+    before = getattr(matmul, name)
+    setattr(matmul, name, rough)
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)
 
 
 def has_tiles() -> bool:

@@ -26,11 +26,21 @@ from gptlite.config import ModelConfig, RopeScaling
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (T, C)
 
 
-def make_norm(config: ModelConfig, dim: int) -> nn.Module:
+def make_norm(config: ModelConfig, dim: int) -> nn.RMSNorm | nn.LayerNorm:
     """The norm of this configuration over vectors of length `dim`."""
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(dim, eps=config.norm_eps)
+        return RMSNorm(dim, eps=config.norm_eps)
     return nn.LayerNorm(dim, eps=config.norm_eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """x / rms(x), times a weight for each component, in the weights' fp32.
+
+    Autocast leaves queries and keys in bf16, for which with other weights torch has no kernel of one pass, and warns.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
 
 
 class Position(nn.Module):

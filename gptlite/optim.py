@@ -177,7 +177,8 @@ def training_step(
 
     Forward and backward pass go through `accumulate` parts of the batch, one after the other; their gradients add up to
     that of the whole. Where loss or norm is not finite, the weights are left as they were. `loss_of` may be a compiled
-    `mean_loss`.
+    `mean_loss`. Where a GPU takes the step in bf16, Muon's own products are in TF32, which takes less than a quarter of
+    the time and moves an update by 0.05 to 0.5 % (docs/scaling.md).
 
     - `team`, `mean_windows`: the processes that take this step together, and B in the mean over them.
     """
@@ -192,8 +193,9 @@ def training_step(
     norm = team.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))
     numbers = team.mean(loss).item(), norm.item()
     if all(math.isfinite(number) for number in numbers):
-        for optimizer in optimizers:
-            optimizer.step()
+        with hardware.rough_products():
+            for optimizer in optimizers:
+                optimizer.step()
     return numbers
 
 

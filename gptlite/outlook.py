@@ -73,7 +73,7 @@ def look_ahead(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure, base=base
     )
     plan = planning.serve(plan, hardware.processes)
-    planning.check_memory(plan, facts.memory, hardware.processes)
+    planning.check_memory(plan, facts.memory, hardware)
     before = peak_memory() or 0
     speed = stopwatch.speed(plan)
     if speed is None and (seconds or thorough):

@@ -134,7 +134,7 @@ def train(
             outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, base=origin.config)
             plan, foreseen = outlook.plan, outlook.to_dict()
         else:
-            planning.check_memory(plan, available_memory(hardware.device), team.size)
+            planning.check_memory(plan, available_memory(hardware.device), hardware)
             resuming.check_same_tokens(run, previous or {}, material.digests)
         check_storage(run.path, 2 * planning.step_size(plan.model))
 

@@ -506,7 +506,7 @@ def finish(s: Session) -> dict[str, Any]:
 
 def out_of_memory(s: Session) -> LimitError:
     """What to say where memory ran out during `fit` or `finish`."""
-    needed = training_memory(s.plan.model, s.plan.train, s.team.size)
+    needed = training_memory(s.plan.model, s.plan.train, s.hardware)
     what = f"memory ran out at step {s.state.step + 1}, which needs about {needed / 1e9:.1f} GB besides the program"
     latest, parts = s.run.latest(), more_parts(s.plan.train)
     if latest is None or parts is None:

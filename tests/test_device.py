@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -161,6 +162,32 @@ def test_autocast_multiplies_in_bf16() -> None:
     assert product.dtype == torch.bfloat16
     assert torch.allclose(product.float(), a @ b, atol=0.1)
     assert (a @ b).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "before", "rough"), [("fp32_precision", "none", "tf32"), ("allow_tf32", False, True)])
+def test_products_are_rough_inside_and_as_before_after(
+    monkeypatch: pytest.MonkeyPatch, name: str, before: object, rough: object
+) -> None:
+    """In both languages of torch: the one of 2.9, and the older one."""
+    matmul = SimpleNamespace(**{name: before})
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
+    gpu = Hardware(torch.device("cuda"), bf16=True, threads=8, compile=False, reason="as asked")
+    with gpu.rough_products():
+        assert vars(matmul) == {name: rough}
+    assert vars(matmul) == {name: before}
+    with pytest.raises(RuntimeError, match="in the midst"), gpu.rough_products():
+        raise RuntimeError("in the midst")
+    assert vars(matmul) == {name: before}
+    for device, bf16 in (("cpu", True), ("cpu", False), ("cuda", False), ("mps", True)):
+        with Hardware(torch.device(device), bf16=bf16, threads=8, compile=False, reason="").rough_products():
+            assert vars(matmul) == {name: before}
+
+
+def test_this_torch_takes_both_values() -> None:
+    before = torch.get_float32_matmul_precision()
+    with Hardware(torch.device("cuda"), bf16=True, threads=8, compile=False, reason="").rough_products():
+        pass
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_the_defaults_are_among_the_choices() -> None:

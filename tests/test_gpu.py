@@ -69,7 +69,7 @@ def test_bf16_on_a_gpu_is_the_default_and_learns(gptlite: Command, corpus_file: 
     assert outcome.code == 0, outcome.err
     assert "cuda, bf16" in outcome.err
     curve = [line["train_loss"] for line in metrics(Path("run")).values()]
-    assert curve[-1] < curve[0] - 0.5
+    assert curve[-1] < 0.8 * curve[0]
     machine = json.loads(Path("run/run.json").read_text())["machine"]
     assert (machine["device"], machine["dtype"]) == ("cuda", "bf16")
 
@@ -222,6 +222,16 @@ def test_matrices_are_orthogonalised_as_on_the_cpu(shape: tuple[int, int, int]) 
     singular = torch.linalg.svdvals(there)
     assert singular.min() > 0.7 and singular.max() < 1.3
     assert (here - there).norm() / here.norm() < 0.05
+
+
+def test_muon_rounds_where_steps_are_in_bf16_and_nowhere_else() -> None:
+    matrices = torch.randn(4, 256, 256, generator=torch.Generator().manual_seed(0)).to("cuda")
+    exact = optim.orthogonalise(matrices)
+    with choose_hardware("cuda", "bf16").rough_products():
+        rough = optim.orthogonalise(matrices)
+    assert 1e-5 < (rough - exact).norm() / exact.norm() < 0.01
+    with choose_hardware("cuda", "fp32").rough_products():
+        assert torch.equal(optim.orthogonalise(matrices), exact)
 
 
 # Processes

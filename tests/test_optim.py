@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from conftest import random_model, tiny_config
 from torch import Tensor, nn
 
 from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
+from gptlite.device import Hardware, choose_hardware
 from gptlite.errors import CheckpointError
 from gptlite.model import GPT
 from gptlite.optim import (
@@ -26,6 +28,7 @@ from gptlite.optim import (
     restore_optimizers,
     set_learning_rate,
     to_blocks,
+    training_step,
 )
 
 CONFIGS = [
@@ -363,3 +366,25 @@ def test_state_of_another_model_is_refused(train: TrainConfig) -> None:
         CheckpointError, match=r"the optimizer state names 'exp_avg\.head\.bias', which this model does not"
     ):
         restore_optimizers(model, make_optimizers(model, train), {"exp_avg.head.bias": torch.zeros(3)})
+
+
+# A step
+
+
+def test_optimizers_alone_compute_with_rough_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def rough(_: Hardware) -> Iterator[None]:
+        seen.append("begin")
+        yield
+        seen.append("end")
+
+    monkeypatch.setattr(Hardware, "rough_products", rough)
+    model = random_model(tiny_config("qwen3"))
+    optimizers = make_optimizers(model, MUON)
+    for optimizer in optimizers:
+        optimizer.register_step_post_hook(lambda *_: seen.append("step"))
+    model.register_forward_hook(lambda *_: seen.append("forward"))
+    training_step(model, optimizers, torch.zeros(2, 9, dtype=torch.long), choose_hardware("cpu"), 1.0)
+    assert seen == ["forward", "begin", "step", "step", "end"]

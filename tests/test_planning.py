@@ -22,6 +22,7 @@ from gptlite.planning import (
     make_plan,
     predicted_bits,
     text_limits,
+    training_memory,
 )
 from gptlite.speed import Speed
 
@@ -170,6 +171,22 @@ def test_a_model_that_does_not_fit_into_memory_is_not_chosen() -> None:
     tight = make_plan(dataclasses.replace(facts(10**8), memory=400 << 20), overrides={"seconds": 1e6})
     assert size_of(tight) < size_of(free)
     assert expect(facts(10**8), tight).memory <= 400 << 20
+
+
+@pytest.mark.parametrize(
+    ("architecture", "vocab_size", "measured"), [("gpt2", 50257, 17_434_758_656), ("qwen3", 32768, 17_340_411_904)]
+)
+def test_memory_in_bf16_is_a_little_more_than_a_gpu_needed(architecture: str, vocab_size: int, measured: int) -> None:
+    """Peaks of steps that were not compiled (docs/scaling.md)."""
+    shape = {"n_layers": 12, "dim": 768, "n_heads": 12, "context_length": 1024}
+    model = ModelConfig.preset(architecture, "small", vocab_size, **shape)
+    train = TrainConfig(batch_size=16)
+    planned = training_memory(model, train, GPU)
+    assert measured < planned < 1.25 * measured
+    fp32 = training_memory(model, train)
+    assert fp32 > planned
+    assert training_memory(model, train, dataclasses.replace(GPU, bf16=False)) == fp32
+    assert training_memory(model, train, dataclasses.replace(CPU, bf16=True)) == fp32
 
 
 def test_little_time_gets_smaller_batches() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from torch import Tensor
 from gptlite import checkpoint
 from gptlite.cache import KVCache
 from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
-from gptlite.model import GPT, Attention, initialise, rotary_tables, rotate, sinusoids
+from gptlite.model import GPT, Attention, initialise, make_norm, rotary_tables, rotate, sinusoids
 from gptlite.optim import make_optimizers, set_learning_rate
 from gptlite.tokenizer import Tokenizer
 from gptlite.tracing import trace
@@ -40,6 +41,35 @@ def random_tokens(config: ModelConfig, rows: int = 2, length: int | None = None,
 
 def distance(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
+
+
+@pytest.fixture
+def every_warning() -> Iterator[None]:
+    """Torch warns each time instead of the first time, and a warning fails a test."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(before)
+
+
+@every_architecture
+def test_autocast_computes_nearly_the_same_without_a_warning(config: ModelConfig, every_warning: None) -> None:
+    model, tokens = random_model(config), random_tokens(config)
+    exact = model(tokens).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = model(tokens)
+    rough.float().sum().backward()
+    assert distance(rough.detach(), exact) < 0.05 * float(exact.abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_norm_is_that_of_torch_in_the_precision_of_its_weights(dtype: torch.dtype) -> None:
+    ours, theirs = make_norm(tiny_config("qwen3"), 32), torch.nn.RMSNorm(32, eps=1e-6)
+    with torch.no_grad():
+        ours.weight.normal_()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 32).to(dtype)
+    assert torch.equal(ours(x), theirs(x.float()))
 
 
 @every_architecture
