@@ -17,14 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.model import GPT, Attention, Block
 
 embed_backward = torch.ops.aten.embedding_dense_backward
 MOST_THREADS = 256  # so in fused.c
-Gradients = dict[nn.Parameter, Tensor]
+Gradients = dict[Tensor, Tensor]  # of each parameter
 
 
 def can_compute(model: ModelConfig, train: TrainConfig) -> bool:
@@ -188,8 +187,8 @@ class FusedLoss:
 
     def _add(self, norm: nn.Module, x: Tensor, y: Tensor | None, rate: float) -> Sum:
         """x + y, where there is a y, and the norm of it."""
-        normed = torch.empty_like(x, dtype=self.dtype)
-        done = Sum(x if y is None else torch.empty_like(x), normed, x.new_empty(len(x)), _dropout(rate))
+        out, normed = x if y is None else torch.empty_like(x), torch.empty_like(x, dtype=self.dtype)
+        done = Sum(out, normed, x.new_empty(len(x)), _dropout(rate))
         self._call("add_and_norm", *x.shape, done.drop, norm.eps, norm.weight, x, y, done.x, done.normed, done.inverse)
         return done
 
@@ -200,12 +199,14 @@ class FusedLoss:
         dy = None
         if added:
             dy = torch.empty_like(done.normed) if done.drop.rate or done.normed.dtype != dx.dtype else dx
-        dweight, room = torch.empty_like(norm.weight), dx.new_empty(self.threads, dx.shape[1])
+        weight = norm.weight
+        assert isinstance(weight, Tensor)
+        dweight, room = torch.empty_like(weight), dx.new_empty(self.threads, dx.shape[1])
         self._call(
-            "norm_backward", *dx.shape, done.drop, norm.weight, done.x, done.inverse, dnormed, dx,
+            "norm_backward", *dx.shape, done.drop, weight, done.x, done.inverse, dnormed, dx,
             dy if dy is not dx else None, dweight, room,
         )  # fmt: skip
-        grads[norm.weight] = dweight
+        grads[weight] = dweight
         return dy
 
     def _cast(self, weight: Tensor) -> Tensor:
@@ -234,11 +235,11 @@ class _Loss(torch.autograd.Function):
         return torch.tensor(value)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dloss: Tensor) -> tuple[Tensor | None, ...]:
-        grads, ctx.grads = ctx.grads, None
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        (dloss,), grads, ctx.grads = grad_outputs, ctx.grads, None
         if dloss.item() != 1:
-            torch._foreach_mul_(grads, dloss.item())
+            for grad in grads:
+                grad.mul_(dloss.item())
         return None, None, None, *grads
 
 

@@ -69,8 +69,8 @@ class Muon(torch.optim.Optimizer):
                 updates = self.team.by_matrix(orthogonal, directions, shape[0])
                 scale = max(1.0, rows / columns) ** 0.5
                 held = [self.team.part(parameter) for parameter in parameters]
-                torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(held, updates.unbind(), alpha=-group["lr"] * scale)
+                torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])  # type: ignore[attr-defined]
+                torch._foreach_add_(held, updates.unbind(), alpha=-group["lr"] * scale)  # type: ignore[attr-defined]
 
     def _directions(self, parameters: Sequence[Tensor], momentum: float) -> tuple[Tensor, ...]:
         """The running means of the gradients, with Nesterov's look ahead: as much of them as this process holds."""
@@ -79,8 +79,8 @@ class Muon(torch.optim.Optimizer):
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
         gradients = [self.team.part(p.grad) for p in parameters if p.grad is not None]
         means = [self.team.part(self.state[parameter]["momentum"]) for parameter in parameters]
-        torch._foreach_lerp_(means, gradients, 1 - momentum)
-        return torch._foreach_lerp(gradients, means, momentum)
+        torch._foreach_lerp_(means, gradients, 1 - momentum)  # type: ignore[attr-defined]
+        return torch._foreach_lerp(gradients, means, momentum)  # type: ignore[attr-defined]
 
 
 def to_blocks(matrices: Tensor, rows: int, columns: int) -> Tensor:

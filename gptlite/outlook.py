@@ -119,10 +119,10 @@ def settle_threads(hardware: Hardware, seconds: float | None, watcher: Watcher) 
 def _undisturbed(hardware: Hardware) -> float:
     """The share of the time in which this process runs when it wants to, on all of its threads."""
     a = torch.ones(512, 512)
-    a @ a  # the first time, threads are started
+    torch.mm(a, a)  # the first time, threads are started
     worked, began = time.process_time(), time.monotonic()
     while time.monotonic() - began < LISTENING_SECONDS:
-        a @ a
+        torch.mm(a, a)
     return (time.process_time() - worked) / ((time.monotonic() - began) * hardware.threads)
 
 
