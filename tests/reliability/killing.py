@@ -397,7 +397,7 @@ class Chain(Killer):
         os._exit(code)
 
     def chain(self, kills: int) -> dict[str, Any]:
-        steps = max(20, kills)
+        steps = max(100, 10 * kills)  # so many that a quick machine has not taken them all before the last kill
         assert finish(fork(lambda: self.command(self.folder / "straight", steps))) == 0
         done = before_first = 0
         while True:
