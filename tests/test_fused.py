@@ -7,18 +7,22 @@ import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import Command, random_model, tiny_config
+from conftest import random_model, tiny_config
 from torch import Tensor
 
 from gptlite import compilation, fused, optim
 from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
+from gptlite.errors import Interrupted
 from gptlite.fused import FusedLoss
 from gptlite.kernel import Kernel
 from gptlite.model import GPT, initialise
+from gptlite.pipeline import train
+from gptlite.runs import Run
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 CAN = [name for name in ARCHITECTURES if fused.can_compute(tiny_config(name), TrainConfig())]
@@ -220,22 +224,23 @@ def test_as_many_are_dropped_as_asked_and_the_rest_grows(library: ctypes.CDLL) -
     assert pairs == pytest.approx(0.04, abs=0.005), "nor do neighbours"
 
 
-SHAPE = ("--layers", "2", "--dim", "32", "--heads", "2", "--context", "32", "--vocab-size", "300", "--dropout", "0.1")
-
-
-def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(
-    gptlite: Command, cached: None, corpus_file: Path
-) -> None:
+def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(cached: None, corpus_file: Path) -> None:
     """Interrupted or not, with dropout: the same bytes."""
-    done = gptlite("train", corpus_file, "-o", "whole", "--compile", "on", *SHAPE, "--steps", "8")
-    assert (done.code, "compiled" in done.err) == (0, True)
-    assert gptlite("train", corpus_file, "-o", "parts", "--compile", "on", *SHAPE, "--steps", "3").code == 0
-    done = gptlite("train", "--resume", "-o", "parts", "--steps", "8")
-    assert (done.code, "unlike" in done.err) == (0, False)
-    other = gptlite("train", corpus_file, "-o", "plain", "--compile", "off", *SHAPE, "--steps", "8")
-    assert (other.code, "compiled" in other.err) == (0, False)
+    settings: dict[str, Any] = {
+        "n_layers": 2, "dim": 32, "n_heads": 2, "context_length": 32, "vocab_size": 300, "dropout": 0.1, "steps": 8,
+    }  # fmt: skip
+    asked = iter(range(2))
+    train(str(corpus_file), out="whole", compile="on", **settings)
+    with pytest.raises(Interrupted):
+        train(
+            str(corpus_file), out="parts", compile="on", should_stop=lambda: 2 if next(asked, None) is None else None,
+            **settings,
+        )  # fmt: skip
+    assert Run(Path("parts")).read_info()["machine"]["compile"] == "on"
+    train([], out="parts", resume=True)
+    train(str(corpus_file), out="plain", compile="off", **settings)
     weights = {run: Path(run, "latest", "model.safetensors").read_bytes() for run in ("whole", "parts", "plain")}
-    assert weights["whole"] != weights["plain"]
+    assert weights["whole"] == weights["parts"] != weights["plain"]
 
 
 def test_it_pays_where_the_run_is_longer_than_the_compiler_needs() -> None:
