@@ -50,13 +50,9 @@ test: $(VENV)/installed-tests
 test-all: $(VENV)/installed-tests $(VENV)/installed-llama
 	$(BIN)/pytest -m 'slow or not slow'
 
-# Pyright follows no install hook, so the package is laid out for it as it is installed, with cli/ as gptlite.cli.
 lint: $(VENV)/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/types && mkdir -p build/types
-	cp -rs "$(CURDIR)/gptlite" build/types/gptlite
-	ln -s "$(CURDIR)/cli" build/types/gptlite/cli
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint test

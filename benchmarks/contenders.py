@@ -8,10 +8,10 @@
 - `machine`: how fast this machine multiplies fp32 matrices, and the versions of everything.
 - `steps`: one training step of gptlite and one of the same architecture in `transformers`, by turns in one process.
 
-All train on the same text, are scored by `gptlite.evaluation` on all of the same held-out bytes, and have the same
-seconds. For gptlite these hold everything that its command does; for the peers they hold imports, reading and training,
-while scores are taken with the clock stopped and nothing is saved. Both schedules follow the clock, so a peer lands
-exactly where its time ends and nobody has to guess the right number of steps for it.
+All train on the same text, are scored by `gptlite.evaluation.scoring` on all of the same held-out bytes, and
+have the same seconds. For gptlite these hold everything that its command does; for the peers they hold imports, reading
+and training, while scores are taken with the clock stopped and nothing is saved. Both schedules follow the clock, so a
+peer lands exactly where its time ends and nobody has to guess the right number of steps for it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlite import checkpoint, compilation, corpus, data, evaluation, material, optim, training
+from gptlite.checkpoint import saved_step
+from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, choose_hardware
+from gptlite.evaluation import scoring
 from gptlite.model import GPT, initialise
-from gptlite.reader import Reader
-from gptlite.runs import Run
-from gptlite.tokenizer import Tokenizer
+from gptlite.storage.reader import Reader
+from gptlite.text import corpus, token_files
+from gptlite.text.tokenizer import Tokenizer
+from gptlite.training import compile, dataset
+from gptlite.training import loop as training
+from gptlite.training import optimizer as optim
 
 POINTS = 10  # of a peer's curve
 CURVE_BYTES = 16_384  # of held-out text behind each of them, about what gptlite's own milestones score
@@ -110,14 +115,14 @@ class Budget:
         }
 
 
-def read_texts(options: argparse.Namespace) -> material.Inputs:
+def read_texts(options: argparse.Namespace) -> dataset.Inputs:
     """The text to train on and the text held out, split as gptlite splits them."""
-    return material.hold_out(corpus.open_text([options.text]), options.val, training.Watcher())
+    return dataset.hold_out(corpus.open_text([options.text]), options.val, training.Watcher())
 
 
-def a_few(windows: list[evaluation.Window], n_bytes: int) -> list[evaluation.Window]:
+def a_few(windows: list[scoring.Window], n_bytes: int) -> list[scoring.Window]:
     """Some of `windows`, which together score `n_bytes`: as many as score `CURVE_BYTES`."""
-    return evaluation.spread(windows, max(1, round(len(windows) * min(1.0, CURVE_BYTES / n_bytes))))
+    return scoring.spread(windows, max(1, round(len(windows) * min(1.0, CURVE_BYTES / n_bytes))))
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], Path, Tokenizer]:
@@ -127,7 +132,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], Path, Tokenizer]:
     if best is None:
         raise SystemExit(f"there is no step of gptlite in {path}.")
     with Reader(best.path) as reader:
-        return run.read_info(), best.path, checkpoint.read_tokenizer(reader)
+        return run.read_info(), best.path, saved_step.read_tokenizer(reader)
 
 
 # ----------------------------------------------------------------------------------------------------- contenders
@@ -143,9 +148,9 @@ def gptlite(options: argparse.Namespace) -> dict[str, Any]:
     result = json.loads(finished.stdout)
     log = [json.loads(line) for line in (options.run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
-    best = checkpoint.load(read_run(options.run)[1])
-    ids = data.tokenize(read_texts(options).val, best.tokenizer).ids()
-    score = evaluation.score_model(best.model, best.tokenizer, ids, choose_hardware("cpu"))
+    best = saved_step.load(read_run(options.run)[1])
+    ids = token_files.tokenize(read_texts(options).val, best.tokenizer).ids()
+    score = scoring.score_model(best.model, best.tokenizer, ids, choose_hardware("cpu"))
     curve = [(line["elapsed"], line["val_bits_per_byte"]) for line in log if "val_bits_per_byte" in line]
     return {
         "parameters": result["params"],
@@ -169,7 +174,7 @@ def nanogpt(options: argparse.Namespace) -> dict[str, Any]:
     spare = len(alphabet)  # stands for every character that only the held-out text has, and for what precedes a text
     ids = torch.tensor([alphabet[character] for character in train])
     val_ids = np.array([spare, *(alphabet.get(character, spare) for character in val)])
-    windows = evaluation.sliding_windows(len(val_ids), context)
+    windows = scoring.sliding_windows(len(val_ids), context)
     few = a_few(windows, texts.val.n_bytes)
     token_bytes = torch.tensor([*(len(character.encode()) for character in alphabet), 1])
 
@@ -195,9 +200,9 @@ def nanogpt(options: argparse.Namespace) -> dict[str, Any]:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        over = budget.step_done(lambda: evaluation.score(model, val_ids, few, token_bytes).bits_per_byte)
+        over = budget.step_done(lambda: scoring.score(model, val_ids, few, token_bytes).bits_per_byte)
     spent = budget.spent()
-    score = evaluation.score(model, val_ids, windows, token_bytes)
+    score = scoring.score(model, val_ids, windows, token_bytes)
     bits_per_byte = score.nats / math.log(2) / texts.val.n_bytes  # an unknown character has its own bytes, not one
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -253,18 +258,18 @@ def trainer(options: argparse.Namespace) -> dict[str, Any]:
     shape, batch_size = ModelConfig(**info["plan"]["model"]), info["plan"]["train"]["batch_size"]
     context = shape.context_length
     texts = read_texts(options)
-    ids = torch.from_numpy(data.tokenize(texts.train, tokenizer).ids().astype(np.int64))
+    ids = torch.from_numpy(token_files.tokenize(texts.train, tokenizer).ids().astype(np.int64))
     blocks = [{"input_ids": block, "labels": block} for block in ids[: len(ids) // context * context].view(-1, context)]
-    val_ids = data.tokenize(texts.val, tokenizer).ids()
-    windows = evaluation.sliding_windows(len(val_ids), context)
+    val_ids = token_files.tokenize(texts.val, tokenizer).ids()
+    windows = scoring.sliding_windows(len(val_ids), context)
     few = a_few(windows, texts.val.n_bytes)
     token_bytes = torch.tensor(tokenizer.byte_lengths(shape.vocab_size))
     transformers.set_seed(options.seed)
     model = their_model(best)
 
-    def score(windows: list[evaluation.Window]) -> evaluation.Score:
+    def score(windows: list[scoring.Window]) -> scoring.Score:
         model.eval()
-        result = evaluation.score(lambda tokens: model(input_ids=tokens).logits, val_ids, windows, token_bytes)
+        result = scoring.score(lambda tokens: model(input_ids=tokens).logits, val_ids, windows, token_bytes)
         model.train()
         return result
 
@@ -351,8 +356,8 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     """
     info, best, tokenizer = read_run(options.run)
     shape, config = ModelConfig(**info["plan"]["model"]), TrainConfig(**info["plan"]["train"])
-    tokens = data.tokenize(read_texts(options).train, tokenizer)
-    batches = data.Batches(tokens, context=shape.context_length, batch_size=config.batch_size, seed=config.seed)
+    tokens = token_files.tokenize(read_texts(options).train, tokenizer)
+    batches = token_files.Batches(tokens, context=shape.context_length, batch_size=config.batch_size, seed=config.seed)
     before = info["machine"]
     dtypes = ("fp32", "bf16") if "dtype" in choose_hardware("cpu").open else ("fp32",)
     contenders: dict[str, Callable[[Tensor], object]] = {}
@@ -388,7 +393,7 @@ def our_step(shape: ModelConfig, config: TrainConfig, hardware: Hardware) -> Cal
     initialise(model, config.seed)
     model.train()
     optimizers = optim.make_optimizers(model, config)
-    loss_of, hardware = compilation.make_loss(model, config, hardware)
+    loss_of, hardware = compile.make_loss(model, config, hardware)
     optim.set_learning_rate(optimizers, 0.1 * config.lr)
     return lambda batch: optim.training_step(model, optimizers, batch, hardware, config.clip, loss_of)
 

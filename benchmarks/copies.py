@@ -44,8 +44,9 @@ def memory(field: str) -> int:
 
 def measure(what: str, folder: Path) -> dict[str, float]:
     """Seconds of one contender, and its peak of memory above what was there before."""
-    from gptlite import copies, corpus, data
-    from gptlite.tokenizer import Tokenizer
+    from gptlite.evaluation import memorisation
+    from gptlite.text import corpus, token_files
+    from gptlite.text.tokenizer import Tokenizer
 
     text = corpus.open_text([str(folder / "train.txt")])
     held_out = corpus.open_text([str(folder / "held-out.txt")])
@@ -55,9 +56,9 @@ def measure(what: str, folder: Path) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
     before, began = memory("VmRSS"), time.perf_counter()
     if what == "tokenize":
-        data.tokenize(text, tokenizer, cache=folder / "cache")
+        token_files.tokenize(text, tokenizer, cache=folder / "cache")
     elif what == "check copies":
-        copies.check([sample], text, held_out)
+        memorisation.check([sample], text, held_out)
     else:
         from pydivsufsort import divsufsort
 

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 import gptlite
-from gptlite.embedding import PREFIX, embed
+from gptlite.embedding.contextual import PREFIX, embed
+from gptlite.text.words import Occurrence, parts_of, word_at
 from gptlite.trained_model import TrainedModel
-from gptlite.words import Occurrence, parts_of, word_at
 
 BATCH = 32
 TWO_SENTENCES = ("She sat on the bank of the river .", "He paid the money into the bank .")

@@ -78,10 +78,10 @@ def make_model(path: Path) -> int:
     """Save the model, as a step and as GGUF files beside it; the bytes of its weights."""
     import torch
 
-    from gptlite import checkpoint, gguf
+    from gptlite.checkpoint import gguf, saved_step
     from gptlite.config import ModelConfig
     from gptlite.model import GPT
-    from gptlite.tokenizer import Tokenizer
+    from gptlite.text.tokenizer import Tokenizer
 
     rng = random.Random(0)
     words = ("".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(60_000))
@@ -94,7 +94,7 @@ def make_model(path: Path) -> int:
             if parameter.ndim == 2:
                 std = parameter.shape[1] ** -0.5
                 parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=generator))
-    checkpoint.save_step(path, model, tokenizer, {})
+    saved_step.save_step(path, model, tokenizer, {})
     for dtype in ("f32", "q8_0"):
         gguf.export_gguf(path.with_name(f"{dtype}.gguf"), config, model.state_dict(), tokenizer, dtype=dtype)
     return 4 * config.n_params
@@ -194,15 +194,15 @@ def serve(name: str, model: Path, threads: int) -> None:
 def ours(name: str, model: Path, prompt: list[int], threads: int) -> Write:
     import torch
 
-    from gptlite import checkpoint
+    from gptlite.checkpoint import saved_step
     from gptlite.config import SamplingConfig
-    from gptlite.decoding import choose_decoding
-    from gptlite.generation import generate_ids
+    from gptlite.generation.decoding import choose_decoding
+    from gptlite.generation.generate import generate_ids
+    from gptlite.generation.sampling import make_sampler
     from gptlite.randomness import derive
-    from gptlite.sampling import make_sampler
 
     torch.set_num_threads(threads)
-    loaded = checkpoint.load(model)
+    loaded = saved_step.load(model)
     dtype, _, samples = name.partition("-")
     decoding = choose_decoding(
         loaded.model, N_NEW, dtype="int8" if dtype == "int8" else "fp32", compile="off" if name == "eager" else "on"
@@ -243,11 +243,11 @@ def plain(name: str, model: Path, prompt: list[int], threads: int) -> Write:
     """As one writes it by hand: the model, its cache, and a draw."""
     import torch
 
-    from gptlite import checkpoint
-    from gptlite.cache import KVCache
+    from gptlite.checkpoint import saved_step
+    from gptlite.kv_cache import KVCache
 
     torch.set_num_threads(threads)
-    gpt = checkpoint.load(model).model
+    gpt = saved_step.load(model).model
 
     @torch.inference_mode()
     def write(temperature: float, seed: int, n_new: int) -> list[int]:
@@ -326,16 +326,18 @@ def measure_loss(run: str, text: str) -> None:
     import torch
     from torch import nn
 
-    from gptlite import corpus, data, evaluation, runs
-    from gptlite.decoding import quantise
+    from gptlite.checkpoint import runs
     from gptlite.device import choose_hardware
+    from gptlite.evaluation import scoring
+    from gptlite.generation.decoding import quantise
+    from gptlite.text import corpus, token_files
 
     loaded = runs.load(run)
-    ids = data.tokenize(corpus.open_text([text]), loaded.tokenizer).ids()
-    windows = evaluation.spread(evaluation.sliding_windows(len(ids), loaded.config.context_length), 400)
+    ids = token_files.tokenize(corpus.open_text([text]), loaded.tokenizer).ids()
+    windows = scoring.spread(scoring.sliding_windows(len(ids), loaded.config.context_length), 400)
     print("| weights | bits per byte | bytes of text |\n|---|---|---|")
     for name in ("fp32", "int8"):
-        score = evaluation.score_model(loaded.model, loaded.tokenizer, ids, choose_hardware("cpu"), windows)
+        score = scoring.score_model(loaded.model, loaded.tokenizer, ids, choose_hardware("cpu"), windows)
         print(f"| {name} | {score.bits_per_byte:.5f} | {score.bytes:,} |", flush=True)
         with torch.no_grad():
             for module in loaded.model.modules():

@@ -39,13 +39,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlite import compilation, optim, planning
+from gptlite.checkpoint.hf import to_hf_config
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.decoding import EagerDecoder
 from gptlite.device import Hardware, choose_hardware
-from gptlite.hf import to_hf_config
+from gptlite.generation.decoding import EagerDecoder
 from gptlite.model import GPT, initialise
-from gptlite.speed import measure_speed
+from gptlite.training import compile, plan
+from gptlite.training import optimizer as optim
+from gptlite.training.speed import measure_speed
 
 Facts = dict[str, Any]
 
@@ -244,7 +245,7 @@ class Contender:
                 for optimizer in self.optimizers:
                     optimizer.step = in_context(hardware.autocast, optimizer.step)  # type: ignore[method-assign]
             if "compiled" in kind:
-                self.loss_of = compilation.compile_with_torch(model, self.config, hardware)
+                self.loss_of = compile.compile_with_torch(model, self.config, hardware)
         else:
             self.model = their_model(shape).to(hardware.device).train()
             self.optimizers = [torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)]
@@ -335,7 +336,7 @@ def steps(name: str, dtype: str, options: argparse.Namespace) -> Iterator[Facts]
             "of_products": round(6 * parameters * tokens / rate, 4),
             "products": rate,
             "peak_memory": contender.peak,
-            "planned_memory": planning.training_memory(shape, contender.config, hardware),
+            "planned_memory": plan.training_memory(shape, contender.config, hardware),
             "ready_seconds": round(contender.ready_seconds, 1),
         }
     yield from muon_share(contenders, hardware)
@@ -433,7 +434,7 @@ def memory(options: argparse.Namespace) -> Iterator[Facts]:
                     "windows": config.batch_size,
                     "parameters": shape.n_params,
                     "peak": peak_memory(shape, config, hardware, compiled),
-                    "planned": planning.training_memory(shape, config, hardware),
+                    "planned": plan.training_memory(shape, config, hardware),
                 }
 
 
@@ -450,7 +451,7 @@ def peak_memory(shape: ModelConfig, config: TrainConfig, hardware: Hardware, com
     if config.recompute:
         optim.recompute_blocks(model)
     optimizers = optim.make_optimizers(model, config)
-    loss_of = compilation.compile_with_torch(model, config, hardware) if compiled else optim.mean_loss
+    loss_of = compile.compile_with_torch(model, config, hardware) if compiled else optim.mean_loss
     batch = torch.randint(shape.vocab_size, (config.batch_size, shape.context_length + 1))
     for _ in range(2):
         optim.training_step(model, optimizers, batch, hardware, 1.0, loss_of, config.accumulate)
@@ -459,13 +460,13 @@ def peak_memory(shape: ModelConfig, config: TrainConfig, hardware: Hardware, com
 
 def ladder(options: argparse.Namespace) -> Iterator[Facts]:
     hardware = choose_hardware(options.device, compile="off")
-    rungs = planning.LADDER[:2] if options.smoke else planning.LADDER
+    rungs = plan.LADDER[:2] if options.smoke else plan.LADDER
     for n_layers, dim in rungs:
         context = 128 if dim < 320 else 256
         shape = ModelConfig.preset(
             "qwen3", "small", 8192, n_layers=n_layers, dim=dim, context_length=context, tie_embeddings=False
         )
-        tokens = planning.TOKENS_PER_STEP["cpu" if options.smoke else "gpu"]
+        tokens = plan.TOKENS_PER_STEP["cpu" if options.smoke else "gpu"]
         speed = measure_speed(shape, TrainConfig(batch_size=tokens // context), hardware, 0.5)
         yield {
             "rung": [n_layers, dim],
@@ -514,7 +515,7 @@ def train(rest: str, options: argparse.Namespace) -> Facts:
 
 def muon(options: argparse.Namespace) -> Iterator[Facts]:
     """Scores of the same run under two precisions of Muon's products, two seeds each."""
-    from gptlite import pipeline
+    from gptlite.training import pipeline
 
     if options.text is None:
         raise SystemExit("name a text: --text corpus.txt")

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from gptlite.durable import write_directory
+from gptlite.storage.durable import write_directory
 
 SMALL_FILES = {
     "config.json": 700, "generation_config.json": 130, "tokenizer_config.json": 300, "tokenizer.json": 500_000,

@@ -27,11 +27,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from gptlite import distributed, optim
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
-from gptlite.distributed import ALONE, Team
 from gptlite.model import GPT, initialise
+from gptlite.training import optimizer
+from gptlite.training import team as distributed
+from gptlite.training.team import ALONE, Team
 
 VOCAB_SIZE = 1024
 
@@ -92,8 +93,8 @@ class Trainer:
         initialise(self.model, seed=1)
         self.team = team.sharing(arguments.shard)
         self.team.spread(self.model, list(self.model.transformer.blocks))
-        self.optimizers = optim.make_optimizers(self.model, config, self.team)
-        self.team.prepare(self.model, optim.mean_loss)
+        self.optimizers = optimizer.make_optimizers(self.model, config, self.team)
+        self.team.prepare(self.model, optimizer.mean_loss)
         generator = torch.Generator().manual_seed(team.rank)
         self.batch = torch.randint(VOCAB_SIZE, (arguments.windows, self.shape.context_length + 1), generator=generator)
 
@@ -101,7 +102,7 @@ class Trainer:
         """Tokens a second of all processes, over so many seconds by the clock of the first."""
         steps, began, progress = 0, time.monotonic(), 0.0
         while progress < 1:
-            optim.training_step(
+            optimizer.training_step(
                 self.model, self.optimizers, self.batch, self.hardware, 1.0, team=self.team, mean_windows=self.windows
             )
             steps += 1

@@ -30,11 +30,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gptlite import calibration, embedding, runs
-from gptlite.checkpoint import read_embedding_statistics
-from gptlite.layers import untrained_model
-from gptlite.similarity import CORRECTIONS, correct, unit
-from gptlite.words import Occurrence, find_word
+from gptlite.checkpoint import runs
+from gptlite.checkpoint.saved_step import read_embedding_statistics
+from gptlite.embedding import contextual
+from gptlite.embedding import statistics as calibration
+from gptlite.embedding.layerwise import untrained_model
+from gptlite.embedding.similarity import CORRECTIONS, correct, unit
+from gptlite.text.words import Occurrence, find_word
 
 WORD = re.compile(r"[a-z]{4,}")
 FEWEST, MOST = 12, 60  # uses of each sense in the held-out text
@@ -127,8 +129,8 @@ def score(run: str, places: list[Occurrence], labels: list[str], val: str) -> It
         statistics = trained_statistics
         if weights == "untrained":
             statistics = calibration.measure_statistics(model, loaded.tokenizer, ids)
-        for pool in embedding.POOLS:
-            vectors = embedding.embed(model, loaded.tokenizer, places, pool=pool)
+        for pool in contextual.POOLS:
+            vectors = contextual.embed(model, loaded.tokenizer, places, pool=pool)
             for layer in range(loaded.config.n_layers + 1):
                 space = {name: statistics[name][layer].numpy() for name in ("mean", "std", "components")}
                 of_layer = np.stack([v.contextual[layer] for v in vectors])

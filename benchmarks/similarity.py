@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gptlite import averages, runs
-from gptlite.embedding import static_vector
-from gptlite.similarity import correct, measure
-from gptlite.word_evaluation import Pairs, evaluate_pairs, parse_questions
-from gptlite.words import word_pattern
+from gptlite.checkpoint import runs
+from gptlite.embedding import averaged
+from gptlite.embedding.contextual import static_vector
+from gptlite.embedding.similarity import correct, measure
+from gptlite.embedding.word_evaluation import Pairs, evaluate_pairs, parse_questions
+from gptlite.text.words import word_pattern
 
 FEWEST = 20
 BLOCK = 500_000  # characters
@@ -38,7 +39,7 @@ def main() -> None:
     began = time.monotonic()
     loaded = runs.load(options.run)
     blocks = [text[i : i + BLOCK] for i in range(0, len(text), BLOCK)]
-    contexts = averages.read_contexts(loaded.model, loaded.tokenizer, blocks)  # what `average` stands on
+    contexts = averaged.read_contexts(loaded.model, loaded.tokenizer, blocks)  # what `average` stands on
     seconds = time.monotonic() - began
     asked = parse_questions(Path(options.pairs).read_bytes(), options.pairs)
     number = {word: i for i, word in enumerate(contexts.words) if contexts.counts[i] >= FEWEST}
@@ -60,7 +61,7 @@ def main() -> None:
     last = loaded.config.n_layers
     for layer, at_word in [(last, True), *((layer, at) for layer in options.layers or () for at in (True, False))]:
         name = f"state {'at' if at_word else 'that predicts'} the word, block {layer}"
-        read = averages.read_contexts(loaded.model, loaded.tokenizer, blocks, layer=layer, at_word=at_word)
+        read = averaged.read_contexts(loaded.model, loaded.tokenizer, blocks, layer=layer, at_word=at_word)
         spaces[name] = read.means
     spaces[f"state that predicts the word, block {last}"] = contexts.means
     for name, vectors in variants(spaces, contexts):
@@ -69,22 +70,22 @@ def main() -> None:
         show(name, vectors)
 
 
-def variants(spaces: Mapping[str, np.ndarray], contexts: averages.Contexts) -> Iterator[tuple[str, np.ndarray]]:
+def variants(spaces: Mapping[str, np.ndarray], contexts: averaged.Contexts) -> Iterator[tuple[str, np.ndarray]]:
     """Every way to make a static vector of a word, by name."""
     for name, vectors in spaces.items():
         space = measure(vectors[contexts.counts >= FEWEST])
         for correction in ("none", "center", "zscore", "abtt:1", "abtt:3", "abtt:8"):
             yield f"{name}, {correction}", correct(vectors, correction, space)
         for power in (0.5, 0.25, 0.0):
-            yield f"{name}, singular values to the power {power:g}", averages.equalise(vectors, power)
+            yield f"{name}, singular values to the power {power:g}", averaged.equalise(vectors, power)
     for rounds in (1, 2, 3):
         for window in (5, 10, 20):
             yield (
                 f"neighbours, {rounds} x, {window} words",
-                averages.average_vectors(contexts, rounds=rounds, window=window),
+                averaged.average_vectors(contexts, rounds=rounds, window=window),
             )
     for power in (0.5, 0.0):
-        yield f"neighbours, 2 x, 10 words, power {power:g}", averages.average_vectors(contexts, power=power)
+        yield f"neighbours, 2 x, 10 words, power {power:g}", averaged.average_vectors(contexts, power=power)
 
 
 def skip_gram(text: str, words: list[str]) -> Iterator[tuple[str, np.ndarray]]:

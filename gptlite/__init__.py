@@ -11,15 +11,20 @@ The names below are loaded on first use, so that importing gptlite is quick.
 # Nothing is imported here, not even from Python's own library: see __main__.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gptlite.embedding import embed
-    from gptlite.generation import generate
-    from gptlite.pipeline import train
+    from gptlite.embedding.contextual import embed
+    from gptlite.generation.generate import generate
     from gptlite.trained_model import load
+    from gptlite.training.pipeline import train
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "embed", "generate", "load", "train"]
 
-_HOMES = {"train": "pipeline", "generate": "generation", "embed": "embedding", "load": "trained_model"}
+_HOMES = {
+    "train": "training.pipeline",
+    "generate": "generation.generate",
+    "embed": "embedding.contextual",
+    "load": "trained_model",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -45,6 +45,10 @@ SIZES: dict[str, dict[str, int]] = {
     "large": {"n_layers": 12, "dim": 768, "n_heads": 12, "context_length": 1024},
 }
 
+# Corrections of a space of vectors (embedding/similarity.py), in the order in which a saved step has their statistics,
+# and the number of principal components that are measured.
+CORRECTIONS = ("none", "center", "zscore", "abtt")
+MOST_COMPONENTS = 8
 
 LARGEST_RATE = 1e3  # a typing error; rates between this and the useful ones are found out by training
 LARGEST_CLIP = 1e30  # float32, in which gradients are kept, ends at 3e38

@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gptlite.cache import KVCache
 from gptlite.config import ModelConfig, RopeScaling
+from gptlite.kv_cache import KVCache
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (T, C)
 

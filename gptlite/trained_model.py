@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from gptlite import tracing
-from gptlite.checkpoint import Checkpoint, read_embedding_statistics
-from gptlite.checkpoint import load as read_checkpoint
-from gptlite.comparison import Embeddings
-from gptlite.embedding import embed, find_prefix, prefix_text, resolve_layers, static_vector
+from gptlite.checkpoint.runs import read_model
+from gptlite.checkpoint.saved_step import Checkpoint, read_embedding_statistics
+from gptlite.checkpoint.saved_step import load as read_checkpoint
+from gptlite.embedding.comparison import Embeddings
+from gptlite.embedding.contextual import embed, find_prefix, prefix_text, resolve_layers, static_vector
 from gptlite.errors import LimitError, UsageError
-from gptlite.runs import read_model
-from gptlite.words import Occurrence, find_word, parse_marked
+from gptlite.text.words import Occurrence, find_word, parse_marked
 
 
 class TrainedModel(Checkpoint):

@@ -19,11 +19,11 @@ import pytest
 import torch
 import typer
 
-from gptlite.cli import console
 from gptlite.cli import main as command_line
+from gptlite.cli.shared import console
 from gptlite.config import ModelConfig
 from gptlite.model import GPT, initialise
-from gptlite.tokenizer import Tokenizer
+from gptlite.text.tokenizer import Tokenizer
 
 NOUNS = ("river", "bank", "garden", "letter", "song", "window", "harbour", "clock")
 VERBS = ("finds", "carries", "opens", "remembers", "follows", "paints")

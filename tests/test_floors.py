@@ -1,145 +1,50 @@
-"""The floors of the house: who may import whom, read from the source with ast (CONTRIBUTING.md has the tour)."""
+"""The floors of the house: which package may import which, read from the source (CONTRIBUTING.md has the tour)."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-FLOORS = {
-    0: (
-        "errors",
-        "config",
-        "randomness",
-        "words",
-        "strict",
-        "tokenizer_file",
-        "background",
-        "speakers",
-        "stopping",
-        "surprise",
-    ),
-    1: (
-        "device",
-        "distributed",
-        "tokenizer",
-        "corpus",
-        "cache",
-        "sampling",
-        "steering",
-        "logprobs",
-        "hf",
-        "durable",
-        "reader",
-        "similarity",
-        "word2vec_file",
-        "senses",
-        "kernel",
-    ),
-    2: ("model", "data", "optim", "fused", "bigrams", "copies", "events", "gguf"),
-    3: (
-        "checkpoint",
-        "runs",
-        "tracing",
-        "evaluation",
-        "yardsticks",
-        "speed",
-        "compilation",
-        "word_evaluation",
-        "decoding",
-    ),
-    4: (
-        "training",
-        "training_state",
-        "pipeline",
-        "generation",
-        "choices",
-        "embedding",
-        "calibration",
-        "averages",
-        "static_vectors",
-        "vector_files",
-        "comparison",
-        "trained_model",
-        "layers",
-        "planning",
-        "verification",
-        "material",
-        "outlook",
-        "origin",
-        "resuming",
-        "gguf_verification",
-        "inspection",
-    ),
-}
-FLOOR_OF = {module: floor for floor, modules in FLOORS.items() for module in modules}
+LIBRARY = Path(__file__).parent.parent / "gptlite"
 
-# Neighbours on one floor that may look at each other, in this direction only.
-NEIGHBOURS = {
-    ("config", "errors"),
-    ("stopping", "errors"),
-    ("sampling", "steering"),
-    ("steering", "tokenizer"),
-    ("choices", "generation"),
-    ("reader", "durable"),
-    ("words", "errors"),
-    ("strict", "errors"),
-    ("tokenizer_file", "errors"),
-    ("tokenizer_file", "strict"),
-    ("vector_files", "embedding"),
-    ("comparison", "embedding"),
-    ("comparison", "vector_files"),
-    ("trained_model", "embedding"),
-    ("trained_model", "comparison"),
-    ("senses", "similarity"),
-    ("layers", "calibration"),
-    ("logprobs", "tokenizer"),
-    ("kernel", "durable"),
-    ("gguf", "model"),
-    ("optim", "model"),
-    ("fused", "model"),
-    ("bigrams", "data"),
-    ("compilation", "speed"),
-    ("runs", "checkpoint"),
-    ("training", "generation"),
-    ("training", "calibration"),
-    ("training", "training_state"),
-    ("training_state", "planning"),
-    ("pipeline", "training_state"),
-    ("training", "planning"),
-    ("material", "training"),
-    ("material", "planning"),
-    ("material", "resuming"),
-    ("outlook", "training"),
-    ("outlook", "planning"),
-    ("outlook", "material"),
-    ("resuming", "training"),
-    ("resuming", "planning"),
-    ("pipeline", "training"),
-    ("pipeline", "material"),
-    ("pipeline", "outlook"),
-    ("pipeline", "origin"),
-    ("gguf_verification", "generation"),
-    ("pipeline", "resuming"),
-    ("verification", "pipeline"),
-    ("verification", "training"),
-    ("pipeline", "planning"),
-}
-STANDARD_LIBRARY_ONLY = FLOORS[0]
-LIGHT = {"typer", "rich", "gptlite"}  # what cli/ may import at module level, besides the standard library
-RENDERERS = {"rich", "typer", "click"}
+# From the ground up: the packages and modules of a floor may import those of the floors below it.
+FLOORS = (
+    {"errors", "randomness"},
+    {"config", "paths", "storage", "device"},
+    {"text", "kv_cache"},
+    {"model"},
+    {"tracing", "kernels"},
+    {"checkpoint", "generation", "evaluation"},
+    {"embedding", "baselines"},
+    {"training"},
+    {"trained_model", "report"},
+    {"cli"},
+)
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+PYTHON_ALONE = {"config", "errors", "randomness", "paths"}  # import nothing that has to be installed
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
-    """Full names of everything that a file imports; `if TYPE_CHECKING` blocks do not count as top level."""
+def room(path: Path) -> str:
+    """The package or module at the top of the library to which a file belongs."""
+    return path.relative_to(LIBRARY).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in LIBRARY.rglob("*.py") if not room(path).startswith("__"))
+COMMANDS = [path for path in FILES if room(path) == "cli"]
+COMPUTING = [path for path in FILES if room(path) != "cli"]
+
+
+def imports(path: Path, *, when_loaded: bool = False) -> Iterator[str]:
+    """Full names of what a file imports; with `when_loaded` only what is not left to functions or type checkers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+    for node in tree.body if when_loaded else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -147,79 +52,78 @@ def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def siblings(path: Path) -> set[str]:
-    """The modules of gptlite that a file imports."""
-    parts = (name.split(".") for name in imports(path))
-    return {p[1] for p in parts if p[0] == "gptlite" and len(p) > 1 and p[1] in FLOOR_OF}
+def rooms(names: Iterator[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("gptlite.")} & FLOOR_OF.keys()
 
 
-SIDE_ROOMS = ("baselines", "report")  # packages that look into the house, and that only the command line enters
-
-LIBRARY = sorted(p for p in (ROOT / "gptlite").glob("*.py") if not p.name.startswith("__"))
-SIDE_ROOM_FILES = sorted(p for room in SIDE_ROOMS for p in (ROOT / "gptlite" / room).glob("*.py"))
-COMMANDS = sorted((ROOT / "cli").glob("*.py"))
+def named(path: Path) -> str:
+    return path.relative_to(LIBRARY).as_posix()
 
 
-def test_every_module_has_a_floor() -> None:
-    assert {p.stem for p in LIBRARY} == set(FLOOR_OF)
+def test_every_room_has_a_floor() -> None:
+    assert {room(path) for path in FILES} == set(FLOOR_OF)
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", FILES, ids=named)
 def test_imports_point_down(path: Path) -> None:
-    for other in siblings(path):
-        down = FLOOR_OF[other] < FLOOR_OF[path.stem]
-        assert down or (path.stem, other) in NEIGHBOURS, f"{path.stem} must not import {other}"
+    for other in rooms(imports(path)) - {room(path)}:
+        assert FLOOR_OF[other] < FLOOR_OF[room(path)], f"{named(path)} must not import {other}"
 
 
-def test_pages_are_made_of_arrays_and_text() -> None:
+def test_pages_are_made_of_plain_values() -> None:
     """They read no model, so that any program's numbers can be shown."""
-    for path in (ROOT / "gptlite" / "report").glob("*.py"):
-        assert {FLOOR_OF[other] for other in siblings(path)} <= {0}, path
+    for path in FILES:
+        if room(path) == "report":
+            assert rooms(imports(path)) <= {"report", "errors", "evaluation"}, named(path)
+            assert not {name for name in imports(path) if name.split(".")[0] == "torch"}, named(path)
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.stem)
-def test_the_house_does_not_lean_on_its_side_rooms(path: Path) -> None:
-    assert not {name for name in imports(path) if name.startswith(tuple(f"gptlite.{room}" for room in SIDE_ROOMS))}
+def test_modules_import_each_other_without_circles() -> None:
+    modules = {".".join(path.relative_to(LIBRARY.parent).with_suffix("").parts): path for path in FILES}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        found = {full if full in modules else full.rpartition(".")[0] for full in imports(path, when_loaded=True)}
+        graph[name] = found & modules.keys() - {name}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize("path", [*LIBRARY, *SIDE_ROOM_FILES], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", COMPUTING, ids=named)
 def test_the_library_renders_nothing(path: Path) -> None:
-    names = set(imports(path))
-    assert not {name for name in names if name.split(".")[0] in RENDERERS or name.startswith("gptlite.cli")}
-    calls = (n.func for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+    assert not {name for name in imports(path) if name.split(".")[0] in ("rich", "typer", "click")}
+    calls = (n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call))
     assert not [c for c in calls if isinstance(c, ast.Name) and c.id in ("print", "input")]
 
 
-@pytest.mark.parametrize("name", STANDARD_LIBRARY_ONLY)
-def test_the_ground_floor_needs_only_python(name: str) -> None:
-    for imported in imports(ROOT / "gptlite" / f"{name}.py"):
-        top = imported.split(".")[0]
-        assert top in sys.stdlib_module_names or top == "gptlite"
+def test_the_ground_floor_needs_only_python() -> None:
+    for path in FILES:
+        if room(path) in PYTHON_ALONE:
+            others = {name.split(".")[0] for name in imports(path)} - {"gptlite"}
+            assert others <= sys.stdlib_module_names, named(path)
 
 
-@pytest.mark.parametrize("path", COMMANDS, ids=lambda p: p.stem)
-def test_commands_start_light(path: Path) -> None:
-    """Nothing heavy at module level, so that --help is quick."""
-    for imported in imports(path, top_level_only=True):
-        parts = imported.split(".")
-        assert parts[0] in LIGHT or parts[0] in sys.stdlib_module_names, imported
-        if parts[0] == "gptlite" and len(parts) > 1 and parts[1] in FLOOR_OF:
-            assert FLOOR_OF[parts[1]] == 0, f"{path.name} imports {imported} at module level"
+def test_commands_start_light() -> None:
+    """Nothing heavy is imported with the commands' files, so that --help is quick."""
+    modules = [".".join(path.relative_to(LIBRARY.parent).with_suffix("").parts) for path in COMMANDS]
+    imported = "; ".join(f"import {name}" for name in modules)
+    heavy = "{'torch', 'numpy', 'tokenizers', 'safetensors'}"
+    code = f"import sys; {imported}; print(*sorted({heavy} & set(sys.modules)))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == ""
 
 
 def test_only_the_device_file_looks_for_devices() -> None:
-    for path in LIBRARY:
-        if path.stem != "device":
-            assert "cuda.is_available" not in path.read_text(), path
+    for path in FILES:
+        assert room(path) == "device" or "cuda.is_available" not in path.read_text(encoding="utf-8"), named(path)
 
 
 def test_nothing_is_pickled() -> None:
-    for path in (*LIBRARY, *SIDE_ROOM_FILES, *COMMANDS):
-        assert not re.search(r"(?<!safetensors\.)\btorch\.(load|save)\b", path.read_text()), path
+    for path in FILES:
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(r"(?<!safetensors\.)\btorch\.(load|save)\b", source), named(path)
         assert not {name for name in imports(path) if name.split(".")[0] in ("pickle", "shelve", "marshal", "joblib")}
 
 
 def test_only_the_console_knows_rich() -> None:
     for path in COMMANDS:
-        if path.stem != "console":
-            assert not {name for name in imports(path) if name.split(".")[0] == "rich"}, path
+        knows = {name for name in imports(path) if name.split(".")[0] == "rich"}
+        assert path.stem == "console" or not knows, named(path)

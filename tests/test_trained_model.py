@@ -13,13 +13,13 @@ import torch
 from conftest import Command, random_model, tiny_config
 
 import gptlite as library
-from gptlite.checkpoint import Checkpoint, save_step
-from gptlite.embedding import PREFIX
+from gptlite.checkpoint.saved_step import Checkpoint, save_step
+from gptlite.embedding.contextual import PREFIX
 from gptlite.errors import LimitError, UsageError
-from gptlite.tokenizer import Tokenizer
+from gptlite.text.tokenizer import Tokenizer
+from gptlite.text.words import Occurrence
 from gptlite.tracing import trace
 from gptlite.trained_model import TrainedModel
-from gptlite.words import Occurrence
 
 BANKS = ["Ada finds the [bank] and the river .", "Bela paints the song and the [bank] ."]
 

@@ -1,1 +1,1 @@
-"""Rooms for comparison: what other methods make of the same text. The house never imports them."""
+"""What a Transformer is compared with: n-gram models and Word2Vec on the same text."""

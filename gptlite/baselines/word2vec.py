@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from gptlite.errors import CorpusError, UsageError
-from gptlite.words import word_pattern
+from gptlite.text.words import word_pattern
 
 LONGEST_SENTENCE = 1000  # words; gensim silently drops what comes after 10,000
 DIM, WINDOW, MIN_COUNT = 100, 5, 5

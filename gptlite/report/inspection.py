@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from gptlite.evaluation.surprisal import STEP_NAMES, step_of
 from gptlite.report import page
 from gptlite.report.page import visible
-from gptlite.surprise import STEP_NAMES, step_of
 
 MOST = 1200  # tokens
 MOST_WEIGHTS = 900_000  # of attention in the page, a byte each

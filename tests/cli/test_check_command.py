@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from conftest import Command
 
-from gptlite import verification
-from gptlite.runs import Run
+from gptlite.checkpoint.runs import Run
+from gptlite.training import resume_proof
 
 
 @pytest.fixture
@@ -164,14 +164,14 @@ def test_resuming_is_proved(gptlite: Command) -> None:
     outcome = gptlite("check", "--resume-proof")
     assert (outcome.code, outcome.err) == (0, "")
     rows = [line.split() for line in outcome.out.splitlines()[1:]]
-    assert [row[0] for row in rows] == list(verification.PROVED)
+    assert [row[0] for row in rows] == list(resume_proof.PROVED)
     assert all(row[1] == row[2] and len(row[1]) == 32 and row[3] == "equal" for row in rows)
     assert not Path("checkpoints").exists()
 
 
 def test_the_proof_can_fail(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it would if the random numbers of dropout were not put back."""
-    monkeypatch.setattr("gptlite.training.torch.set_rng_state", lambda _: None)
+    monkeypatch.setattr("gptlite.training.loop.torch.set_rng_state", lambda _: None)
     outcome = gptlite("check", trained_run, "--resume-proof", "--json")
     assert outcome.code == 1 and "not the one that nobody interrupted" in outcome.err
     facts: dict[str, Any] = json.loads(outcome.out)

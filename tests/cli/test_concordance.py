@@ -10,7 +10,7 @@ import pytest
 from conftest import Command, Outcome, make_text
 from rich.cells import cell_len
 
-from gptlite.senses import CLEAR, Senses
+from gptlite.embedding.senses import CLEAR, Senses
 
 TEXTS = ("Ada finds the bank and the river .", "Bela paints the song and the bank .", "A bank , they said")
 

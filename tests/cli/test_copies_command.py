@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from conftest import Command, Outcome, make_text
 
-from gptlite import runs
-from gptlite.cli import console, copies
-from gptlite.copies import Copies, Report
+from gptlite.checkpoint import runs
+from gptlite.cli.shared import console, memorisation
+from gptlite.evaluation.memorisation import Copies, Report
 
 LINE = ("generate", "Ada", "--seed", "1", "--max-new-tokens", "60")
 
@@ -109,7 +109,7 @@ def test_a_few_characters_are_too_short_to_tell(gptlite: Command, own_run: Path)
 def test_what_stands_in_the_text_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "\x1b]0;gone\x07 [bold red]not markup[/] \u202e and a line end\n right here, and so on"
     Path("corpus.txt").write_text(f"{make_text(40)}{hostile}{make_text(40, seed=1)}")
-    check = copies.CopyCheck(Path("model"), "corpus.txt", console.Messages())
+    check = memorisation.CopyCheck(Path("model"), "corpus.txt", console.Messages())
     check.show([f"## {hostile} ##"])
     err = capsys.readouterr().err
     assert not console.CONTROL.search(err)
@@ -118,7 +118,7 @@ def test_what_stands_in_the_text_cannot_steer_the_terminal(capsys: pytest.Captur
 
 def test_a_very_long_run_is_shown_by_its_ends(capsys: pytest.CaptureFixture[str]) -> None:
     Path("corpus.txt").write_text(make_text(200))
-    copies.CopyCheck(Path("model"), "corpus.txt", console.Messages()).show([make_text(200)[:3000]])
+    memorisation.CopyCheck(Path("model"), "corpus.txt", console.Messages()).show([make_text(200)[:3000]])
     shown = capsys.readouterr().err.splitlines()[-1]
     assert len(shown) < 450 and " [...] " in shown
 
@@ -140,7 +140,7 @@ PIECES = tuple(Copies(600, 30, {25: 0.2, 50: share, 100: 0.0}) for share in (0.0
 )  # fmt: skip
 def test_the_verdict_compares_with_people(share: float, pieces: tuple[Copies, ...], said: str) -> None:
     report = Report((25, 50, 100), (Copies(600, 61, {25: 0.6, 50: share, 100: 0.0}),), pieces)
-    assert said in copies.verdict(report)
+    assert said in memorisation.verdict(report)
 
 
 def test_eval_tells_what_of_a_text_the_model_has_seen(gptlite: Command, own_run: Path) -> None:
@@ -159,7 +159,7 @@ def test_eval_tells_what_of_a_text_the_model_has_seen(gptlite: Command, own_run:
 
 
 def test_held_out_text_is_no_training_text(own_run: Path) -> None:
-    check = copies.CopyCheck(runs.find_model(str(own_run)), None, console.Messages())
+    check = memorisation.CopyCheck(runs.find_model(str(own_run)), None, console.Messages())
     text = training_text()
     assert check.held_out is not None
     held_out = "".join(block for _, block in check.held_out.blocks())

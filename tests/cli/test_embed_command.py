@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from conftest import Command, Outcome, random_model, tiny_config
 
-from gptlite import checkpoint, embedding, runs, similarity
-from gptlite.checkpoint import save_step
-from gptlite.cli.texts import Lines, in_batches
-from gptlite.tokenizer import Tokenizer
-from gptlite.words import parse_marked
+from gptlite.checkpoint import runs, saved_step
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.cli.embed.texts import Lines, in_batches
+from gptlite.embedding import contextual, similarity
+from gptlite.text.tokenizer import Tokenizer
+from gptlite.text.words import parse_marked
 
 BANKS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
 PLAIN = tuple(text.replace("[", "").replace("]", "") for text in BANKS)
@@ -65,11 +66,11 @@ def test_one_word_is_one_static_vector_and_many_contextual_ones(embed: Command) 
 
 
 def test_the_numbers_are_those_of_the_library(embed: Command, trained_run: Path) -> None:
-    loaded = checkpoint.load(runs.find_model(str(trained_run)))
-    statistics = checkpoint.read_embedding_statistics(loaded)
+    loaded = saved_step.load(runs.find_model(str(trained_run)))
+    statistics = saved_step.read_embedding_statistics(loaded)
     assert statistics is not None
     places = [place for i, text in enumerate(BANKS) for place in parse_marked(text, i)]
-    vectors = np.stack([v.contextual[1] for v in embedding.embed(loaded.model, loaded.tokenizer, places, pool="mean")])
+    vectors = np.stack([v.contextual[1] for v in contextual.embed(loaded.model, loaded.tokenizer, places, pool="mean")])
     raw = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--correct", "none", "--json"))
     corrected = parsed(embed(*BANKS, "--layer", "1", "--pool", "mean", "--json"))
     space = {name: statistics[name][1].numpy() for name in ("mean", "std", "components")}
@@ -221,7 +222,7 @@ def test_every_token_is_a_word(embed: Command, trained_run: Path) -> None:
     text = "Ada finds the [bank] .\n"
     Path("t.txt").write_text(text)
     found = [json.loads(line) for line in embed("-f", "t.txt", "--tokens", "-o", "-").out.splitlines()]
-    tokenizer = checkpoint.load(runs.find_model(str(trained_run))).tokenizer
+    tokenizer = saved_step.load(runs.find_model(str(trained_run))).tokenizer
     assert [r["tokens"] for r in found] == [[tokenizer.decode([i])] for i in tokenizer.encode(text.rstrip())]
     (marked,) = (json.loads(line) for line in embed("Ada [finds] the", "-o", "-").out.splitlines())
     same = (r["vector"] for r in found if r["tokens"] == marked["tokens"][-1:])
@@ -406,9 +407,9 @@ def test_vectors_are_written_raw(embed: Command, suffix: str, trained_run: Path)
     outcome = embed(*BANKS, "-o", f"v{suffix}", "--layer", "1")
     assert (outcome.code, outcome.out) == (0, "")
     assert outcome.err == f"2 raw vectors of 32 numbers in v{suffix}\n"
-    loaded = checkpoint.load(runs.find_model(str(trained_run)))
+    loaded = saved_step.load(runs.find_model(str(trained_run)))
     places = [place for i, text in enumerate(BANKS) for place in parse_marked(text, i)]
-    expected = np.stack([v.contextual[1] for v in embedding.embed(loaded.model, loaded.tokenizer, places)])
+    expected = np.stack([v.contextual[1] for v in contextual.embed(loaded.model, loaded.tokenizer, places)])
     if suffix == ".npz":
         with np.load("v.npz", allow_pickle=False) as file:
             found = file["vectors"]

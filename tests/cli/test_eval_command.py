@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Command, make_text
 
-from gptlite import runs
+from gptlite.checkpoint import runs
 
 KEYS = {"model", "bits_per_byte", "perplexity", "loss", "tokens", "bytes", "tokens_per_second"}
 

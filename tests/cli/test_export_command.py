@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Command, random_model, tiny_config
 
-from gptlite.checkpoint import save_step
-from gptlite.tokenizer import Tokenizer
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.text.tokenizer import Tokenizer
 
 MAGIC = b"GGUF"
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from conftest import Command, Outcome, random_model, tiny_config
 
-from gptlite import checkpoint, runs
-from gptlite.checkpoint import save_step
-from gptlite.choices import score_choices
-from gptlite.tokenizer import Tokenizer
+from gptlite.checkpoint import runs, saved_step
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.generation.multiple_choice import score_choices
+from gptlite.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("own_signals")
 
@@ -255,7 +255,7 @@ def test_the_likeliest_of_given_texts_is_written(generate: Command, trained_run:
     assert len(lines) == 4 and re.fullmatch(r"log-probability +-\d+\.\d\d, +-\d.*per token, 1 token:  the", lines[1])
     assert generate("Ada finds", *CHOICES, "--no-echo").out == " the\n"
     result = json.loads(generate("Ada finds", *CHOICES, "--json").out)
-    model = checkpoint.load(Path(result["model"]))
+    model = saved_step.load(Path(result["model"]))
     scored = score_choices(model.model, model.tokenizer, "Ada finds", [" the", " the river", " xq"])
     assert [(c["text"], c["logprob"], c["tokens"]) for c in result["choices"]] == [
         (c.text, c.logprob, c.tokens) for c in scored
@@ -289,7 +289,7 @@ def test_json_is_one_object_with_the_documented_keys(generate: Command, trained_
     assert set(result) == {"model", "prompt", "seed", "samples", "usage"}
     assert (result["prompt"], result["seed"]) == ("Ada finds", 5)
     assert result["model"] == str(runs.find_model(str(trained_run)))
-    loaded = checkpoint.load(Path(result["model"]))
+    loaded = saved_step.load(Path(result["model"]))
     assert len(result["samples"]) == 2
     for sample in result["samples"]:
         assert set(sample) == {"text", "finish_reason", "tokens"}

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import Command, random_model, tiny_config
 
-from gptlite import runs
-from gptlite.checkpoint import save_step
+from gptlite.checkpoint import runs
+from gptlite.checkpoint.saved_step import save_step
 from gptlite.config import ARCHITECTURES
-from gptlite.tokenizer import Tokenizer
+from gptlite.text.tokenizer import Tokenizer
 
 
 def test_json_is_one_object(gptlite: Command, trained_run: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Command, make_text
 
-from gptlite import runs
-from gptlite.cli import console
+from gptlite.checkpoint import runs
+from gptlite.cli.shared import console
 
 SENTENCE = "Ada finds the river and the bank ."
 

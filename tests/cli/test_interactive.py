@@ -16,13 +16,13 @@ from conftest import Command, Outcome
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gptlite.cli import console
-from gptlite.cli.interactive import Session, read_turn
-from gptlite.cli.samples import Form, Writer
+from gptlite.cli.generate.interactive import Session, read_turn
+from gptlite.cli.generate.samples import Form, Writer
+from gptlite.cli.shared import console
 from gptlite.config import SamplingConfig
 from gptlite.errors import StorageError, UsageError
-from gptlite.generation import Chunk, Sample
-from gptlite.tokenizer import Tokenizer
+from gptlite.generation.generate import Chunk, Sample
+from gptlite.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import Command, random_model, tiny_config
 
-from gptlite.checkpoint import save_step
-from gptlite.tokenizer import Tokenizer
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.text.tokenizer import Tokenizer
 
 TEXTS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
 ROW = {"number", "unrelated", "same_word", "separation", "occurrences"}

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from conftest import NAMES, NOUNS, VERBS, Command, Outcome, random_model, tiny_config
 
-from gptlite.checkpoint import save_step
-from gptlite.static_vectors import TokenTable, read_table
-from gptlite.tokenizer import Tokenizer
-from gptlite.word2vec_file import read_word2vec
-from gptlite.word_evaluation import Pairs, evaluate_pairs
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.embedding.static import TokenTable, read_table
+from gptlite.embedding.word2vec_format import read_word2vec
+from gptlite.embedding.word_evaluation import Pairs, evaluate_pairs
+from gptlite.text.tokenizer import Tokenizer
 
 
 @pytest.fixture

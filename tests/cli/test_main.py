@@ -18,10 +18,10 @@ import typer
 from conftest import Command, make_text, random_model, tiny_config
 
 from gptlite import __version__
-from gptlite.checkpoint import save_step
+from gptlite.checkpoint.saved_step import save_step
 from gptlite.cli import main as command_line
-from gptlite.cli import options
-from gptlite.tokenizer import Tokenizer
+from gptlite.cli.shared import options
+from gptlite.text.tokenizer import Tokenizer
 
 APP: Any = typer.main.get_command(command_line.build_app(*command_line.COMMANDS))
 COMMANDS = tuple(APP.commands)
@@ -391,7 +391,7 @@ def test_a_bug_keeps_its_traceback(gptlite: Command, monkeypatch: pytest.MonkeyP
     def broken(*_: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("gptlite.runs.find_model", broken)
+    monkeypatch.setattr("gptlite.checkpoint.runs.find_model", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         gptlite("info")
 
@@ -400,7 +400,7 @@ def test_ctrl_c_is_one_sentence_and_code_130(gptlite: Command, monkeypatch: pyte
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gptlite.runs.find_model", interrupted)
+    monkeypatch.setattr("gptlite.checkpoint.runs.find_model", interrupted)
     outcome = gptlite("info")
     assert (outcome.code, outcome.err) == (130, "gptlite: error: interrupted.\n")
 

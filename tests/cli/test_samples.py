@@ -13,10 +13,12 @@ import pytest
 import torch
 from conftest import Command, Outcome
 
-from gptlite import checkpoint, durable, generation, runs
-from gptlite.checkpoint import Checkpoint
-from gptlite.cli.samples import DELIMITER, spell
-from gptlite.tokenizer import SEPARATOR, Tokenizer
+from gptlite.checkpoint import runs, saved_step
+from gptlite.checkpoint.saved_step import Checkpoint
+from gptlite.cli.generate.samples import DELIMITER, spell
+from gptlite.generation import generate as generation
+from gptlite.storage import durable
+from gptlite.text.tokenizer import SEPARATOR, Tokenizer
 
 ROW = re.compile(r" (\S+) +(<?[\d.]+ %) +([\d.]+)(?: +(\S.*?))? *")
 
@@ -34,7 +36,7 @@ def generate(gptlite: Command, trained_run: Path) -> Command:
 
 @pytest.fixture(scope="module")
 def loaded(trained_run: Path) -> Checkpoint:
-    return checkpoint.load(runs.find_model(str(trained_run)))
+    return saved_step.load(runs.find_model(str(trained_run)))
 
 
 def draw(monkeypatch: pytest.MonkeyPatch, ids: list[int]) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from conftest import TRAIN_TINY, Command, make_text
 
-from gptlite import speakers
-from gptlite.runs import Run
+from gptlite.checkpoint.runs import Run
+from gptlite.text import demo_language
 
 # A few steps, and one score and one save at the end.
 FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
@@ -105,7 +105,7 @@ def test_samples_are_shown_on_standard_error(gptlite: Command, corpus_file: Path
 def test_plain_progress_lines_are_told_from_time_to_time(
     gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptlite.cli.console.PLAIN_INTERVAL", 0.0)
+    monkeypatch.setattr("gptlite.cli.shared.console.PLAIN_INTERVAL", 0.0)
     outcome = gptlite("train", "corpus.txt", *FEW)
     lines = re.findall(r"^ *(\d+)% step (\d) · loss \d\.\d+.* left$", outcome.err, re.MULTILINE)
     assert lines == [("25", "1"), ("50", "2"), ("75", "3"), ("100", "4")]
@@ -238,8 +238,11 @@ def test_the_demo_needs_no_text(gptlite: Command) -> None:
 
 def test_the_demo_of_homonyms_knows_what_it_takes(gptlite: Command) -> None:
     plan = json.loads(gptlite("train", "--demo", "homonyms", "--dry-run", "--json").out)["plan"]
-    assert plan["model"]["n_layers"] == speakers.SHAPE["n_layers"] and plan["model"]["dim"] == speakers.SHAPE["dim"]
-    assert plan["train"]["steps"] == speakers.TRAINING["steps"]
+    assert (
+        plan["model"]["n_layers"] == demo_language.SHAPE["n_layers"]
+        and plan["model"]["dim"] == demo_language.SHAPE["dim"]
+    )
+    assert plan["train"]["steps"] == demo_language.TRAINING["steps"]
     outcome = gptlite("train", "--demo", "homonyms", "--json", *FEW)
     assert outcome.code == 0
     assert json.loads(outcome.out)["run"] == "checkpoints/homonyms"
@@ -362,7 +365,7 @@ def test_a_signal_before_training_ends_at_once(
     def first_tokens(*_: object, **__: object) -> None:
         signal.raise_signal(number)
 
-    monkeypatch.setattr("gptlite.data.tokenize", first_tokens)
+    monkeypatch.setattr("gptlite.text.token_files.tokenize", first_tokens)
     before = signal.getsignal(number)
     outcome = gptlite("train", "corpus.txt", "-o", "run", *FEW)
     assert (outcome.code, outcome.out) == (code, "")

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from gptlite.cli import main as command_line
-from gptlite.cli import values
+from gptlite.cli.shared import values
 
 APP: Any = typer.main.get_command(command_line.build_app(*command_line.COMMANDS))
 PARAMETERS = [(name, p) for name, command in APP.commands.items() for p in command.params]

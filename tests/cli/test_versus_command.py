@@ -10,8 +10,8 @@ import pytest
 from conftest import TRAIN_TINY, Command, Outcome, make_text, random_model, tiny_config
 
 from gptlite.baselines import word2vec
-from gptlite.checkpoint import save_step
-from gptlite.tokenizer import Tokenizer
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -39,13 +39,15 @@ import torch
 from reliability.faults import Call, watched
 from reliability.tiny import TinyTrainer
 
-from gptlite import calibration, checkpoint, durable
+from gptlite.checkpoint import saved_step
+from gptlite.checkpoint.runs import LEFTOVER, STEP_NAME, Run
 from gptlite.cli import main as command_line
-from gptlite.durable import MANIFEST
+from gptlite.embedding import statistics as calibration
 from gptlite.errors import CheckpointError, Interrupted
-from gptlite.reader import read_manifest
-from gptlite.runs import LEFTOVER, STEP_NAME, Run
-from gptlite.training import Watcher, fit, save
+from gptlite.storage import durable
+from gptlite.storage.durable import MANIFEST
+from gptlite.storage.reader import read_manifest
+from gptlite.training.loop import Watcher, fit, save
 
 FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
@@ -251,7 +253,7 @@ class Killer:
         announced, wrong = self.shared[ANNOUNCED], []
         for step in self.run.step_directories():
             try:
-                checkpoint.verify(step)
+                saved_step.verify(step)
                 if digests(step) != self.reference[int(step.name[5:])]:
                     wrong.append(f"{step.name} differs from the same step of the uninterrupted run")
             except CheckpointError as error:
@@ -302,12 +304,12 @@ class Killer:
     def kill_broken(self, writer: Any, kills: int) -> int:
         """How many of so many kills, in the second save of a writer that is known to be wrong, are found out."""
         found = 0
-        checkpoint.write_directory = writer
+        saved_step.write_directory = writer
         for _ in range(kills):
             self.begin_anew()
             if self.kill_one(self.rng.choice([i for i, name in enumerate(PHASES) if "write" in name]), saves=1):
                 found += bool(self.check())
-        checkpoint.write_directory = durable.write_directory
+        saved_step.write_directory = durable.write_directory
         return found
 
     # -- Every call of one save
@@ -343,7 +345,7 @@ class Killer:
 
 def make_saver(session: Any, run: Run) -> Callable[[Call], None]:
     """What trains one step more and then saves it to `run`, under the eyes of a watch."""
-    from gptlite.training import train_step
+    from gptlite.training.loop import train_step
 
     session.run = run
     train_step(session, session.batches.batch(session.state.step))

@@ -7,8 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
-from gptlite import durable
 from gptlite.errors import StorageError
+from gptlite.storage import durable
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(50_000), "training_state/state.json": b"1" * 3_000}
 

@@ -23,12 +23,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import Command, make_text
-from processes import run
+from support.processes import run
 
-from gptlite import corpus, data
-from gptlite.corpus import Text, open_text
 from gptlite.errors import CorpusError, StorageError, UsageError
-from gptlite.tokenizer import SEPARATOR, Tokenizer
+from gptlite.text import corpus, token_files
+from gptlite.text.corpus import Text, open_text
+from gptlite.text.tokenizer import SEPARATOR, Tokenizer
 
 TEXT = make_text(100)
 SMALL = ("--steps", "1", "--layers", "1", "--dim", "16", "--heads", "1", "--context", "16", "--batch-size", "2")
@@ -46,7 +46,7 @@ def read(text: Text) -> str:
 
 
 def tokens_of(text: Text, tokenizer: Tokenizer) -> list[int]:
-    return data.tokenize(text, tokenizer).ids().tolist()
+    return token_files.tokenize(text, tokenizer).ids().tolist()
 
 
 # Too little text
@@ -133,7 +133,7 @@ def test_time_is_linear_in_the_length_of_a_word(tokenizer: Tokenizer, letter: st
     def seconds(n: int) -> float:
         text = open_text([str(write(f"{n}.txt", "start " + letter * (n // len(letter.encode()))))])
         began = time.process_time()
-        data.tokenize(text, tokenizer)
+        token_files.tokenize(text, tokenizer)
         Tokenizer.train(text.sample(1 << 26), 300)
         return time.process_time() - began
 
@@ -482,7 +482,7 @@ def test_a_folder_is_read_without_the_runs_in_it(trained_run: Path, argument: st
 def test_models_and_token_caches_in_a_folder_are_passed_over(trained_run: Path, tokenizer: Tokenizer) -> None:
     write("project/a.txt")
     shutil.copytree(next(trained_run.glob("step-*")), "project/model")
-    data.tokenize(open_text(["project/a.txt"]), tokenizer, cache=Path("project/cache"))
+    token_files.tokenize(open_text(["project/a.txt"]), tokenizer, cache=Path("project/cache"))
     said: list[str] = []
     assert [p.document.name for p in open_text(["project"], notice=said.append).pieces] == ["project/a.txt"]
     assert "passed over 2 folder(s) that gptlite wrote" in said[0]
@@ -527,7 +527,7 @@ def test_a_cache_that_a_killed_process_left_is_of_no_consequence(tokenizer: Toke
     assert tokenizer.decode(tokens_of(open_text(["a.txt"]), tokenizer)) == TEXT * 200
     assert left.exists(), "another process may be writing it"
     os.utime(left, (0, 0))
-    data.tokenize(open_text(["a.txt"], smallest=2), Tokenizer.train([TEXT], 300))
+    token_files.tokenize(open_text(["a.txt"], smallest=2), Tokenizer.train([TEXT], 300))
     assert not left.exists()
 
 

@@ -18,24 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import processes
 import pytest
 import torch
 from conftest import Command, Outcome, make_text, random_model, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
+from support import processes
 
-from gptlite import embedding
-from gptlite.checkpoint import save_step
-from gptlite.cli.texts import Finder, Texts
-from gptlite.embedding import WordVector, embed
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.cli.embed.texts import Finder, Texts
+from gptlite.embedding import contextual
+from gptlite.embedding.contextual import WordVector, embed
+from gptlite.embedding.similarity import correct, cosine_matrix, nearest
+from gptlite.embedding.vector_files import FORMATS, files_of, save_records, save_vectors
 from gptlite.errors import LimitError, StorageError, UsageError
 from gptlite.model import GPT
-from gptlite.similarity import correct, cosine_matrix, nearest
-from gptlite.tokenizer import Tokenizer
+from gptlite.text.tokenizer import Tokenizer
+from gptlite.text.words import Occurrence, find_word, parse_marked
 from gptlite.tracing import trace
-from gptlite.vector_files import FORMATS, files_of, save_records, save_vectors
-from gptlite.words import Occurrence, find_word, parse_marked
 
 CONTEXT = 32
 META = {"model": "x", "pool": "last", "prefix": "\n"}
@@ -135,7 +135,7 @@ def test_of_a_long_text_the_last_window_up_to_the_word_is_read(
     words = [random.Random(7).choice(("Ada", "bank", "河岸", "zyx", "🙂")) for _ in range(9000)]
     text = separator.join([*words, "[bank]", *words])
     (place,) = parse_marked(text, 0)
-    ids, covering, _ = embedding._covering_tokens(tokenizer, place)
+    ids, covering, _ = contextual._covering_tokens(tokenizer, place)
     window = ids[: covering[-1] + 1][-CONTEXT:]
     found = embed(model, tokenizer, [place])[0]
     expected = trace(model, torch.tensor([window])).hidden
@@ -165,7 +165,7 @@ def test_a_word_of_a_book_is_refused(model: GPT, tokenizer: Tokenizer) -> None:
 
 @pytest.mark.row("E04")
 def test_a_line_without_end_is_refused(run_embed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptlite.cli.texts.LONGEST_LINE", 1 << 16)
+    monkeypatch.setattr("gptlite.cli.embed.texts.LONGEST_LINE", 1 << 16)
     assert run_embed("-", "-w", "bank", stdin=b"the bank " + b"x" * 65_000).code == 0
     assert run_embed("-", "-w", "bank", stdin=b"the bank " + b"x" * 66_000).code == 8
 
@@ -390,7 +390,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"gptlite.durable.os.{call}", fails)
+        patch.setattr(f"gptlite.storage.durable.os.{call}", fails)
         with pytest.raises((StorageError, KeyboardInterrupt)) as caught:
             writing(2.0)
     files = {str(file) for file in files_of(path)}

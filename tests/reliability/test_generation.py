@@ -20,24 +20,25 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 
-import processes
 import pytest
 import torch
 from conftest import Command, make_text, random_model, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 from reliability.screens import Screen, Terminal
+from support import processes
 
-from gptlite import checkpoint, generation, runs
-from gptlite.checkpoint import save_step
+from gptlite.checkpoint import runs, saved_step
+from gptlite.checkpoint.saved_step import save_step
 from gptlite.cli import main as command_line
 from gptlite.config import SamplingConfig
 from gptlite.errors import CheckpointError
-from gptlite.generation import Generation, generate_ids
+from gptlite.generation import generate as generation
+from gptlite.generation.generate import Generation, generate_ids
+from gptlite.generation.sampling import distribution, make_sampler
+from gptlite.generation.stopping import StopFilter
 from gptlite.model import GPT
-from gptlite.sampling import distribution, make_sampler
-from gptlite.stopping import StopFilter
-from gptlite.tokenizer import SEPARATOR, Tokenizer
+from gptlite.text.tokenizer import SEPARATOR, Tokenizer
 
 CONTEXT = 32
 WORLD = "The bank, the bank. 河岸上的银行。 Über Straße 🙂👩‍👩‍👧 банк نهر नदी\n\t"
@@ -404,7 +405,7 @@ def test_a_model_that_computes_nan_is_code_4(
 @pytest.mark.parametrize("seed", range(8))
 def test_json_holds_any_text(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     rng = random.Random(seed)
-    tokenizer = checkpoint.load(runs.find_model(str(trained_run))).tokenizer
+    tokenizer = saved_step.load(runs.find_model(str(trained_run))).tokenizer
     ids = [i for _ in range(5) for i in random_ids(tokenizer, rng) if i != tokenizer.separator_id]
     ids += tokenizer.encode('\u2028\x00\x1b\ufeff"\\')
     drawn(monkeypatch, ids)

@@ -24,7 +24,7 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import Command, random_model, tiny_config
-from forging import (
+from support.forging import (
     FILES,
     MODEL_FILES,
     STEP,
@@ -36,13 +36,13 @@ from forging import (
     with_digest,
 )
 
-from gptlite import checkpoint, hf, runs
+from gptlite.checkpoint import hf, runs, saved_step
 from gptlite.config import ARCHITECTURES, ModelConfig
-from gptlite.durable import MANIFEST, json_bytes
 from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.model import GPT
-from gptlite.reader import Reader, read_manifest
-from gptlite.tokenizer import Tokenizer
+from gptlite.storage.durable import MANIFEST, json_bytes
+from gptlite.storage.reader import Reader, read_manifest
+from gptlite.text.tokenizer import Tokenizer
 
 row = pytest.mark.row
 
@@ -113,7 +113,7 @@ def test_generating_needs_no_training_state(step: Path) -> None:
     for folder in ("training_state", "embedding"):
         shutil.rmtree(step / folder)
     (step / "generation_config.json").unlink()
-    checkpoint.load(step)
+    saved_step.load(step)
 
 
 @row("K03")
@@ -196,7 +196,7 @@ def test_files_of_two_steps_do_not_mix(step: Path, tmp_path: Path, name: str) ->
 @row("K41")
 def test_the_bytes_that_were_verified_are_those_that_are_parsed(step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever replaces the file after its digest was computed is too late."""
-    expected = checkpoint.load(step).model.state_dict()
+    expected = saved_step.load(step).model.state_dict()
     verify = Reader._compare
 
     def replaced(reader: Reader, name: str, digest: Any) -> None:
@@ -204,7 +204,7 @@ def test_the_bytes_that_were_verified_are_those_that_are_parsed(step: Path, monk
         (step / name).write_bytes(b"someone else's")
 
     monkeypatch.setattr(Reader, "_compare", replaced)
-    loaded = checkpoint.load(step).model.state_dict()
+    loaded = saved_step.load(step).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
 
 
@@ -352,11 +352,11 @@ def test_weights_of_another_dtype_are_refused(step: Path, dtype: str) -> None:
     refused(step, rf"'model\.norm\.weight' is {dtype}, which is not F32")
     hub = step.rename(step.with_name("hub"))
     (hub / MANIFEST).unlink()
-    if dtype in checkpoint.FLOATS:
-        checkpoint.load(hub)
+    if dtype in saved_step.FLOATS:
+        saved_step.load(hub)
     else:
         with pytest.raises(CheckpointError, match=rf"is {dtype}, which is not F32 or F16"):
-            checkpoint.load(hub)
+            saved_step.load(hub)
 
 
 @row("K12")
@@ -370,7 +370,7 @@ def test_each_tensor_must_have_its_shape(tmp_path: Path, tokenizer: Tokenizer, a
             safetensors.torch.save_file({n: t.contiguous() for n, t in changed.items()}, step / "model.safetensors")
             seal(step)
             with pytest.raises(CheckpointError, match=rf"{name}' (has the shape|is missing)"):
-                checkpoint.load(step)
+                saved_step.load(step)
 
 
 @row("K12")
@@ -443,12 +443,12 @@ def test_numbers_that_are_none_are_never_saved(tmp_path: Path, tokenizer: Tokeni
         with torch.no_grad():
             model.transformer.norm.weight[3] = value
     with pytest.raises(NumericsError, match=r"1 of the .* not finite"):
-        checkpoint.save_step(
+        saved_step.save_step(
             tmp_path / STEP,
             model,
             tokenizer,
             {},
-            training_state={"optimizer.safetensors": checkpoint.tensors_to_bytes(bad)} if part == "optimizer" else None,
+            training_state={"optimizer.safetensors": saved_step.tensors_to_bytes(bad)} if part == "optimizer" else None,
             embedding=bad if part == "statistics" else None,
         )
     assert not (tmp_path / STEP).exists()
@@ -595,14 +595,14 @@ def test_no_number_makes_a_model_that_is_not_in_the_file(
         monkeypatch.setattr("gptlite.model.GPT", lambda config, ours=ours: built.append(ours) or GPT(config))
         change_json(step, "config.json", lambda content, key=theirs: {**config, key: size})
         with contextlib.suppress(CheckpointError, LimitError):
-            checkpoint.load(step)
+            saved_step.load(step)
     # Rotary positions are computed, so their number is bounded by a limit of its own.
     assert built == (["context_length"] if architecture == "qwen3" and size <= 10**5 else [])
 
 
 @row("K18")
 def test_a_model_larger_than_memory_is_a_limit(step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "ALWAYS_THERE", 0)
+    monkeypatch.setattr(saved_step, "ALWAYS_THERE", 0)
     monkeypatch.setattr("gptlite.device.available_memory", lambda _: 1000)
     refused(step, "more than this machine has free", LimitError)
 
@@ -667,9 +667,9 @@ def test_vocabularies_must_agree(step: Path, tmp_path: Path, tokenizer: Tokenize
     change_json(step, "config.json", lambda config: config.update(vocab_size=tokenizer.vocab_size + 1))
     refused(step, rf"'model\.embed_tokens\.weight' has the shape \({tokenizer.vocab_size}, 32\), not \(321, 32\)")
     small = random_model(tiny_config("qwen3", vocab_size=300))
-    checkpoint.save_step(tmp_path / "small", small, tokenizer, {})
+    saved_step.save_step(tmp_path / "small", small, tokenizer, {})
     with pytest.raises(CheckpointError, match="the tokenizer has 320 tokens, the model only 300"):
-        checkpoint.load(tmp_path / "small")
+        saved_step.load(tmp_path / "small")
 
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -801,25 +801,25 @@ def test_linked_steps_are_no_steps_but_links_for_people_work(step: Path, tmp_pat
     (run.path / "step-000000007").symlink_to(step)
     assert run.steps() == []
     (run.path / "best").symlink_to(step)
-    checkpoint.load(runs.find_model(str(run.path / "best")))
+    saved_step.load(runs.find_model(str(run.path / "best")))
 
 
 @row("K23")
 def test_the_cache_of_hugging_face_is_all_links(step: Path, tmp_path: Path) -> None:
     """There a snapshot links to blobs named by their digests, and no manifest says otherwise."""
-    expected = checkpoint.load(step).model.state_dict()
+    expected = saved_step.load(step).model.state_dict()
     snapshot, blobs = tmp_path / "snapshots" / "main", tmp_path / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
     for name in MODEL_FILES:
         (step / name).rename(blobs / f"{abs(hash(name)):x}")
         (snapshot / name).symlink_to(Path("../../blobs") / f"{abs(hash(name)):x}")
-    loaded = checkpoint.load(runs.find_model(str(snapshot))).model.state_dict()
+    loaded = saved_step.load(runs.find_model(str(snapshot))).model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in loaded.items())
     (snapshot / "config.json").unlink()
     (snapshot / "config.json").symlink_to("/dev/zero")
     with pytest.raises(CheckpointError, match="not a regular file"):
-        checkpoint.load(snapshot)
+        saved_step.load(snapshot)
 
 
 def make_socket(path: Path) -> None:
@@ -895,7 +895,7 @@ def test_what_is_skipped_is_not_read_either(step: Path) -> None:
         except OSError:
             pytest.skip("this file system has no files of half a terabyte")
         if size == 64:
-            checkpoint.load(hub)
+            saved_step.load(hub)
     refused(hub, "far more than its model needs")
 
 
@@ -999,14 +999,14 @@ def test_no_other_tokenizer_reaches_the_library(
     monkeypatch.setattr("tokenizers.Tokenizer.from_str", lambda _: pytest.fail("the library was asked"), raising=False)
     began = time.process_time()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
-        checkpoint.load(step)
+        saved_step.load(step)
     assert time.process_time() - began < 2
 
 
 @row("K31")
 def test_a_panic_of_the_library_is_an_error(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
     """Should one pass all checks: their exception is not derived from Exception."""
-    monkeypatch.setattr("gptlite.tokenizer.check_tokenizer", lambda text, where: {})
+    monkeypatch.setattr("gptlite.text.tokenizer.check_tokenizer", lambda text, where: {})
     panic = {**json.loads(tokenizer.to_json()), "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}
     with pytest.raises(CheckpointError, match="tokenizers library"):
         Tokenizer.from_json(json.dumps(panic))
@@ -1145,7 +1145,7 @@ class Trainer:
     def save(self) -> None:
         number = next(self.numbers)
         facts = {"step": number, "val_bits_per_byte": 100.0 / number}
-        checkpoint.save_step(self.run.step_path(number), self.model, self.tokenizer, facts)
+        saved_step.save_step(self.run.step_path(number), self.model, self.tokenizer, facts)
         self.run.prune(self.keep)
 
     def work(self) -> None:
@@ -1188,9 +1188,9 @@ def test_a_step_that_is_pruned_while_it_is_read(
 ) -> None:
     trainer = Trainer(runs.Run(tmp_path / "run"), tokenizer, keep=1)
     trainer.save()
-    load, left = checkpoint.load, [times]
+    load, left = saved_step.load, [times]
 
-    def pruned(path: Path, device: str) -> checkpoint.Checkpoint:
+    def pruned(path: Path, device: str) -> saved_step.Checkpoint:
         left[0] -= 1
         if left[0] >= 0:
             trainer.save()
@@ -1216,7 +1216,7 @@ def test_a_copy_that_is_made_while_training_holds_whole_steps_or_refuses(tmp_pat
             whole = 0
             for entry in copy.glob("step-*"):
                 try:
-                    state = checkpoint.load(entry).model.state_dict()
+                    state = saved_step.load(entry).model.state_dict()
                 except CheckpointError:
                     continue
                 whole += 1

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import pytest
 import torch
 from conftest import make_text
-from forging import (
+from support.forging import (
     FILES,
     MODEL_FILES,
     join_safetensors,
@@ -41,10 +41,10 @@ from forging import (
     with_digest,
 )
 
-from gptlite import checkpoint
-from gptlite.durable import MANIFEST, json_bytes
+from gptlite.checkpoint import saved_step
 from gptlite.errors import CheckpointError, LimitError
-from gptlite.tokenizer import Tokenizer
+from gptlite.storage.durable import MANIFEST, json_bytes
+from gptlite.text.tokenizer import Tokenizer
 
 BATCH = 50  # mutants of one process
 SECONDS, MEMORY = 2.0, 256 << 20  # that a mutant may take
@@ -182,7 +182,7 @@ def is_older(mutant: Mutant) -> bool:
 
 def use(place: Path, whole: bool) -> None:
     """Read it all, then speak and listen."""
-    loaded = read_everything(place) if whole else checkpoint.load(place)
+    loaded = read_everything(place) if whole else saved_step.load(place)
     ids = loaded.tokenizer.encode("Ada finds the river, 12 times.\n天地")
     loaded.tokenizer.decode(ids)
     with torch.no_grad():

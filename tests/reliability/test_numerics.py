@@ -14,13 +14,15 @@ import torch
 from conftest import TRAIN_TINY, Command
 from torch import Tensor
 
-from gptlite import checkpoint, optim, planning, speed
+from gptlite.checkpoint import saved_step
+from gptlite.checkpoint.runs import Run
 from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import Interrupted, NumericsError
-from gptlite.evaluation import Score
-from gptlite.pipeline import train
-from gptlite.runs import Run
+from gptlite.evaluation.scoring import Score
+from gptlite.training import optimizer as optim
+from gptlite.training import plan, speed
+from gptlite.training.pipeline import train
 
 TINY: dict[str, Any] = {
     "n_layers": 1, "dim": 32, "n_heads": 2, "context_length": 16, "vocab_size": 280, "batch_size": 4, "threads": 1,
@@ -29,7 +31,7 @@ QUICK = (*TRAIN_TINY, "--steps", "1", "--batch-size", "2", "--threads", "1")
 
 
 def weights_of(step: Path) -> dict[str, Tensor]:
-    return checkpoint.load(step).model.state_dict()
+    return saved_step.load(step).model.state_dict()
 
 
 # -- In training
@@ -157,9 +159,9 @@ def test_what_no_memory_holds_is_code_8_before_it_is_tried(
     def tried(*_: object) -> None:
         raise AssertionError("no tensor of such a size may be asked for")
 
-    monkeypatch.setattr("gptlite.outlook.available_memory", lambda _: 8 << 30)
+    monkeypatch.setattr("gptlite.training.estimate.available_memory", lambda _: 8 << 30)
     monkeypatch.setattr(speed, "GPT", tried)
-    monkeypatch.setattr("gptlite.pipeline.GPT", tried)
+    monkeypatch.setattr("gptlite.training.loop.pipeline.GPT", tried)
     outcome = gptlite("train", corpus_file, *budget, *size.split())
     assert (outcome.code, outcome.out) == (8, "")
     assert "GB are free" in outcome.err
@@ -198,7 +200,7 @@ def test_extreme_numbers_that_mean_something_train(corpus_file: Path, settings: 
 def test_a_huge_loss_has_an_infinite_perplexity(
     gptlite: Command, trained_run: Path, corpus_file: Path, loss: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gptlite.evaluation.score_model", lambda *_, **__: Score(loss * 10, 10, 20))
+    monkeypatch.setattr("gptlite.evaluation.scoring.score_model", lambda *_, **__: Score(loss * 10, 10, 20))
     line = ("eval", corpus_file, "-m", trained_run)
     table = gptlite(*line)
     assert table.code == 0 and "inf" in table.out
@@ -207,10 +209,10 @@ def test_a_huge_loss_has_an_infinite_perplexity(
 
 
 def test_no_memory_is_guessed_for_parts_that_do_not_exist() -> None:
-    assert planning.more_parts(TrainConfig(batch_size=7)) == 7
-    assert planning.more_parts(TrainConfig(batch_size=12, accumulate=4)) == 6
-    assert planning.more_parts(TrainConfig(batch_size=5, accumulate=5)) is None
-    assert planning.more_parts(TrainConfig(batch_size=2_147_483_647)) is None
+    assert plan.more_parts(TrainConfig(batch_size=7)) == 7
+    assert plan.more_parts(TrainConfig(batch_size=12, accumulate=4)) == 6
+    assert plan.more_parts(TrainConfig(batch_size=5, accumulate=5)) is None
+    assert plan.more_parts(TrainConfig(batch_size=2_147_483_647)) is None
     assert choose_hardware("cpu", threads=1).choices() == {
         "device": "cpu", "dtype": "fp32", "threads": 1, "compile": "off"
     }  # fmt: skip

@@ -25,11 +25,13 @@ import torch
 from reliability.faults import Call, watched
 from reliability.tiny import TinyTrainer
 
-from gptlite import calibration, checkpoint, durable
+from gptlite.checkpoint import saved_step
+from gptlite.checkpoint.runs import Run
+from gptlite.embedding import statistics as calibration
 from gptlite.errors import CheckpointError
-from gptlite.reader import read_manifest
-from gptlite.runs import Run
-from gptlite.training import Watcher, fit
+from gptlite.storage import durable
+from gptlite.storage.reader import read_manifest
+from gptlite.training.loop import Watcher, fit
 
 STEPS = 4  # each saved, two kept: pruning is part of it
 
@@ -227,7 +229,7 @@ class Recording:
 
     def judge(self, run: Run, announced: int) -> str:
         """What `--resume` makes of the run after a power cut; it reads every byte of the step that it chooses."""
-        if not all(checkpoint.is_intact(step) for step in run.step_directories()):
+        if not all(saved_step.is_intact(step) for step in run.step_directories()):
             return "a step that is not whole"
         try:
             newest = run.step_to_resume()

@@ -24,13 +24,17 @@ from conftest import make_text
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gptlite import checkpoint, corpus, data, gguf_verification, outlook, pipeline, runs
-from gptlite.cli import console, interactive, main, samples
+from gptlite.checkpoint import gguf_check, runs, saved_step
+from gptlite.cli import main
+from gptlite.cli.generate import interactive, samples
 from gptlite.cli.main import run
-from gptlite.corpus import open_text
+from gptlite.cli.shared import console
 from gptlite.errors import CorpusError
-from gptlite.speed import Speed
-from gptlite.tokenizer import SEPARATOR, Tokenizer
+from gptlite.text import corpus, token_files
+from gptlite.text.corpus import open_text
+from gptlite.text.tokenizer import SEPARATOR, Tokenizer
+from gptlite.training import estimate, pipeline
+from gptlite.training.speed import Speed
 
 DOCUMENTED = {0, 2, 3, 4, 5, 6, 7, 8}  # 1 is a bug
 TIMES = pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
@@ -104,7 +108,7 @@ def test_any_text_in_files_comes_back_exactly(times: int, bpe: Tokenizer) -> Non
             return
         kept = [c.removeprefix("\ufeff") for c in contents if c and "\x00" not in c]
         assert "".join(block for _, block in text.blocks(read_size)) == "".join(kept)
-        ids = data.tokenize(text, bpe).ids().tolist()
+        ids = token_files.tokenize(text, bpe).ids().tolist()
         assert bpe.decode(ids) == "".join(kept)
         assert ids.count(bpe.separator_id) == len([c for c in kept if c])
 
@@ -151,9 +155,9 @@ def test_any_bytes_are_text_or_an_error_that_says_where(times: int) -> None:
 @pytest.fixture
 def model(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small model that is loaded only once, and a place for what commands write."""
-    load = checkpoint.load
+    load = saved_step.load
     once = functools.cache(lambda path, device="cpu": load(path, "cpu"))
-    monkeypatch.setattr(checkpoint, "load", once)
+    monkeypatch.setattr(saved_step, "load", once)
     monkeypatch.setattr(runs, "read_checkpoint", once)
     threads = torch.get_num_threads()
     yield (trained_run / "best").resolve()
@@ -188,7 +192,7 @@ def test_any_prompt(times: int, model: Path) -> None:
 @TIMES
 @pytest.mark.row("G09", "G10", "G12")
 def test_any_stop_strings(times: int, model: Path) -> None:
-    from gptlite.cli.options import unescape
+    from gptlite.cli.shared.options import unescape
 
     @examples(150 * times)
     @given(st.lists(PROMPTS | st.sampled_from(["e", " the", "the river", "a", "\\n"]), max_size=3), st.integers(0, 99))
@@ -331,14 +335,14 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "fit", lambda session: None)
     result = {"seconds": 1.0, "val_bits_per_byte": 1.0, "val_bytes": 1, "best_step": 1, "run": "run"}
     monkeypatch.setattr(pipeline, "finish", lambda session: dict(result))
-    for module in (pipeline, outlook):
+    for module in (pipeline, estimate):
         monkeypatch.setattr(module, "available_memory", lambda device: 30 << 20)
-    monkeypatch.setattr(outlook, "measure_speed", lambda *_: Speed(0.1, 1000.0))
-    monkeypatch.setattr(outlook.yardsticks, "measure", lambda *_: outlook.yardsticks.Yardsticks(1, 1, 1, 1, 1, 1))
-    alike = gguf_verification.GgufReport("0", 1, (), 1, 1, False, 1, 1.0, 1.0, 0.0)
-    monkeypatch.setattr(gguf_verification, "verify_gguf", lambda *_: alike)
+    monkeypatch.setattr(estimate, "measure_speed", lambda *_: Speed(0.1, 1000.0))
+    monkeypatch.setattr(estimate.yardsticks, "measure", lambda *_: estimate.yardsticks.Yardsticks(1, 1, 1, 1, 1, 1))
+    alike = gguf_check.GgufReport("0", 1, (), 1, 1, False, 1, 1.0, 1.0, 0.0)
+    monkeypatch.setattr(gguf_check, "verify_gguf", lambda *_: alike)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    monkeypatch.setattr("gptlite.distributed.launch", lambda arguments, n: 0)
+    monkeypatch.setattr("gptlite.training.loop.team.launch", lambda arguments, n: 0)
     monkeypatch.setattr(corpus, "demo_text", lambda *_: Path("corpus.txt").absolute())
     monkeypatch.setattr(samples, "write_file", lambda *_: None)  # some of the names are links to what others need
     monkeypatch.setattr(interactive, "read_line", lambda _: None)  # sixty lines would be as many turns

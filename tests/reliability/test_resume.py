@@ -16,14 +16,15 @@ import pytest
 import torch
 from conftest import TRAIN_TINY, Command, make_text
 
-from gptlite import optim, training
+from gptlite.checkpoint.runs import Run
 from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import CheckpointError, Interrupted, RunInUseError, UsageError
-from gptlite.pipeline import train
-from gptlite.runs import Run
-from gptlite.training import Watcher
-from gptlite.training_state import State
+from gptlite.training import loop
+from gptlite.training import optimizer as optim
+from gptlite.training.loop import Watcher
+from gptlite.training.pipeline import train
+from gptlite.training.state import State
 
 STEPS = 50
 SETTINGS: dict[str, Any] = {
@@ -160,7 +161,7 @@ def test_logging_and_terminals_change_no_weights(
     found = []
     for name, colour, log_every in (("plain", "", 10), ("live", "1", 1), ("quiet", "", 1000)):
         monkeypatch.setenv("FORCE_COLOR", colour)  # which makes a terminal of whatever listens
-        monkeypatch.setattr(training, "LOG_EVERY", log_every)
+        monkeypatch.setattr(loop, "LOG_EVERY", log_every)
         more = ("-q",) if name == "quiet" else ()
         assert gptlite("train", corpus_file, "-o", name, *TRAIN_TINY, "--steps", "5", *more).code == 0
         found.append(digests(name, 5))
@@ -188,7 +189,7 @@ def test_place_and_time_leave_no_trace(corpus: str, straight: Path, monkeypatch:
 def test_a_run_that_stopped_early_stays_stopped(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when nothing but the final score is left to do; more steps are another wish."""
     settings = {**SETTINGS, "steps": STEPS, "eval_every": 5, "patience": 1}
-    monkeypatch.setattr(training, "learned_enough", lambda s: s.state.step == 15)
+    monkeypatch.setattr(loop, "learned_enough", lambda s: s.state.step == 15)
     with pytest.raises(Interrupted, match="before the final score; step 15"):
         train(corpus, out="run", should_stop=stop_after(15), **settings)
     with pytest.raises(Interrupted, match="before the final score; step 15"):
@@ -282,8 +283,8 @@ def test_threads_are_those_of_before_unless_asked_for(
         train(corpus, out="run", should_stop=stop_after(2), **FEW)
     torch.set_num_threads(2)  # as another process would find it
     seen = []
-    monkeypatch.setattr(training, "fit", lambda s: seen.append(s.hardware.threads))
-    monkeypatch.setattr("gptlite.pipeline.fit", training.fit)
+    monkeypatch.setattr(loop, "fit", lambda s: seen.append(s.hardware.threads))
+    monkeypatch.setattr("gptlite.training.loop.pipeline.fit", loop.fit)
     notices = Notices()
     train([], out="run", resume=True, threads=asked, watcher=notices)
     torch.set_num_threads(1)
@@ -338,7 +339,7 @@ def test_a_step_is_not_resumed_in_place(corpus: str) -> None:
 @pytest.mark.row("R17")
 def test_other_tokens_of_the_same_text_are_refused(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a tokenizers library that cuts text in another way would make them."""
-    from gptlite.tokenizer import Tokenizer
+    from gptlite.text.tokenizer import Tokenizer
 
     with pytest.raises(Interrupted):
         train(corpus, out="run", should_stop=stop_after(2), **FEW)
@@ -404,7 +405,7 @@ def test_a_batch_size_that_is_chosen_fits_the_parts(gptlite: Command, corpus_fil
 def test_parts_need_less_memory() -> None:
     from gptlite.config import ModelConfig
     from gptlite.errors import LimitError
-    from gptlite.planning import Plan, check_memory
+    from gptlite.training.plan import Plan, check_memory
 
     model = ModelConfig.preset("qwen3", "large", 8192)
     whole, in_parts = (Plan(model, TrainConfig(batch_size=16, accumulate=n), ()) for n in (1, 16))
@@ -423,8 +424,8 @@ def test_a_score_after_every_step_takes_no_more_room_than_some(scores: int) -> N
     state = State()
     for step in range(1, scores + 1):
         state.step = step
-        training.remember(state, 1.0 if step == 9 else 2.0 + 1 / step, training.MOST_SCORES)
-    assert len(state.history) == training.MOST_SCORES + 1
+        loop.remember(state, 1.0 if step == 9 else 2.0 + 1 / step, loop.MOST_SCORES)
+    assert len(state.history) == loop.MOST_SCORES + 1
     assert min(state.history, key=lambda step: state.history[step]) == 9
     assert max(state.history) == scores
     assert len(json.dumps(state.history)) < 1 << 16
@@ -432,8 +433,8 @@ def test_a_score_after_every_step_takes_no_more_room_than_some(scores: int) -> N
 
 @pytest.mark.row("N13")
 def test_a_long_run_keeps_no_list_of_what_it_logged(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "train_step", lambda *_: 1.5)
-    monkeypatch.setattr(training, "MOST_SCORES", 10)
+    monkeypatch.setattr(loop, "train_step", lambda *_: 1.5)
+    monkeypatch.setattr(loop, "MOST_SCORES", 10)
     sizes = []
 
     class Weigh(Watcher):

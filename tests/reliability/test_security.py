@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from conftest import Command
-from forging import MODEL_FILES, OTHER_FILES, STEP, read_everything, save_whole_step, seal
+from support.forging import MODEL_FILES, OTHER_FILES, STEP, read_everything, save_whole_step, seal
 
-from gptlite.durable import MANIFEST
 from gptlite.errors import CheckpointError, LimitError
-from gptlite.tokenizer import Tokenizer
+from gptlite.storage.durable import MANIFEST
+from gptlite.text.tokenizer import Tokenizer
 
 row = pytest.mark.row
 
@@ -40,7 +40,7 @@ class Canary:
 WATCHED = """
 import json, sys
 from pathlib import Path
-from forging import read_everything
+from support.forging import read_everything
 from gptlite import checkpoint, runs
 step, read = Path(sys.argv[1]), read_everything if sys.argv[2] == "step" else checkpoint.load
 read(step)
@@ -213,7 +213,7 @@ def test_what_is_no_model_is_refused(step: Path, what: str) -> None:
     Path("run.txt").write_text("x")
     Path("empty").mkdir()
     shutil.rmtree(STEP)
-    from gptlite import runs
+    from gptlite.checkpoint import runs
 
     with pytest.raises(CheckpointError, match="no model at"):
         runs.load(what)

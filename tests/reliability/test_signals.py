@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 from conftest import TRAIN_TINY, Command
 
-from gptlite import background, training
-from gptlite.cli import console
-from gptlite.runs import Run
+from gptlite.checkpoint.runs import Run
+from gptlite.cli.shared import console
+from gptlite.text import background
+from gptlite.training import loop
 
 FEW = (*TRAIN_TINY, "--steps", "6", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -143,7 +144,7 @@ def test_a_signal_during_a_step_saves_it_and_says_how_to_go_on(
     gptlite: Command, corpus_file: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        when(patch, training, "train_step", raising(number), call=3)
+        when(patch, loop, "train_step", raising(number), call=3)
         outcome = gptlite("train", corpus_file, "-o", "my run", "--json", *FEW)
     assert (outcome.code, outcome.out) == (CODES[signal.Signals(number)], "")
     assert "finishing this step, then saving; once more to stop at once" in outcome.err
@@ -157,7 +158,7 @@ def test_a_signal_during_a_step_saves_it_and_says_how_to_go_on(
 def test_what_nohup_ignores_stays_ignored(gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        when(monkeypatch, training, "train_step", raising(signal.SIGHUP), call=3)
+        when(monkeypatch, loop, "train_step", raising(signal.SIGHUP), call=3)
         assert gptlite("train", corpus_file, *FEW).code == 0
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -168,7 +169,7 @@ def test_a_signal_while_saving_waits_for_the_step_to_be_whole(
     gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the writing that is asked to stop, and stops when all is written."""
-    from gptlite import durable
+    from gptlite.storage import durable
 
     with monkeypatch.context() as patch:
         when(patch, durable.os, "fsync", raising(signal.SIGINT), call=20)  # the first ones try the storage
@@ -183,7 +184,7 @@ def test_a_signal_during_the_final_score_leaves_only_that_to_do(
     gptlite: Command, corpus_file: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        when(patch, training, "spread", raising(number), call=3)  # after the first look and the score of the last step
+        when(patch, loop, "spread", raising(number), call=3)  # after the first look and the score of the last step
         outcome = gptlite("train", corpus_file, "-o", "run", *FEW)
     assert outcome.code == CODES[signal.Signals(number)]
     assert "stopped before the final score; step 6, the last, is saved; continue with" in outcome.err
@@ -192,7 +193,9 @@ def test_a_signal_during_the_final_score_leaves_only_that_to_do(
 
 @pytest.mark.row("P05", "P06")
 @SIGNALS
-@pytest.mark.parametrize("place", ["gptlite.corpus.open_text", "gptlite.data.tokenize", "gptlite.yardsticks.measure"])
+@pytest.mark.parametrize(
+    "place", ["gptlite.text.corpus.open_text", "gptlite.text.token_files.tokenize", "gptlite.baselines.ngram.measure"]
+)
 def test_a_signal_before_the_first_step_leaves_no_step(
     gptlite: Command, corpus_file: Path, number: int, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,7 +245,7 @@ def test_a_second_signal_ends_at_once(corpus_file: Path, pair: tuple[str, str]) 
 # The library that learns the vocabulary does not look at signals; this stands for its longest moments.
 ENDLESS_VOCABULARY = """
 import hashlib, pathlib
-from gptlite import background
+from gptlite.text import background
 real = background.wait_for
 def wait_for(work):
     def longer():
@@ -276,7 +279,7 @@ def test_a_signal_while_a_real_vocabulary_is_learned(tmp_path: Path, delay: floa
     Path("large.txt").write_text(text + "\n")
     change = """
 import pathlib
-from gptlite import background
+from gptlite.text import background
 real = background.wait_for
 background.wait_for = lambda work: (pathlib.Path("begun").touch(), real(work))[1]
 """
@@ -320,7 +323,7 @@ def test_an_interrupt_leaves_work_behind() -> None:
         "torch",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("gptlite.cli.console", "rich.console", "numpy", "torch.nn", "gptlite.tokenizer")
+            for name in ("gptlite.cli.shared.console", "rich.console", "numpy", "torch.nn", "gptlite.text.tokenizer")
         ),
     ],
 )
@@ -419,7 +422,7 @@ def test_a_sample_that_fails_ends_nothing(gptlite: Command, corpus_file: Path, m
     line = ("train", corpus_file, *FEW, "--dropout", "0.2")
     assert gptlite(*line, "-o", "straight").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(training.generation, "generate", lambda *_, **__: 1 // 0)
+        patch.setattr(loop.generation, "generate", lambda *_, **__: 1 // 0)
         outcome = gptlite(*line, "-o", "run", "--sample-every", "2")
     assert outcome.code == 0
     assert outcome.err.count("no sample at step") == 3
@@ -450,7 +453,7 @@ def test_memory_that_runs_out_is_code_8_and_the_remedy_works(
         raise error
 
     with monkeypatch.context() as patch:
-        when(patch, training.optim, "training_step", fail, call=6)
+        when(patch, loop.optim, "training_step", fail, call=6)
         outcome = gptlite("train", corpus_file, "-o", "run", *FEW, "--save-every", "4")
     assert (outcome.code, outcome.out) == (8, "")
     assert "memory ran out at step 6, which needs about" in outcome.err and "step 4 is saved" in outcome.err
@@ -467,12 +470,12 @@ def test_memory_that_runs_out_before_a_save_names_what_to_lower(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        when(patch, training.optim, "training_step", fail)
+        when(patch, loop.optim, "training_step", fail)
         outcome = gptlite("train", corpus_file, *FEW)
     assert outcome.code == 8
     assert all(flag in outcome.err for flag in ("--accumulate 2", "--batch-size than 4", "--context", "--size"))
     with monkeypatch.context() as patch:
-        when(patch, sys.modules["gptlite.data"], "tokenize", fail)
+        when(patch, sys.modules["gptlite.text.token_files"], "tokenize", fail)
         outcome = gptlite("train", corpus_file, *FEW)
     assert outcome.code == 8 and "memory ran out" in outcome.err
 
@@ -483,6 +486,6 @@ def test_other_errors_of_torch_keep_their_traceback(
     def fail() -> None:
         raise RuntimeError("shapes do not match")
 
-    when(monkeypatch, training.optim, "training_step", fail)
+    when(monkeypatch, loop.optim, "training_step", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         gptlite("train", corpus_file, *FEW)

@@ -24,13 +24,15 @@ from conftest import Command, make_text
 from reliability.faults import REPEATED_BY_PYTHON, Call, count_calls, watched
 from reliability.tiny import NEVER, Notices, TinyTrainer
 
-from gptlite import calibration, checkpoint, durable
+from gptlite.checkpoint import saved_step
+from gptlite.checkpoint.runs import LEFTOVER, Run, claim_run
 from gptlite.cli.process import stoppable
-from gptlite.durable import write_directory
+from gptlite.embedding import statistics as calibration
 from gptlite.errors import CheckpointError, Interrupted, RunInUseError, StorageError, UsageError
-from gptlite.reader import read_manifest
-from gptlite.runs import LEFTOVER, Run, claim_run
-from gptlite.training import Session, fit, save, train_step
+from gptlite.storage import durable
+from gptlite.storage.durable import write_directory
+from gptlite.storage.reader import read_manifest
+from gptlite.training.loop import Session, fit, save, train_step
 
 SAVED, NOW = (7, 8), 9  # the steps that are on disk, and the one that is being saved
 SMALL: Any = "--layers 1 --dim 8 --heads 1 --context 16 --vocab-size 270 --batch-size 2 --threads 1 --val 20%"
@@ -73,7 +75,7 @@ class Disk:
         kept = [step.name for step in self.run.step_directories()]
         assert self.run.step_path(SAVED[-1]).name in kept
         for step in self.run.step_directories():
-            checkpoint.verify(step)
+            saved_step.verify(step)
             if (self.template.path / step.name).exists():
                 assert read_manifest(step) == read_manifest(self.template.path / step.name)
         if not failed:
@@ -356,7 +358,7 @@ def test_a_copy_made_while_training_can_be_resumed(disk: Disk, tmp_path: Path) -
     assert sum(complete for _, complete in copies) > 3
     for made, complete in copies:
         try:
-            checkpoint.load(made.step_to_resume())
+            saved_step.load(made.step_to_resume())
         except CheckpointError as error:
             assert not complete and ("none of" in str(error) or "no step" in str(error))
 
@@ -491,16 +493,16 @@ def test_a_damaged_directory_in_the_way_of_a_save_is_set_aside(disk: Disk) -> No
     damage(disk.run.step_path(NOW))
     save(disk.session, final=True)
     assert len(list(disk.run.path.glob(f".bad-step-{NOW:09d}-*"))) == 1
-    checkpoint.verify(disk.run.step_path(NOW))
+    saved_step.verify(disk.run.step_path(NOW))
 
 
 def test_the_same_step_is_saved_once_and_another_one_never_over_it(tmp_path: Path) -> None:
     step, files = tmp_path / "step-000000001", {"config.json": b"1", "training_state/state.json": b"2"}
-    write_directory(step, files, {"step": 1}, checkpoint.is_intact)
+    write_directory(step, files, {"step": 1}, saved_step.is_intact)
     inode = step.stat().st_ino
-    write_directory(step, files, {"step": 1}, checkpoint.is_intact)
+    write_directory(step, files, {"step": 1}, saved_step.is_intact)
     with pytest.raises(CheckpointError, match="there already and differs"):
-        write_directory(step, {**files, "config.json": b"3"}, {"step": 1}, checkpoint.is_intact)
+        write_directory(step, {**files, "config.json": b"3"}, {"step": 1}, saved_step.is_intact)
     assert step.stat().st_ino == inode and os.listdir(tmp_path) == [step.name]
     assert (step / "config.json").read_bytes() == b"1"
 
@@ -543,7 +545,7 @@ def test_a_link_in_the_place_of_a_step_is_set_aside(disk: Disk, tmp_path: Path) 
     (tmp_path / "victim").mkdir()
     disk.run.step_path(NOW).symlink_to(tmp_path / "victim")
     save(disk.session, final=True)
-    checkpoint.verify(disk.run.step_path(NOW))
+    saved_step.verify(disk.run.step_path(NOW))
     assert not os.listdir(tmp_path / "victim")
 
 
@@ -664,7 +666,7 @@ def test_a_run_that_was_completed_meanwhile_is_not_overwritten(
     gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the first look at the directory and the lock another process may come and go."""
-    from gptlite import pipeline
+    from gptlite.training import pipeline
 
     hold_out = pipeline.hold_out
 
@@ -677,7 +679,7 @@ def test_a_run_that_was_completed_meanwhile_is_not_overwritten(
     monkeypatch.setattr(pipeline, "hold_out", slowly)
     outcome = gptlite("train", "corpus.txt", "-o", "run", "--steps", "2", *SMALL)
     assert outcome.code == 2 and "--resume" in outcome.err
-    checkpoint.verify(Run(Path("run")).step_path(1))
+    saved_step.verify(Run(Path("run")).step_path(1))
 
 
 def test_the_error_of_a_lock_names_nobody_that_the_file_does_not_name(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from gptlite import checkpoint
-from gptlite.runs import LEFTOVER, Run
+from gptlite.checkpoint import saved_step
+from gptlite.checkpoint.runs import LEFTOVER, Run
 
 SCRIPT = Path(__file__).parent / "one_save.py"
 CALLS = "openat,open,write,fsync,fallocate,close,mkdir,rename,renameat,symlink,unlink,unlinkat,rmdir"
@@ -47,7 +47,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, int]]:
 def check(run: Run, failed: bool) -> None:
     announced = (run.path.parent / "announced").is_symlink()
     for step in run.step_directories():
-        checkpoint.verify(step)
+        saved_step.verify(step)
     assert run.step_to_resume().name in (("step-000000002",) if announced else ("step-000000001", "step-000000002"))
     strange = [p.name for p in run.path.iterdir() if not p.name.startswith("step-") and p.name != "latest"]
     assert all(LEFTOVER.fullmatch(name) for name in strange) and len(strange) <= 2

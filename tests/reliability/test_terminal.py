@@ -22,12 +22,12 @@ import torch
 from conftest import Command, make_text, tiny_config
 from reliability.screens import Screen, Terminal
 
-from gptlite import generation
-from gptlite.checkpoint import save_step
-from gptlite.cli import console
+from gptlite.checkpoint.saved_step import save_step
 from gptlite.cli.main import run
+from gptlite.cli.shared import console
+from gptlite.generation import generate
 from gptlite.model import GPT
-from gptlite.tokenizer import Tokenizer
+from gptlite.text.tokenizer import Tokenizer
 
 HOSTILE = (
     "\x1b]0;title\x07", "\x1b]52;c;aGk=\x07", "\x1b[2J", "\x1bP1;2q\x1b\\", "\x9b2J", "\x07", "\b\b\b", "\x7f", "\x0e",
@@ -73,7 +73,7 @@ def forced(wild: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ids = itertools.cycle(tokenizer.encode(EVERYTHING))
         return lambda *_: torch.tensor([next(ids)] * len(seeds))
 
-    monkeypatch.setattr(generation, "make_sampler", make_sampler)
+    monkeypatch.setattr(generate, "make_sampler", make_sampler)
     return wild
 
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import processes
 import pytest
 import torch
 from conftest import Command
 from reliability.screens import Screen, Terminal
+from support import processes
 
-from gptlite import checkpoint, generation, runs
+from gptlite.checkpoint import runs, saved_step
+from gptlite.generation import generate
 
 STYLE = re.compile("\x1b\\[[0-9;]*m")
 KEY = re.compile(r"surprise in bits +under 2 +2 to 4 +4 to 7 +7 to 10 +10 or more ?\n")
@@ -64,10 +65,10 @@ def test_the_tints_are_explained(terminal: Terminal, line: tuple[object, ...]) -
 def test_tints_keep_characters_whole_and_lines_clean(
     terminal: Terminal, line: tuple[object, ...], trained_run: Path, monkeypatch: pytest.MonkeyPatch, stream: str
 ) -> None:
-    tokenizer = checkpoint.load(runs.find_model(str(trained_run))).tokenizer
+    tokenizer = saved_step.load(runs.find_model(str(trained_run))).tokenizer
     text = "河岸\n🙂\t\x1b[31m\n"
     left = iter([tokenizer.token_bytes.index(bytes([byte])) for byte in text.encode()])
-    monkeypatch.setattr(generation, "make_sampler", lambda *_: lambda *_: torch.tensor([next(left)]))
+    monkeypatch.setattr(generate, "make_sampler", lambda *_: lambda *_: torch.tensor([next(left)]))
     n = len(text.encode())
     _, arrived = terminal(*line, "-q", "--color", "surprise", stream, "--max-new-tokens", n)
     assert STYLE.sub("", arrived) == "Ada\tfinds河岸\n🙂\t\\x1b[31m\n\n"

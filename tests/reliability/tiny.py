@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from conftest import make_text
 
-from gptlite import checkpoint, data, optim
+from gptlite.checkpoint import saved_step
+from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.corpus import open_text
 from gptlite.device import choose_hardware
 from gptlite.model import GPT, initialise
-from gptlite.planning import Plan
-from gptlite.runs import Run
-from gptlite.tokenizer import Tokenizer
-from gptlite.training import Clock, Session, Watcher
-from gptlite.training_state import State, restore_training_state
+from gptlite.text import token_files
+from gptlite.text.corpus import open_text
+from gptlite.text.tokenizer import Tokenizer
+from gptlite.training import optimizer
+from gptlite.training.loop import Clock, Session, Watcher
+from gptlite.training.plan import Plan
+from gptlite.training.state import State, restore_training_state
 
 CONTEXT = 16
 NEVER = 10**9
@@ -45,7 +47,7 @@ class TinyTrainer:
 
     folder: Path
     tokenizer: Tokenizer = field(init=False)
-    tokens: data.TokenFile = field(init=False)
+    tokens: token_files.TokenFile = field(init=False)
     val_ids: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ class TinyTrainer:
         self.tokenizer = Tokenizer.train([text], 270)
         (self.folder / "corpus.txt").write_text(text)
         corpus = open_text([str(self.folder / "corpus.txt")], notice=lambda _: None)
-        self.tokens = data.tokenize(corpus, self.tokenizer, cache=self.folder / "cache")
+        self.tokens = token_files.tokenize(corpus, self.tokenizer, cache=self.folder / "cache")
         self.val_ids = np.array(self.tokens.ids()[: 4 * CONTEXT])
         self.model = ModelConfig.preset(
             "llama", "tiny", dim=8, n_heads=1, n_layers=1, context_length=CONTEXT, vocab_size=self.tokenizer.vocab_size
@@ -77,13 +79,13 @@ class TinyTrainer:
         torch.manual_seed(config.seed)
         model = GPT(self.model, dropout=config.dropout)
         initialise(model, config.seed)
-        optimizers = optim.make_optimizers(model, config)
+        optimizers = optimizer.make_optimizers(model, config)
         state, watcher = State(), watcher or Watcher()
         if run.step_directories():
-            saved = checkpoint.load(run.step_to_resume(watcher.notice))
+            saved = saved_step.load(run.step_to_resume(watcher.notice))
             model.load_state_dict(saved.model.state_dict())
             state = restore_training_state(saved, model, optimizers)
-        batches = data.Batches(self.tokens, context=CONTEXT, batch_size=config.batch_size, seed=config.seed)
+        batches = token_files.Batches(self.tokens, context=CONTEXT, batch_size=config.batch_size, seed=config.seed)
         clock = Clock(config, batches.steps_per_epoch, time.monotonic(), state.elapsed)
         return Session(
             run,

@@ -1,0 +1,391 @@
+"""Run directories: their names, their steps, the lock, the log, and how `-m` finds a model.
+
+checkpoints/<run>/
+  run.json         where it came from: command, inputs, versions, hardware, the plan, the result
+  metrics.jsonl    one line per logged step
+  LOCK             held by the trainer
+  step-000000500/  a saved step (checkpoint.py)
+  best, latest     links for people; the code reads the manifests instead
+  .tmp-*, .trash-*  being written or deleted; left by a crash, they are swept away when the next trainer starts
+  .bad-*           damaged steps, set aside
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gptlite.checkpoint.saved_step import PICKLES, Checkpoint, read_tokenizer, verify
+from gptlite.checkpoint.saved_step import load as read_checkpoint
+from gptlite.errors import CheckpointError, LimitError, RunInUseError, StorageError, UsageError
+from gptlite.storage import durable
+from gptlite.storage.durable import MANIFEST, replace_file, write_json
+from gptlite.storage.reader import STEP_NAME, Reader, read_json, read_manifest
+from gptlite.storage.validation import is_count, is_number, parse_object
+from gptlite.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_PARENT = Path("checkpoints")
+LOG = "metrics.jsonl"
+EVENTS = "tensorboard"  # the folder of the log for TensorBoard
+EVENT_FILES = "events.out.tfevents.*.gptlite"
+LARGEST_LOG = 256 << 20  # bytes
+LEFTOVER = re.compile(r"\.(tmp|trash)-(step-\d{9,18}|run\.json|best|latest|trial)(-[0-9a-f]+)?")
+OWNER = re.compile(r"process \d+ since [\d: -]+")
+T = TypeVar("T")
+PRUNED_AT_MOST = 3  # times in a row, while a model is read
+
+
+@dataclass(frozen=True)
+class Step:
+    """One saved step of a run; `val_bits_per_byte` is what it scored when it was saved."""
+
+    path: Path
+    number: int
+    val_bits_per_byte: float | None
+
+
+class Run:
+    """One run directory on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def is_run(self) -> bool:
+        return (self.path / "run.json").is_file()
+
+    def step_path(self, number: int) -> Path:
+        return self.path / f"step-{number:09d}"
+
+    def steps(self) -> list[Step]:
+        """All complete steps, oldest first. A directory without a readable manifest is not one."""
+        found: list[Step] = []
+        for path in self.step_directories():
+            with contextlib.suppress(CheckpointError):
+                score = read_manifest(path).get("val_bits_per_byte")
+                found.append(Step(path, int(path.name[5:]), score if isinstance(score, float) else None))
+        return found
+
+    def step_directories(self) -> list[Path]:
+        """Everything that has the name of a step and is no link, oldest first, whatever is in it."""
+        entries = self.path.iterdir() if self.path.is_dir() else ()
+        named = [p for p in entries if STEP_NAME.fullmatch(p.name) and p.is_dir() and not p.is_symlink()]
+        return sorted(named, key=lambda path: int(path.name[5:]))
+
+    def step_to_resume(self, notice: Callable[[str], None] = lambda _: None) -> Path:
+        """The newest step whose every digest is right; newer ones are set aside, with a notice.
+
+        Raises `CheckpointError` when there is none: a damaged run is never silently begun again.
+        """
+        damaged: list[tuple[Path, CheckpointError]] = []
+        for path in reversed(self.step_directories()):
+            try:
+                verify(path)
+            except CheckpointError as error:
+                damaged.append((path, error))
+                continue
+            for other, error in damaged:
+                try:
+                    aside = durable.set_aside(other)
+                except OSError as failure:
+                    raise StorageError(f"cannot rename {other}: {failure.strerror or failure}.") from failure
+                notice(f"{error} It is set aside as {aside.name}; training goes on from {path.name}.")
+            return path
+        if damaged:
+            raise CheckpointError(
+                f"{self.path}: none of the saved steps is intact. {damaged[0][1]} Start a new run without --resume."
+            )
+        raise CheckpointError(f"{self.path}: no step was ever completed, so there is nothing to resume; start it anew.")
+
+    def latest(self) -> Step | None:
+        steps = self.steps()
+        return steps[-1] if steps else None
+
+    def best(self) -> Step | None:
+        """The step with the lowest validation score; the newest where none has one."""
+        scored = [step for step in self.steps() if step.val_bits_per_byte is not None]
+        return min(scored, key=lambda s: (s.val_bits_per_byte, -s.number)) if scored else self.latest()
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the `keep` newest steps and the best one. Raises `StorageError`."""
+        steps, best = self.steps(), self.best()
+        for step in steps[: -max(1, keep)]:
+            if best is None or step.path != best.path:
+                durable.remove_directory(step.path)
+
+    def link(self) -> None:
+        """Point `best` and `latest` at their steps; a file system without links goes without."""
+        for name, step in (("best", self.best()), ("latest", self.latest())):
+            if step is not None:
+                with contextlib.suppress(OSError):
+                    durable.replace_link(self.path / name, step.path.name)
+
+    def read_info(self) -> dict[str, Any]:
+        return read_json(self.path / "run.json")
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        write_json(self.path / "run.json", info)
+
+    def clear_log(self) -> None:
+        """Forget what a try that never completed a step has logged."""
+        (self.path / LOG).unlink(missing_ok=True)
+        for path in event_files(self.path / EVENTS):
+            path.unlink(missing_ok=True)
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The whole lines of the log, without what is no finite number. Raises `CheckpointError` and `LimitError`."""
+        path = self.path / LOG
+        try:
+            if not path.exists():
+                return []
+            if path.stat().st_size > LARGEST_LOG:
+                raise LimitError(f"{path} is longer than {LARGEST_LOG >> 20} MiB.")
+            content = path.read_bytes().decode()
+        except OSError as error:
+            raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is not UTF-8: {error.reason} at byte {error.start:,}.") from error
+        metrics: list[dict[str, Any]] = []
+        for i, line in enumerate(content.split("\n")[:-1], 1):  # the last one may be half written
+            parsed = parse_object(line, f"{path}, line {i:,}")
+            kept = {key: x for key, x in parsed.items() if is_number(x) or (key == "sample" and isinstance(x, str))}
+            if not is_count(kept.get("step")):
+                raise CheckpointError(f"{path}, line {i:,}, has no step.")
+            metrics.append(kept)
+        return metrics
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append one line to `metrics.jsonl`. Raises `StorageError`."""
+        try:
+            durable.append(self.path / LOG, (json.dumps(line) + "\n").encode())
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}.") from error
+
+    def cut_log(self, step: int) -> None:
+        """Forget what was logged after `step`, which will come again, and a line that a crash left half written."""
+        path = self.path / LOG
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
+        if kept != lines:
+            replace_file(path, b"".join(kept))
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for one trainer; the kernel lets go when the process ends, however it ends."""
+        try:
+            durable.make_directory(self.path)
+            lock = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | durable.CAREFULLY, 0o666)
+        except OSError as error:
+            raise StorageError(f"cannot write to {self.path}: {error.strerror or error}.") from error
+        try:
+            self._take(lock)
+            self.sweep()
+            yield
+        finally:
+            os.close(lock)
+
+    def _take(self, lock: int) -> None:
+        """Lock the open file and write into it, for people, who has it. Raises `RunInUseError`."""
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = OWNER.match(os.read(lock, 100).decode(errors="replace"))
+            raise RunInUseError(
+                f"another process trains in {self.path}{f' ({owner[0]})' if owner else ''}; "
+                "wait for it, or choose another directory with -o."
+            ) from error
+        with contextlib.suppress(OSError):  # on a full disk nobody learns who it is
+            os.ftruncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+
+    def sweep(self) -> None:
+        """Remove what a crash left behind; only for the one who holds the lock."""
+        for path in self.path.iterdir():
+            if LEFTOVER.fullmatch(path.name):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def logged_step(line: bytes) -> int | None:
+    """The step of one line of the log; None when it is not a whole line."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def run_name(inputs: Sequence[str]) -> str:
+    """What a run on these inputs is called: the first one's name without its suffix."""
+    first = inputs[0]
+    stem = "stdin" if first == "-" else Path(first).resolve().stem
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
+
+
+@contextlib.contextmanager
+def new_run(name: str, parent: Path = DEFAULT_PARENT) -> Iterator[Run]:
+    """`checkpoints/<name>`, locked; with a number appended when that run exists or another process begins it."""
+    numbered = (Run(parent / (name if n == 1 else f"{name}-{n}")) for n in itertools.count(1))
+    with contextlib.ExitStack() as held:
+        yield next(run for run in numbered if _begin(run, held))
+
+
+def _begin(run: Run, held: contextlib.ExitStack) -> bool:
+    """Lock a run that has no step yet; False where there is one, or another process is about to make it."""
+    if run.path.exists() and not _reusable(run.path):
+        return False
+    try:
+        held.enter_context(run.lock())
+    except RunInUseError:
+        return False
+    if not _reusable(run.path):  # no longer, now that the other process has ended
+        held.close()
+        return False
+    return True
+
+
+def newest_run(name: str, parent: Path = DEFAULT_PARENT) -> Run | None:
+    """The newest of `<name>`, `<name>-2`, ... that exists."""
+    pattern = re.compile(re.escape(name) + r"(-\d+)?")
+    found = [p for p in parent.iterdir() if pattern.fullmatch(p.name)] if parent.is_dir() else []
+    runs = [Run(p) for p in found if Run(p).is_run()]
+    return max(runs, key=lambda run: run.path.stat().st_mtime, default=None)
+
+
+def claim_run(path: Path) -> Run:
+    """The run at a path the user chose, which must be free. Nothing is overwritten.
+
+    Raises `UsageError`, and `StorageError` for a path that the system cannot look at.
+    """
+    place = Path(os.path.realpath(path))
+    if place in (Path(os.path.expanduser("~")), *Path.cwd().parents, Path(place.anchor)) or path.parts[:1] == ("~",):
+        raise UsageError(f"{path} is no place for a run; choose a new directory with -o.")
+    try:
+        names = sorted(os.listdir(path)) if path.exists() else []
+        free = not names or _reusable(path)
+    except NotADirectoryError as error:
+        raise UsageError(f"{path} is a file; choose a directory with -o.") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(f"a run cannot be made at the path of -o: {reason}; choose another directory.") from error
+    if not free and Run(path).is_run():
+        raise UsageError(f"{path}: a run is there already; continue it with --resume, or choose another with -o.")
+    if not free:
+        raise UsageError(f"{path}: the folder is not empty (it has {names[0]}); choose another directory with -o.")
+    return Run(path)
+
+
+def event_files(folder: Path) -> list[Path]:
+    """The files for TensorBoard that gptlite wrote to `folder`; other programs may have written others."""
+    return [path for path in folder.glob(EVENT_FILES) if path.name.split(".")[3].isdecimal()]
+
+
+def _reusable(path: Path) -> bool:
+    """Was a run begun here that never completed a step, so that nothing can be lost?"""
+    ours = {"run.json", LOG, "LOCK"}
+    names = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    names -= {EVENTS} if names & ours else set()
+    return bool(names) and all(name in ours or LEFTOVER.fullmatch(name) for name in names)
+
+
+def load(model: str | Path | None = None, device: torch.device | str = "cpu") -> Checkpoint:
+    """The model, tokenizer and configuration of whatever `find_model` finds."""
+    return read_model(model, lambda path: read_checkpoint(path, device))
+
+
+def load_tokenizer(argument: str | Path) -> tuple[Path, Tokenizer]:
+    """The tokenizer in a directory that holds one, with or without a model, or of a run; and where it lies."""
+    path = Path(argument)
+    directory = path if _exists(path / "tokenizer.json") else find_model(str(argument))
+    with Reader(directory) as reader:
+        return directory, read_tokenizer(reader)
+
+
+def read_model(model: str | Path | None, read: Callable[[Path], T]) -> T:
+    """What `read` makes of the directory that `find_model` finds.
+
+    A trainer may delete a step while it is read; then the run has a newer one, and that is read.
+    """
+    for left in range(PRUNED_AT_MOST, -1, -1):
+        path = None
+        try:
+            path = find_model(None if model is None else str(model))
+            return read(path)
+        except CheckpointError:
+            if left == 0 or (path is not None and path.is_dir()):
+                raise
+    raise AssertionError
+
+
+def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Path:
+    """The model directory that `argument` means: a run (its best step), a step, or a Hugging Face directory or cache.
+
+    With no argument: `$GPTLITE_MODEL`, else the newest run under `parent`. Raises `CheckpointError`.
+    """
+    argument = argument or os.environ.get("GPTLITE_MODEL") or None
+    if argument is None:
+        candidates = [Run(p) for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
+        trained = [best.path for run in candidates if (best := run.best())]
+        if not trained:
+            raise CheckpointError(
+                f"no trained model under {parent}; train one with: gptlite train FILE, or name one with -m DIR."
+            )
+        return max(trained, key=lambda path: (_modified(path), path))
+    path = Path(argument)
+    if path.is_file():
+        why = "it is a pickle, which can run code and is never opened" if path.suffix in PICKLES else "it is a file"
+        raise CheckpointError(f"there is no model at {path}: {why}; name the directory of a model.")
+    if _exists(path / "config.json") or _exists(path / MANIFEST):
+        return path.resolve()
+    if (snapshot := _snapshot(path)) is not None:
+        return snapshot
+    run = Run(path)
+    if (best := run.best()) is not None:
+        return best.path
+    if run.is_run():
+        raise CheckpointError(f"{path} holds no completed step yet; let it train longer, then try again.")
+    near = sorted(p.name for p in path.parent.iterdir() if Run(p).is_run()) if path.parent.is_dir() else []
+    hint = f" Runs beside it: {', '.join(near[:8])}." if near else ""
+    raise CheckpointError(f"there is no model at {path}.{hint}")
+
+
+def _snapshot(path: Path) -> Path | None:
+    """What Hugging Face's cache keeps of a model in a folder such as models--openai-community--gpt2."""
+    try:
+        with Reader(path / "refs", {}) as reader:
+            commit = reader.text("main", 64).strip()
+    except CheckpointError:
+        return None
+    found = path / "snapshots" / commit
+    return found if re.fullmatch("[0-9a-f]{40}", commit) and _exists(found / "config.json") else None
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # deleted since it was found
+        return 0.0
+
+
+def _exists(path: Path) -> bool:
+    """Is something there, be it a link that leads nowhere?"""
+    try:
+        return os.path.lexists(path)
+    except ValueError:  # a name that no file can have
+        return False

@@ -1,0 +1,406 @@
+"""gptlite generate: sample text from a model."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptlite.cli.generate import interactive as by_turns
+from gptlite.cli.generate import samples
+from gptlite.cli.generate.prompts import Prompt, read_prompt, read_prompts
+from gptlite.cli.shared import console, memorisation, options
+from gptlite.config import LARGEST_NUMBER, SamplingConfig
+from gptlite.errors import UsageError
+from gptlite.generation.stopping import Stopping
+
+if TYPE_CHECKING:
+    from gptlite.generation.generate import Generation
+
+SAMPLING, STOPPING, OUTPUT = "Sampling", "Stopping", "Output"
+
+
+def generate(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="What the text begins with; - reads standard input.", show_default="a new document"
+        ),
+    ] = None,
+    prompt_option: Annotated[
+        str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="The same, as an option.", show_default="none")
+    ] = None,
+    prompt_file: Annotated[
+        str | None,
+        typer.Option("-f", "--prompt-file", metavar="FILE", help="The same, from a file.", show_default="none"),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help='Continue each line of a file, or the "prompt" of each object in a .jsonl file.',
+            show_default="none",
+        ),
+    ] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--choice",
+            metavar="TEXT",
+            help="Write the likeliest of these texts, and say how likely each is. Repeatable.",
+            show_default="any text",
+        ),
+    ] = None,
+    per_token: Annotated[
+        bool, typer.Option("--per-token", help="Compare choices by their mean per token.", show_default="off")
+    ] = False,
+    model: options.ModelOption = None,
+    num_samples: Annotated[
+        int, typer.Option("-n", "--num-samples", metavar="N", help="How many samples.", rich_help_panel=SAMPLING)
+    ] = SamplingConfig.num_samples,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            "--sample", metavar="N", help="Write sample N alone.", show_default="all", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            "-t",
+            "--temperature",
+            metavar="F",
+            help="Higher is wilder; 0 always takes the likeliest.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.temperature,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            "-k",
+            "--top-k",
+            metavar="N",
+            help="Keep the N likeliest and their equals; 0 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.top_k,
+    top_p: Annotated[
+        float,
+        typer.Option(
+            "--top-p", metavar="F", help="Keep the likeliest that reach F; 1 is off.", rich_help_panel=SAMPLING
+        ),
+    ] = SamplingConfig.top_p,
+    min_p: Annotated[
+        float,
+        typer.Option(
+            "--min-p", metavar="F", help="Keep those F times as likely as the best.", rich_help_panel=SAMPLING
+        ),
+    ] = SamplingConfig.min_p,
+    typical_p: Annotated[
+        float,
+        typer.Option(
+            "--typical-p",
+            metavar="F",
+            help="Keep what is about as surprising as usual, up to F; 1 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.typical_p,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            "--repetition-penalty",
+            metavar="F",
+            help="Make tokens of prompt and text F times less likely, on the scale of logits; 1 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.repetition_penalty,
+    presence_penalty: Annotated[
+        float,
+        typer.Option(
+            "--presence-penalty",
+            metavar="F",
+            help="Take F from the logits of tokens that the text has; 0 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.presence_penalty,
+    frequency_penalty: Annotated[
+        float,
+        typer.Option(
+            "--frequency-penalty",
+            metavar="F",
+            help="The same for each time that it has them; 0 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.frequency_penalty,
+    no_repeat_ngram: Annotated[
+        int,
+        typer.Option(
+            "--no-repeat-ngram",
+            metavar="N",
+            help="No N tokens in a row twice, in prompt and text; 0 is off.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = SamplingConfig.no_repeat_ngram,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logit-bias",
+            metavar="TOKEN=F",
+            help="Add F to the logit of a token, given as its text or as # and its id. Repeatable.",
+            show_default="none",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    ban: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ban",
+            metavar="TEXT",
+            help="Never write this text. Repeatable.",
+            show_default="none",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="Same seed, same text.", show_default="random", rich_help_panel=SAMPLING
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--max-new-tokens",
+            metavar="N",
+            parser=options.parse_count,
+            help="Tokens to write.",
+            rich_help_panel=STOPPING,
+        ),
+    ] = SamplingConfig.max_new_tokens,
+    min_new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--min-new-tokens",
+            metavar="N",
+            parser=options.parse_count,
+            help="Tokens before which nothing ends the text.",
+            rich_help_panel=STOPPING,
+        ),
+    ] = SamplingConfig.min_new_tokens,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stop",
+            metavar="TEXT",
+            help=r"Stop before this text; \n is a line break. Repeatable.",
+            show_default="none",
+            rich_help_panel=STOPPING,
+        ),
+    ] = None,
+    stop_at: Annotated[
+        str,
+        typer.Option(
+            "--stop-at",
+            metavar="UNIT",
+            help="Stop behind the first sentence, paragraph, line or document.",
+            rich_help_panel=STOPPING,
+        ),
+    ] = "document",
+    echo: Annotated[
+        bool, typer.Option("--echo/--no-echo", help="Print the prompt before the text.", rich_help_panel=OUTPUT)
+    ] = True,
+    stream: Annotated[
+        bool, typer.Option("--stream/--no-stream", help="Print the text as it is written.", rich_help_panel=OUTPUT)
+    ] = True,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="Write to FILE instead; a terminal still shows a text that streams. Between samples stands a line "
+            f"{samples.DELIMITER}; FILE.jsonl gets an object a line for each.",
+            show_default="standard output",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs",
+            metavar="K",
+            help="Below the text, how probable each token was to the model (before temperature and cuts), and the K "
+            "likeliest. With --json they are each token's top, and logprob is in nats.",
+            show_default="off",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    color: Annotated[
+        str,
+        typer.Option(
+            "--color",
+            metavar="NAME",
+            help="surprise tints the text on a terminal by the bits that each token was worth; none does not.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = samples.Form.color,
+    interactive: Annotated[
+        bool,
+        typer.Option(
+            "-i",
+            "--interactive",
+            help="Write by turns: what you type is joined to the text, and the model goes on; /help lists commands.",
+            show_default="off",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    check_copies: memorisation.CheckOption = False,
+    corpus: memorisation.CorpusOption = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            max=LARGEST_NUMBER,
+            help="Samples written side by side.",
+            show_default="up to 32",
+            rich_help_panel="Machine",
+        ),
+    ] = None,
+    device: options.DeviceOption = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            metavar="NAME",
+            help="fp32, or int8 on a CPU: twice as quick, 0.0001 bits per byte worse.",
+            rich_help_panel="Machine",
+        ),
+    ] = "fp32",
+    compile: Annotated[
+        str,
+        typer.Option(
+            "--compile",
+            metavar="WHEN",
+            help="auto, on or off: decode in machine code made on this computer.",
+            rich_help_panel="Machine",
+        ),
+    ] = "auto",
+    threads: options.ThreadsOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Write text with a trained model.
+
+    [bold]gptlite generate --prompt "Once upon a time"[/bold]
+    """
+    messages = console.Messages(quiet)
+    config = SamplingConfig(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
+        repetition_penalty=repetition_penalty, presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
+        no_repeat_ngram=no_repeat_ngram, logit_bias=tuple(options.parse_bias(text) for text in logit_bias or []),
+        bans=tuple(_texts(ban, "--ban")), min_new_tokens=min_new_tokens, max_new_tokens=max_new_tokens,
+        num_samples=num_samples,
+    )  # fmt: skip
+    form = samples.Form(echo, stream, json, logprobs, color, None if out in (None, "-") else Path(out))
+    numbers = _numbers(sample, num_samples)
+    stops, choices = _texts(stop, "--stop"), _texts(choice, "--choice")
+    Stopping(stops, stop_at)  # what is wrong with them is said now
+    if per_token and not choices:
+        raise UsageError("--per-token compares the texts of --choice, and there are none.")
+    if choices and (interactive or form.out is not None or logprobs is not None or check_copies):
+        raise UsageError("--choice writes no text of its own; leave out -i, -o, --logprobs and --check-copies.")
+    if interactive and check_copies:
+        raise UsageError("--check-copies judges a text that is complete; leave out -i.")
+    if interactive:
+        by_turns.check(form, config, "-" in (prompt, prompt_option, prompt_file, prompts))
+    if prompts is None:
+        requests = [Prompt(read_prompt(prompt, prompt_option, prompt_file))]
+    elif interactive:
+        raise UsageError("-i begins with one prompt; leave --prompts out.")
+    elif (prompt, prompt_option, prompt_file) == (None, None, None):
+        requests = read_prompts(prompts)
+    else:
+        raise UsageError("give one prompt, or a file of them with --prompts.")
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+
+    from gptlite import device as machine
+    from gptlite.checkpoint import runs
+    from gptlite.generation import decoding as decoders
+    from gptlite.generation import generate as generation
+
+    hardware = machine.choose_hardware(device, "fp32", threads)
+    loaded = runs.load(model, hardware.device)
+    if choices:
+        messages.say(str(loaded.path), "dim")
+        for request in requests:
+            _write_choice(loaded, request.text, choices, per_token, echo, json, messages)
+        return
+    messages.say(f"{loaded.path} · seed {seed}{'' if sample is None else f' · sample {sample}'}", "dim")
+    decoding = decoders.choose_decoding(loaded.model, max_new_tokens, dtype=dtype, compile=compile)
+    if decoding.packed or dtype == "int8" or compile == "on":  # else it is as everywhere
+        messages.say(decoding.describe(), "dim")
+    copy_check = memorisation.open_check(check_copies, corpus, loaded.path, messages, json)
+    writer = samples.Writer(form, loaded, messages, copy_check, n_prompts=len(requests), n_samples=len(numbers))
+
+    def begin(text: str, config: SamplingConfig, seed: int) -> Generation:
+        return generation.Generation(
+            loaded.model, loaded.tokenizer, text, config, seed=seed, numbers=numbers, stop=stops, stop_at=stop_at,
+            keep=writer.keeps, batch_size=batch_size, logprobs=writer.recorded, decoding=decoding,
+        )  # fmt: skip
+
+    def begin_request(request: Prompt) -> Generation:
+        work = begin(request.text, config, seed if request.seed is None else request.seed)
+        if (n := len(work.prompt_ids)) > (context := loaded.config.context_length):
+            which = "the prompt" if prompts is None else f"the prompt '{request.text[:30]}…'"
+            messages.notice(f"{which} has {n:,} tokens; the model sees the last {context:,}.")
+        return work
+
+    if interactive:
+        session = by_turns.Session(begin, config, seed, writer, patient=sys.stdin.isatty())
+        session.run(by_turns.read_line, begin_request(requests[0]).prompt)
+        return
+    works = map(begin_request, requests)
+    for work in works if writer.streams else generation.generate_together(works, batch_size):
+        writer.write(work)
+    writer.close()
+
+
+def _texts(given: list[str] | None, option: str) -> list[str]:
+    return [options.unescape(options.check_text(text, option)) for text in given or []]
+
+
+def _numbers(sample: int | None, num_samples: int) -> list[int]:
+    """Which samples to write, from 0 on."""
+    if sample is None:
+        return list(range(num_samples))
+    last = num_samples if num_samples > 1 else LARGEST_NUMBER
+    if not 1 <= sample <= last:
+        raise UsageError(f"--sample must be between 1 and {last}, not {sample}.")
+    return [sample - 1]
+
+
+def _write_choice(
+    loaded: Any, prompt: str, choices: list[str], per_token: bool, echo: bool, json: bool, messages: console.Messages
+) -> None:
+    from gptlite.generation.multiple_choice import score_choices
+
+    scored = score_choices(loaded.model, loaded.tokenizer, prompt, choices)
+    scored.sort(key=lambda choice: -(choice.logprob_per_token if per_token else choice.logprob))
+    if json:
+        listed = [
+            {"text": c.text, "logprob": c.logprob, "logprob_per_token": c.logprob_per_token, "tokens": c.tokens}
+            for c in scored
+        ]
+        console.write_json({"model": str(loaded.path), "prompt": prompt, "choices": listed})
+        return
+    for choice in scored:
+        per = f"{choice.logprob_per_token:7.2f} per token, {console.plural(len(choice.tokens), 'token')}"
+        messages.say(f"log-probability {choice.logprob:8.2f}, {per}: {choice.text}", "dim")
+    console.write(f"{prompt if echo else ''}{scored[0].text}\n")

@@ -1,0 +1,77 @@
+"""Where prompts come from: an argument, a file, standard input, or a file of many."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from gptlite.cli.shared import options
+from gptlite.errors import CorpusError, LimitError, UsageError
+
+LONGEST_PROMPT = 64 << 20  # bytes; of many prompts together, too
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text to continue, and the seed of its samples where the file says one."""
+
+    text: str
+    seed: int | None = None
+
+
+def read_prompt(argument: str | None, option: str | None, file: str | None) -> str:
+    """The one prompt of a command line; "" where none is given."""
+    given = [source for source in (argument, option, file) if source is not None]
+    if len(given) > 1:
+        raise UsageError("give the prompt once: as an argument, with -p, or with -f.")
+    if file is None and given[:1] != ["-"]:
+        return options.check_text(given[0], "the prompt") if given else ""
+    return _read("-" if file is None else file, "the prompt")
+
+
+def read_prompts(name: str) -> list[Prompt]:
+    """The prompts in a file, or in standard input for -: one a line, blank lines left out.
+
+    A line of a file whose name ends in .jsonl is an object with "prompt", and "seed" if it likes. Other keys are left
+    alone. Raises `CorpusError`, and says which line is wrong.
+    """
+    lines = [line.removesuffix("\r") for line in _read(name, "the prompts").split("\n")]
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if not numbered:
+        raise CorpusError(f"{name} holds no prompts: it has only blank lines.")
+    if name.lower().endswith(".jsonl"):
+        return [_parse(line, f"line {number:,} of {name}") for number, line in numbered]
+    return [Prompt(line) for _, line in numbered]
+
+
+def _parse(line: str, where: str) -> Prompt:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{where} is not JSON: {str(error)[:100]}.") from error
+    if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
+        raise CorpusError(f'{where} must be an object with a text as its "prompt".')
+    prompt, seed = value["prompt"], value.get("seed")
+    if seed is not None and not (type(seed) is int and 0 <= seed < 2**63):
+        raise CorpusError(f'the "seed" in {where} must be a whole number from 0 to 2^63 - 1.')
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise CorpusError(f'the "prompt" in {where} holds half of a character.') from error
+    return Prompt(prompt, seed)
+
+
+def _read(name: str, what: str) -> str:
+    where = "standard input" if name == "-" else name
+    try:
+        with options.open_text(name, what) as source:
+            content = source.read(LONGEST_PROMPT + 1)
+        if len(content) > LONGEST_PROMPT:
+            raise LimitError(f"{where} is longer than {LONGEST_PROMPT >> 20} MiB; give a part of it as {what}.")
+        return content.decode("utf-8-sig")  # a mark at the beginning is no text
+    except OSError as error:
+        raise CorpusError(f"cannot read {what} from {where}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{where} is not UTF-8, as {what} must be: {error.reason} at byte {error.start:,}."
+        ) from error

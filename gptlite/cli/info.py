@@ -1,0 +1,132 @@
+"""gptlite info: what a model is and where it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gptlite.cli.shared import console, options
+from gptlite.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from gptlite.checkpoint.saved_step import Description
+    from gptlite.config import ModelConfig
+
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+
+
+def info(
+    model: options.ModelArgument = None,
+    json: options.JsonOption = False,
+) -> None:
+    """Shapes, parameters, tokenizer and provenance of a model.
+
+    [bold]gptlite info checkpoints/corpus[/bold]
+    """
+    from gptlite.checkpoint import runs, saved_step
+
+    found = runs.read_model(model, saved_step.describe)
+    path = found.path
+    run = runs.Run(path.parent)
+    facts: dict[str, Any] = {
+        "path": str(path),
+        "parameters": found.config.n_params,
+        "config": found.config.to_dict(),
+        "tokenizer": {
+            "tokens": found.tokenizer.vocab_size,
+            "sha256": found.tokenizer.digest,
+            "cut": found.tokenizer.cut,
+            "separator": found.tokenizer.separator,
+            "end": found.tokenizer.end,
+        },
+        "tensors": {name: list(shape) for name, shape in found.tensors.items()},
+        "weights": found.weights,
+        "source": found.source,
+        "manifest": {k: v for k, v in found.manifest.items() if k != "files"},
+        "run": run.read_info() if run.is_run() else None,
+    }
+    if json:
+        console.write_json(facts)
+        return
+    rows = _shape(found)
+    if facts["run"]:
+        try:
+            rows += _provenance(facts["run"], facts["manifest"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{run.path / 'run.json'} is not as gptlite writes it: {error!r}.") from error
+    else:
+        rows.append(["made", _elsewhere(found)])
+    console.print_table(["fact", "value"], rows)
+
+
+def _shape(found: Description) -> list[list[str]]:
+    config, tokenizer, weights = found.config, found.tokenizer, found.weights
+    files = weights["files"][0] if len(weights["files"]) == 1 else console.plural(len(weights["files"]), "file")
+    kinds = ", ".join(DTYPES.get(name or "", str(name)) for name in weights["dtypes"])
+    unused = config.vocab_size - tokenizer.vocab_size
+    cut = "in its own way" if tokenizer.cut == "its own way" else f"as {tokenizer.cut} does"
+    separators = f"{tokenizer.separator} before each document"
+    if tokenizer.end != tokenizer.separator:
+        separators += f", {tokenizer.end} at its end"
+    return [
+        ["path", str(found.path)],
+        ["architecture", config.architecture],
+        ["in Hugging Face's words", _named(found.source.get("architectures"))],
+        ["parameters", f"{config.n_params:,}"],
+        ["weights", f"{files}, {console.count(weights['bytes'])}B, {kinds}"],
+        ["layers, dim, feed-forward", f"{config.n_layers}, {config.dim}, {config.hidden_dim}"],
+        ["heads, key-value heads, head dim", f"{config.n_heads}, {config.n_kv_heads}, {config.head_dim}"],
+        ["context", f"{config.context_length:,} tokens"],
+        ["vocabulary", f"{config.vocab_size:,} tokens" + (f", {unused:,} of them unused" if unused else "")],
+        ["tokenizer", f"BPE, text cut {cut}"],
+        ["documents", separators],
+        [
+            "norm, positions, activation",
+            f"{config.norm} ({config.norm_position}), {config.position}, {config.activation}",
+        ],
+        *([["rotary positions", _rotation(config)]] if config.position == "rope" else []),
+        ["embeddings", "tied to the head" if config.tie_embeddings else "apart from the head"],
+    ]
+
+
+def _named(architectures: Any) -> str:
+    return ", ".join(map(str, architectures)) if isinstance(architectures, list) else str(architectures or "unnamed")
+
+
+def _rotation(config: ModelConfig) -> str:
+    if (scaling := config.rope_scaling) is None:
+        return f"theta {config.rope_theta:,.0f}"
+    longer = f"{scaling.factor:g} times {scaling.original_context:,} tokens"
+    return f"theta {config.rope_theta:,.0f}, scaled as {scaling.kind} for {longer}"
+
+
+def _elsewhere(found: Description) -> str:
+    """Of a model without a run: what its config says."""
+    name, version = (found.source.get(key) for key in ("_name_or_path", "transformers_version"))
+    return (
+        f"elsewhere{f', as {name}' if name else ''}{f', with transformers {version}' if version else ''}; "
+        f"{'its digests are right' if found.manifest else 'there are no digests to compare'}"
+    )
+
+
+def _provenance(run: dict[str, Any], manifest: dict[str, Any]) -> list[list[str]]:
+    rows = [["step", f"{manifest['step']:,}"]] if "step" in manifest else []
+    if (bits := manifest.get("val_bits_per_byte")) is not None:
+        rows.append(["bits per byte when saved", f"{bits:.4f}"])
+    result = run.get("result")
+    if result:
+        rows.append(["bits per byte at the end", f"{result['val_bits_per_byte']:.4f} on {result['val_bytes']:,} bytes"])
+    if base := run.get("init_from"):
+        rows.append(["begun with", f"{base['path']} ({base['architecture']}), sha256 {base['sha256'][:16]}…"])
+    if taken := run.get("tokenizer_from"):
+        rows.append(["tokenizer of", taken["path"]])
+    for source in run["inputs"]:
+        rows.append(
+            ["text", f"{Path(source['path']).name}, {source['bytes']:,} bytes, sha256 {source['sha256'][:16]}…"]
+        )
+    rows += [
+        ["command", " ".join(run["command"])],
+        ["made", f"{run['created']} with gptlite {run['gptlite']}, torch {run['versions']['torch']}"],
+        ["hardware", run["hardware"]],
+    ]
+    return rows

@@ -1,0 +1,133 @@
+"""The app, its commands, and the one place where errors become a sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import re
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from gptlite import __version__
+from gptlite.cli import process
+from gptlite.cli.shared import console, options, values
+from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory
+from gptlite.text import background
+
+# Each command: its module in this package, and the function in it.
+COMMANDS = {
+    "train": ("train", "train"),
+    "generate": ("generate.command", "generate"),
+    "embed": ("embed.command", "embed"),
+    "eval": ("eval", "evaluate"),
+    "inspect": ("inspect.command", "inspect"),
+    "report": ("report.command", "report"),
+    "info": ("info", "info"),
+    "export": ("export", "export"),
+    "check": ("check", "check"),
+}
+
+
+VERSION = ("-V", "--version")
+
+
+def build_app(*commands: str) -> typer.Typer:
+    """The app with these commands only: importing one and reading its options takes longer than some answers do."""
+    app = typer.Typer(
+        name="gptlite",
+        help="Turn your own text files into a small GPT, sample from it, and see what attention does to words.",
+        context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": options.normalise},
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+    app.callback()(callback)
+    for name in commands:
+        module, function = COMMANDS[name]
+        app.command(name)(getattr(importlib.import_module(f"gptlite.cli.{module}"), function))
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.write(f"gptlite {__version__}\n")
+        raise typer.Exit()
+
+
+def callback(
+    version: Annotated[
+        bool,
+        typer.Option(
+            *VERSION,
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+            show_default="off",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: one sentence and the documented code for errors, a traceback only for bugs."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Threads that wait spin only briefly before they sleep: as quick as the default on a quiet machine, and beside
+    # another load they do not for long steal the very core that the thread they wait for needs.
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
+    for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):  # rich and typer fall over numbers that are none
+        if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "80")):
+            del os.environ[name]
+    if hasattr(signal, "SIGPIPE") and arguments[:1] != ["train"]:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gptlite generate | head` ends quietly; a training goes on
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    code = run(arguments or ["--help"])
+    if background.left_behind():
+        process.leave(code)
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command."""
+    try:
+        called = arguments[:1] if arguments[0] in COMMANDS else () if arguments[0] in VERSION else COMMANDS
+        command = values.take_plain(typer.main.get_command(build_app(*called)))
+        code = command(arguments, standalone_mode=False, prog_name="gptlite")
+        if code == 130:  # what typer makes of Ctrl-C
+            console.error("interrupted.")
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except GptliteError as error:
+        if str(error):  # else another process says it
+            console.error(str(error))
+        return error.exit_code
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        help_for = context.command_path if context else "gptlite"
+        console.error(f"{error.format_message().rstrip('.')}. See: {help_for} --help")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort, process.Ended) as error:
+        console.error("interrupted.")
+        return error.code if isinstance(error, process.Ended) else 130
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader of a pipe has left, which typer and rich turn into SystemExit: end as other programs do, without a
+        # word. Completion in a shell exits too.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + getattr(signal, "SIGPIPE", 13)
+    except OSError as error:  # what no function foresaw: a name that is too long, a disk that is gone
+        console.error(f"{error.filename or 'the system'}: {error.strerror or error}.")
+        return StorageError.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        console.error("memory ran out; close other programs, or ask for a smaller --batch-size, --context or --size.")
+        return LimitError.exit_code

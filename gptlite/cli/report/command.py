@@ -1,0 +1,227 @@
+"""gptlite report: a run as a page for a browser."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gptlite.cli.report import samples as report_samples
+from gptlite.cli.shared import console, options, pages
+from gptlite.errors import CheckpointError
+from gptlite.storage.validation import is_number
+
+if TYPE_CHECKING:
+    from gptlite.checkpoint.runs import Run
+    from gptlite.embedding.static import TokenTable
+    from gptlite.report.training import Training
+
+LONG_TOKENS = 12  # that are shown
+MAPPED = 150  # words
+MOST_SAMPLES = 50
+YARDSTICKS = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
+
+
+def report(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="A run.", show_default="$GPTLITE_MODEL, else the newest run")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("-o", "--out", metavar="FILE", help="The page to write.", show_default="report.html in the run"),
+    ] = None,
+    num_samples: Annotated[
+        int,
+        typer.Option(
+            "-n", "--num-samples", metavar="N", min=0, max=MOST_SAMPLES,
+            help="Samples to write now, and to look for in the training text.",
+        ),
+    ] = 4,
+    figures: pages.FiguresOption = None,
+    quiet: options.QuietOption = False,
+) -> None:  # fmt: skip
+    """Write one page about a run: curves, plan and result, text, samples, a map of its words.
+
+    [bold]gptlite report checkpoints/corpus -o report.html[/bold]
+    """
+    messages = console.Messages(quiet)
+    from gptlite.checkpoint import check
+    from gptlite.report import page, training
+
+    page.check_libraries()
+    found = check.find_run(run)
+    info = found.read_info()
+    metrics = found.read_log()
+    try:
+        shown = _collect(found, info, metrics)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{found.path / 'run.json'} is not as gptlite writes it: {error!r}.") from error
+    shown = dataclasses.replace(shown, writing=report_samples.write(found, num_samples, messages))
+    path = Path(out) if out is not None else found.path / "report.html"
+    pages.write(path, training.render(shown))
+    if figures is not None:
+        pages.write_figures(Path(figures), training.figures(shown), messages)
+    messages.say(f"{len(metrics):,} logged steps in {path}: open it in a browser")
+
+
+def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Training:
+    from gptlite.embedding import similarity, static
+    from gptlite.report.training import Training
+
+    result, expected = info.get("result") or {}, info.get("expected") or {}
+    known = result.get("yardsticks") or info.get("yardsticks") or {}
+    yardsticks = {name: known[key] for key, name in YARDSTICKS.items() if is_number(known.get(key))}
+    facts: dict[str, list[list[str]]] = {"The plan, and what happened": _plan(info, result, expected, metrics)}
+    if yardsticks:
+        facts["What it has to beat"] = _yardsticks(yardsticks, known, result)
+    words: list[str] = []
+    places, shares = None, (0.0, 0.0)
+    best = run.best()
+    facts["The model"] = _model(info, best.number if best else None)
+    if best is not None:
+        table = static.read_table(best.path)
+        facts["The vocabulary"] = _vocabulary(table, info)
+        words = table.words()[0][:MAPPED]
+        if len(words) >= 3:
+            places, axes = similarity.principal_axes(similarity.unit(table.vectors(words)))
+            shares = (float(axes[0]), float(axes[1]))
+    facts["The text"] = _text(info)
+    facts["Where it comes from"] = _provenance(run, info)
+    samples = [(line["step"], line["sample"]) for line in metrics if "sample" in line]
+    more: dict[str, Any] = {} if places is None else {"words": words, "places": places, "shares": shares}
+    return Training(
+        name=run.path.resolve().name,
+        headline=_headline(result, yardsticks, metrics),
+        metrics=metrics,
+        yardsticks=yardsticks,
+        expected=expected["bits_per_byte"] if is_number(expected.get("bits_per_byte")) else None,
+        facts=facts,
+        headed=frozenset({"The plan, and what happened", "What it has to beat"}),
+        samples=samples,
+        command=shlex.join(str(word) for word in info["command"]),
+        **more,
+    )
+
+
+def _headline(result: Mapping[str, Any], yardsticks: Mapping[str, float], metrics: Sequence[Mapping[str, Any]]) -> str:
+    if result:
+        text = (
+            f"After {console.duration(result['seconds'])} min the best step, {result['best_step']:,}, needs "
+            f"{result['val_bits_per_byte']:.3f} bits for a byte of text that it has never seen."
+        )
+        beaten = [name for name, bits in yardsticks.items() if result["val_bits_per_byte"] < bits]
+        if yardsticks:
+            text += f" It beats {console.listing(beaten)}." if beaten else " It beats none of the yardsticks."
+        return text
+    steps = f"step {metrics[-1]['step']:,}" if metrics else "its first step"
+    return f"This run is not finished: its log ends with {steps}."
+
+
+def _plan(
+    info: Mapping[str, Any],
+    result: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    metrics: Sequence[Mapping[str, Any]],
+) -> list[list[str]]:
+    tokens = result.get("tokens_seen") or (metrics[-1].get("tokens") if metrics else None)
+    epochs = tokens / info["train_tokens"] if tokens and info.get("train_tokens") else None
+    last = metrics[-1] if metrics else {}
+    pairs = [
+        ("bits per byte", expected.get("bits_per_byte"), result.get("val_bits_per_byte"), "{:.3f}"),
+        ("seconds", expected.get("seconds"), result.get("seconds", last.get("elapsed")), "{:,.0f}"),
+        ("steps", expected.get("steps"), result.get("step", last.get("step")), "{:,.0f}"),
+        ("tokens a second", expected.get("tokens_per_second"),
+         result.get("tokens_per_second", last.get("tokens_per_second")), "{:,.0f}"),
+        ("times through the text", expected.get("epochs"), epochs, "{:.2f}"),
+        ("bytes of memory", expected.get("memory"), None, "{:,.0f}"),
+    ]  # fmt: skip
+    rows = [["", "planned", "happened"]]
+    rows += [
+        [name, *(form.format(x) if is_number(x) else "" for x in (plan, was))]
+        for name, plan, was, form in pairs
+        if is_number(plan) or is_number(was)
+    ]
+    return rows
+
+
+def _yardsticks(
+    yardsticks: Mapping[str, float], known: Mapping[str, Any], result: Mapping[str, Any]
+) -> list[list[str]]:
+    rows = [["", "bits per byte", "knew"]]
+    if "val_bits_per_byte" in result:
+        rows.append(["this model", f"{result['val_bits_per_byte']:.4f}", ""])
+    for name, bits in yardsticks.items():
+        n_bytes = known.get("xz_train_bytes" if name == "xz" else "train_bytes")
+        rows.append([name, f"{bits:.4f}", f"{n_bytes:,} bytes" if is_number(n_bytes) else ""])
+    return rows
+
+
+def _model(info: Mapping[str, Any], best: int | None) -> list[list[str]]:
+    model, train = info["plan"]["model"], info["plan"]["train"]
+    rows = [
+        ["architecture", f"{model['architecture']}, {info['parameters']:,} parameters"],
+        ["shape", f"{model['n_layers']} layers of width {model['dim']}, {model['n_heads']} heads, feed-forward "
+                  f"{model['hidden_dim']}"],
+        ["context", f"{model['context_length']:,} tokens"],
+        ["optimizer", f"{train['optimizer']}, learning rate {train['lr']:g}, batches of {train['batch_size']}, dropout "
+                      f"{train['dropout']:g}, seed {train['seed']}"],
+        ["hardware", str(info["hardware"])],
+    ]  # fmt: skip
+    asked = {name: train[name] for name in info["plan"].get("given", []) if name in train}
+    if asked:
+        rows.append(["asked for", ", ".join(f"{name} {value}" for name, value in asked.items())])
+    rows += [["chosen", reason] for reason in info["plan"]["reasons"]]
+    return [*rows, ["best step", f"{best:,}"]] if best is not None else rows
+
+
+def _vocabulary(table: TokenTable, info: Mapping[str, Any]) -> list[list[str]]:
+    tokenizer = table.tokenizer
+    spelled = {i: raw for i, raw in enumerate(tokenizer.token_bytes) if raw}
+    longest = sorted(spelled, key=lambda i: (-len(spelled[i]), i))[:LONG_TOKENS]
+    words = sum(raw[:1] == b" " and raw[1:].isalpha() for raw in spelled.values())
+    rows = [
+        ["tokens", f"{tokenizer.vocab_size:,}, of which {words:,} are a space and letters"],
+        ["longest", "  ".join(tokenizer.decode([i]).replace(" ", "_").replace("\n", "⏎") for i in longest)],
+    ]
+    for name, part in (("train", "the text"), ("val", "the held-out text")):
+        n_tokens = info.get(f"{name}_tokens")
+        if n_tokens:
+            rows.append([f"bytes a token of {part}", f"{info['text'][name]['bytes'] / n_tokens:.2f}"])
+    if table.counts:
+        rows.append(["words seen twice or more", f"{len(table.counts):,}"])
+        common = list(table.counts.items())[:LONG_TOKENS]
+        rows.append(["most frequent words", " · ".join(f"{word} {n:,}" for word, n in common)])
+    return [*rows, ["sha256", str(info["tokenizer"])]]
+
+
+def _text(info: Mapping[str, Any]) -> list[list[str]]:
+    rows = [
+        [Path(source["path"]).name, f"{source['bytes']:,} bytes, sha256 {source['sha256']}"]
+        for source in info["inputs"][:100]
+    ]
+    if len(info["inputs"]) > 100:
+        rows.append(["and", f"{len(info['inputs']) - 100:,} more files"])
+    for name, part in (("train", "trained on"), ("val", "held out")):
+        text, n_tokens = info["text"][name], info.get(f"{name}_tokens")
+        counted = f", {n_tokens:,} tokens" if n_tokens else ""
+        rows.append([part, f"{text['bytes']:,} bytes{counted}, sha256 {text['sha256']}"])
+    return rows
+
+
+def _provenance(run: Run, info: Mapping[str, Any]) -> list[list[str]]:
+    versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+    rows = [["begun", str(info["created"])], ["versions", f"gptlite {info['gptlite']}, {versions}"]]
+    for step in run.steps():
+        score = f"{step.val_bits_per_byte:.4f} bits per byte" if step.val_bits_per_byte is not None else "not scored"
+        rows.append([f"step {step.number:,}", f"{score}, weights sha256 {_weights_digest(step.path)}"])
+    return rows
+
+
+def _weights_digest(step: Path) -> str:
+    from gptlite.storage.reader import read_manifest
+
+    return str(read_manifest(step)["files"]["model.safetensors"]["sha256"])

@@ -1,0 +1,41 @@
+"""The text that a question about a whole corpus goes to: one that is named, else what the run was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gptlite.cli.shared import console
+from gptlite.errors import CorpusError, GptliteError, UsageError
+
+if TYPE_CHECKING:
+    from gptlite.training.dataset import Inputs
+
+
+@contextmanager
+def training_text(step: Path, corpus_file: str | None, messages: console.Messages) -> Iterator[Iterator[str]]:
+    """Blocks of the text to train on: of `corpus_file`, else of exactly what the run was trained on."""
+    from gptlite.paths import cache_directory
+    from gptlite.text import corpus
+
+    if corpus_file is None:
+        yield (block for _, block in texts_of_run(step).train.blocks())
+        return
+    with corpus.opened([corpus_file], cache_directory(), notice=messages.notice) as text:
+        yield (block for _, block in text.blocks())
+
+
+def texts_of_run(step: Path) -> Inputs:
+    """What the run of this step was trained on, and what was held out. Raises `CorpusError` or `UsageError`."""
+    from gptlite.checkpoint import runs
+    from gptlite.training import dataset
+
+    run = runs.Run(step.parent)
+    if not run.is_run():
+        raise UsageError(f"{step} does not say where its text is; name it with --corpus FILE.")
+    try:
+        return dataset.reopen(run.read_info())
+    except GptliteError as error:
+        raise CorpusError(f"{str(error).rstrip('.')}; name the text with --corpus FILE.") from error

@@ -1,0 +1,146 @@
+"""Options that several commands share, the units that numbers may carry, and where texts come from."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import stat
+import sys
+from typing import Annotated, BinaryIO
+
+import typer
+
+from gptlite.errors import CorpusError, UsageError
+
+COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
+NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
+TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+# Other tools' names for the same option, without the dashes; kept out of the help page.
+ALIASES = {
+    "activation-checkpointing": "recompute", "block-size": "context", "choices": "choice", "context-length": "context",
+    "gradient-checkpointing": "recompute", "iters": "steps", "learning-rate": "lr",
+    "length": "max-new-tokens", "max-iters": "steps", "max-seq-len": "context", "max-steps": "steps",
+    "max-tokens": "max-new-tokens",
+    "n-embd": "dim", "n-head": "heads", "n-layer": "layers", "out-dir": "out", "output": "out", "output-dir": "out",
+    "precision": "dtype", "repeat-penalty": "repetition-penalty", "temp": "temperature", "typical": "typical-p",
+}  # fmt: skip
+
+
+def normalise(option: str) -> str:
+    """Underscores for hyphens, and the names other tools use."""
+    name = option.replace("_", "-")
+    return ALIASES.get(name, name)
+
+
+def parse_count(text: str | int) -> int:
+    """A whole number, perhaps with k, M or G: 10k is 10,000."""
+    match = re.fullmatch(r"(-?\d{1,18}(?:\.\d{1,9})?)([kmg]?)", str(text).strip().lower())
+    if not match:
+        raise typer.BadParameter(f"'{text}' is not a number such as 500, 10k or 2M")
+    value = float(match[1]) * COUNT_UNITS[match[2]] if "." in match[1] else int(match[1]) * COUNT_UNITS[match[2]]
+    if value != int(value):
+        raise typer.BadParameter(f"'{text}' is not a whole number")
+    return int(value)
+
+
+def parse_count_or_auto(text: str | int) -> int:
+    """A count above 0, or 0 for "auto"."""
+    if str(text).lower() == "auto":
+        return 0
+    if not (count := parse_count(text)):
+        raise typer.BadParameter("it must be auto or above zero")
+    return count
+
+
+def parse_seconds(text: str | float) -> float:
+    """Seconds of 90, 90s, 3m, 1.5h, 2d or 1h30m."""
+    asked = str(text).strip().lower()
+    if not asked or not re.fullmatch(rf"({NUMBER}[smhd])*({NUMBER})?", asked, re.ASCII):
+        raise typer.BadParameter(f"'{text}' is not a time such as 90s, 3m or 1h30m")
+    parts = re.findall(rf"({NUMBER})([smhd]?)", asked)
+    seconds = sum(float(number) * TIME_UNITS[unit] for number, unit in parts)
+    if not 0 < seconds < math.inf:
+        raise typer.BadParameter("a time must be above zero")
+    return seconds
+
+
+def parse_bias(text: str) -> tuple[str | int, float]:
+    """What a token is worth: TOKEN=+2.5 as the token's text and a number, #7=-1 as its id and a number."""
+    token, equals, value = check_text(text, "--logit-bias").rpartition("=")
+    try:
+        if not equals:
+            raise ValueError
+        bias = float(value)
+    except ValueError:
+        raise UsageError(f"--logit-bias needs a token and a number, such as the=-1.5 or #7=2, not '{text}'.") from None
+    return (int(token[1:]) if re.fullmatch(r"#[0-9]{1,9}", token) else unescape(token)), bias
+
+
+def unescape(text: str) -> str:
+    r"""The line breaks and tabs that a shell makes hard to type: \n, \r, \t, \\."""
+    return re.sub(r"\\([nrt\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[m[1]], text)
+
+
+def open_text(name: str, what: str) -> BinaryIO:
+    """The file `name` to read from, or standard input for -; `what` says in errors what is read. Never waits."""
+    if name == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError(f"- reads {what} from standard input, but nothing is piped into it.")
+        return sys.stdin.buffer
+    try:
+        descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise CorpusError(f"cannot read {what} from {name}: {error.strerror or error}.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorpusError(f"cannot read {what} from {name}: it is not a regular file; for a pipe use - instead.")
+    return os.fdopen(descriptor, "rb")
+
+
+def check_text(text: str, what: str) -> str:
+    """The text that an argument spells in UTF-8, whatever the locale. Raises `UsageError` when it spells none."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError as error:  # Python keeps bytes that the locale does not know as surrogates
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(text).decode("utf-8")
+        raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(text[error.start]) & 0xFF:02X}.") from error
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--model", metavar="DIR",
+        help="A run, a step or a Hugging Face model directory.", show_default="$GPTLITE_MODEL, else the newest run",
+    ),
+]  # fmt: skip
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="DIR", help="A run, a step or a model directory.", show_default="$GPTLITE_MODEL, else the newest run"
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel="Machine")
+]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", metavar="NAME", help="auto, fp32 or bf16.", rich_help_panel="Machine")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="CPU threads.", show_default="all cores", rich_help_panel="Machine"),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on standard output.", show_default="off")
+]
+LossyOption = Annotated[
+    bool,
+    typer.Option(
+        "--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", show_default="off", rich_help_panel="Data"
+    ),
+]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.", show_default="off")]

@@ -1,0 +1,56 @@
+"""What all pages of the command line share: how they become files, and --figures, their charts as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptlite.cli.shared import console
+from gptlite.errors import StorageError
+
+if TYPE_CHECKING:
+    from gptlite.report.page import Figure
+
+FiguresOption = Annotated[
+    str | None,
+    typer.Option(
+        "--figures",
+        metavar="DIR",
+        help="Write each chart as SVG and as PNG into this folder.",
+        show_default="none",
+        rich_help_panel="Output",
+    ),
+]
+
+
+def model_name(path: Path) -> str:
+    """Of a model or a step: the last two parts of its path, and not whose directory it is in."""
+    return "/".join(path.absolute().parts[-2:])
+
+
+def write(path: Path, content: str) -> None:
+    """Write a page. Raises `StorageError`."""
+    from gptlite.storage import durable
+
+    with durable.replacing(path) as scratch:
+        scratch.write_text(content, encoding="utf-8", newline="\n")
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure], messages: console.Messages) -> None:
+    """Draw `figures` into a folder, without a browser; it is made if it is missing. Raises `StorageError`."""
+    from gptlite.report import page
+    from gptlite.storage import durable
+
+    try:
+        durable.make_directory(folder)
+    except OSError as error:
+        raise StorageError(f"cannot make the folder {folder}: {error.strerror or error}.") from error
+    for name, figure in figures.items():
+        svg, png = page.draw(figure)
+        for kind, content in (("svg", svg.encode()), ("png", png)):
+            with durable.replacing(folder / f"{name}.{kind}") as scratch:
+                scratch.write_bytes(content)
+    messages.say(f"{', '.join(figures)} as .svg and .png in {folder}")

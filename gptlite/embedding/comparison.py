@@ -1,0 +1,187 @@
+"""Word vectors side by side: their cosines, what these are worth in the model they are from, and what follows.
+
+A cosine says little by itself: between hidden states even unrelated words may score 0.9, and one word in two places
+never scores 1. So each cosine is placed among those that the model's own held-out text gave: pairs of one word in two
+random places, or, for two different words, of unrelated words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gptlite.embedding.similarity import (
+    CORRECTIONS,
+    correct,
+    cosine_matrix,
+    default_components,
+    parse_correction,
+    percentile,
+)
+from gptlite.errors import UsageError
+
+if TYPE_CHECKING:  # nothing here needs torch
+    from gptlite.embedding.contextual import WordVector
+
+# Percentiles of a pair, and what it is called from there on.
+USES = ((0, "clearly different uses"), (10, "rather different uses"), (30, "as alike as usual"),
+        (70, "rather similar uses"), (90, "clearly similar uses"))  # fmt: skip
+RELATIONS = ((0, "no more alike than unrelated words"), (84, "somewhat alike"), (97.5, "clearly alike"))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two of the vectors, by their numbers from 0.
+
+    - `cosine` after the correction, `raw` without one, `static`: of the static vectors.
+    - `percentile`: how many of a hundred pairs of the model's own text have a lower cosine, pairs of one word in two
+      places if this is `same_word`, else of unrelated words. None where that was not measured.
+    - `same_prefix`: the texts are equal up to the word, so the two vectors are one.
+    """
+
+    first: int
+    second: int
+    cosine: float
+    raw: float
+    static: float
+    percentile: float | None
+    same_word: bool
+    same_prefix: bool
+
+    @property
+    def verdict(self) -> str | None:
+        """The percentile in words."""
+        if self.same_prefix:
+            return "the same vector"
+        if self.percentile is None:
+            return None
+        names = USES if self.same_word else RELATIONS
+        return [name for lowest, name in names if self.percentile >= lowest][-1]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """The vectors of n words in the order of their texts.
+
+    - `items`: the words, with `.occurrence`, `.tokens`, `.n_left`, `.words_left`, `.partial`, `.truncated`, ...
+    - `layers`: which of their vectors count; of several, the mean.
+    - `statistics`: what `calibration` measured about the model, as arrays; None for models made elsewhere.
+    - `meta`: where the vectors are from, for files.
+    """
+
+    items: Sequence[WordVector]
+    layers: tuple[int, ...]
+    statistics: Mapping[str, np.ndarray] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """Raw contextual vectors (n, D), float32."""
+        return np.stack([v.at(self.layers) for v in self.items])
+
+    @cached_property
+    def static(self) -> np.ndarray:
+        """Static vectors (n, D), float32."""
+        return np.stack([v.static for v in self.items])
+
+    def cosine(self, correction: str = "zscore") -> np.ndarray:
+        """Cosines (n, n) of the contextual vectors after a correction of `similarity`.
+
+        Each of several layers is corrected by itself, since each has a scale of its own. Raises `UsageError` for a
+        correction other than "none" where the model has no statistics.
+        """
+        name, _ = parse_correction(correction, self.items[0].static.shape[-1])
+        if name == "none":
+            return cosine_matrix(self.vectors)
+        if self.statistics is None:
+            raise UsageError(f"the model has no statistics for '{correction}'; its cosines can only be raw: none.")
+        return cosine_matrix(self._corrected(correction, self.statistics))
+
+    def scale(self, correction: str = "zscore") -> dict[str, list[float]] | None:
+        """Mean and standard deviation of the cosine between unrelated words, and of one word in two random places.
+
+        None where it was not measured: of a model made elsewhere, for the mean of several layers, or without more or
+        fewer components than "abtt" has.
+        """
+        row = self._measured(correction)
+        if self.statistics is None or row is None:
+            return None
+        return {
+            name: [round(float(x), 4) for x in self.statistics[name][self.layers[0], row]]
+            for name in ("unrelated", "same_word")
+        }
+
+    def percentile(self, correction: str = "zscore") -> np.ndarray | None:
+        """Where each of the cosines (n, n) stands, 0 to 100, among pairs of the model's own text; None like `scale`.
+
+        Of one word (whatever its case) among pairs of one word in two random places, of two words among unrelated ones.
+        """
+        row = self._measured(correction)
+        if self.statistics is None or row is None:
+            return None
+        cosines = self.cosine(correction)
+        ranks = {
+            name: percentile(cosines, self.statistics[f"{name}_quantiles"][self.layers[0], row])
+            for name in ("unrelated", "same_word")
+        }
+        return np.where(self.same_words(), ranks["same_word"], ranks["unrelated"])
+
+    def same_words(self) -> np.ndarray:
+        """(n, n) booleans: is it one word, whatever its case?"""
+        names = {v.occurrence.word.lower(): i for i, v in enumerate(self.items)}
+        numbers = np.array([names[v.occurrence.word.lower()] for v in self.items])
+        return numbers[:, None] == numbers
+
+    def pairs(self, correction: str = "zscore", most: int | None = None) -> list[Pair]:
+        """All pairs in the order of their vectors; of more than `most`, half furthest apart, half closest."""
+        n = len(self)
+        first, second = np.triu_indices(n, 1)
+        cosines, raw, static = self.cosine(correction), self.cosine("none"), cosine_matrix(self.static)
+        ranks, same = self.percentile(correction), self.same_words()
+        if most is not None and len(first) > most:
+            order = np.argsort(cosines[first, second], kind="stable")
+            chosen = np.sort(np.concatenate([order[: (most + 1) // 2], order[len(order) - most // 2 :]]))
+            first, second = first[chosen], second[chosen]
+        return [
+            Pair(
+                i, j, float(cosines[i, j]), float(raw[i, j]), float(static[i, j]),
+                None if ranks is None else float(ranks[i, j]), bool(same[i, j]), self._same_prefix(i, j),
+            )
+            for i, j in zip(first.tolist(), second.tolist(), strict=True)
+        ]  # fmt: skip
+
+    def save(self, path: str | Path) -> None:
+        """Write the raw vectors; the suffix decides how, see `vector_files`. Raises `UsageError`, `StorageError`."""
+        from gptlite.embedding import vector_files
+
+        layers = self.layers[0] if len(self.layers) == 1 else self.layers
+        vector_files.save_vectors(Path(path), self.items, layers, self.meta)
+
+    def _measured(self, correction: str) -> int | None:
+        """The row of the statistics that has this correction."""
+        dim = self.items[0].static.shape[-1]
+        name, n_components = parse_correction(correction, dim)
+        if len(self.layers) > 1 or n_components != default_components(dim):
+            return None
+        return CORRECTIONS.index(name)
+
+    def _corrected(self, correction: str, statistics: Mapping[str, np.ndarray]) -> np.ndarray:
+        total = np.zeros_like(self.static)
+        for layer in self.layers:
+            space = {name: statistics[name][layer] for name in ("mean", "std", "components")}
+            total += correct(np.stack([v.at(layer) for v in self.items]), correction, space)
+        return total / len(self.layers)
+
+    def _same_prefix(self, i: int, j: int) -> bool:
+        one, other = self.items[i], self.items[j]
+        a, b = one.occurrence, other.occurrence
+        same_text = a.start == b.start and a.text[: a.end] == b.text[: b.end]
+        return same_text and one.tokens == other.tokens and np.array_equal(one.contextual, other.contextual)

@@ -1,0 +1,181 @@
+"""How well a model predicts a text: loss, perplexity and bits per byte, of any callable from tokens to logits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptlite.device import Hardware
+from gptlite.model import GPT
+from gptlite.text.tokenizer import Tokenizer
+
+LogitsOf = Callable[[Tensor], Tensor]  # ids (B, T) -> logits (B, T, V)
+LossesOf = Callable[[Tensor, Tensor, Tensor], Tensor]  # ids, targets, which of them count, (B, T) each -> -ln p (N,)
+LARGEST_LOGITS = 1 << 22  # numbers in logits that are there at once; training needs more, so scoring sets no new peak
+
+
+@dataclass(frozen=True)
+class Score:
+    """The sum of -ln p over `tokens` tokens that spell `bytes` bytes of text."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Mean -ln p a token; depends on the vocabulary."""
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Mean -log2 p a byte of text; comparable between models with different vocabularies."""
+        return self.nats / math.log(2) / self.bytes
+
+
+@dataclass(frozen=True, slots=True)  # of a long text there are many
+class Window:
+    """Inputs [start, start + length) of a stream; the last `scored` of their targets count."""
+
+    start: int
+    length: int
+    scored: int
+
+
+class SlidingWindows(Sequence[Window]):
+    """Windows in which every token but those at the very beginning is predicted from at least half a context.
+
+    Each step moves by half a context and scores the new half, so each target is scored exactly once. They are computed
+    when they are asked for: a long text has millions of them.
+    """
+
+    def __init__(self, n_tokens: int, context: int) -> None:
+        self.n_targets = max(0, n_tokens - 1)
+        self.length = min(context, self.n_targets)
+        self.stride = max(1, context // 2)
+
+    def __len__(self) -> int:
+        if not self.n_targets:
+            return 0
+        return 1 + -(-(self.n_targets - self.length) // self.stride)
+
+    @overload
+    def __getitem__(self, i: int) -> Window: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Window]: ...
+
+    def __getitem__(self, i: int | slice) -> Window | list[Window]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        i %= len(self)
+        if i == 0:
+            return Window(0, self.length, self.length)
+        done = min(self.length + i * self.stride, self.n_targets)
+        return Window(done - self.length, self.length, done - self.length - (i - 1) * self.stride)
+
+
+def sliding_windows(n_tokens: int, context: int) -> Sequence[Window]:
+    """`SlidingWindows` of a stream of so many tokens."""
+    return SlidingWindows(n_tokens, context)
+
+
+def spread(windows: Sequence[Window], n: int) -> list[Window]:
+    """At most n of `windows`, evenly spread over all of them."""
+    if len(windows) <= n:
+        return list(windows)
+    return [windows[round(i * (len(windows) - 1) / max(1, n - 1))] for i in range(n)]
+
+
+def score_model(
+    model: GPT,
+    tokenizer: Tokenizer,
+    ids: np.ndarray,
+    hardware: Hardware,
+    windows: Sequence[Window] | None = None,
+    *,
+    between: Callable[[], object] = lambda: None,
+) -> Score:
+    """Score `windows` (by default all of the stream `ids`) with `model`, without dropout.
+
+    - `between`: called before every forward pass; what it raises ends the scoring.
+    """
+    config = model.config
+    if windows is None:
+        windows = SlidingWindows(len(ids), config.context_length)
+
+    def losses_of(tokens: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        between()
+        with hardware.autocast():
+            states, wanted = model.transformer(tokens)[counts], targets[counts]  # (N, D), (N,)
+            n = max(1, LARGEST_LOGITS // config.vocab_size)  # a vocabulary and a context may both be large
+            return torch.cat([_losses(model.head(x), y) for x, y in zip(states.split(n), wanted.split(n), strict=True)])
+
+    was_training = model.training
+    model.eval()
+    lengths = torch.tensor(tokenizer.byte_lengths(config.vocab_size))
+    result = _score(losses_of, ids, windows, lengths, hardware.device)
+    model.train(was_training)
+    return result
+
+
+def score(
+    logits_of: LogitsOf,
+    ids: np.ndarray,
+    windows: Sequence[Window],
+    token_bytes: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+) -> Score:
+    """Score the targets of `windows` over the stream `ids` (N,).
+
+    - `token_bytes` (V,): bytes of text behind each id. Targets of no bytes, the document separators, do not count.
+    """
+    return _score(
+        lambda tokens, targets, counts: _losses(logits_of(tokens)[counts], targets[counts]),
+        ids,
+        windows,
+        token_bytes,
+        device,
+    )
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """-ln p (N,) of the targets (N,) under logits (N, V)."""
+    return F.cross_entropy(logits.float(), targets, reduction="none")
+
+
+@torch.no_grad()
+def _score(
+    losses_of: LossesOf, ids: np.ndarray, windows: Sequence[Window], token_bytes: Tensor, device: torch.device | str
+) -> Score:
+    nats, tokens, n_bytes = 0.0, 0, 0
+    token_bytes = token_bytes.to(device)
+    rows = max(1, LARGEST_LOGITS // (len(token_bytes) * max((w.length for w in windows), default=1)))
+    for first in range(0, len(windows), rows):
+        group = windows[first : first + rows]
+        length = group[0].length
+        index = np.add.outer([w.start for w in group], np.arange(length + 1))
+        stream = torch.from_numpy(ids[index].astype(np.int64)).to(device)  # (B, T + 1)
+        inputs, targets = stream[:, :-1], stream[:, 1:]
+        skipped = torch.tensor([length - w.scored for w in group], device=device)
+        counts = torch.arange(length, device=device) >= skipped[:, None]
+        counts &= token_bytes[targets] > 0  # (B, T)
+        losses = losses_of(inputs, targets, counts)
+        nats += losses.cpu().double().sum().item()  # not every device has float64
+        tokens += len(losses)
+        n_bytes += int(token_bytes[targets[counts]].sum())
+    return Score(nats, tokens, n_bytes)

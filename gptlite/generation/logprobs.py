@@ -1,0 +1,87 @@
+"""What a model thought of each token that it wrote, and which part of the text that token spells.
+
+Log-probabilities are natural logarithms (nats) of the model's own distribution, the softmax of its logits: before
+temperature, cuts, penalties and whatever else decides what is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from gptlite.text.tokenizer import Tokenizer
+
+Alternative = tuple[int, float]  # an id and its log-probability
+
+
+class Recorder:
+    """A sampler, logits (B, V) to ids (B,), that remembers for each row what the model thought.
+
+    After each call `chosen` has the log-probability of each row's id, and `top` the `k` likeliest ids of each row, the
+    likeliest first; fewer where the vocabulary is smaller. What is impossible is not among them. Whatever else the
+    sampler takes is handed on; the first of it may be the numbers of the rows, else they are 0 to B - 1.
+    """
+
+    def __init__(self, sampler: Callable[..., Tensor], k: int = 0) -> None:
+        self.sampler, self.k = sampler, k
+        self.chosen: dict[int, float] = {}
+        self.top: dict[int, list[Alternative]] = {}
+
+    def __call__(self, logits: Tensor, *rest: Any) -> Tensor:
+        logprobs = logits.cpu().double().log_softmax(dim=-1)  # first: a sampler may change the logits in place
+        ids = self.sampler(logits, *rest)
+        rows = rest[0] if rest else range(len(ids))
+        chosen = logprobs.gather(-1, ids[:, None].to(logprobs.device))[:, 0]
+        values, likeliest = logprobs.topk(min(self.k, logprobs.shape[-1]), dim=-1)
+        pairs = map(zip, likeliest.tolist(), values.tolist())
+        self.chosen = dict(zip(rows, chosen.tolist(), strict=True))
+        self.top = {row: [(i, p) for i, p in top if p > -math.inf] for row, top in zip(rows, pairs, strict=True)}
+        return ids
+
+
+class Attribution:
+    """Which tokens spell which part of a text, in whatever portions the text comes out.
+
+    Tokens are added as they are drawn; a part is what one of them completes, so characters stay whole. Its
+    log-probability is that of all the tokens since the part before: the probability of several bytes is their product.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.decoder = tokenizer.stream()
+        self.parts: deque[tuple[str, float]] = deque()
+        self.unfinished = 0.0  # log-probability of the bytes that no character has come of yet
+
+    def add(self, token: int, logprob: float) -> None:
+        self.unfinished += logprob
+        if text := self.decoder.push(token):
+            self.parts.append((text, self.unfinished))
+            self.unfinished = 0.0
+
+    def take(self, text: str) -> Iterator[tuple[str, float]]:
+        """`text`, which begins where the last one ended, in parts with their log-probabilities."""
+        while text:
+            part, logprob = self.parts.popleft() if self.parts else (text, self.unfinished)
+            if len(part) > len(text):  # the rest is still held back, or a stop string begins there
+                self.parts.appendleft((part[len(text) :], logprob))
+            yield part[: len(text)], logprob
+            text = text[len(part) :]
+
+
+def count_spelling(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> int:
+    """How many of `ids` spell `text`, which they begin with: up to the one that completes its last character.
+
+    Where a stop string has cut the text, the tokens behind it are left out; one that spells the end of the text and
+    the beginning of the stop string belongs to the text.
+    """
+    if tokenizer.decode(ids) == text:
+        return len(ids)
+    decoder, length = tokenizer.stream(), 0
+    for n, token in enumerate(ids):
+        if length >= len(text):
+            return n
+        length += len(decoder.push(token))
+    return len(ids)

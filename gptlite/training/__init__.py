@@ -1,0 +1,1 @@
+"""From text files to a trained run: plan, loop, state, resume."""

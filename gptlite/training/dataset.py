@@ -1,0 +1,138 @@
+"""The texts of a run and what becomes of them before training: held out, shortened, made into tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gptlite.errors import CheckpointError, CorpusError, UsageError
+from gptlite.text import corpus, token_files
+from gptlite.text.tokenizer import Tokenizer
+from gptlite.training import plan, resume
+from gptlite.training.loop import Watcher
+
+TOKENIZER_SAMPLE = 64 << 20  # bytes of training text that the vocabulary is learned from
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The texts of a run: what is trained on, what is held out, and the files they came from."""
+
+    train: corpus.Text
+    val: corpus.Text
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Path, size and digest of each file."""
+        documents = dict.fromkeys(p.document for p in (*self.train.pieces, *self.val.pieces))
+        return [{"path": str(d.path.absolute()), "bytes": d.size, "sha256": d.digest} for d in documents]
+
+    def facts(self) -> dict[str, Any]:
+        """Size and digest of what is trained on and of what is held out."""
+        parts = (("train", self.train), ("val", self.val))
+        return {part: {"bytes": text.n_bytes, "sha256": text.digest} for part, text in parts}
+
+
+def hold_out(text: corpus.Text, val: str, watcher: Watcher, lossy: bool = False) -> Inputs:
+    """The text to train on and the text held out: the end of the former, or a file of its own."""
+    if (fraction := _fraction(val)) is not None:
+        head, tail = text.split(fraction)
+        if not head.pieces or not tail.pieces:
+            raise UsageError(f"--val {val} leaves nothing to train on or nothing to hold out; choose another share.")
+        return Inputs(head, tail)
+    held_out = corpus.open_text([val], notice=watcher.notice, smallest=1, lossy=lossy)
+    digests = {p.document.digest for p in held_out.pieces}
+    if any(p.document.digest in digests for p in text.pieces):
+        raise UsageError(f"--val {val} is also among the texts to train on; leave it out there.")
+    return Inputs(text, held_out)
+
+
+def _fraction(val: str) -> float | None:
+    """0.05 of "5%"; None for the name of a file. Raises `UsageError` for an impossible share."""
+    if not val.endswith("%"):
+        return None
+    try:
+        fraction = float(val[:-1]) / 100
+    except ValueError:
+        return None
+    if not 0 < fraction <= 0.9:
+        raise UsageError(f"--val {val}: hold out more than 0% and at most 90% of the text.")
+    return fraction
+
+
+def remembered_val(val: str) -> str:
+    return val if _fraction(val) is not None else str(Path(val).absolute())
+
+
+def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> Inputs:
+    """Of texts longer than `limits` (bytes to train on, bytes to hold out), parts spread over the whole."""
+    if limits is None:
+        return texts
+    shorter = Inputs(texts.train.spread(limits[0]), texts.val.spread(limits[1]))
+    if shorter.train is not texts.train:
+        watcher.notice(
+            f"there is no time to read all {texts.train.n_bytes / 1e6:,.0f} MB; "
+            f"{shorter.train.n_bytes / 1e6:,.0f} MB spread over the whole are used."
+        )
+    return shorter
+
+
+def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
+    """The texts that a run was trained on and held out from it, byte for byte, as its `run.json` describes them.
+
+    - `files`: where the text is now, unless it is where it was.
+    Raises `CorpusError` when it is gone or has changed, and `CheckpointError` when `info` does not say enough.
+    """
+    try:
+        paths = {str(source["sha256"]): str(source["path"]) for source in info["inputs"]}
+        files, val, facts = [str(file) for file in files or info["arguments"]], str(info["val"]), info["text"]
+        lossy, limits = bool(info.get("lossy")), [int(limit) for limit in info.get("text_limits") or ()] or None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError("the run.json of the model does not say what it was trained on.") from error
+    if "-" in files:
+        raise CorpusError("the model was trained on standard input, which nobody has kept.")
+    text = corpus.open_text(files, smallest=1, lossy=lossy)
+    found = {piece.document.digest for piece in text.pieces}
+    known = corpus.Text(tuple(piece for piece in text.pieces if piece.document.digest in paths))
+    if known.pieces:
+        texts = shorten(hold_out(resume.in_order(info, known), val, Watcher(), lossy), limits, Watcher())
+        if texts.facts() == facts:
+            return texts
+        found |= {piece.document.digest for piece in texts.val.pieces}
+    changed = [path for digest, path in paths.items() if digest not in found] or files
+    raise CorpusError(f"{changed[0]} is not what it was when the model was trained.")
+
+
+@dataclass(frozen=True)
+class Material:
+    """Texts, the tokenizer that was learned from them, and their tokens."""
+
+    texts: Inputs
+    tokenizer: Tokenizer
+    tokens: token_files.TokenFile
+    val_tokens: token_files.TokenFile
+
+    @property
+    def digests(self) -> dict[str, str]:
+        return {"train": self.tokens.digest, "val": self.val_tokens.digest}
+
+
+def tokenize(texts: Inputs, known: Tokenizer | int | None, watcher: Watcher) -> Material:
+    """Both texts as tokens of the `known` tokenizer, or of a new one with so many tokens."""
+    tokenizer = known if isinstance(known, Tokenizer) else train_tokenizer(texts.train, known, watcher)
+    tokens = token_files.tokenize(texts.train, tokenizer, progress=partial(watcher.phase, "tokenizing"))
+    return Material(texts, tokenizer, tokens, token_files.tokenize(texts.val, tokenizer))
+
+
+def train_tokenizer(text: corpus.Text, vocab_size: int | None, watcher: Watcher) -> Tokenizer:
+    """Learn the vocabulary from the training text alone: nothing of the held-out text leaks into it."""
+    size = plan.choose_vocab_size(text.n_bytes) if vocab_size is None else vocab_size
+    watcher.phase("learning the vocabulary", 0.0)
+    if text.n_bytes > TOKENIZER_SAMPLE:
+        watcher.notice(f"the vocabulary is learned from {TOKENIZER_SAMPLE >> 20} MiB spread over the text.")
+    tokenizer = Tokenizer.train(text.sample(TOKENIZER_SAMPLE), size)
+    if vocab_size is not None and tokenizer.vocab_size < vocab_size:
+        watcher.notice(f"the text has repeated pairs for {tokenizer.vocab_size:,} tokens only, not {vocab_size:,}.")
+    return tokenizer

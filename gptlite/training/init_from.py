@@ -1,0 +1,69 @@
+"""What a new run takes from a model that is there: weights and tokenizer (fine-tuning), or the tokenizer alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gptlite.checkpoint import runs
+from gptlite.checkpoint.saved_step import Checkpoint, weights_digest
+from gptlite.config import ModelConfig
+from gptlite.errors import UsageError
+from gptlite.model import GPT
+from gptlite.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model to go on from and the tokenizer to use, where they are given; `facts` of both are for run.json."""
+
+    model: Checkpoint | None = None
+    tokenizer: Tokenizer | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> ModelConfig | None:
+        return self.model.config if self.model else None
+
+
+def find_origin(init_from: str | Path | None, tokenizer: str | Path | None, vocab_size: int | None = None) -> Origin:
+    """Read what `--init-from` and `--tokenizer` name: a run, a step or a Hugging Face directory, or None.
+
+    Raises `UsageError` where they contradict each other or `vocab_size`, and `CheckpointError`.
+    """
+    if init_from is None and tokenizer is None:
+        return Origin()
+    if vocab_size is not None:
+        flag = "--tokenizer" if init_from is None else "--init-from"
+        raise UsageError(f"{flag} brings its own vocabulary; leave --vocab-size out.")
+    facts: dict[str, Any] = {}
+    wanted: Tokenizer | None = None
+    if tokenizer is not None:
+        where, wanted = runs.load_tokenizer(tokenizer)
+        facts["tokenizer_from"] = {"path": str(where.absolute()), "sha256": wanted.digest}
+    if init_from is None:
+        return Origin(None, wanted, facts)
+    base = runs.load(init_from)
+    if wanted is not None and not wanted.is_like(base.tokenizer):
+        raise UsageError(
+            f"the tokenizer of {tokenizer} is not the one that the model of --init-from {init_from} was trained with: "
+            f"{wanted.vocab_size:,} and {base.tokenizer.vocab_size:,} tokens, or others; leave --tokenizer out."
+        )
+    facts["init_from"] = {
+        "path": str(base.path.absolute()),
+        "architecture": base.config.architecture,
+        "parameters": base.config.n_params,
+        "sha256": weights_digest(base.path),
+    }
+    return Origin(base, base.tokenizer, facts)
+
+
+@torch.no_grad()
+def start_from(model: GPT, origin: GPT) -> None:
+    """Give `model` the weights of `origin`, which differs at most in seeing more tokens; positions beyond are left."""
+    state = origin.state_dict()
+    for name, tensor in model.state_dict().items():
+        tensor.copy_(state[name][: len(tensor)] if name == "transformer.position.table" else state[name])

@@ -1,0 +1,60 @@
+"""How fast this machine takes a training step of a given model: measured, for no formula knows caches and load."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.device import Hardware
+from gptlite.model import GPT, initialise
+from gptlite.training.optimizer import Loss, make_optimizers, mean_loss, recompute_blocks, training_step
+
+MOST_STEPS = 5
+CPU_FLOPS_PER_THREAD, GPU_FLOPS = 4e10, 2e13  # what training makes of an ordinary core and of a GPU
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that one optimizer step takes, and its tokens a second."""
+
+    seconds_per_step: float
+    tokens_per_second: float
+
+
+def guess_speed(config: ModelConfig, hardware: Hardware) -> float:
+    """Tokens a second, where nothing was measured: the same on all machines of a kind."""
+    on_cpu = hardware.device.type == "cpu"
+    return (CPU_FLOPS_PER_THREAD * hardware.threads if on_cpu else GPU_FLOPS) / (6 * config.n_params)
+
+
+def measure_speed(
+    config: ModelConfig, train: TrainConfig, hardware: Hardware, seconds: float, loss_of: Loss = mean_loss
+) -> Speed:
+    """Take a few steps on random tokens, for about `seconds` but at least one after the first, which is slower.
+
+    Of several processes, the share of one is timed, as if all were as quick and their exchange took no time.
+    Draws its random numbers from a generator of its own; global random state is left as it was.
+    """
+    train = train.share(hardware.processes)
+    with torch.random.fork_rng(devices=[hardware.device] if hardware.device.type == "cuda" else []):
+        model = GPT(config, dropout=train.dropout)
+        initialise(model, seed=0)
+        model.to(hardware.device).train()
+        if train.recompute:
+            recompute_blocks(model)
+        optimizers = make_optimizers(model, train)
+        generator = torch.Generator().manual_seed(0)
+        shape = (train.batch_size, config.context_length + 1)
+        batch = torch.randint(config.vocab_size, shape, generator=generator)
+        times: list[float] = []
+        began = time.monotonic()
+        while len(times) < 2 or (len(times) <= MOST_STEPS and time.monotonic() - began < seconds):
+            before = time.monotonic()
+            training_step(model, optimizers, batch, hardware, train.clip, loss_of, train.accumulate)
+            times.append(time.monotonic() - before)
+    # The fastest step is the one that the fewest other programs disturbed; the first one builds what later ones reuse.
+    fastest = min(times[1:])
+    return Speed(fastest, hardware.processes * train.batch_size * config.context_length / fastest)

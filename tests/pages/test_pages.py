@@ -1,0 +1,373 @@
+"""The pages of `gptlite inspect` and `gptlite report`: their numbers, hostile text, and a browser without a network."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from support.browser import Browser, Page, browsing
+from support.pages import HOSTILE, NO_ELEMENTS, Elements, banks, needs_browser, seen
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+from gptlite.report import inspection, occurrences, training
+from gptlite.report.inspection import Inspection, Step
+from gptlite.report.page import draw
+from gptlite.report.training import Training, Writing
+
+TEXT = ["The", " animal", " did", " not", " cross", " the", " street", ".", "\n"]
+FACTS = {"model": "run </dd><script>window.hacked = 5</script>", "gptlite": "0"}
+
+
+def made(pieces: list[str] = TEXT, *, step: bool = True, n_layers: int = 2, n_heads: int = 3) -> Inspection:
+    """Numbers that follow from the place of a token, so that a test knows them."""
+    n, rng = len(pieces), np.random.default_rng(0)
+    names = [piece.replace(" ", "_").replace("\n", "⏎") for piece in pieces]
+    attended = ["(start)", *names][: inspection.LARGEST_MAP]
+    T = len(attended)
+    weights = np.tril(rng.random((n_layers, n_heads, T, T)))
+    weights /= weights.sum(-1, keepdims=True)
+    table = [[str(i), name, "1.00 −2.00 …", "0.50"] for i, name in enumerate(attended)]
+    return Inspection(
+        pieces=pieces,
+        names=names,
+        surprisal=np.arange(n) * 1.5 % 14,
+        entropy=np.full(n, 4.0),
+        rank=np.arange(1, n + 1) * 7,
+        top=[[("_cat", 0.5), (name, 0.25)] for name in names],
+        words=[(piece.strip(), i, i + 1, 1.5 * i) for i, piece in enumerate(pieces)],
+        layer_names=["no block", *(f"block {i + 1}" for i in range(n_layers))],
+        best=[names, *[["_dog"] * n] * n_layers],
+        best_p=np.full((n_layers + 1, n), 0.125),
+        layer_bits=np.tile(np.arange(n) % 14, (n_layers + 1, 1)),
+        weights=weights,
+        attended=attended,
+        first=0,
+        chosen=2,
+        head=(n_layers, 2),
+        summary=f"{n} tokens",
+        convention="A word is a word.",
+        step=Step(
+            f"Layer 2, head 2: what does {names[1]} take?", [("Query", "q = W_q x", "q = 1.00"), ("Mask", "−∞", "")],
+            ["#", "token", "key", "q · k"], table, weights[-1, 1, 2].tolist(), 2, f"{names[1]} takes (start) 50 %."
+        ) if step else None,
+        facts=FACTS,
+    )  # fmt: skip
+
+
+def hostile() -> Inspection:
+    return made([part for parts in HOSTILE for part in parts])
+
+
+def run_of(n: int, *, name: str = "corpus", text: str = "Once upon a time") -> Training:
+    """A run of n logged steps, each tenth with a score and a sample."""
+    each = {"tokens": 640, "lr": 0.02, "tokens_per_second": 900}
+    metrics = [
+        {"step": 10 * i, **each, "train_loss": 5 - i / n}
+        | ({"val_loss": 5.0, "val_bits_per_byte": 2 + 1 / i, "sample": text} if i % 10 == 0 else {})
+        for i in range(1, n + 1)
+    ]
+    rng = np.random.default_rng(0)
+    return Training(
+        name=name,
+        headline=f"After 3:00 min {text}",
+        metrics=metrics,
+        yardsticks={"5-gram": 2.2, "xz": 2.5},
+        expected=2.1,
+        facts={"The plan": [["", "planned", "happened"], ["steps", "100", text]], "The text": [[text, name]]},
+        headed=frozenset({"The plan"}),
+        samples=[(line["step"], str(line["sample"])) for line in metrics if "sample" in line],
+        writing=Writing(text, [text], text, [["", text], [text, text]], [["", text], [text, text]]),
+        words=[text, "river", "bank"],
+        places=rng.normal(size=(3, 2)),
+        shares=(0.4, 0.2),
+        command=f"gptlite train {text}",
+    )  # fmt: skip
+
+
+WRITING = Writing(
+    "gptlite generate -m run/step-000000300 -n 1 --seed 1 --check-copies",
+    ["Once upon a time"],
+    "12 % of this text stands in the training text in runs of 50 characters or more.",
+    [["", "longest run", "in runs of 25+"], ["this text", "61", "40 %"]],
+    [["", "characters", "stands in", "text"], ["sample 1", "61", "corpus.txt, line 3, column 1", "upon a time"]],
+)
+
+
+# -- What stands in them
+
+
+@pytest.mark.row("S04")
+def test_hostile_text_makes_no_elements() -> None:
+    nasty = "".join(part for parts in HOSTILE for part in parts)
+    pages = {
+        "inspection": [inspection.render(x) for x in (hostile(), made(["x"] * 3 * len(HOSTILE)))],
+        "training": [training.render(x) for x in (run_of(30, name=nasty, text=nasty), run_of(30))],
+    }
+    for attacked, tame in pages.values():
+        parsed = Elements(attacked)
+        assert [name for name, _ in parsed.elements] == [name for name, _ in Elements(tame).elements]
+        parsed.check_attributes()
+
+
+def test_the_tables_say_it_all_without_a_script() -> None:
+    shown = made()
+    page = inspection.render(shown)
+    for name, bits, rank in zip(shown.names, shown.surprisal, shown.rank, strict=True):
+        row = next(row for row in page.split("<tr>") if f'<bdi class="token">{name}</bdi></td>' in row)
+        assert f"<td>{bits:.2f}</td>" in row and f"<td>{rank}</td>" in row
+    assert "_animal takes (start) 50 %." in page and "One step of attention" not in inspection.render(made(step=False))
+    page = training.render(run_of(30))
+    for part in ("After 3:00 min", "gptlite train Once upon a time", "Step 300", "happened", "40%"):
+        assert part in page
+
+
+def test_attention_in_the_page_is_a_byte_each() -> None:
+    shown = made()
+    page = inspection.render(shown)
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    T = len(shown.attended)
+    packed = base64.b64decode(data["weights"][1][2])
+    assert len(packed) == T * (T + 1) // 2
+    assert np.abs(np.frombuffer(packed, np.uint8) / 255 - shown.weights[1, 2][np.tril_indices(T)]).max() < 0.002
+
+
+def test_pages_have_less_than_3_megabytes() -> None:
+    assert len(inspection.render(made(["token"] * inspection.MOST, n_layers=12, n_heads=12)).encode()) < 3_000_000
+    assert len(training.render(run_of(20_000)).encode()) < 3_000_000
+    for n_heads in (1, 12, 400):
+        n = inspection.fitting(12, n_heads, 1024)
+        assert 2 <= n <= 128 and 12 * n_heads * n * (n + 1) / 2 < 1.1 * inspection.MOST_WEIGHTS
+
+
+def test_of_a_long_log_the_ends_and_the_best_of_it_stay() -> None:
+    metrics = run_of(20_000).metrics
+    kept = training.thinned(metrics)
+    assert (kept[0], kept[-1]) == (metrics[0], metrics[-1]) and len(kept) <= 2 * training.MOST_POINTS
+    assert training.thinned(metrics[:100]) == list(metrics[:100])
+
+
+@pytest.mark.parametrize("metrics", [[], [{"step": 10, "train_loss": 4.0}]])
+def test_a_run_that_has_just_begun_has_a_page(metrics: list[dict[str, float]]) -> None:
+    page = training.render(Training("run", "It is not finished.", metrics, {}, None, {"The text": [["a", "b"]]}))
+    assert "has not been scored yet" in page
+    specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
+    assert set(specs) == ({"loss"} if metrics else set())
+
+
+# -- Charts by themselves
+
+
+def drawn(shown: Inspection | Training) -> dict[str, tuple[str, bytes]]:
+    module = inspection if isinstance(shown, Inspection) else training
+    return {name: draw(figure) for name, figure in module.figures(shown).items()}
+
+
+def words_in(svg: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_figure_shows_what_its_page_shows() -> None:
+    shown = made()
+    figures = drawn(shown)
+    assert set(figures) == {"surprisal", "lens", "attention-2.2"}
+    labels = {f"{i} {name}" for i, name in enumerate(shown.names, 1)}
+    for name in ("surprisal", "lens"):
+        assert labels <= set(words_in(figures[name][0])), name
+    guesses = words_in(figures["lens"][0])
+    assert guesses.count("_dog") == 2 * len(TEXT) and guesses.count("✓ _animal") == 1
+    cells = re.findall(
+        r'aria-label="is asked: (\S+ \S+); asks: (\S+ \S+); weight: ([\d.]+)', figures["attention-2.2"][0]
+    )
+    assert len(cells) == len(shown.attended) * (len(shown.attended) + 1) / 2
+    for to, of, weight in cells:
+        t, s = int(of.split()[0]), int(to.split()[0])
+        assert float(weight) == pytest.approx(shown.weights[1, 1, t, s], abs=1e-6)
+    assert set(drawn(run_of(30))) == {"bits", "loss", "lr", "speed", "map"}
+    assert {"Once upon a time", "river", "bank"} <= set(words_in(drawn(run_of(30))["map"][0]))
+    assert all(png.startswith(b"\x89PNG") for _, png in figures.values())
+
+
+def test_of_a_long_text_a_figure_shows_what_is_around_the_chosen_token() -> None:
+    shown = dataclasses.replace(made(TEXT * 30), chosen=130)
+    charts = inspection.figures(shown)
+    assert [token["number"] for token in charts["surprisal"].data["tokens"]] == list(range(121, 241))
+    assert 130 in {cell["number"] for cell in charts["lens"].data["lens"]}
+
+
+@pytest.mark.row("S04")
+def test_hostile_text_is_text_in_a_figure() -> None:
+    nasty = "".join(part for parts in HOSTILE for part in parts)
+    for svg, _ in [*drawn(hostile()).values(), *drawn(run_of(30, name=nasty, text=nasty)).values()]:
+        elements = list(ElementTree.fromstring(svg).iter())
+        assert {element.tag.split("}")[1] for element in elements} <= {
+            "svg", "g", "path", "text", "rect", "line", "style", "clipPath", "defs"
+        }  # fmt: skip
+        for element in elements:
+            assert not [name for name in element.attrib if name.startswith("on") or name.endswith(("href", "src"))]
+
+
+# -- In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browsing(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Page:
+    return browser.new_page()
+
+
+def show(page: Page, content: str, *, width: int = 1200, scheme: str = "light") -> None:
+    path = Path("page.html")
+    path.write_text(content, encoding="utf-8")
+    page.resize(width)
+    page.prefer(scheme)
+    page.open(path)
+    page.wait_for("document.body?.dataset.shown !== undefined")
+
+
+def check_quiet(page: Page) -> None:
+    assert page.errors == []
+    assert page.requests == [Path("page.html").resolve().as_uri()]
+
+
+@needs_browser
+@pytest.mark.row("S04", "S05")
+@pytest.mark.parametrize("kind", ["inspection", "training"])
+def test_hostile_text_is_shown_and_does_nothing(page: Page, kind: str) -> None:
+    nasty = "".join(part for parts in HOSTILE for part in parts)
+    show(
+        page,
+        inspection.render(hostile()) if kind == "inspection" else training.render(run_of(30, name=nasty, text=nasty)),
+    )
+    shown = page.evaluate("document.querySelector('#text, blockquote').textContent")
+    expected = seen(nasty)
+    assert expected[:200] in shown
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate(NO_ELEMENTS) == 0
+    check_quiet(page)
+
+
+@needs_browser
+def test_arrow_keys_go_from_token_to_token(page: Page) -> None:
+    shown = made()
+    show(page, inspection.render(shown))
+    page.evaluate("document.querySelector('#text').focus()")
+
+    def chosen() -> tuple[str, str, str]:
+        return page.evaluate(
+            "['#chosen-name', '#chosen-bits', '#text [aria-selected=true]'].map("
+            "(x) => document.querySelector(x).textContent)"
+        )
+
+    assert chosen() == ["_animal", "1.50 bits", " animal"]
+    page.press("ArrowRight")
+    page.wait_for("document.body.dataset.shown.startsWith('3 ')")
+    assert chosen() == ["_did", "3.00 bits", " did"]
+    page.press("End")
+    page.wait_for(f"document.body.dataset.shown.startsWith('{len(TEXT)} ')")
+    assert page.evaluate("document.querySelector('#text').getAttribute('aria-activedescendant')") == f"t{len(TEXT)}"
+    page.evaluate("document.querySelector('#t1').click()")
+    page.wait_for("document.body.dataset.shown.startsWith('1 ')")
+    assert chosen()[0] == "The"
+    labels = page.evaluate("[...document.querySelectorAll('#text [role=option]')].map((x) => x.ariaLabel)")
+    assert labels[1] == "2: _animal, 1.5 bits"
+    check_quiet(page)
+
+
+@needs_browser
+def test_sliders_choose_a_head_and_the_text_shows_what_it_takes(page: Page) -> None:
+    shown = made()
+    show(page, inspection.render(shown))
+    before = page.evaluate("document.querySelector('#map canvas').toDataURL()")
+    for slider, key in (("layer", "ArrowLeft"), ("head", "ArrowRight")):
+        page.evaluate(f"document.querySelector('#{slider}').focus()")
+        page.press(key)
+    page.wait_for("document.body.dataset.shown === '2 1.3'")
+    page.wait_for(f"document.querySelector('#map canvas').toDataURL() !== {json.dumps(before)}")
+    taken = page.evaluate("[...document.querySelectorAll('#taken tr')].map((x) => x.textContent)")
+    row = shown.weights[0, 2, 2, :3]
+    assert len(taken) == 3 and taken[0].startswith(f"{row.argmax()} {shown.attended[row.argmax()]}")
+    page.evaluate("document.querySelector('[value=attention]').click()")
+    shares = page.evaluate(
+        "[...document.querySelectorAll('#text [role=option]')].map((x) => Number(x.style.getPropertyValue('--weight')))"
+    )
+    assert shares[:2] == pytest.approx(row[1:], abs=0.003) and not any(shares[2:])
+    assert page.evaluate("document.querySelector('.head-name').textContent") == "layer 1, head 3"
+    check_quiet(page)
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["inspection", "training"])
+def test_each_chart_can_be_saved(browser: Browser, page: Page, kind: str, tmp_path: Path) -> None:
+    show(page, inspection.render(made()) if kind == "inspection" else training.render(run_of(30)))
+    browser.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+    ids = page.evaluate("Object.keys(specs)")
+    assert page.evaluate("[...document.querySelectorAll('.export button')].every((x) => x.ariaLabel)")
+    for id in ids:
+        for form in ("svg", "png"):
+            page.evaluate(f"save({json.dumps(id)}, {json.dumps(form)})")
+    wanted = [tmp_path / "saved" / f"{id}.{form}" for id in ids for form in ("svg", "png")]
+    deadline = time.monotonic() + 30
+    while not all(path.exists() and path.stat().st_size for path in wanted):
+        assert time.monotonic() < deadline, [path.name for path in wanted if not path.exists()]
+        time.sleep(0.05)
+    for path in wanted:
+        assert path.read_bytes().startswith(b"<svg" if path.suffix == ".svg" else b"\x89PNG"), path
+    assert page.errors == []
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1200, "light")])
+@pytest.mark.parametrize("kind", ["inspection", "training"])
+def test_pages_fit_the_window_and_follow_the_reader(page: Page, kind: str, width: int, scheme: str) -> None:
+    long = ["x" * 150, *TEXT * 6]
+    content = inspection.render(made(long)) if kind == "inspection" else training.render(run_of(30, text="y" * 200))
+    show(page, content, width=width, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    charts = "[...document.querySelectorAll('.chart svg, .chart canvas')]"
+    assert page.evaluate(f"Math.max(...{charts}.map((x) => x.getBoundingClientRect().right))") <= width
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(253, 253, 252)" if scheme == "light" else "rgb(20, 24, 29)")
+    check_quiet(page)
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["inspection", "training", "occurrences"])
+def test_all_can_be_clicked_and_has_a_name_for_those_who_listen(page: Page, kind: str) -> None:
+    content = {
+        "inspection": lambda: inspection.render(made()),
+        "training": lambda: training.render(dataclasses.replace(run_of(30), writing=WRITING)),
+        "occurrences": lambda: occurrences.render(banks()),
+    }[kind]()
+    show(page, content)
+    assert page.nameless() == []
+    assert page.click_everything() > len(page.evaluate("Object.keys(specs)"))
+    page.wait_for("document.body.dataset.shown !== undefined")
+    check_quiet(page)
+
+
+@needs_browser
+@pytest.mark.slow
+def test_pages_open_within_two_seconds_of_processor_time(page: Page) -> None:
+    """The largest ones."""
+    for content in (
+        inspection.render(made(["token "] * inspection.MOST, n_layers=12, n_heads=12)),
+        training.render(run_of(20_000)),
+    ):
+        show(page, content)
+        assert page.processor_seconds() < 2
+        check_quiet(page)

@@ -1,0 +1,351 @@
+"""Token files and batches: what is on disk, when the cache is trusted, and which windows make up step s."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+from conftest import make_text
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import decoders, models, pre_tokenizers
+
+from gptlite.errors import CorpusError, StorageError
+from gptlite.paths import cache_directory
+from gptlite.text import token_files
+from gptlite.text.corpus import Piece, Text, check_file, open_text
+from gptlite.text.token_files import Batches, TokenFile, tokenize
+from gptlite.text.tokenizer import SEPARATOR, Tokenizer
+
+
+class Counter:
+    """A tokenizer that counts how often it is asked."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.calls = 0
+        self.encode_batch_of = tokenizer.encode_batch
+        tokenizer.encode_batch = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self, texts: list[str]) -> list[list[int]]:
+        self.calls += 1
+        return self.encode_batch_of(texts)
+
+
+@pytest.fixture
+def own_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """One that a test may change."""
+    return Tokenizer.from_json(tokenizer.to_json())
+
+
+@pytest.fixture
+def text(corpus_file: Path) -> Text:
+    return open_text([str(corpus_file)])
+
+
+def text_of(name: str, content: str) -> Text:
+    Path(name).write_text(content, encoding="utf-8", newline="")
+    document = check_file(Path(name))
+    return Text((Piece(document, 0, document.size),))
+
+
+def files_of(cache: Path) -> list[Path]:
+    return sorted(p for p in cache.rglob("*") if p.is_file())
+
+
+# Token files
+
+
+def test_a_token_file_is_a_separator_and_the_ids_of_each_document(tokenizer: Tokenizer) -> None:
+    contents = ["one two\n", "天地 don't\r\n", "the end"]
+    text = Text(tuple(p for i, c in enumerate(contents) for p in text_of(f"{i}.txt", c).pieces))
+    made = tokenize(text, tokenizer)
+    expected = [i for content in contents for i in (tokenizer.separator_id, *tokenizer.encode(content))]
+    assert made.ids().tolist() == expected
+    assert (made.n_tokens, made.n_bytes, made.dtype) == (len(expected), len("".join(contents).encode()), "<u2")
+
+
+def test_many_blocks_make_the_same_file_as_one(
+    text: Text, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = tokenize(text, tokenizer, cache=tmp_path / "one")
+    monkeypatch.setattr(token_files, "BATCH_CHARACTERS", 100)
+    blocks = list(text.blocks(64))
+    monkeypatch.setattr(Text, "blocks", lambda self: iter(blocks))
+    pieces = tokenize(text, tokenizer, cache=tmp_path / "many")
+    assert pieces.digest == whole.digest
+    assert pieces.ids().tolist() == whole.ids().tolist() == [tokenizer.separator_id, *tokenizer.encode(make_text())]
+
+
+def test_progress_rises_to_one(text: Text, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_files, "BATCH_CHARACTERS", 1)
+    seen: list[float] = []
+    tokenize(text, tokenizer, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def large_vocabulary(filler: int) -> Tokenizer:
+    """A byte-level tokenizer whose bytes have the ids after `filler` tokens that nothing spells."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {SEPARATOR: 0} | {f"zz{i}": i + 1 for i in range(filler - 1)}
+    vocab |= {character: filler + i for i, character in enumerate(alphabet)}
+    backend = tokenizers.Tokenizer(models.BPE(vocab, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([SEPARATOR])
+    return Tokenizer(backend)
+
+
+@pytest.mark.parametrize(("vocab_size", "dtype"), [(65_536, "<u2"), (65_537, "<u4")])
+def test_ids_take_two_bytes_while_they_fit(vocab_size: int, dtype: str) -> None:
+    tokenizer = large_vocabulary(vocab_size - 256)
+    assert tokenizer.vocab_size == vocab_size
+    content = bytes(range(1, 128)).decode() + "ÿĀ天"
+    made = tokenize(text_of("a.txt", content), tokenizer)
+    ids = [tokenizer.separator_id, *tokenizer.encode(content)]
+    assert max(ids) > 65_200
+    assert (made.dtype, made.ids().tolist()) == (dtype, ids)
+    assert made.path.stat().st_size == len(ids) * (2 if dtype == "<u2" else 4)
+
+
+# The cache
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GPTLITE_CACHE", str(tmp_path / "own"))
+    assert cache_directory() == tmp_path / "own"
+    monkeypatch.delenv("GPTLITE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_directory() == tmp_path / "xdg" / "gptlite"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_directory() == tmp_path / "home" / ".cache" / "gptlite"
+
+
+def test_a_text_is_tokenized_once(text: Text, own_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    counter = Counter(own_tokenizer)
+    first = tokenize(text, own_tokenizer)
+    assert counter.calls == 1
+    second = tokenize(text, own_tokenizer)
+    assert counter.calls == 1
+    assert second == first
+    assert second.path.is_relative_to(tmp_path / "cache")
+    assert [p.name for p in files_of(tmp_path / "cache")] == ["facts.json", "ids.bin"]
+
+
+def test_the_place_and_name_of_a_text_do_not_matter(text: Text, own_tokenizer: Tokenizer, corpus_file: Path) -> None:
+    first = tokenize(text, own_tokenizer)
+    counter = Counter(own_tokenizer)
+    moved = corpus_file.rename(corpus_file.with_name("moved.txt"))
+    assert tokenize(open_text([str(moved)]), own_tokenizer) == first
+    assert counter.calls == 0
+
+
+@pytest.mark.row("C39")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "flip",
+        "truncate",
+        "extend",
+        "empty",
+        "no ids",
+        "no facts",
+        "bad facts",
+        "other facts",
+        "odd dtype",
+        "fewer tokens",
+    ],
+)
+def test_a_damaged_entry_is_made_anew(text: Text, own_tokenizer: Tokenizer, damage: str) -> None:
+    made = tokenize(text, own_tokenizer)
+    ids = made.ids().tolist()
+    raw, facts = bytearray(made.path.read_bytes()), made.path.with_name("facts.json")
+    if damage == "flip":
+        raw[len(raw) // 2] ^= 1
+        made.path.write_bytes(raw)
+    elif damage == "truncate":
+        made.path.write_bytes(raw[:-2])
+    elif damage == "extend":
+        made.path.write_bytes(raw + b"\x00\x00")
+    elif damage == "empty":
+        made.path.write_bytes(b"")
+    elif damage == "no ids":
+        made.path.unlink()
+    elif damage == "no facts":
+        facts.unlink()
+    elif damage == "bad facts":
+        facts.write_text('{"dtype": ')
+    elif damage == "other facts":
+        facts.write_text("[1, 2]")
+    else:
+        change = {"dtype": "<q9"} if damage == "odd dtype" else {"n_tokens": made.n_tokens - 1}
+        facts.write_text(json.dumps({**json.loads(facts.read_text()), **change}))
+    counter = Counter(own_tokenizer)
+    again = tokenize(text, own_tokenizer)
+    assert counter.calls == 1
+    assert again == made
+    assert again.ids().tolist() == ids
+    tokenize(text, own_tokenizer)
+    assert counter.calls == 1
+
+
+@pytest.mark.row("C39")
+def test_another_text_or_tokenizer_misses(text: Text, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    made = [tokenize(text, tokenizer)]
+    made.append(tokenize(text, Tokenizer.train([make_text(seed=2)], 310)))
+    made.append(tokenize(text_of("other.txt", make_text() + "x"), tokenizer))
+    made += [tokenize(part, tokenizer) for part in text.split(0.5)]
+    assert len({m.path for m in made}) == len(made)
+    assert made[3].n_bytes + made[4].n_bytes == made[0].n_bytes
+
+
+def test_the_oldest_entries_go_first(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(token_files, "CACHE_ENTRIES", 3)
+    texts = [text_of(f"{i}.txt", f"text number {i}\n") for i in range(4)]
+    entries = []
+    for i, each in enumerate(texts[:3]):
+        entries.append(tokenize(each, tokenizer).path.parent)
+        os.utime(entries[-1], (i, i))
+    tokenize(texts[0], tokenizer)  # used, hence young again
+    entries.append(tokenize(texts[3], tokenizer).path.parent)
+    assert sorted((tmp_path / "cache").iterdir()) == sorted(entries[i] for i in (0, 2, 3))
+
+
+@pytest.mark.row("C39")
+def test_nothing_but_whole_entries_stays_behind(own_tokenizer: Tokenizer, text: Text, tmp_path: Path) -> None:
+    def fail(_: list[str]) -> list[list[int]]:
+        raise RuntimeError("in the middle")
+
+    own_tokenizer.encode_batch = fail  # type: ignore[method-assign, assignment]
+    with pytest.raises(RuntimeError, match="in the middle"):
+        tokenize(text, own_tokenizer)
+    assert files_of(tmp_path / "cache") == []
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(text: Text, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"cannot write tokens to .*file/cache: .*; free some space or set GPTLITE_"):
+        tokenize(text, tokenizer, cache=tmp_path / "file" / "cache")
+
+
+def test_a_text_that_changed_is_no_matter_of_storage(text: Text, tokenizer: Tokenizer, corpus_file: Path) -> None:
+    corpus_file.unlink()
+    with pytest.raises(CorpusError, match=r"cannot read .*corpus\.txt"):
+        tokenize(text, tokenizer)
+
+
+# Batches
+
+
+def stream(n_tokens: int, path: str = "ids.bin") -> TokenFile:
+    """A token file in which every id is its own position, so that windows show where they come from."""
+    np.arange(n_tokens, dtype="<u4").tofile(path)
+    return TokenFile(Path(path), "<u4", n_tokens, n_tokens, "")
+
+
+@given(st.integers(0, 2**40), st.integers(0, 500))
+@settings(deadline=None, max_examples=50)
+def test_a_batch_is_a_function_of_seed_and_step(seed: int, step: int) -> None:
+    tokens = stream(137)
+    first = Batches(tokens, context=8, batch_size=3, seed=seed)
+    for other_step in (step + 1, 0, 7):
+        first.batch(other_step)
+    again = Batches(tokens, context=8, batch_size=3, seed=seed).batch(step)
+    assert torch.equal(first.batch(step), again)
+    assert (again.shape, again.dtype) == ((3, 9), torch.int64)
+
+
+def test_batches_differ_by_step_and_seed() -> None:
+    tokens = stream(1000)
+    batches = [Batches(tokens, context=8, batch_size=4, seed=seed).batch(step) for seed in (1, 2, 3) for step in (0, 1)]
+    assert len({tuple(b.flatten().tolist()) for b in batches}) == 6
+
+
+def test_targets_are_the_inputs_shifted_by_one() -> None:
+    batch = Batches(stream(100), context=10, batch_size=4, seed=1).batch(3)
+    assert torch.equal((batch[:, :-1] + 1) % 100, batch[:, 1:])  # the stream is a ring
+
+
+@pytest.mark.parametrize(("n_tokens", "context"), [(100, 10), (109, 10), (33, 32), (1000, 7), (12, 1), (64, 31)])
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
+def test_every_window_comes_once_an_epoch(n_tokens: int, context: int, seed: int) -> None:
+    batches = Batches(stream(n_tokens), context=context, batch_size=1, seed=seed)
+    windows = n_tokens // context
+    assert batches.windows_per_epoch == windows
+    phases = set()
+    for epoch in range(4):
+        inputs = [batches.batch(epoch * windows + i)[0, :-1].tolist() for i in range(windows)]
+        seen = [token for window in inputs for token in window]
+        assert len(seen) == len(set(seen)) == windows * context  # no token twice
+        starts = sorted(window[0] for window in inputs)
+        phases.add(starts[0] % context)
+        gaps = {(b - a) % n_tokens for a, b in itertools.pairwise(starts)}
+        assert gaps <= {context, context + n_tokens % context}
+    assert len(phases) > 1 or context == 1 or windows == 1
+
+
+def test_epochs_come_in_different_orders() -> None:
+    batches = Batches(stream(200), context=4, batch_size=50, seed=5)
+    orders = [tuple((batches.batch(epoch)[:, 0] - batches.batch(epoch)[:, 0].min()).tolist()) for epoch in range(4)]
+    assert len(set(orders)) == 4
+
+
+def test_a_batch_runs_on_into_the_next_epoch() -> None:
+    tokens = stream(100)  # 10 windows
+    rows = torch.cat([Batches(tokens, context=10, batch_size=1, seed=3).batch(i) for i in range(21)])
+    batches = Batches(tokens, context=10, batch_size=7, seed=3)
+    assert torch.equal(torch.cat([batches.batch(step) for step in range(3)]), rows)
+    assert batches.steps_per_epoch == 10 / 7
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 6])
+def test_ranks_share_the_global_batch(world_size: int) -> None:
+    tokens = stream(500)
+    settings_ = {"context": 9, "batch_size": 6, "seed": 4}
+    whole = Batches(tokens, **settings_)
+    ranks = [Batches(tokens, **settings_, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step in (0, 1, 9, 100):
+        assert torch.equal(torch.cat([rank.batch(step) for rank in ranks]), whole.batch(step))
+
+
+def test_ids_above_16_bits_survive() -> None:
+    tokens = stream(70_000)
+    batch = Batches(tokens, context=35_000, batch_size=2, seed=0).batch(0)
+    assert int(batch.max()) == 69_999
+    assert len(set(batch[:, :-1].flatten().tolist())) == 70_000
+
+
+@pytest.mark.row("C04")
+@pytest.mark.parametrize("context", [1, 16, 100])
+def test_a_text_must_fill_one_window(context: int) -> None:
+    with pytest.raises(
+        CorpusError,
+        match=rf"the training text has {context} tokens, but one window needs {context + 1}; "
+        rf"use --context {max(1, context - 1)} or less, or give more text",
+    ):
+        Batches(stream(context), context=context, batch_size=2, seed=1)
+    batch = Batches(stream(context + 1), context=context, batch_size=2, seed=1).batch(0)
+    assert batch.shape == (2, context + 1)
+
+
+@pytest.mark.row("C03")
+def test_the_context_that_the_error_names_works() -> None:
+    tokens = stream(40)
+    with pytest.raises(CorpusError, match="use --context 39 or less"):
+        Batches(tokens, context=64, batch_size=2, seed=1)
+    assert Batches(tokens, context=39, batch_size=2, seed=1).batch(5).shape == (2, 40)
+
+
+def test_real_text_comes_back_from_a_batch(text: Text, tokenizer: Tokenizer) -> None:
+    batch = Batches(tokenize(text, tokenizer), context=32, batch_size=8, seed=1).batch(2)
+    ring = make_text() + make_text()
+    for row in batch.tolist():
+        assert tokenizer.decode(row) in ring

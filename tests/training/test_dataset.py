@@ -1,0 +1,91 @@
+"""The texts of a run, opened again: byte for byte what was trained on and what was held out, or an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_text
+
+from gptlite.errors import CheckpointError, CorpusError
+from gptlite.text import corpus
+from gptlite.training import dataset
+from gptlite.training.loop import Watcher
+
+
+def describe(files: list[str], val: str = "5%", limits: list[int] | None = None, lossy: bool = False) -> dict[str, Any]:
+    """What `run.json` says of a run on these files."""
+    text = corpus.open_text(files, smallest=1, lossy=lossy)
+    texts = dataset.shorten(dataset.hold_out(text, val, Watcher(), lossy), limits, Watcher())
+    return {
+        "arguments": files,
+        "inputs": texts.documents(),
+        "val": val,
+        "text": texts.facts(),
+        "text_limits": limits,
+        "lossy": lossy,
+    }
+
+
+@pytest.fixture(autouse=True)
+def texts() -> None:
+    Path("a.txt").write_text(make_text(300))
+    Path("b.txt").write_text(make_text(300, seed=1))
+    Path("long.txt").write_text(make_text(8000, seed=2))
+    Path("latin.txt").write_bytes("naïve café\n".encode("latin-1") * 300)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"files": ["a.txt"]},
+        {"files": ["a.txt", "b.txt"], "val": "20%"},
+        {"files": ["b.txt"], "val": "a.txt"},
+        {"files": ["long.txt", "a.txt"], "limits": [150_000, 4000]},
+        {"files": ["latin.txt"], "lossy": True},
+    ],
+    ids=str,
+)
+def test_the_texts_are_those_of_the_run(info: dict[str, Any]) -> None:
+    described = describe(**info)
+    assert dataset.reopen(described).facts() == described["text"]
+
+
+def test_files_that_have_moved_are_the_same_text_in_the_same_order() -> None:
+    described = describe(["a.txt", "b.txt"], val="40%")
+    Path("a.txt").rename("z.txt")
+    Path("b.txt").rename("y.txt")
+    texts = dataset.reopen(described, ["z.txt", "y.txt"])
+    assert texts.facts() == described["text"]
+    assert texts.train.pieces[0].document.path.name == "z.txt"
+
+
+@pytest.mark.parametrize("changed", ["a.txt", "b.txt"])
+def test_a_file_that_has_changed_is_named(changed: str) -> None:
+    described = describe(["a.txt"], val="b.txt")
+    Path(changed).write_text(make_text(300, seed=7))
+    with pytest.raises(CorpusError, match=f"{changed} is not what it was when the model was trained"):
+        dataset.reopen(described)
+
+
+def test_a_file_that_is_gone_is_named() -> None:
+    described = describe(["a.txt", "b.txt"])
+    Path("b.txt").unlink()
+    with pytest.raises(CorpusError, match=r"b\.txt"):
+        dataset.reopen(described)
+
+
+def test_standard_input_cannot_be_read_again() -> None:
+    described = {**describe(["a.txt"]), "arguments": ["-"]}
+    with pytest.raises(CorpusError, match="standard input"):
+        dataset.reopen(described)
+    assert dataset.reopen(described, ["a.txt"]).facts() == described["text"], "but it may have been kept in a file"
+
+
+@pytest.mark.parametrize("missing", ["arguments", "inputs", "val", "text"])
+def test_a_run_json_must_say_it_all(missing: str) -> None:
+    described = describe(["a.txt"])
+    del described[missing]
+    with pytest.raises(CheckpointError, match="does not say"):
+        dataset.reopen(described)

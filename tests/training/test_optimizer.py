@@ -1,0 +1,390 @@
+"""Optimizers and schedule: what decays, what an update looks like, the rate's shape, and a state that can be saved."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import random_model, tiny_config
+from torch import Tensor, nn
+
+from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
+from gptlite.device import Hardware, choose_hardware
+from gptlite.errors import CheckpointError
+from gptlite.model import GPT
+from gptlite.training.optimizer import (
+    OTHERS_SHARE,
+    Muon,
+    from_blocks,
+    learning_rate,
+    make_optimizers,
+    optimizer_tensors,
+    orthogonalise,
+    parameter_groups,
+    restore_optimizers,
+    set_learning_rate,
+    to_blocks,
+    training_step,
+)
+
+CONFIGS = [
+    *(tiny_config(architecture) for architecture in ARCHITECTURES),
+    tiny_config("qwen3", n_kv_heads=1, tie_embeddings=False),
+    tiny_config("gpt2", tie_embeddings=False),
+]
+ADAMW = TrainConfig(optimizer="adamw", lr=0.01, weight_decay=0.3, beta1=0.8, beta2=0.99)
+MUON = dataclasses.replace(ADAMW, optimizer="muon", momentum=0.9)
+both = pytest.mark.parametrize("train", [ADAMW, MUON], ids=lambda t: t.optimizer)
+
+
+def label(config: ModelConfig) -> str:
+    return config.architecture + ("" if config.tie_embeddings else "-untied")
+
+
+def hidden_matrices(model: GPT) -> list[nn.Parameter]:
+    return [p for name, group in parameter_groups(model).items() if name != "others" for p in group]
+
+
+def take_steps(model: GPT, optimizers: Sequence[torch.optim.Optimizer], steps: range) -> None:
+    for step in steps:
+        tokens = torch.randint(300, (2, 9), generator=torch.Generator().manual_seed(step))
+        loss = F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+        model.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def random_matrices(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# Groups
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_every_parameter_is_in_one_group(config: ModelConfig) -> None:
+    model = GPT(config)
+    groups = parameter_groups(model)
+    members = [id(p) for group in groups.values() for p in group]
+    assert len(members) == len(set(members))
+    assert set(members) == {id(p) for p in model.parameters()}
+    assert sum(p.numel() for group in groups.values() for p in group) == config.n_params
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_only_hidden_matrices_are_matrices(config: ModelConfig) -> None:
+    model = GPT(config)
+    matrices = {id(p) for p in hidden_matrices(model)}
+    names = {name for name, p in model.named_parameters() if id(p) in matrices}
+    kinds = {"q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"}
+    kinds |= {"gate_proj"} if config.activation == "swiglu" else set()
+    assert {name.split(".")[-2] for name in names} == kinds
+    assert all(name.endswith(".weight") for name in names)
+    assert len(names) == len(kinds) * config.n_layers
+
+
+@both
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_every_parameter_has_one_optimizer(config: ModelConfig, train: TrainConfig) -> None:
+    model = GPT(config)
+    groups = [group for optimizer in make_optimizers(model, train) for group in optimizer.param_groups]
+    members = [id(p) for group in groups for p in group["params"]]
+    assert len(members) == len(set(members))
+    assert set(members) == {id(p) for p in model.parameters()}
+
+
+def test_adamw_gets_its_settings() -> None:
+    model = GPT(CONFIGS[0])
+    (optimizer,) = make_optimizers(model, ADAMW)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    matrices, others = optimizer.param_groups
+    assert [id(p) for p in matrices["params"]] == [id(p) for p in hidden_matrices(model)]
+    assert (matrices["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+    assert all((group["lr"], group["betas"]) == (0.01, (0.8, 0.99)) for group in (matrices, others))
+
+
+def test_muon_gets_the_matrices_and_adamw_the_rest() -> None:
+    model = GPT(CONFIGS[0])
+    groups = parameter_groups(model)
+    muon, adamw = make_optimizers(model, MUON)
+    assert isinstance(muon, Muon)
+    assert isinstance(adamw, torch.optim.AdamW)
+    (others,) = adamw.param_groups
+    assert [id(p) for g in muon.param_groups for p in g["params"]] == [id(p) for p in hidden_matrices(model)]
+    assert [id(p) for p in others["params"]] == [id(p) for p in groups["others"]]
+    assert all((g["lr"], g["momentum"], g["weight_decay"]) == (0.01, 0.9, 0.3) for g in muon.param_groups)
+    assert (others["lr"], others["betas"], others["weight_decay"]) == (0.01 * OTHERS_SHARE, (0.8, 0.99), 0.0)
+
+
+@both
+def test_without_gradient_only_matrices_shrink(train: TrainConfig) -> None:
+    model = random_model(CONFIGS[0])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for optimizer in make_optimizers(model, train):
+        optimizer.step()
+    matrices = {id(p) for p in hidden_matrices(model)}
+    for name, p in model.named_parameters():
+        expected = before[name] * (1 - 0.01 * 0.3) if id(p) in matrices else before[name]
+        assert torch.allclose(p, expected, rtol=1e-6, atol=0), name
+
+
+# Muon
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 24), (64, 16), (1, 5), (5, 1)], ids=str)
+def test_orthogonalised_matrices_keep_their_directions_only(shape: tuple[int, int]) -> None:
+    """Singular values become about 1; singular vectors stay."""
+    u, _, vh = torch.linalg.svd(random_matrices(3, *shape), full_matrices=False)
+    rank = min(shape)
+    values = torch.linspace(1.0, 0.05, rank).expand(3, rank)
+    for scale in (1e-3, 1.0, 1e4):
+        updates = orthogonalise((u * values[:, None]) @ vh * scale)
+        assert updates.shape == (3, *shape)
+        inside = u.mT @ updates @ vh.mT  # diagonal if and only if the vectors are the same
+        assert float((inside.diagonal(dim1=1, dim2=2) - 1).abs().max()) < 0.11
+        assert float((inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max()) < 1e-3
+
+
+def test_matrices_are_orthogonalised_each_by_itself() -> None:
+    matrices = random_matrices(4, 12, 20) * torch.tensor([1e-3, 1.0, 30.0, 1e5])[:, None, None]
+    together = orthogonalise(matrices)
+    for i in range(4):
+        assert torch.allclose(together[i], orthogonalise(matrices[i : i + 1])[0], atol=1e-5)
+
+
+def test_orthogonalising_turns_with_its_argument() -> None:
+    matrices = random_matrices(2, 6, 10)
+    assert torch.allclose(orthogonalise(matrices.mT), orthogonalise(matrices).mT, atol=1e-5)
+    assert torch.allclose(orthogonalise(-matrices), -orthogonalise(matrices), atol=1e-6)
+    assert not orthogonalise(torch.zeros(2, 6, 10)).any()
+
+
+def step_of(muon: Muon, parameters: list[nn.Parameter], gradients: list[Tensor | None]) -> list[Tensor]:
+    """How far one step moves each parameter."""
+    before = [p.detach().clone() for p in parameters]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    muon.step()
+    return [p.detach() - b for p, b in zip(parameters, before, strict=True)]
+
+
+@pytest.mark.parametrize(("shape", "stretch"), [((6, 6), 1.0), ((6, 24), 1.0), ((24, 6), 2.0)], ids=str)
+def test_the_first_step_follows_the_gradient(shape: tuple[int, int], stretch: float) -> None:
+    parameter, gradient = nn.Parameter(random_matrices(*shape)), random_matrices(*shape, seed=1)
+    (moved,) = step_of(Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.0), [parameter], [gradient])
+    assert torch.allclose(moved, -0.1 * stretch * orthogonalise(gradient[None])[0], atol=1e-5)
+
+
+def test_later_steps_remember_earlier_gradients() -> None:
+    parameter = nn.Parameter(random_matrices(5, 7))
+    muon = Muon([parameter], lr=0.1, momentum=0.8, weight_decay=0.0)
+    momentum = torch.zeros(5, 7)
+    for seed in range(1, 5):
+        gradient = random_matrices(5, 7, seed=seed)
+        momentum = 0.8 * momentum + 0.2 * gradient
+        ahead = 0.8 * momentum + 0.2 * gradient
+        (moved,) = step_of(muon, [parameter], [gradient.clone()])
+        assert torch.allclose(moved, -0.1 * orthogonalise(ahead[None])[0], atol=1e-5)
+
+
+def test_decay_does_not_wait_for_the_gradients_direction() -> None:
+    parameter, gradient = nn.Parameter(random_matrices(5, 7)), random_matrices(5, 7, seed=1)
+    expected = parameter.detach() * (1 - 0.1 * 0.5) - 0.1 * orthogonalise(gradient[None])[0]
+    step_of(Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.5), [parameter], [gradient])
+    assert torch.allclose(parameter, expected, atol=1e-5)
+
+
+def test_parameters_step_as_if_alone() -> None:
+    shapes = [(4, 6), (6, 4), (4, 6), (4, 4), (4, 6)]
+    gradients = [random_matrices(*shape, seed=i) for i, shape in enumerate(shapes)]
+    together = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    moved = step_of(Muon(together, 0.1, 0.9, 0.1), together, [g.clone() for g in gradients])
+    for shape, gradient, expected in zip(shapes, gradients, moved, strict=True):
+        alone = nn.Parameter(torch.zeros(shape))
+        assert torch.allclose(step_of(Muon([alone], 0.1, 0.9, 0.1), [alone], [gradient])[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(4, 6), (2, 6), (4, 3), (2, 3), (1, 1)])
+def test_blocks_are_parts_of_their_matrix(rows: int, columns: int) -> None:
+    matrices = random_matrices(3, 4, 6)
+    blocks = to_blocks(matrices, rows, columns)
+    assert blocks.shape == (72 // (rows * columns), rows, columns)
+    assert torch.equal(blocks[0], matrices[0, :rows, :columns])
+    assert torch.equal(blocks[-1], matrices[-1, -rows:, -columns:])
+    assert torch.equal(from_blocks(blocks, (4, 6)), matrices)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_each_head_is_orthogonalised_by_itself(config: ModelConfig) -> None:
+    """One step from zero moves every head's part of the four projections by an orthogonal matrix."""
+    model = random_model(config)
+    muon, _ = make_optimizers(model, dataclasses.replace(MUON, weight_decay=0.0))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for i, parameter in enumerate(model.parameters()):
+        parameter.grad = random_matrices(*parameter.shape, seed=i)
+    muon.step()
+    C = config.head_dim
+    for name, parameter in model.named_parameters():
+        kind, moved = name.split(".")[-2], (parameter.detach() - before[name]) / muon.param_groups[0]["lr"]
+        if parameter.ndim == 2 and kind in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            heads = moved.split(C, dim=1) if kind == "o_proj" else moved.split(C, dim=0)
+            for head in heads:
+                values = torch.linalg.svdvals(head) / max(1.0, head.shape[0] / head.shape[1]) ** 0.5
+                assert float(values.min()) > 0.85 and float(values.max()) < 1.15, name
+
+
+def test_a_matrix_without_gradient_stays() -> None:
+    parameters = [nn.Parameter(random_matrices(4, 6, seed=i)) for i in range(2)]
+    muon = Muon(parameters, lr=0.1, momentum=0.9, weight_decay=0.5)
+    moved = step_of(muon, parameters, [None, random_matrices(4, 6, seed=9)])
+    assert not moved[0].any()
+    assert moved[1].any()
+    assert parameters[0] not in muon.state
+
+
+def test_gradients_are_left_as_they_are() -> None:
+    parameter, gradient = nn.Parameter(random_matrices(4, 6)), random_matrices(4, 6, seed=1)
+    before = gradient.clone()
+    muon = Muon([parameter], lr=0.1, momentum=0.9, weight_decay=0.0)
+    for _ in range(2):
+        step_of(muon, [parameter], [gradient])
+    assert torch.equal(gradient, before)
+
+
+# The learning rate
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [(0, 0), (0.05, 0.5), (0.1, 1), (0.3, 1), (0.6, 1), (0.8, 0.5), (0.9, 0.25), (1, 0), (1.5, 0)],
+)
+def test_the_rate_rises_stays_and_falls(progress: float, expected: float) -> None:
+    config = TrainConfig(lr=2e-3, warmup=0.1, decay=0.4)
+    assert learning_rate(progress, config) == pytest.approx(2e-3 * expected)
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [(0.02, 0.6), (0.5, 0.5), (0.3, 0.7), (0.9, 0.9), (1, 1), (0, 0.2)])
+def test_the_rate_stays_between_zero_and_its_peak(warmup: float, decay: float) -> None:
+    config = TrainConfig(lr=1e-3, warmup=warmup, decay=decay)
+    rates = [learning_rate(i / 1000, config) for i in range(1001)]
+    assert all(0 <= rate <= 1e-3 for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] == 0
+    assert rates[0] == (0 if warmup else 1e-3)
+    if warmup + decay <= 1:
+        assert max(rates) == 1e-3
+
+
+def test_without_warmup_the_rate_begins_at_its_peak() -> None:
+    assert learning_rate(0, TrainConfig(lr=1e-3, warmup=0)) == 1e-3
+
+
+def test_without_decay_the_rate_ends_at_its_peak() -> None:
+    config = TrainConfig(lr=1e-3, warmup=0.1, decay=0)
+    assert [learning_rate(p, config) for p in (0.0, 0.1, 0.5, 1.0)] == [0, 1e-3, 1e-3, 1e-3]
+
+
+@both
+def test_each_group_gets_its_share_of_the_rate(train: TrainConfig) -> None:
+    optimizers = make_optimizers(GPT(CONFIGS[0]), train)
+    before = [group["lr"] / train.lr for optimizer in optimizers for group in optimizer.param_groups]
+    set_learning_rate(optimizers, 0.125)
+    after = [group["lr"] / 0.125 for optimizer in optimizers for group in optimizer.param_groups]
+    assert after == pytest.approx(before)
+    assert set(after) == {1.0, OTHERS_SHARE} if train is MUON else {1.0}
+
+
+# State
+
+
+@both
+@pytest.mark.parametrize("config", CONFIGS, ids=label)
+def test_restored_optimizers_go_on_bit_for_bit(config: ModelConfig, train: TrainConfig) -> None:
+    model = random_model(config)
+    optimizers = make_optimizers(model, train)
+    take_steps(model, optimizers, range(3))
+    # Cloned because on a CPU the tensors are those that the optimizers go on to change.
+    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(model, optimizers).items()}
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    take_steps(model, optimizers, range(3, 6))
+
+    other = GPT(config)
+    other.load_state_dict(weights)
+    restored = make_optimizers(other, train)
+    restore_optimizers(other, restored, saved)
+    take_steps(other, restored, range(3, 6))
+    for (name, expected), actual in zip(model.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(actual, expected), name
+    again = optimizer_tensors(other, restored)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in optimizer_tensors(model, optimizers).items())
+
+
+@both
+def test_the_state_matters(train: TrainConfig) -> None:
+    """So that the test above can fail: fresh optimizers go elsewhere."""
+    model = random_model(CONFIGS[0])
+    optimizers = make_optimizers(model, train)
+    take_steps(model, optimizers, range(3))
+    other = GPT(CONFIGS[0])
+    other.load_state_dict(model.state_dict())
+    take_steps(model, optimizers, range(3, 4))
+    take_steps(other, make_optimizers(other, train), range(3, 4))
+    assert all(not torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@both
+def test_state_is_named_by_kind_and_parameter(train: TrainConfig) -> None:
+    model = random_model(CONFIGS[0])
+    optimizers = make_optimizers(model, train)
+    assert optimizer_tensors(model, optimizers) == {}
+    take_steps(model, optimizers, range(1))
+    matrices = {id(p) for p in hidden_matrices(model)}
+    expected = {
+        f"{kind}.{name}"
+        for name, p in model.named_parameters()
+        for kind in (["momentum"] if train is MUON and id(p) in matrices else ["step", "exp_avg", "exp_avg_sq"])
+    }
+    tensors = optimizer_tensors(model, optimizers)
+    assert set(tensors) == expected
+    assert tensors["step.transformer.embed.weight"].item() == 1
+
+
+@pytest.mark.row("K34")
+@both
+def test_state_of_another_model_is_refused(train: TrainConfig) -> None:
+    model = random_model(CONFIGS[0])
+    with pytest.raises(
+        CheckpointError, match=r"the optimizer state names 'exp_avg\.head\.bias', which this model does not"
+    ):
+        restore_optimizers(model, make_optimizers(model, train), {"exp_avg.head.bias": torch.zeros(3)})
+
+
+# A step
+
+
+def test_optimizers_alone_compute_with_rough_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def rough(_: Hardware) -> Iterator[None]:
+        seen.append("begin")
+        yield
+        seen.append("end")
+
+    monkeypatch.setattr(Hardware, "rough_products", rough)
+    model = random_model(tiny_config("qwen3"))
+    optimizers = make_optimizers(model, MUON)
+    for optimizer in optimizers:
+        optimizer.register_step_post_hook(lambda *_: seen.append("step"))
+    model.register_forward_hook(lambda *_: seen.append("forward"))
+    training_step(model, optimizers, torch.zeros(2, 9, dtype=torch.long), choose_hardware("cpu"), 1.0)
+    assert seen == ["forward", "begin", "step", "step", "end"]

@@ -1,0 +1,412 @@
+"""Plans: sizes that follow text and budget, and a user who is always right."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
+from gptlite.device import Hardware
+from gptlite.errors import UsageError
+from gptlite.training.plan import (
+    LADDER,
+    LARGEST_ON_CPU,
+    Facts,
+    Plan,
+    choose_vocab_size,
+    expect,
+    make_plan,
+    predicted_bits,
+    text_limits,
+    training_memory,
+)
+from gptlite.training.speed import Speed
+
+CPU = Hardware(torch.device("cpu"), bf16=False, threads=2, compile=False, reason="a test")
+GPU = Hardware(torch.device("cuda"), bf16=True, threads=2, compile=True, reason="a test")
+ORDER = list(SIZES)
+
+
+def facts(n_bytes: int, hardware: Hardware = CPU, vocab_size: int | None = None) -> Facts:
+    return Facts(n_bytes, max(1, n_bytes // 4), vocab_size or choose_vocab_size(n_bytes), hardware)
+
+
+def size_of(plan: Plan) -> int:
+    """Which rung of the ladder was chosen."""
+    return LADDER.index((plan.model.n_layers, plan.model.dim))
+
+
+# -- Vocabulary
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "size"),
+    [(0, 384), (2_000, 384), (100_000, 384), (1 << 18, 512), (1_000_000, 1024), (100_000_000, 8192), (10**12, 32_768)],
+)
+def test_the_vocabulary_grows_with_the_text(n_bytes: int, size: int) -> None:
+    assert choose_vocab_size(n_bytes) == size
+
+
+def test_the_vocabulary_never_shrinks() -> None:
+    sizes = [choose_vocab_size(2**n) for n in range(50)]
+    assert sizes == sorted(sizes)
+
+
+# -- Size
+
+
+@pytest.mark.parametrize("hardware", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("seconds", [1.0, 60.0, 300.0, 3600.0, 1e6])
+def test_where_the_text_is_the_limit_more_of_it_means_a_larger_model(seconds: float, hardware: Hardware) -> None:
+    """With one vocabulary: a larger one has more parameters to feed.
+
+    Where time is the limit, a text that must be repeated gets a slightly larger model than one that need not be: the
+    tokens that a smaller one could read more would be worth less.
+    """
+    plans = [make_plan(facts(10**n, hardware, 1024), overrides={"seconds": seconds}) for n in range(3, 11)]
+    sizes = [size_of(p) for p in plans]
+    assert sizes[:4] == sorted(sizes[:4])
+    assert sizes[0] <= min(sizes)
+    assert all(a - b <= 3 for a, b in itertools.pairwise(sizes))
+
+
+@pytest.mark.parametrize("hardware", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("n_bytes", [10**4, 10**6, 10**8, 10**10])
+def test_more_time_never_means_a_smaller_model(n_bytes: int, hardware: Hardware) -> None:
+    plans = [make_plan(facts(n_bytes, hardware), overrides={"seconds": 10.0**n}) for n in range(8)]
+    sizes = [size_of(p) for p in plans]
+    assert sizes == sorted(sizes)
+
+
+def test_text_and_time_reach_from_the_smallest_to_the_largest() -> None:
+    small = make_plan(facts(3_000), overrides={"seconds": 10.0})
+    large = make_plan(facts(10**10, GPU), overrides={"seconds": 86_400.0})
+    assert (size_of(small), size_of(large)) == (0, len(LADDER) - 1)
+
+
+def test_a_small_text_gets_a_small_model_however_long_it_may_take() -> None:
+    assert size_of(make_plan(facts(20_000, GPU), overrides={"seconds": 1e7})) == 0
+
+
+def test_little_time_gets_a_small_model_however_long_the_text() -> None:
+    sizes = [size_of(make_plan(facts(10**10), overrides={"seconds": s})) for s in (5.0, 500.0)]
+    assert sizes[0] < sizes[1]
+
+
+def test_the_reason_names_the_size() -> None:
+    plan = make_plan(facts(10**6))
+    assert any(f"{plan.model.n_layers} layers of width {plan.model.dim}" in reason for reason in plan.reasons)
+
+
+@pytest.mark.parametrize("size", ORDER)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_named_size_is_taken(architecture: str, size: str) -> None:
+    plan = make_plan(facts(10**7), architecture=architecture, size=size)
+    assert (plan.model.n_layers, plan.model.dim) == (SIZES[size]["n_layers"], SIZES[size]["dim"])
+    assert plan.model.architecture == architecture
+    assert not any("layers of width" in reason for reason in plan.reasons)
+
+
+# -- Speeds that were measured
+
+
+class Machine:
+    """Takes steps in a time of its own making and counts the questions."""
+
+    def __init__(self, flops: float, patience: int = 100) -> None:
+        self.flops, self.patience, self.asked = flops, patience, 0
+
+    def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
+        if self.asked == self.patience:
+            return None
+        self.asked += 1
+        tokens_per_second = self.flops / (6 * model.n_params)
+        return Speed(train.batch_size * model.context_length / tokens_per_second, tokens_per_second)
+
+
+def test_a_faster_machine_gets_a_larger_model() -> None:
+    sizes = []
+    for flops in (1e9, 1e10, 1e11, 1e12):
+        plan = make_plan(facts(10**7), overrides={"seconds": 100.0}, measure=Machine(flops).measure)
+        sizes.append(size_of(plan))
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+
+
+def test_the_best_of_the_measured_shapes_and_its_neighbours_is_chosen() -> None:
+    machine = Machine(3e10)
+    plan = make_plan(facts(10**7), overrides={"seconds": 100.0}, measure=machine.measure)
+    assert 3 <= machine.asked < len(LADDER)
+    everywhere = [
+        make_plan(facts(10**7), overrides={"seconds": 100.0, "n_layers": n, "dim": d})
+        for n, d in LADDER[: LADDER.index(LARGEST_ON_CPU) + 1]
+    ]
+
+    def bits(p: Plan) -> float:
+        expected = expect(facts(10**7), p, machine.measure(p.model, p.train))
+        return predicted_bits(p.model, expected.epochs * facts(10**7).n_tokens, facts(10**7))
+
+    assert bits(plan) <= min(map(bits, everywhere)) + 1e-9
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2])
+def test_measuring_stops_when_its_time_is_over(patience: int) -> None:
+    machine = Machine(1e9, patience)
+    assert make_plan(facts(10**7), overrides={"seconds": 100.0}, measure=machine.measure)
+    assert machine.asked == patience
+
+
+def test_a_plan_for_steps_is_the_same_on_every_machine() -> None:
+    machine = Machine(1e9)
+    plan = make_plan(facts(10**6), overrides={"steps": 100}, measure=machine.measure)
+    assert machine.asked == 0
+    assert plan == make_plan(facts(10**6), overrides={"steps": 100})
+
+
+def test_a_model_that_does_not_fit_into_memory_is_not_chosen() -> None:
+    free = make_plan(facts(10**8), overrides={"seconds": 1e6})
+    tight = make_plan(dataclasses.replace(facts(10**8), memory=400 << 20), overrides={"seconds": 1e6})
+    assert size_of(tight) < size_of(free)
+    assert expect(facts(10**8), tight).memory <= 400 << 20
+
+
+@pytest.mark.parametrize(
+    ("architecture", "vocab_size", "measured"), [("gpt2", 50257, 17_434_758_656), ("qwen3", 32768, 17_340_411_904)]
+)
+def test_memory_in_bf16_is_a_little_more_than_a_gpu_needed(architecture: str, vocab_size: int, measured: int) -> None:
+    """Peaks of steps that were not compiled (docs/scaling.md)."""
+    shape = {"n_layers": 12, "dim": 768, "n_heads": 12, "context_length": 1024}
+    model = ModelConfig.preset(architecture, "small", vocab_size, **shape)
+    train = TrainConfig(batch_size=16)
+    planned = training_memory(model, train, GPU)
+    assert measured < planned < 1.25 * measured
+    fp32 = training_memory(model, train)
+    assert fp32 > planned
+    assert training_memory(model, train, dataclasses.replace(GPU, bf16=False)) == fp32
+    assert training_memory(model, train, dataclasses.replace(CPU, bf16=True)) == fp32
+
+
+def test_little_time_gets_smaller_batches() -> None:
+    hasty, calm = (
+        make_plan(facts(10**7), overrides={"seconds": 20.0}, measure=Machine(flops).measure) for flops in (1e8, 1e12)
+    )
+    assert 4 <= hasty.train.batch_size < calm.train.batch_size == 16
+    assert any("batches of" in reason for reason in hasty.reasons)
+
+
+# -- What to expect
+
+
+def test_more_of_anything_never_hurts_on_paper() -> None:
+    model, some = make_plan(facts(10**7)).model, facts(10**7)
+    by_tokens = [predicted_bits(model, 10.0**n, some) for n in range(3, 10)]
+    assert by_tokens == sorted(by_tokens, reverse=True)
+    by_text = [
+        predicted_bits(model, 1e7, dataclasses.replace(some, n_tokens=10**n, n_bytes=4 * 10**n)) for n in (4, 5, 6, 7)
+    ]
+    assert by_text == sorted(by_text, reverse=True)
+
+
+def test_expectations_follow_the_budget() -> None:
+    some = facts(10**6)
+    for budget, steps in (({"steps": 100}, 100.0), ({"epochs": 2.0}, 2 * some.n_tokens / 2048)):
+        expected = expect(some, make_plan(some, overrides=budget), Speed(0.1, 20_480.0))
+        assert expected.steps == pytest.approx(steps, abs=1)
+        assert expected.epochs == pytest.approx(expected.steps * 2048 / some.n_tokens)
+        assert expected.seconds > 0.1 * expected.steps
+    assert expect(some, make_plan(some, overrides={"seconds": 77.0})).seconds == 77.0
+    assert expect(some, make_plan(some)).bits_per_byte is None
+    hard, easy = (expect(some, make_plan(some), None, bits).bits_per_byte or 0 for bits in (4.0, 2.0))
+    assert hard == pytest.approx(2 * easy)
+
+
+def test_only_a_short_time_on_a_processor_limits_the_text() -> None:
+    assert text_limits(None, CPU) is None
+    assert text_limits(100.0, GPU) is None
+    short, long = text_limits(1.0, CPU), text_limits(10_000.0, CPU)
+    assert short is not None and long is not None
+    assert short[0] >= 1 << 22 and long[0] > short[0] and long[1] > short[1]
+
+
+def test_what_was_given_is_remembered() -> None:
+    plan = make_plan(facts(10**6), size="tiny", overrides={"seconds": 9.0, "dropout": 0.3, "lr": None})
+    assert plan.given == ("dropout", "seconds", "size")
+
+
+# -- Starting from bigrams
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_vectors_start_from_bigrams_where_blocks_start_as_the_identity(architecture: str) -> None:
+    plan = make_plan(facts(10**6), architecture=architecture)
+    post_norm = architecture == "transformer-2017"
+    assert plan.train.init == ("random" if post_norm else "bigrams")
+    assert plan.model.tie_embeddings is post_norm
+
+
+def test_tied_embeddings_leave_no_room_for_bigrams() -> None:
+    assert make_plan(facts(10**6), overrides={"tie_embeddings": True}).train.init == "random"
+    random = make_plan(facts(10**6), overrides={"init": "random"})
+    assert (random.train.init, random.model.tie_embeddings) == ("random", True)
+
+
+def test_the_narrowest_models_start_at_random() -> None:
+    assert make_plan(facts(10**6), overrides={"dim": 6, "n_layers": 1, "n_heads": 1}).train.init == "random"
+
+
+def test_bigrams_and_tied_embeddings_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="tied"):
+        make_plan(facts(10**6), overrides={"init": "bigrams", "tie_embeddings": True})
+
+
+def test_only_shapes_that_fit_the_heads_are_considered() -> None:
+    plan = make_plan(facts(10**7), overrides={"n_heads": 5, "seconds": 1000.0})
+    assert (plan.model.n_heads, plan.model.dim) == (5, 320)
+    with pytest.raises(UsageError, match="multiple of the number of heads"):
+        make_plan(facts(10**7), overrides={"n_heads": 7})
+
+
+# -- Context, batch, rate, dropout
+
+
+@pytest.mark.parametrize("n_tokens", [1, 16, 70, 200, 600, 5_000, 10**6])
+def test_the_context_fits_small_texts(n_tokens: int) -> None:
+    plan = make_plan(Facts(4 * n_tokens, n_tokens, 384, CPU), size="medium")
+    assert 16 <= plan.model.context_length <= SIZES["medium"]["context_length"]
+    if n_tokens >= 64:
+        assert 4 * plan.model.context_length <= n_tokens
+
+
+def test_a_context_that_was_asked_for_is_kept() -> None:
+    assert make_plan(facts(400), overrides={"context_length": 100}).model.context_length == 100
+
+
+def test_wider_models_learn_more_slowly_under_adamw() -> None:
+    plans = [make_plan(facts(10**7), size=size, overrides={"optimizer": "adamw"}) for size in ORDER]
+    rates = [plan.train.lr for plan in plans]
+    assert rates == sorted(rates, reverse=True) and rates[0] > rates[-1]
+
+
+def test_one_rate_fits_all_widths_under_muon() -> None:
+    assert {make_plan(facts(10**7), size=size).train.lr for size in ORDER} == {TrainConfig.lr}
+
+
+def test_the_model_of_2017_is_treated_gently() -> None:
+    modern, old = (make_plan(facts(10**6), architecture=a, size="small").train for a in ("gpt2", "transformer-2017"))
+    assert old.lr < modern.lr and old.warmup > modern.warmup
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dropout"),
+    [
+        ({"epochs": 2.0}, False),
+        ({"epochs": 40.0}, True),
+        ({"steps": 5}, False),
+        ({"steps": 100_000}, True),
+        ({"seconds": 1.0}, False),
+        ({"seconds": 1e6}, True),
+    ],
+    ids=str,
+)
+def test_a_text_that_is_read_often_gets_dropout(overrides: dict[str, Any], dropout: bool) -> None:
+    plan = make_plan(facts(10**6), size="small", overrides=overrides)
+    assert (plan.train.dropout > 0) is dropout
+    assert any("dropout" in reason for reason in plan.reasons) is dropout
+
+
+@pytest.mark.parametrize("hardware", [CPU, GPU], ids=["cpu", "gpu"])
+def test_a_step_has_about_as_many_tokens_whatever_the_context(hardware: Hardware) -> None:
+    steps = set()
+    for context in (64, 256, 512):
+        plan = make_plan(facts(10**6, hardware), overrides={"context_length": context})
+        steps.add(plan.train.batch_size * context)
+    assert len(steps) == 1
+
+
+# -- The user's word
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"n_layers": 3},
+        {"dim": 96, "n_heads": 3},
+        {"dropout": 0.0, "epochs": 50.0},
+        {"dropout": 0.3},
+        {"lr": 1e-5},
+        {"optimizer": "adamw", "lr": 1e-5},
+        {"batch_size": 3},
+        {"warmup": 0.5},
+        {"seed": 9},
+        {"seconds": 12.0},
+        {"steps": 7},
+        {"epochs": 1.5},
+        {"context_length": 33},
+        {"keep": 7},
+        {"tie_embeddings": False},
+    ],
+    ids=str,
+)
+def test_what_is_given_is_taken(overrides: dict[str, Any]) -> None:
+    plan = make_plan(facts(10**6), overrides=overrides)
+    for name, value in overrides.items():
+        assert getattr(plan.model if hasattr(plan.model, name) else plan.train, name) == value
+
+
+def test_none_leaves_the_choice_to_the_plan() -> None:
+    assert make_plan(facts(10**6), overrides={"lr": None, "dim": None, "seconds": None}) == make_plan(facts(10**6))
+
+
+def test_the_default_budget_is_time() -> None:
+    train = make_plan(facts(10**6)).train
+    assert (train.seconds, train.steps, train.epochs) == (TrainConfig.seconds, None, None)
+
+
+@pytest.mark.parametrize("budget", ["steps", "epochs"])
+def test_another_budget_replaces_time(budget: str) -> None:
+    train = make_plan(facts(10**6), overrides={budget: 4}).train
+    assert (getattr(train, budget), train.seconds) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"overrides": {"learning_rate": 1}}, "unknown setting 'learning_rate'"),
+        ({"overrides": {"zzz": 1, "aaa": 2}}, "unknown setting 'aaa'"),
+        ({"size": "huge"}, "unknown size 'huge'"),
+        ({"architecture": "rnn"}, "unknown architecture 'rnn'"),
+        ({"architecture": "rnn", "size": "small"}, "unknown architecture 'rnn'"),
+        ({"overrides": {"seconds": 1.0, "steps": 1}}, "exactly one"),
+        ({"overrides": {"dim": 100, "n_heads": 3}}, "multiple"),
+        ({"overrides": {"lr": -1.0}}, "lr"),
+    ],
+    ids=str,
+)
+def test_nonsense_is_a_usage_error(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_plan(facts(10**6), **arguments)
+
+
+def test_a_plan_can_be_read_back() -> None:
+    plan = make_plan(facts(10**6), architecture="llama")
+    stored = plan.to_dict()
+    again = Plan(ModelConfig(**stored["model"]), TrainConfig(**stored["train"]), tuple(stored["reasons"]))
+    assert again == plan
+
+
+@pytest.mark.parametrize(("size", "dropout"), [("tiny", False), ("medium", True)])
+def test_a_larger_model_gets_dropout_sooner(size: str, dropout: bool) -> None:
+    plan = make_plan(facts(10**6), size=size, overrides={"epochs": 5.0})
+    assert (plan.train.dropout > 0) is dropout
+
+
+@pytest.mark.parametrize(("tokens_per_second", "dropout"), [(1e3, False), (1e6, True)])
+def test_dropout_follows_the_speed_that_was_measured(tokens_per_second: float, dropout: bool) -> None:
+    plan = make_plan(
+        facts(10**6), size="small", overrides={"seconds": 100.0}, measure=lambda *_: Speed(0.1, tokens_per_second)
+    )
+    assert (plan.train.dropout > 0) is dropout
+    assert sum("dropout" in reason for reason in plan.reasons) == dropout

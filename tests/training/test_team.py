@@ -1,0 +1,334 @@
+"""Several processes train as one does: the same losses, the same files, one voice, and an end when one of them dies."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command, make_text, tiny_config
+from support.teams import COMMAND, WAYS, loss_curve, losses, started
+
+from gptlite.checkpoint.runs import Run
+from gptlite.config import TrainConfig
+from gptlite.device import Hardware, choose_hardware
+from gptlite.errors import UsageError
+from gptlite.model import GPT, initialise
+from gptlite.text import token_files
+from gptlite.training import optimizer as optim
+from gptlite.training import plan as planning
+from gptlite.training import team
+from gptlite.training.team import ALONE
+
+SAME = 1e-4  # nats a token: sums of float32 in another order
+WILD = ("--arch", "gpt2", "--optimizer", "adamw", "--warmup", "0", "--clip", "1e30")  # no norm holds these weights
+SHAPE = ("--layers", "2", "--dim", "32", "--heads", "2", "--context", "32", "--vocab-size", "320", "--batch-size", "4")
+TINY = (*SHAPE, "--device", "cpu", "--threads", "1", "--dropout", "0")
+
+
+def train(*more: object) -> tuple[object, ...]:
+    return (*COMMAND, "train", *more)
+
+
+def metrics(run: Path) -> dict[int, dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines}
+
+
+def assert_same_curve(run: Path, other: Path) -> None:
+    ours, theirs = metrics(run), metrics(other)
+    assert ours.keys() == theirs.keys() and len(ours) >= 5
+    for step, line in ours.items():
+        for name in ("train_loss", "val_loss"):
+            if name in line:
+                assert line[name] == pytest.approx(theirs[step][name], abs=SAME), (step, name)
+
+
+# The same losses
+
+Curves = dict[str, list[float]]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], Curves]:
+    """The losses of so many processes in so many steps, by way of sharing the work."""
+    return functools.cache(lambda n, steps: losses(n, steps, tmp_path_factory.mktemp("team")))
+
+
+# In one pair of processes, which takes a while to start; four of them share six windows unequally.
+SIZES = [(2, 16), pytest.param(2, 50, marks=pytest.mark.slow), pytest.param(4, 50, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize(("shard", "optimizer"), WAYS)
+@pytest.mark.parametrize(("n", "steps"), SIZES)
+def test_several_processes_follow_the_loss_curve_of_one(
+    shared: Callable[[int, int], Curves], n: int, steps: int, shard: str, optimizer: str
+) -> None:
+    alone = loss_curve(ALONE, "none", optimizer, steps)
+    assert len(alone) == steps and alone[-1] < alone[0] - 0.5, "it learns"
+    assert shared(n, steps)[f"{shard} {optimizer}"] == pytest.approx(alone, abs=SAME)
+
+
+# The command, and what it leaves on disk
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_that_of_one_and_goes_on_alone(
+    gptlite: Command, corpus_file: Path, tmp_path: Path
+) -> None:
+    line = ("corpus.txt", *TINY, "--steps", "50", "--eval-every", "25", "--save-every", "25", "--json")
+    with started(2, train(*line, "-o", "two"), tmp_path) as processes:
+        first, second = processes.wait()
+    assert first.code == 0, first.err
+    assert "2 processes of 1 threads" in first.err and json.loads(first.out)["step"] == 50
+    assert (second.code, second.out, second.err) == (0, "", ""), "one speaks for all"
+    assert gptlite("train", *line, "-o", "one").code == 0
+    assert_same_curve(Path("two"), Path("one"))
+    assert sorted(p.name for p in Path("two/best").iterdir()) == sorted(p.name for p in Path("one/best").iterdir())
+
+    assert gptlite("check", "two").code == 0
+    resumed = gptlite("train", "--resume", "-o", "two", "--steps", "60", "--json")
+    assert resumed.code == 0 and json.loads(resumed.out)["step"] == 60
+    assert "unlike before: processes 1, not 2" in resumed.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize(("shard", "optimizer"), WAYS)
+def test_a_run_saved_by_two_goes_on_with_one_or_four_as_if_nothing_happened(
+    gptlite: Command, corpus_file: Path, tmp_path: Path, shard: str, optimizer: str, n: int
+) -> None:
+    """It was interrupted by SIGTERM to both, as torchrun does it; a smaller budget would be another schedule."""
+    line = ("corpus.txt", *TINY, "--steps", "60", "--eval-every", "10", "--save-every", "30", "--optimizer", optimizer)
+    assert gptlite("train", *line, "-o", "straight").code == 0
+    with started(2, train(*line, "-o", "run", "--shard", shard), tmp_path) as processes:
+        wait_for_step(tmp_path / "run", 1, log=True)
+        for process in processes.all:
+            process.popen.send_signal(signal.SIGTERM)
+        first, second = processes.wait()
+    assert (first.code, second.code) == (143, 0), (first.err, second.err)
+    assert re.search(r"stopped after step \d+, which is saved; continue with: .* --gpus 2", first.err)
+    with started(n, train("--resume", "-o", "run"), tmp_path) as processes:
+        assert [process.code for process in processes.wait()] == [0] * n, processes.all[0].err
+    assert_same_curve(tmp_path / "run", tmp_path / "straight")
+
+
+def wait_for_step(run: Path, step: int, log: bool = False, seconds: float = 90.0) -> None:
+    """Until a run has saved, or only logged, a step of this number or a later one."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if log and (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size:
+            return
+        if not log and (latest := Run(run).latest()) and latest.number >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{run} did not reach step {step}")
+
+
+# Ends
+
+
+@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)], ids=["the other one", "the first one"])
+def test_the_death_of_a_process_ends_the_others_and_the_run_goes_on(
+    gptlite: Command, corpus_file: Path, tmp_path: Path, killed: int
+) -> None:
+    line = ("corpus.txt", *TINY, "--steps", "100k", "--eval-every", "20", "--save-every", "20", "-o", "run")
+    with started(2, train(*line), tmp_path) as processes:
+        wait_for_step(tmp_path / "run", 20)
+        processes.all[killed].kill()
+        began = time.monotonic()
+        survivor = processes.wait(60)[1 - killed]
+    assert survivor.code == 9 and time.monotonic() - began < 60
+    message = r"gptlite: error: another of the 2 processes .* after step \d+; step (\d+) is saved; continue with: "
+    assert len(survivor.err.splitlines()) <= 8, survivor.err
+    assert (said := re.search(message, survivor.err)), survivor.err
+    latest = Run(Path("run")).latest()
+    assert latest is not None and latest.number >= int(said[1])
+    outcome = gptlite("train", "--resume", "-o", "run", "--steps", latest.number + 2, "--json")
+    assert outcome.code == 0 and json.loads(outcome.out)["step"] == latest.number + 2
+
+
+@pytest.mark.slow
+def test_what_one_process_finds_wrong_is_said_once(corpus_file: Path, tmp_path: Path) -> None:
+    with started(2, train("gone.txt", *TINY, "--steps", "2"), tmp_path) as processes:
+        first, second = processes.wait()
+    assert first.code == 3 and first.err.count("error") == 1
+    assert (second.code, second.err) == (0, "")
+
+
+@pytest.mark.slow
+def test_numbers_that_diverge_are_said_once(corpus_file: Path, tmp_path: Path) -> None:
+    line = train("corpus.txt", *TINY, "--steps", "90", "--lr", "1000", "--weight-decay", "0", *WILD)
+    with started(2, line, tmp_path) as processes:
+        first, second = processes.wait()
+    assert first.code == 6 and "diverged" in first.err
+    assert (second.code, second.err) == (0, "")
+
+
+# Who starts them
+
+
+@pytest.mark.slow
+def test_gptlite_starts_the_processes_itself(corpus_file: Path, tmp_path: Path) -> None:
+    line = train("corpus.txt", *TINY, "--steps", "20", "--gpus", "2", "-o", "run", "--json")
+    ended = subprocess.run([str(c) for c in line], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["step"] == 20 and "2 processes" in ended.stderr
+    assert "torch" not in ended.stderr and "W1" not in ended.stderr, "a launcher that says nothing of itself"
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_saves_and_ends_all(corpus_file: Path, tmp_path: Path) -> None:
+    line = train("corpus.txt", *TINY, "--steps", "100k", "--gpus", "2", "-o", "run")
+    process = subprocess.Popen([str(c) for c in line], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for_step(tmp_path / "run", 1, log=True)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "which is saved; continue with: gptlite train --resume -o run --gpus 2" in err and "Traceback" not in err
+    assert Run(tmp_path / "run").latest()
+
+
+@pytest.mark.slow
+def test_torchrun_starts_them(corpus_file: Path, tmp_path: Path) -> None:
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d")
+    line = (*torchrun, "--rdzv-endpoint", "localhost:0", "-m", "gptlite", "train", "corpus.txt", *TINY)
+    line = (*line, "--steps", "20", "-o", "run", "--json", "--logger", "tensorboard")
+    ended = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["step"] == 20
+    assert len(metrics(tmp_path / "run")) == len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert len(list((tmp_path / "run/tensorboard").iterdir())) == 1, "the first process alone writes"
+
+
+def test_gpus_asks_the_launcher(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[tuple[list[str], int]] = []
+    monkeypatch.setattr(sys, "argv", ["gptlite", "train", "corpus.txt"])
+    monkeypatch.setattr(team, "launch", lambda arguments, n: launched.append((arguments, n)) or 5)
+    monkeypatch.setattr(team, "_processors", lambda: 3)
+    monkeypatch.setattr("gptlite.device.count_gpus", lambda: 0)
+    assert gptlite("train", "corpus.txt", "--gpus", "2").code == 5, "the code of the processes"
+    assert launched == [(["train", "corpus.txt"], 2)]
+    outcome = gptlite("train", "corpus.txt", "--processes", "4")
+    assert outcome.code == 2 and "more than this machine has: 3 processors" in outcome.err
+    monkeypatch.setattr("gptlite.device.count_gpus", lambda: 8)
+    assert gptlite("train", "corpus.txt", "--gpus", "auto").code == 5
+    assert launched[1:] == [(["train", "corpus.txt"], 8)]
+    outcome = gptlite("train", "corpus.txt", "--gpus", "9")
+    assert outcome.code == 2 and "8 GPUs" in outcome.err
+
+
+def test_who_was_started_as_one_of_several_starts_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gptlite.cli import process
+
+    for place, launched, follows in (({}, False, False), ({"RANK": "0"}, True, False), ({"RANK": "1"}, True, True)):
+        monkeypatch.setattr(os, "environ", {"WORLD_SIZE": "2", **place})
+        assert (process.is_launched(), process.follows()) == (launched, follows)
+        assert team.processes() == (2 if launched else 1)
+
+
+# Shares
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_every_window_of_a_batch_is_somebodys(n: int, corpus_file: Path) -> None:
+    from gptlite.text.corpus import open_text
+    from gptlite.text.tokenizer import Tokenizer
+
+    tokens = token_files.tokenize(open_text(["corpus.txt"]), Tokenizer.train([make_text()], 300))
+    shared: dict[str, Any] = {"context": 16, "batch_size": 6, "seed": 3}
+    shares = [token_files.Batches(tokens, **shared, rank=rank, world_size=n).batch(5) for rank in range(n)]
+    assert torch.equal(torch.cat(shares), token_files.Batches(tokens, **shared).batch(5))
+    assert max(map(len, shares)) == TrainConfig(batch_size=6).share(n).batch_size
+
+
+def test_a_window_for_each_process_and_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    team.check_shares(batch_size=8, accumulate=2, n=4)
+    with pytest.raises(UsageError, match="use --batch-size 16 or more"):
+        team.check_shares(batch_size=8, accumulate=4, n=4)
+    plan = planning.Plan(tiny_config("qwen3"), TrainConfig(batch_size=4), ())
+    served = planning.serve(plan, 8)
+    assert served.train.batch_size == 8 and "a window for each process" in served.reasons[0]
+    assert planning.serve(planning.Plan(plan.model, plan.train, (), ("batch_size",)), 8).train.batch_size == 4
+
+
+def test_sharding_and_recomputing_need_less_memory() -> None:
+    model = tiny_config("qwen3", n_layers=12, dim=256, n_heads=4)
+    needed = planning.training_memory(model, TrainConfig())
+    assert planning.training_memory(model, TrainConfig(recompute=True)) < 0.5 * needed
+    two, four = (dataclasses.replace(choose_hardware("cpu"), processes=n) for n in (2, 4))
+    assert planning.training_memory(model, TrainConfig(), two) < needed, "half of each batch"
+    replicated, sharded = (planning.training_memory(model, TrainConfig(shard=s), four) for s in ("none", "fsdp"))
+    assert replicated - sharded == 4 * (4 * model.n_params - model.n_params)
+
+
+# Activation checkpointing
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_recomputed_blocks_have_the_same_gradients(dropout: float) -> None:
+    gradients = []
+    for recompute in (False, True):
+        model = GPT(tiny_config("qwen3"), dropout=dropout)
+        initialise(model, seed=1)
+        torch.manual_seed(5)
+        if recompute:
+            optim.recompute_blocks(model)
+        batch = torch.randint(300, (4, 33), generator=torch.Generator().manual_seed(2))
+        optim.mean_loss(model.train(), batch).backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+        assert set(model.state_dict()) == set(GPT(tiny_config("qwen3")).state_dict()), "no name changes"
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_recomputed_blocks_keep_little_for_the_backward_pass() -> None:
+    kept = []
+    for recompute in (False, True):
+        model = GPT(tiny_config("qwen3", n_layers=6))
+        initialise(model, seed=1)
+        if recompute:
+            optim.recompute_blocks(model)
+        saved: list[int] = []
+
+        def remember(tensor: torch.Tensor, saved: list[int] = saved) -> torch.Tensor:
+            saved.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+            optim.mean_loss(model.train(), torch.zeros(2, 33, dtype=torch.long))
+        kept.append(sum(saved))
+    assert kept[1] < kept[0] / 3
+
+
+def test_recompute_is_an_option(gptlite: Command, corpus_file: Path) -> None:
+    line = ("train", "corpus.txt", *SHAPE, "--steps", "3", "-q")
+    assert gptlite(*line, "-o", "plain").code == 0
+    assert gptlite(*line, "-o", "again", "--gradient-checkpointing").code == 0
+    first, second = (Run(Path(name)).step_path(3) / "model.safetensors" for name in ("plain", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert json.loads(Path("again/run.json").read_text())["plan"]["train"]["recompute"] is True
+
+
+# What is said of several processes
+
+
+def test_hardware_names_the_processes() -> None:
+    one = choose_hardware("cpu", "fp32", 1, "off")
+    both = Hardware(one.device, False, 1, False, "as asked", processes=2)
+    assert both.describe() == "cpu, fp32, 2 processes of 1 threads: as asked"
+    assert both.choices() == {**one.choices(), "processes": 2}
+    assert Hardware(torch.device("cuda"), True, 1, True, "x", 8).describe() == "cuda, bf16, 8 processes, compiled: x"
