@@ -266,7 +266,7 @@ def test_what_is_logged_are_lines(run: Run) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from gptlite.runs import Run
+from gptlite.checkpoint.runs import Run
 with Run(Path(sys.argv[1])).lock():
     print("held", flush=True)
     time.sleep(60)

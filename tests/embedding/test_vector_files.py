@@ -368,8 +368,8 @@ import resource, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from gptlite.vector_files import save_records
-from gptlite.words import Occurrence
+from gptlite.embedding.vector_files import save_records
+from gptlite.text.words import Occurrence
 
 def records(n):
     place = Occurrence(0, "on the river bank .", 13, 17)

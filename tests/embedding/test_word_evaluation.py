@@ -186,7 +186,7 @@ def test_many_analogies_are_answered_in_pieces(monkeypatch: pytest.MonkeyPatch) 
     rng = np.random.default_rng(0)
     questions = tuple((f"w{a}", f"w{b}", f"w{c}", f"w{d}") for a, b, c, d in rng.integers(50, size=(200, 4)))
     whole = evaluate_analogies(words, vectors, Analogies(questions, ("x",) * 200))
-    monkeypatch.setattr("gptlite.embedding.contextual.word_evaluation.AT_ONCE", 150)
+    monkeypatch.setattr("gptlite.embedding.word_evaluation.AT_ONCE", 150)
     assert np.array_equal(whole.right, evaluate_analogies(words, vectors, Analogies(questions, ("x",) * 200)).right)
     assert whole.right.any()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Command, random_model, tiny_config
-from test_presets import CONFIGS, distance, every_architecture, random_tokens
+from contract.test_architectures import CONFIGS, distance, every_architecture, random_tokens
 from torch import Tensor, nn
 
 from gptlite.config import ModelConfig, SamplingConfig

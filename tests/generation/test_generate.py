@@ -52,7 +52,7 @@ def write(
     monkeypatch: pytest.MonkeyPatch, model: GPT, tokenizer: Tokenizer, rows: Sequence[Sequence[int]], **more: Any
 ) -> tuple[Generation, list[generation.Chunk]]:
     """What becomes of rows of ids that a model might have written."""
-    monkeypatch.setattr(generate, "generate_ids", Script(*rows))
+    monkeypatch.setattr(generation, "generate_ids", Script(*rows))
     config = SamplingConfig(max_new_tokens=max(map(len, rows)), num_samples=len(rows))
     work = Generation(model, tokenizer, "Ada", config, seed=0, **more)
     return work, list(work)
@@ -81,7 +81,7 @@ def test_writing_ends_when_all_samples_have_stopped(
 ) -> None:
     row = byte_ids(tokenizer, "ab.xxxxxxxxx")
     script = Script(row, row)
-    monkeypatch.setattr(generate, "generate_ids", script)
+    monkeypatch.setattr(generation, "generate_ids", script)
     generate(model, tokenizer, "", SamplingConfig(max_new_tokens=12, num_samples=2), seed=0, stop=["."])
     assert script.asked == 3
 
@@ -275,11 +275,11 @@ def test_no_text_ends_before_its_least_number_of_tokens(
     model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = byte_ids(tokenizer, "one. two. three. four")
-    monkeypatch.setattr(generate, "generate_ids", Script(ids))
+    monkeypatch.setattr(generation, "generate_ids", Script(ids))
     config = SamplingConfig(max_new_tokens=len(ids), min_new_tokens=5)
     (sample,) = generate(model, tokenizer, "", config, seed=0, stop_at="sentence")
     assert (sample.text, sample.finish_reason) == ("one. two.", "stop")
-    monkeypatch.setattr(generate, "generate_ids", Script(ids))
+    monkeypatch.setattr(generation, "generate_ids", Script(ids))
     (sample,) = generate(model, tokenizer, "", config, seed=0, stop=[". "])
     assert (sample.text, sample.finish_reason) == ("one. two", "stop")
 

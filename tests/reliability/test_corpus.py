@@ -513,12 +513,12 @@ def test_a_cache_that_a_killed_process_left_is_of_no_consequence(tokenizer: Toke
     Path("tokenizer.json").write_text(tokenizer.to_json())
     write("a.txt", TEXT * 200)
     script = (
-        "import os, signal\nfrom pathlib import Path\nfrom gptlite import corpus, data, tokenizer\n"
+        "import os, signal\nfrom pathlib import Path\nfrom gptlite.text import corpus, token_files, tokenizer\n"
         "bpe = tokenizer.Tokenizer.from_json(Path('tokenizer.json').read_text())\n"
-        "data.BATCH_CHARACTERS = 1000\nencode, calls = bpe.encode_batch, []\n"
+        "token_files.BATCH_CHARACTERS = 1000\nencode, calls = bpe.encode_batch, []\n"
         "def encode_batch(texts):\n    calls.append(0)\n"
         "    if len(calls) == 2: os.kill(os.getpid(), signal.SIGKILL)\n    return encode(texts)\n"
-        "bpe.encode_batch = encode_batch\ndata.tokenize(corpus.open_text(['a.txt']), bpe)\n"
+        "bpe.encode_batch = encode_batch\ntoken_files.tokenize(corpus.open_text(['a.txt']), bpe)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert done.returncode == -9

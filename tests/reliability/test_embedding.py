@@ -462,9 +462,9 @@ KILLING = """
 import contextlib, os, random, signal, sys, time
 from pathlib import Path
 import numpy as np
-from gptlite import vector_files
-from gptlite.embedding import WordVector
-from gptlite.words import Occurrence
+from gptlite.embedding import vector_files
+from gptlite.embedding.contextual import WordVector
+from gptlite.text.words import Occurrence
 
 def write(path, number):
     values = np.full((1, 3000), number, dtype=np.float32)

@@ -161,7 +161,7 @@ def test_what_no_memory_holds_is_code_8_before_it_is_tried(
 
     monkeypatch.setattr("gptlite.training.estimate.available_memory", lambda _: 8 << 30)
     monkeypatch.setattr(speed, "GPT", tried)
-    monkeypatch.setattr("gptlite.training.loop.pipeline.GPT", tried)
+    monkeypatch.setattr("gptlite.training.pipeline.GPT", tried)
     outcome = gptlite("train", corpus_file, *budget, *size.split())
     assert (outcome.code, outcome.out) == (8, "")
     assert "GB are free" in outcome.err

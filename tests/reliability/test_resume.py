@@ -284,7 +284,7 @@ def test_threads_are_those_of_before_unless_asked_for(
     torch.set_num_threads(2)  # as another process would find it
     seen = []
     monkeypatch.setattr(loop, "fit", lambda s: seen.append(s.hardware.threads))
-    monkeypatch.setattr("gptlite.training.loop.pipeline.fit", loop.fit)
+    monkeypatch.setattr("gptlite.training.pipeline.fit", loop.fit)
     notices = Notices()
     train([], out="run", resume=True, threads=asked, watcher=notices)
     torch.set_num_threads(1)

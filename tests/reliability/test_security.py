@@ -41,8 +41,8 @@ WATCHED = """
 import json, sys
 from pathlib import Path
 from support.forging import read_everything
-from gptlite import checkpoint, runs
-step, read = Path(sys.argv[1]), read_everything if sys.argv[2] == "step" else checkpoint.load
+from gptlite.checkpoint import runs, saved_step
+step, read = Path(sys.argv[1]), read_everything if sys.argv[2] == "step" else saved_step.load
 read(step)
 events, watching = [], True
 sys.addaudithook(lambda name, args: events.append([name, [str(a) for a in args]]) if watching else None)
@@ -104,23 +104,36 @@ def test_reading_a_model_opens_its_files_and_nothing_else(step: Path, what: str)
 
 
 STANDARD = ("json", "typing", "random", "re", "collections", "importlib", "contextlib", "__future__", "dataclasses")
+RUNPY = (
+    "importlib",
+    "collections",
+    "contextlib",
+    "typing",
+    "re",
+)  # what Python loads for -m before any code of gptlite
 OTHERS = ("torch", "tokenizers", "safetensors", "numpy", "typer", "rich", "gptlite_cli")
 
 
 @row("S07")
-@pytest.mark.parametrize("module", ["gptlite", "gptlite.cli"])
-def test_modules_in_the_current_folder_are_not_imported(step: Path, module: str) -> None:
-    """Whoever changes into the folder of a model and asks what it is runs no code of it."""
+@pytest.mark.parametrize("command", ["-m gptlite", "-m gptlite.cli", "-P -m gptlite", "script"])
+def test_modules_in_the_current_folder_are_not_imported(step: Path, command: str) -> None:
+    """Whoever changes into the folder of a model and asks what it is runs no code of it.
+
+    Python itself looks into the current folder for what its option -m needs, unless -P or PYTHONSAFEPATH forbids it.
+    """
     evil = f"open({str(step.parent / 'canary')!r}, 'a').write(__file__ + '\\n')\n"
-    for name in (*STANDARD, *OTHERS, "sitecustomize", "usercustomize"):
+    spared = RUNPY if command.startswith("-m") else ()
+    for name in {*STANDARD, *OTHERS, "sitecustomize", "usercustomize"}.difference(spared):
         (step / f"{name}.py").write_text(evil)
     (step / "torch").mkdir()
     (step / "torch" / "__init__.py").write_text(evil)
     (step / "evil.pth").write_text(f"import os; os.mkdir({str(step.parent / 'canary')!r})")
     (step / "_json.so").write_bytes(b"\x7fELF")
     environment = {"PYTHONPATH": str(Path(__file__).parent.parent.parent), "PYTHONSAFEPATH": ""}
+    script = ["-c", "import sys; sys.path.remove(''); from gptlite.cli.process import start; start()"]
+    program = [sys.executable, *(script if command == "script" else command.split())]
     ended = subprocess.run(
-        [sys.executable, "-m", module, "info", "."],
+        [*program, "info", "."],
         cwd=step,
         env={**os.environ, **environment},
         capture_output=True,

@@ -213,15 +213,15 @@ def test_a_signal_before_the_first_step_leaves_no_step(
 
 SLOW_STEP = """
 import pathlib, time
-from gptlite import training
+from gptlite.training import loop
 def forever(*_):
     pathlib.Path("begun").touch()
     time.sleep(600)
-work, steps = training.train_step, []
+work, steps = loop.train_step, []
 def step(*arguments):
     steps.append(1)
     return forever() if len(steps) == 4 else work(*arguments)
-training.train_step = step
+loop.train_step = step
 """
 
 
@@ -422,7 +422,7 @@ def test_a_sample_that_fails_ends_nothing(gptlite: Command, corpus_file: Path, m
     line = ("train", corpus_file, *FEW, "--dropout", "0.2")
     assert gptlite(*line, "-o", "straight").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(loop.generation, "generate", lambda *_, **__: 1 // 0)
+        patch.setattr(loop.generate, "generate", lambda *_, **__: 1 // 0)
         outcome = gptlite(*line, "-o", "run", "--sample-every", "2")
     assert outcome.code == 0
     assert outcome.err.count("no sample at step") == 3
@@ -453,7 +453,7 @@ def test_memory_that_runs_out_is_code_8_and_the_remedy_works(
         raise error
 
     with monkeypatch.context() as patch:
-        when(patch, loop.optim, "training_step", fail, call=6)
+        when(patch, loop.optimizer, "training_step", fail, call=6)
         outcome = gptlite("train", corpus_file, "-o", "run", *FEW, "--save-every", "4")
     assert (outcome.code, outcome.out) == (8, "")
     assert "memory ran out at step 6, which needs about" in outcome.err and "step 4 is saved" in outcome.err
@@ -470,7 +470,7 @@ def test_memory_that_runs_out_before_a_save_names_what_to_lower(
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        when(patch, loop.optim, "training_step", fail)
+        when(patch, loop.optimizer, "training_step", fail)
         outcome = gptlite("train", corpus_file, *FEW)
     assert outcome.code == 8
     assert all(flag in outcome.err for flag in ("--accumulate 2", "--batch-size than 4", "--context", "--size"))
@@ -486,6 +486,6 @@ def test_other_errors_of_torch_keep_their_traceback(
     def fail() -> None:
         raise RuntimeError("shapes do not match")
 
-    when(monkeypatch, loop.optim, "training_step", fail)
+    when(monkeypatch, loop.optimizer, "training_step", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         gptlite("train", corpus_file, *FEW)

@@ -618,7 +618,7 @@ RACE = """
 import os, sys
 from pathlib import Path
 from gptlite.errors import RunInUseError
-from gptlite.runs import Run
+from gptlite.checkpoint.runs import Run
 start, started = os.pipe()
 end, ended = os.pipe()
 for _ in range(50):

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import IO
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where it is run as a program
+
 from conftest import tiny_config
 
 from gptlite.config import TrainConfig

@@ -18,7 +18,7 @@ import pytest
 import torch
 from conftest import Command, make_text, random_model, tiny_config
 from support.teams import COMMAND, WAYS, loss_curve, losses
-from test_distributed import metrics
+from training.test_team import metrics
 
 from gptlite.checkpoint.runs import Run
 from gptlite.config import TrainConfig
