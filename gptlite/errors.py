@@ -11,10 +11,27 @@
     ├── ProcessError            9   another process of this training ended
     └── Interrupted   129/130/143   stopped by a signal, after saving
 
-Each message is one sentence that says what is wrong, where, and what to do.
+Each message is one sentence that says what is wrong, where, and what to do. `plural` writes the counts in them.
 """
 
 from __future__ import annotations
+
+
+def plural(n: float, noun: str, several: str | None = None) -> str:
+    """A count and what is counted: "1 head", "2 heads", "1,024 tokens", "3 processes", "0.5 bytes".
+
+    - `noun`: the singular; `several`: the plural, where it is not formed by the rules of English spelling.
+    """
+    if n == 1:
+        return f"1 {noun}"
+    if several is None:
+        if noun.endswith(("s", "x", "ch", "sh")):
+            several = f"{noun}es"
+        elif noun.endswith("y") and noun[-2:-1] not in ("", *"aeiou"):
+            several = f"{noun[:-1]}ies"
+        else:
+            several = f"{noun}s"
+    return f"{n:,} {several}"
 
 
 class GptliteError(Exception):
