@@ -7,6 +7,7 @@ import io
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 import pytest
 import torch
 import typer
+from support.screens import Screen, Terminal
 
 from gptlite.cli import main as command_line
 from gptlite.cli.shared import console
@@ -144,3 +146,25 @@ def own_signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGPIPE)
     yield
     signal.signal(signal.SIGPIPE, before)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """Run a command on a terminal: terminal("info", "run") -> exit code, what arrived there."""
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    def call(*arguments: object, columns: int = 100) -> tuple[int, str]:
+        screen = Screen(columns)
+        with monkeypatch.context() as patch:
+            for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+                raw = open(os.dup(screen.slave), mode + "b", buffering=0)  # noqa: SIM115
+                file = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+                patch.setattr(sys, name, file)
+            streams = (sys.stdin, sys.stdout, sys.stderr)
+            code = command_line.run([str(a) for a in arguments])
+            for stream in streams:
+                stream.close()
+        return code, screen.close()
+
+    yield call

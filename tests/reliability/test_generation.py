@@ -25,8 +25,8 @@ import torch
 from conftest import Command, make_text, random_model, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
-from reliability.screens import Screen, Terminal
 from support import processes
+from support.screens import Screen, Terminal
 
 from gptlite.checkpoint import runs, saved_step
 from gptlite.checkpoint.saved_step import save_step

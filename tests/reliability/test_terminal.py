@@ -20,7 +20,7 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import Command, make_text, tiny_config
-from reliability.screens import Screen, Terminal
+from support.screens import Screen, Terminal
 
 from gptlite.checkpoint.saved_step import save_step
 from gptlite.cli.main import run

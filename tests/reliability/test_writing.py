@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Command
-from reliability.screens import Screen, Terminal
 from support import processes
+from support.screens import Screen, Terminal
 
 from gptlite.checkpoint import runs, saved_step
 from gptlite.generation import generate
