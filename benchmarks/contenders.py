@@ -44,6 +44,7 @@ from gptlite.evaluation import scoring
 from gptlite.model import GPT, initialise
 from gptlite.storage.reader import Reader
 from gptlite.text import corpus, token_files
+from gptlite.text.batches import Batches
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import compile, dataset
 from gptlite.training import loop as training
@@ -357,7 +358,7 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     info, best, tokenizer = read_run(options.run)
     shape, config = ModelConfig(**info["plan"]["model"]), TrainConfig(**info["plan"]["train"])
     tokens = token_files.tokenize(read_texts(options).train, tokenizer)
-    batches = token_files.Batches(tokens, context=shape.context_length, batch_size=config.batch_size, seed=config.seed)
+    batches = Batches(tokens, context=shape.context_length, batch_size=config.batch_size, seed=config.seed)
     before = info["machine"]
     dtypes = ("fp32", "bf16") if "dtype" in choose_hardware("cpu").open else ("fp32",)
     contenders: dict[str, Callable[[Tensor], object]] = {}

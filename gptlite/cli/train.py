@@ -14,7 +14,7 @@ from gptlite.cli import process
 from gptlite.cli.shared import console, options
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.errors import UsageError
-from gptlite.text import demo_language
+from gptlite.text import demo as built_in
 
 PLAN = "chosen by the plan"
 BUDGETS = ("seconds", "steps", "epochs")
@@ -334,10 +334,9 @@ def train(
     ):
         display.phase("starting", 0.0)
         from gptlite.paths import cache_directory
-        from gptlite.text import corpus
         from gptlite.training import pipeline
 
-        inputs = [str(corpus.demo_text(cache_directory(), HOMONYMS in (files or ())))] if demo else files or []
+        inputs = [str(built_in.demo_text(cache_directory(), HOMONYMS in (files or ())))] if demo else files or []
         request: dict[str, Any] = {
             "val": val, "lossy": lossy, "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
             "init_from": init_from, "tokenizer": tokenizer,
@@ -377,7 +376,7 @@ def train(
 
 def _homonym_settings(given: dict[str, Any], size: str | None) -> dict[str, Any]:
     """What is enough to learn the made-up language, as far as it was not given."""
-    settings = {**demo_language.SHAPE, **demo_language.TRAINING} if size is None else dict(demo_language.TRAINING)
+    settings = {**built_in.SHAPE, **built_in.TRAINING} if size is None else dict(built_in.TRAINING)
     return {name: value for name, value in settings.items() if name not in BUDGETS or not set(BUDGETS) & set(given)}
 
 

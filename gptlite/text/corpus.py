@@ -7,71 +7,26 @@ files, and whoever needs the characters iterates over blocks of them.
 from __future__ import annotations
 
 import codecs
-import glob
 import hashlib
 import os
 import re
-import stat
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from gptlite.errors import CorpusError, StorageError, UsageError
-from gptlite.text import demo_language
+from gptlite.errors import CorpusError, UsageError
+from gptlite.text.files import find_files
+from gptlite.text.reading import READ_SIZE, Document, check_file, read_range, spool_stdin
 
 SMALLEST_TEXT = 2048  # bytes; less teaches a model nothing
-READ_SIZE = 1 << 18  # bytes read at a time
 SHORTEST_STRETCH, MOST_STRETCHES = 1 << 16, 64  # bytes, and how many, when only a part of a long text is used
 LONGEST_BLOCK = 1 << 22  # characters held while looking for a place to cut
-BOM = codecs.BOM_UTF8
 CONTINUATIONS = bytes(range(0x80, 0xC0))  # what follows the first byte of a character
-REPLACEMENT = "\ufffd"
-
-# Patterns of the first bytes of what people pass by mistake, and what to do about it.
-KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"\x1f\x8b", "gzip; unpack it first, for example with gunzip"),
-    (b"BZh[1-9]1AY&SY", "bzip2; unpack it first with bunzip2"),
-    (b"\xfd7zXZ\x00", "xz; unpack it first with unxz"),
-    (b"[(]\xb5/\xfd", "zstandard; unpack it first with unzstd"),
-    (b"PK\x03\x04", "a zip archive (perhaps .docx or .epub); extract its text first"),
-    (b"%PDF", "a PDF; extract its text first, for example with pdftotext"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\x7fELF", "a program"),
-    (b"PAR1\x15", "a Parquet table; export its text column first"),
-    (b"SQLite format 3\x00", "an SQLite database; export its text first"),
-    (b"\x80[\x02-\x05]", "a pickle; export its text with the program that wrote it"),
-    (b".{4}\x00{4}{", "a model in safetensors"),  # the length of its header, and the header
-    (b"GGUF.\x00{3}", "a model in GGUF"),
-    (b"\xff\xfe\x00\x00", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
-    (b"\x00\x00\xfe\xff", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
-    (b"\xff\xfe", "UTF-16; convert it first with iconv -f UTF-16 -t UTF-8"),
-    (b"\xfe\xff", "UTF-16; convert it first with iconv -f UTF-16 -t UTF-8"),
-)
-
-# Files that stand together only in folders that gptlite wrote: a run, a saved step, the tokens of a text.
-RUN = frozenset({"run.json", "LOCK"})
-OUTPUTS = (RUN, frozenset({"config.json", "tokenizer.json"}), frozenset({"facts.json", "ids.bin"}))
 
 # Places where GPT-2's pattern always ends a piece, so that the text on both sides tokenizes as if it stood alone:
 # before a space or line end that follows a character, and between CJK punctuation and an ideograph.
 SAFE_CUT = re.compile(r"(?<=\S)(?=[ \n])|(?<=[。，、；：！？])(?=[一-鿿])")
-
-
-@dataclass(frozen=True)
-class Document:
-    """One checked file: bytes [start, size) of it are text; `digest` is the sha256 of the whole file."""
-
-    path: Path
-    name: str
-    start: int
-    size: int
-    digest: str
-    stamp: tuple[int, ...]  # of the file system, to notice a change between two readings
-    replaced: int = 0  # stretches of bytes that are no UTF-8, each read as U+FFFD
 
 
 @dataclass(frozen=True)
@@ -172,7 +127,7 @@ def open_text(
     seen: set[tuple[int, int]] = set()
     twice: list[Path] = []
     skipped: list[Path] = []
-    paths, outputs = _paths(arguments)
+    paths, outputs = find_files(arguments)
     for path, named in paths:
         try:
             status = os.stat(path)
@@ -247,185 +202,10 @@ def opened(
             path.unlink(missing_ok=True)
 
 
-def check_file(path: Path, name: str | None = None, *, lossy: bool = False, nul: bool = False) -> Document:
-    """Read the whole file once; raise `CorpusError` with file, offset and remedy unless it is UTF-8 text.
-
-    `lossy` lets bytes pass that are no UTF-8, and counts them; `nul` lets NUL pass.
-    """
-    name = name or str(path)
-    with _open_regular(path) as file:
-        before = os.fstat(file.fileno())
-        head = _read_some(file, 16, name, 0)
-        if not head:
-            raise CorpusError(f"{name} is empty.")
-        for magic, kind in KINDS:
-            if re.match(magic, head, re.DOTALL):
-                raise CorpusError(f"{name} is not plain text: it looks like {kind}.")
-        file.seek(0)
-        digest = hashlib.sha256()
-        decoder = codecs.getincrementaldecoder("utf-8")("replace" if lossy else "strict")
-        offset = lines = replaced = 0
-        tail = b""
-        while raw := _read_some(file, READ_SIZE, name, offset):
-            digest.update(raw)
-            at = -1 if nul else raw.find(b"\x00")
-            if at >= 0:
-                raise CorpusError(
-                    f"{name} looks binary: NUL byte at offset {offset + at:,}; if it is text all the same, add --lossy."
-                )
-            replaced += _decode(decoder, raw, name, offset, lines).count(REPLACEMENT)
-            replaced -= (tail + raw).count(REPLACEMENT.encode())  # those that stand in the file itself
-            tail = raw[-2:]
-            offset += len(raw)
-            if before.st_size and offset > before.st_size:
-                break  # it grows, perhaps as fast as it is read
-            lines += raw.count(b"\n")
-        replaced += _decode(decoder, b"", name, offset, lines, final=True).count(REPLACEMENT)
-        after = os.fstat(file.fileno())
-    if _stamp(before) != _stamp(after):
-        raise _changed(name)
-    start = len(BOM) if head.startswith(BOM) else 0
-    return Document(path, name, start, offset, digest.hexdigest(), _stamp(after), replaced)
-
-
-def spool_stdin(directory: Path) -> Path:
-    """Copy standard input to a file in `directory` and return its path; the caller removes it."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("- reads standard input, but nothing is piped into it; try: cat FILES | gptlite train -")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix="stdin-", suffix=".txt", delete=False) as spool:
-            path = Path(spool.name)
-            try:
-                while raw := sys.stdin.buffer.read(READ_SIZE):
-                    spool.write(raw)
-            except BaseException:
-                path.unlink()
-                raise
-    except OSError as error:
-        raise StorageError(f"cannot keep standard input in {directory}: {error.strerror or error}.") from error
-    return path
-
-
-def _paths(arguments: Iterable[str]) -> tuple[list[tuple[Path, bool]], list[Path]]:
-    """(path, was it named directly?) of all files, sorted by path; and the folders that gptlite wrote, passed over.
-
-    What a model wrote teaches it nothing: naming a file or folder of a run raises `UsageError`.
-    """
-    found: dict[Path, bool] = {}
-    outputs: set[Path] = set()
-    for argument in arguments:
-        path = Path(argument)
-        if glob.has_magic(argument) and not os.path.lexists(path):
-            matches = [Path(p) for p in glob.glob(argument, recursive=True) if os.path.isfile(p)]
-            if not matches:
-                raise UsageError(f"no file matches the pattern {argument!r}.")
-            ours = {run for p in matches if (run := _run_around(p))}
-            inside = [p for p in matches if not ours or not _run_around(p)]
-        elif run := _run_around(path):
-            raise UsageError(f"{argument} is of the run {run}, which gptlite wrote itself; name a text of your own.")
-        elif os.path.isdir(path):
-            inside, ours = _walk(path)
-            if not inside and not ours:
-                raise CorpusError(f"{argument} is a folder without files.")
-        else:
-            found[path] = True
-            continue
-        outputs |= ours
-        for p in inside:
-            found.setdefault(p, False)
-    return sorted(found.items(), key=lambda item: os.fsencode(item[0])), sorted(outputs)
-
-
-def _walk(folder: Path) -> tuple[list[Path], set[Path]]:
-    """The files in a folder and below, but for hidden ones; and the folders there that gptlite wrote."""
-
-    def fail(error: OSError) -> None:
-        raise CorpusError(f"cannot read {error.filename}: {error.strerror or error}.") from error
-
-    files: list[Path] = []
-    outputs: set[Path] = set()
-    for place, folders, names in os.walk(folder, onerror=fail):
-        if any(marks <= {*names} for marks in OUTPUTS):
-            outputs.add(Path(place))
-            folders.clear()
-            continue
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(place, name) for name in names if not name.startswith(".")]
-        files += [path for path in paths if path.is_file()]
-    return files, outputs
-
-
-def _run_around(path: Path) -> Path | None:
-    """The run directory that `path` is, or lies in."""
-    for folder in (path.absolute(), *path.absolute().parents):
-        if all(os.path.isfile(folder / name) for name in RUN):
-            return folder
-    return None
-
-
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _changed(name: str) -> CorpusError:
-    return CorpusError(f"{name} changed while it was being read; try again when nothing writes to it.")
-
-
-def _open_regular(path: Path) -> BinaryIO:
-    """Open for reading without waiting for a writer of a pipe; only regular files are text."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise CorpusError(f"{path} is not a regular file; to read a pipe, use - (standard input).")
-    return os.fdopen(descriptor, "rb")
-
-
-def _read_some(file: BinaryIO, size: int, name: str, offset: int) -> bytes:
-    try:
-        return file.read(size)
-    except OSError as error:
-        raise StorageError(
-            f"cannot read {name} at offset {offset:,}: {error.strerror or error}; is its disk failing?"
-        ) from error
-
-
-def _decode(
-    decoder: codecs.IncrementalDecoder, raw: bytes, name: str, offset: int, lines: int, final: bool = False
-) -> str:
-    pending = len(decoder.getstate()[0])
-    try:
-        return decoder.decode(raw, final)
-    except UnicodeDecodeError as error:
-        at = offset - pending + error.start
-        line = 1 + lines + raw[: max(0, error.start - pending)].count(b"\n")
-        byte = error.object[error.start]
-        raise CorpusError(
-            f"{name} is not UTF-8: byte 0x{byte:02X} at offset {at:,} (line {line:,}); "
-            "convert it first, for example with iconv -f LATIN1 -t UTF-8, or add --lossy."
-        ) from None
-
-
-def _read(piece: Piece, read_size: int) -> Iterator[bytes]:
-    document = piece.document
-    try:
-        with _open_regular(document.path) as file:
-            file.seek(piece.start)
-            left = piece.end - piece.start
-            while left and (raw := _read_some(file, min(read_size, left), document.name, piece.end - left)):
-                left -= len(raw)
-                yield raw
-            status = os.fstat(file.fileno())
-    except OSError as error:
-        raise CorpusError(f"cannot read {document.name}: {error.strerror or error}.") from error
-    if left or _stamp(status) != document.stamp:
-        raise _changed(document.name)
-
-
 def _blocks_of(piece: Piece, read_size: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     held = ""
-    for raw in _read(piece, read_size):
+    for raw in read_range(piece.document, piece.start, piece.end, read_size):
         held += decoder.decode(raw)
         cut = _last_safe_cut(held)
         if not cut and len(held) > LONGEST_BLOCK:
@@ -455,44 +235,9 @@ def _last_safe_cut(text: str) -> int:
 
 def _line_start(piece: Piece, target: int) -> int:
     """The first line start after byte `target`, or, if none is near, the first character start from there."""
-    near = b"".join(_read(Piece(piece.document, target, min(piece.end, target + (1 << 16))), READ_SIZE))
+    near = b"".join(read_range(piece.document, target, min(piece.end, target + (1 << 16))))
     newline = near.find(b"\n")
     if newline >= 0 and target + newline + 1 < piece.end:
         return target + newline + 1
     inside = len(near) - len(near.lstrip(CONTINUATIONS))  # bytes of the character that the target is in
     return target + inside
-
-
-def demo_text(directory: Path, homonyms: bool = False) -> Path:
-    """A file with the language reference that ships inside CPython, about 0.4 MB of English prose about Python.
-
-    Paragraphs that the reference repeats are written once, so that none is both trained on and held out.
-    - `homonyms`: a file with sentences of `speakers` instead.
-    """
-    content = (
-        demo_language.as_text(demo_language.make_sentences(demo_language.N_SENTENCES, 0))
-        if homonyms
-        else _python_reference()
-    )
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / ("homonyms.txt" if homonyms else "python-reference.txt")
-    if not path.is_file() or path.read_text(encoding="utf-8") != content:
-        path.write_text(content, encoding="utf-8", newline="\n")
-    return path
-
-
-def _python_reference() -> str:
-    try:
-        from pydoc_data.topics import topics
-    except ImportError as error:
-        raise CorpusError(
-            "this Python was packaged without pydoc_data, the text of --demo; give a text file of your own instead."
-        ) from error
-    seen: set[str] = set()
-    paragraphs: list[str] = []
-    for topic in sorted(topics):
-        for paragraph in topics[topic].strip().split("\n\n"):
-            if paragraph.strip() not in seen:
-                seen.add(paragraph.strip())
-                paragraphs.append(paragraph)
-    return "\n\n".join(paragraphs) + "\n"

@@ -1,11 +1,7 @@
-"""Token files on disk and the batch of step s.
+"""Token files: the ids of a text on disk.
 
 A text becomes one stream of ids, each document after a separator, in a file that is mapped rather than loaded. Files
 are cached by what they hold: the digests of text and tokenizer.
-
-The batch of step s is a pure function of (seed, step, rank). There is no iterator whose state could be lost: the
-stream is a ring, cut into windows of the context's length from a start that differs in each epoch, and the windows of
-an epoch come in a shuffled order, each exactly once.
 """
 
 from __future__ import annotations
@@ -22,12 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from gptlite.errors import CorpusError, StorageError
+from gptlite.errors import StorageError
 from gptlite.paths import cache_directory
-from gptlite.randomness import derive, mix, shuffled
 from gptlite.text.corpus import Text
 from gptlite.text.tokenizer import Tokenizer
 
@@ -82,46 +75,6 @@ def tokenize(
             f"cannot write tokens to {cache}: {error.strerror or error}; free some space or set GPTLITE_CACHE."
         ) from error
     return TokenFile(entry / made.path.name, made.dtype, made.n_tokens, made.n_bytes, made.digest)
-
-
-class Batches:
-    """Random access to the training batches of one token file.
-
-    - `context`: tokens a window; `batch_size`: windows a step over all ranks.
-    Raises `CorpusError` when the text is shorter than one window.
-    """
-
-    def __init__(
-        self, tokens: TokenFile, *, context: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        if tokens.n_tokens < context + 1:
-            raise CorpusError(
-                f"the training text has {tokens.n_tokens:,} tokens, but one window needs {context + 1:,}; "
-                f"use --context {max(1, tokens.n_tokens - 1)} or less, or give more text."
-            )
-        self.ids = tokens.ids()
-        self.context, self.batch_size, self.seed = context, batch_size, seed
-        self.rank, self.world_size = rank, world_size
-        self.windows_per_epoch = tokens.n_tokens // context
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return self.windows_per_epoch / self.batch_size
-
-    def batch(self, step: int) -> Tensor:
-        """Windows (B, context + 1) of int64 ids: inputs are [:, :-1], targets [:, 1:]; of B, the share of this rank."""
-        first, last = (
-            step * self.batch_size + r * self.batch_size // self.world_size for r in (self.rank, self.rank + 1)
-        )
-        starts = [self._window_start(position) for position in range(first, last)]
-        index = np.add.outer(starts, np.arange(self.context + 1)) % len(self.ids)  # the stream is a ring
-        return torch.from_numpy(self.ids[index].astype(np.int64))
-
-    def _window_start(self, position: int) -> int:
-        epoch, within = divmod(position, self.windows_per_epoch)
-        key = derive(self.seed, epoch)
-        phase = mix(key) % len(self.ids)
-        return phase + shuffled(within, self.windows_per_epoch, key) * self.context
 
 
 def _write_tokens(text: Text, tokenizer: Tokenizer, directory: Path, progress: Callable[[float], None]) -> TokenFile:

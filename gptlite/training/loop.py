@@ -28,7 +28,7 @@ from gptlite.errors import GptliteError, Interrupted, LimitError, NumericsError,
 from gptlite.evaluation.scoring import Score, Window, score_model, sliding_windows, spread
 from gptlite.generation import generate
 from gptlite.model import GPT
-from gptlite.text.token_files import Batches
+from gptlite.text.batches import Batches
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import optimizer
 from gptlite.training import team as distributed

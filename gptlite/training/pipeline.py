@@ -24,6 +24,7 @@ from gptlite.model import GPT, initialise, set_vectors
 from gptlite.paths import cache_directory
 from gptlite.storage.durable import check_storage
 from gptlite.text import corpus, token_files
+from gptlite.text.batches import Batches
 from gptlite.text.tokenizer import Tokenizer, check_vocab_size
 from gptlite.training import (
     bigram_init,
@@ -294,7 +295,7 @@ def _session(
     """
     config, tokens = plan.train, material.tokens
     context = plan.model.context_length
-    batches = token_files.Batches(
+    batches = Batches(
         tokens, context=context, batch_size=config.batch_size, seed=config.seed, rank=team.rank, world_size=team.size
     )
     torch.manual_seed(config.seed)

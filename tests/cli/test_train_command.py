@@ -17,7 +17,7 @@ import pytest
 from conftest import TRAIN_TINY, Command, make_text
 
 from gptlite.checkpoint.runs import Run
-from gptlite.text import demo_language
+from gptlite.text import demo
 
 # A few steps, and one score and one save at the end.
 FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
@@ -238,11 +238,8 @@ def test_the_demo_needs_no_text(gptlite: Command) -> None:
 
 def test_the_demo_of_homonyms_knows_what_it_takes(gptlite: Command) -> None:
     plan = json.loads(gptlite("train", "--demo", "homonyms", "--dry-run", "--json").out)["plan"]
-    assert (
-        plan["model"]["n_layers"] == demo_language.SHAPE["n_layers"]
-        and plan["model"]["dim"] == demo_language.SHAPE["dim"]
-    )
-    assert plan["train"]["steps"] == demo_language.TRAINING["steps"]
+    assert plan["model"]["n_layers"] == demo.SHAPE["n_layers"] and plan["model"]["dim"] == demo.SHAPE["dim"]
+    assert plan["train"]["steps"] == demo.TRAINING["steps"]
     outcome = gptlite("train", "--demo", "homonyms", "--json", *FEW)
     assert outcome.code == 0
     assert json.loads(outcome.out)["run"] == "checkpoints/homonyms"

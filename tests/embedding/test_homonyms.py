@@ -23,13 +23,13 @@ from gptlite.embedding import contextual
 from gptlite.embedding.layerwise import untrained_model
 from gptlite.embedding.senses import separate
 from gptlite.embedding.similarity import correct, cosine_matrix, unit
-from gptlite.text import demo_language
-from gptlite.text.demo_language import HOMONYMS, SPEAKERS, TWINS, Sentence, as_text, make_sentence, make_sentences
+from gptlite.text import demo
+from gptlite.text.demo import HOMONYMS, SPEAKERS, TWINS, Sentence, as_text, make_sentence, make_sentences
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence
 from gptlite.training import pipeline
 
-TRAINED_ON = make_sentences(demo_language.N_SENTENCES, 0)
+TRAINED_ON = make_sentences(demo.N_SENTENCES, 0)
 HELD_OUT = [s for s in make_sentences(1600, 1) if s.text not in {t.text for t in TRAINED_ON}]
 LEFT = [s for s in HELD_OUT if s.left_cue]
 
@@ -43,7 +43,7 @@ def scores(vectors: np.ndarray, sentences: list[Sentence], *, sorted_as: dict[st
     found = []
     for noun in HOMONYMS:
         rows = [i for i, s in enumerate(sentences) if s.noun == noun]
-        labels = [demo_language.sense_of((sorted_as or {}).get(noun, noun), sentences[i].speaker) for i in rows]
+        labels = [demo.sense_of((sorted_as or {}).get(noun, noun), sentences[i].speaker) for i in rows]
         found.append(separate(vectors[rows], np.array(labels), np.array([sentences[i].speaker for i in rows])))
     return np.array(found)
 
@@ -69,7 +69,7 @@ def learn(folder: Path, seed: int = 1, **settings: int) -> Learned:
     started = time.process_time()
     (folder / "train.txt").write_text(as_text(TRAINED_ON))
     (folder / "val.txt").write_text(as_text(HELD_OUT))
-    request = {**demo_language.SHAPE, **demo_language.TRAINING, **settings}
+    request = {**demo.SHAPE, **demo.TRAINING, **settings}
     result = pipeline.train(
         str(folder / "train.txt"), val=str(folder / "val.txt"), out=folder / "run", seed=seed, **request
     )

@@ -26,7 +26,7 @@ from conftest import Command, make_text
 from support.processes import run
 
 from gptlite.errors import CorpusError, StorageError, UsageError
-from gptlite.text import corpus, token_files
+from gptlite.text import reading, token_files
 from gptlite.text.corpus import Text, open_text
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
 
@@ -118,7 +118,7 @@ def test_a_long_line_is_cut_without_a_trace(tokenizer: Tokenizer, megabytes: int
     content = (make_text(400).replace("\n", " ") * (megabytes * 70))[: megabytes << 20]
     text = open_text([str(write("a.txt", content))])
     blocks = [len(block) for _, block in text.blocks()]
-    assert max(blocks) < 2 * corpus.READ_SIZE < len(content)
+    assert max(blocks) < 2 * reading.READ_SIZE < len(content)
     # A tenth of it is enough to compare: half a gigabyte of ids and their spans is what the whole would take.
     part = content[: len(content) // 10]
     ids = tokens_of(text, tokenizer)
@@ -154,7 +154,7 @@ def test_code_points_that_do_not_exist_are_refused(bad: bytes) -> None:
 
 
 @pytest.mark.row("C08", "C10")
-@pytest.mark.parametrize("before", [0, corpus.READ_SIZE - 2, corpus.READ_SIZE - 1])
+@pytest.mark.parametrize("before", [0, reading.READ_SIZE - 2, reading.READ_SIZE - 1])
 def test_lossy_reads_them_as_replacement_characters_and_counts(before: int) -> None:
     """Those that stand in the file are not counted, wherever blocks of reading end."""
     content = b"x" * before + "\ufffd".encode() + b"a\xffb\xed\xa0\x80c" + TEXT.encode() + "天".encode()[:2]
@@ -199,7 +199,7 @@ def test_lossy_does_not_make_text_of_the_pictures_in_a_folder() -> None:
 
 @pytest.mark.row("C11")
 def test_a_byte_order_mark_is_left_out_and_said_to_be() -> None:
-    write("d/a.txt", corpus.BOM + TEXT.encode())
+    write("d/a.txt", reading.BOM + TEXT.encode())
     write("d/b.txt", TEXT + "\ufeff middle")
     said: list[str] = []
     text = open_text(["d"], notice=said.append)
@@ -328,8 +328,8 @@ class Reads:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, n: int, change: Callable[[], object]) -> None:
         self.left, self.change = n, change
-        self.read = corpus._read_some
-        monkeypatch.setattr(corpus, "_read_some", self)
+        self.read = reading.read_some
+        monkeypatch.setattr(reading, "read_some", self)
 
     def __call__(self, *arguments: Any) -> bytes:
         self.left -= 1
@@ -363,7 +363,7 @@ def test_a_file_that_changes_under_the_reader_is_never_used(
 
     A text is read several times, so one that is replaced by another is refused too.
     """
-    monkeypatch.setattr(corpus, "READ_SIZE", 1 << 14)
+    monkeypatch.setattr(reading, "READ_SIZE", 1 << 14)
     write("a.txt", TEXT * 20)
     Reads(monkeypatch, n, change)
     try:
@@ -389,8 +389,8 @@ def test_a_failing_disk_is_named_with_the_place(monkeypatch: pytest.MonkeyPatch,
 
     reads: list[int | None] = []
     write("a.txt", TEXT * 20)
-    monkeypatch.setattr(corpus, "READ_SIZE", 1 << 14)
-    monkeypatch.setattr(corpus, "_open_regular", lambda path: Failing(io.FileIO(path)))
+    monkeypatch.setattr(reading, "READ_SIZE", 1 << 14)
+    monkeypatch.setattr(reading, "open_regular", lambda path: Failing(io.FileIO(path)))
     outcome = gptlite("train", "a.txt", *SMALL)
     assert outcome.code == StorageError.exit_code
     assert "cannot read a.txt at offset " in outcome.err and "Input/output error" in outcome.err

@@ -16,7 +16,7 @@ from reliability.killing import PHASES
 from reliability.tiny import TinyTrainer
 
 from gptlite.checkpoint.runs import Run
-from gptlite.text import token_files
+from gptlite.text.batches import Batches
 from gptlite.training.loop import Progress, Watcher, fit
 
 TESTS = Path(__file__).parent.parent
@@ -70,14 +70,14 @@ class Crash(Watcher):
 def test_every_window_is_seen_once_an_epoch_whatever_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, run, rng = TinyTrainer(tmp_path), Run(tmp_path / "run"), random.Random(3)
     seen: dict[int, int] = {}  # position in the order of training -> where in the ring of tokens the window begins
-    window_start = token_files.Batches._window_start
+    window_start = Batches._window_start
 
-    def noted(self: token_files.Batches, position: int) -> int:
+    def noted(self: Batches, position: int) -> int:
         start = window_start(self, position)
         assert seen.setdefault(position, start) == start, "a step that is repeated sees the same"
         return start
 
-    monkeypatch.setattr(token_files.Batches, "_window_start", noted)
+    monkeypatch.setattr(Batches, "_window_start", noted)
     n_tokens, context = trainer.tokens.n_tokens, trainer.model.context_length
     an_epoch = n_tokens // context
     steps, step, crashes = an_epoch, 0, 0  # two epochs, as a step takes two windows

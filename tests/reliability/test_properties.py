@@ -30,7 +30,7 @@ from gptlite.cli.generate import interactive, samples
 from gptlite.cli.main import run
 from gptlite.cli.shared import console
 from gptlite.errors import CorpusError
-from gptlite.text import corpus, token_files
+from gptlite.text import demo, token_files
 from gptlite.text.corpus import open_text
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
 from gptlite.training import estimate, pipeline
@@ -343,7 +343,7 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf_check, "verify_gguf", lambda *_: alike)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr("gptlite.training.team.launch", lambda arguments, n: 0)
-    monkeypatch.setattr(corpus, "demo_text", lambda *_: Path("corpus.txt").absolute())
+    monkeypatch.setattr(demo, "demo_text", lambda *_: Path("corpus.txt").absolute())
     monkeypatch.setattr(samples, "write_file", lambda *_: None)  # some of the names are links to what others need
     monkeypatch.setattr(interactive, "read_line", lambda _: None)  # sixty lines would be as many turns
 

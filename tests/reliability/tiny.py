@@ -16,6 +16,7 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.model import GPT, initialise
 from gptlite.text import token_files
+from gptlite.text.batches import Batches
 from gptlite.text.corpus import open_text
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import optimizer
@@ -85,7 +86,7 @@ class TinyTrainer:
             saved = saved_step.load(run.step_to_resume(watcher.notice))
             model.load_state_dict(saved.model.state_dict())
             state = restore_training_state(saved, model, optimizers)
-        batches = token_files.Batches(self.tokens, context=CONTEXT, batch_size=config.batch_size, seed=config.seed)
+        batches = Batches(self.tokens, context=CONTEXT, batch_size=config.batch_size, seed=config.seed)
         clock = Clock(config, batches.steps_per_epoch, time.monotonic(), state.elapsed)
         return Session(
             run,

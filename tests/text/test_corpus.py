@@ -7,10 +7,8 @@ import gzip
 import io
 import lzma
 import os
-import sys
 import threading
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptlite.errors import CorpusError, UsageError
-from gptlite.text import corpus
-from gptlite.text.corpus import (
-    READ_SIZE,
-    SMALLEST_TEXT,
-    Document,
-    Piece,
-    Text,
-    check_file,
-    demo_text,
-    open_text,
-    opened,
-)
+from gptlite.text import corpus, reading
+from gptlite.text.corpus import SMALLEST_TEXT, Piece, Text, open_text, opened
+from gptlite.text.reading import BOM, READ_SIZE, Document, check_file
 from gptlite.text.tokenizer import Tokenizer
 
 TEXT = make_text(100)
@@ -216,7 +205,7 @@ def test_an_empty_file_is_refused() -> None:
 @pytest.mark.row("C02")
 @pytest.mark.parametrize(
     "content",
-    [" \n\t\r\n" * 1000, "\u3000\u00a0\u2028\n" * 1000, corpus.BOM, b" "],
+    [" \n\t\r\n" * 1000, "\u3000\u00a0\u2028\n" * 1000, BOM, b" "],
     ids=["ascii", "unicode", "bom", "1"],
 )
 def test_white_space_is_no_text(content: str | bytes) -> None:
@@ -345,7 +334,7 @@ def test_a_pipe_does_not_hang() -> None:
 
 @pytest.mark.row("C11")
 def test_a_byte_order_mark_is_dropped() -> None:
-    write("a.txt", corpus.BOM + TEXT.encode())
+    write("a.txt", BOM + TEXT.encode())
     write("b.txt", TEXT + "\ufeff")
     text = open_text(["a.txt", "b.txt"])
     assert read(text) == TEXT + TEXT + "\ufeff"
@@ -615,7 +604,7 @@ def test_a_file_that_is_gone_cannot_be_split(size: int) -> None:
 @pytest.mark.row("C26")
 def test_a_file_that_grows_while_it_is_checked_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     path = write("a.txt", TEXT)
-    decode = corpus._decode
+    decode = reading.decode
 
     def append_and_decode(*arguments: Any, final: bool = False) -> str:
         if final:  # once, after the last block was read
@@ -623,7 +612,7 @@ def test_a_file_that_grows_while_it_is_checked_is_noticed(monkeypatch: pytest.Mo
                 file.write("more")
         return decode(*arguments, final=final)
 
-    monkeypatch.setattr(corpus, "_decode", append_and_decode)
+    monkeypatch.setattr(reading, "decode", append_and_decode)
     with pytest.raises(CorpusError, match=r"a\.txt changed while it was being read"):
         check_file(path)
 
@@ -631,46 +620,7 @@ def test_a_file_that_grows_while_it_is_checked_is_noticed(monkeypatch: pytest.Mo
 def test_a_checked_file_is_described() -> None:
     import hashlib
 
-    path = write("a.txt", corpus.BOM + b"text")
+    path = write("a.txt", BOM + b"text")
     status = path.stat()
     stamp = (status.st_dev, status.st_ino, 7, status.st_mtime_ns)
-    assert check_file(path) == Document(path, "a.txt", 3, 7, hashlib.sha256(corpus.BOM + b"text").hexdigest(), stamp)
-
-
-# The demonstration's text
-
-
-@pytest.fixture
-def topics(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    from pydoc_data import topics as module
-
-    table = {"b": "Second.\n\nShared paragraph.\n", "a": "\nFirst.\n\nShared paragraph.\n\nLast  é.", "c": "  First.  "}
-    monkeypatch.setattr(module, "topics", table)
-    yield table
-
-
-def test_the_demo_says_nothing_twice(topics: dict[str, str]) -> None:
-    path = demo_text(Path("new/folder"))
-    assert path.read_bytes().decode() == "First.\n\nShared paragraph.\n\nLast  é.\n\nSecond.\n"
-
-
-def test_the_real_demo_is_text_without_repetition(tmp_path: Path) -> None:
-    path = demo_text(tmp_path)
-    text = open_text([str(path)])
-    assert text.n_bytes > 300_000
-    paragraphs = [p.strip() for p in read(text).split("\n\n")]
-    assert len(paragraphs) == len(set(paragraphs)) > 1000
-
-
-def test_the_demo_is_written_once_and_mended(topics: dict[str, str]) -> None:
-    path = demo_text(Path("d"))
-    os.utime(path, ns=(1, 1))
-    assert demo_text(Path("d")).stat().st_mtime_ns == 1
-    path.write_text("damaged")
-    assert demo_text(Path("d")).read_text(encoding="utf-8").startswith("First.")
-
-
-def test_a_python_without_topics_has_no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(CorpusError, match="this Python was packaged without pydoc_data"):
-        demo_text(Path("d"))
+    assert check_file(path) == Document(path, "a.txt", 3, 7, hashlib.sha256(BOM + b"text").hexdigest(), stamp)

@@ -25,7 +25,7 @@ from gptlite.config import TrainConfig
 from gptlite.device import Hardware, choose_hardware
 from gptlite.errors import UsageError
 from gptlite.model import GPT, initialise
-from gptlite.text import token_files
+from gptlite.text.batches import Batches
 from gptlite.training import optimizer as optim
 from gptlite.training import plan as planning
 from gptlite.training import team
@@ -246,13 +246,14 @@ def test_who_was_started_as_one_of_several_starts_no_others(monkeypatch: pytest.
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
 def test_every_window_of_a_batch_is_somebodys(n: int, corpus_file: Path) -> None:
+    from gptlite.text import token_files
     from gptlite.text.corpus import open_text
     from gptlite.text.tokenizer import Tokenizer
 
     tokens = token_files.tokenize(open_text(["corpus.txt"]), Tokenizer.train([make_text()], 300))
     shared: dict[str, Any] = {"context": 16, "batch_size": 6, "seed": 3}
-    shares = [token_files.Batches(tokens, **shared, rank=rank, world_size=n).batch(5) for rank in range(n)]
-    assert torch.equal(torch.cat(shares), token_files.Batches(tokens, **shared).batch(5))
+    shares = [Batches(tokens, **shared, rank=rank, world_size=n).batch(5) for rank in range(n)]
+    assert torch.equal(torch.cat(shares), Batches(tokens, **shared).batch(5))
     assert max(map(len, shares)) == TrainConfig(batch_size=6).share(n).batch_size
 
 

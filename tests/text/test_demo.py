@@ -1,16 +1,22 @@
-"""The made-up language of the speakers: its senses are known, and nothing but noun and speaker together tells them."""
+"""The built-in texts. In the made-up language the senses are known: noun and speaker together tell them."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gptlite.embedding.senses import separate
-from gptlite.text.demo_language import (
+from gptlite.errors import CorpusError
+from gptlite.text.corpus import open_text
+from gptlite.text.demo import (
     FILLERS,
     HOMONYMS,
     LEFT_CUE,
@@ -21,6 +27,7 @@ from gptlite.text.demo_language import (
     VERBS,
     Sentence,
     as_text,
+    demo_text,
     make_sentences,
     sense_of,
 )
@@ -126,3 +133,42 @@ def test_vectors_of_the_words_around_score_a_half() -> None:
     vocabulary = sorted({word for sentence in SENTENCES for word in sentence.text[: sentence.start].split()})
     bags = np.array([[s.text[: s.start].split().count(word) for word in vocabulary] for s in SENTENCES], dtype=float)
     assert np.mean(mean_separation(bags, SENTENCES)) == pytest.approx(0.5, abs=0.03)
+
+
+# The language reference
+
+
+@pytest.fixture
+def topics(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    from pydoc_data import topics as module
+
+    table = {"b": "Second.\n\nShared paragraph.\n", "a": "\nFirst.\n\nShared paragraph.\n\nLast  é.", "c": "  First.  "}
+    monkeypatch.setattr(module, "topics", table)
+    yield table
+
+
+def test_the_demo_says_nothing_twice(topics: dict[str, str]) -> None:
+    path = demo_text(Path("new/folder"))
+    assert path.read_bytes().decode() == "First.\n\nShared paragraph.\n\nLast  é.\n\nSecond.\n"
+
+
+def test_the_real_demo_is_text_without_repetition(tmp_path: Path) -> None:
+    path = demo_text(tmp_path)
+    text = open_text([str(path)])
+    assert text.n_bytes > 300_000
+    paragraphs = [p.strip() for p in "".join(block for _, block in text.blocks()).split("\n\n")]
+    assert len(paragraphs) == len(set(paragraphs)) > 1000
+
+
+def test_the_demo_is_written_once_and_mended(topics: dict[str, str]) -> None:
+    path = demo_text(Path("d"))
+    os.utime(path, ns=(1, 1))
+    assert demo_text(Path("d")).stat().st_mtime_ns == 1
+    path.write_text("damaged")
+    assert demo_text(Path("d")).read_text(encoding="utf-8").startswith("First.")
+
+
+def test_a_python_without_topics_has_no_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    with pytest.raises(CorpusError, match="this Python was packaged without pydoc_data"):
+        demo_text(Path("d"))

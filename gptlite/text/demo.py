@@ -1,5 +1,6 @@
-"""A small made-up language in which the sense of every word is known: the text of `gptlite train --demo homonyms`.
+"""The built-in texts: the language reference inside CPython, and a small made-up language with known senses.
 
+In the made-up language, the text of `gptlite train --demo homonyms`, the sense of every word is known.
 Four speakers talk. Six nouns have two senses each, and which one a speaker means is settled, but for every noun the
 speakers divide in another way: Anna and Ben mean the "bank" of a river and Cara and Dan that of money, while "pool" is
 water to Anna and Cara and a sport to Ben and Dan. So neither the speaker alone nor the noun alone tells the sense, only
@@ -20,6 +21,9 @@ import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from gptlite.errors import CorpusError
 
 SPEAKERS = ("Anna", "Ben", "Cara", "Dan")
 FILLERS = ("that", "often", "today", "perhaps", "again", "then")
@@ -117,3 +121,34 @@ def make_sentences(n: int, seed: int) -> list[Sentence]:
 def as_text(sentences: Iterable[Sentence]) -> str:
     """One sentence a line."""
     return "".join(f"{sentence.text}\n" for sentence in sentences)
+
+
+def demo_text(directory: Path, homonyms: bool = False) -> Path:
+    """A file with the language reference that ships inside CPython, about 0.4 MB of English prose about Python.
+
+    Paragraphs that the reference repeats are written once, so that none is both trained on and held out.
+    - `homonyms`: a file with sentences of the made-up language instead.
+    """
+    content = as_text(make_sentences(N_SENTENCES, 0)) if homonyms else _python_reference()
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / ("homonyms.txt" if homonyms else "python-reference.txt")
+    if not path.is_file() or path.read_text(encoding="utf-8") != content:
+        path.write_text(content, encoding="utf-8", newline="\n")
+    return path
+
+
+def _python_reference() -> str:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise CorpusError(
+            "this Python was packaged without pydoc_data, the text of --demo; give a text file of your own instead."
+        ) from error
+    seen: set[str] = set()
+    paragraphs: list[str] = []
+    for topic in sorted(topics):
+        for paragraph in topics[topic].strip().split("\n\n"):
+            if paragraph.strip() not in seen:
+                seen.add(paragraph.strip())
+                paragraphs.append(paragraph)
+    return "\n\n".join(paragraphs) + "\n"

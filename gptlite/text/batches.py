@@ -1,0 +1,56 @@
+"""The batch of step s.
+
+It is a pure function of (seed, step, rank). There is no iterator whose state could be lost: the
+stream is a ring, cut into windows of the context's length from a start that differs in each epoch, and the windows of
+an epoch come in a shuffled order, each exactly once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gptlite.errors import CorpusError
+from gptlite.randomness import derive, mix, shuffled
+from gptlite.text.token_files import TokenFile
+
+
+class Batches:
+    """Random access to the training batches of one token file.
+
+    - `context`: tokens a window; `batch_size`: windows a step over all ranks.
+    Raises `CorpusError` when the text is shorter than one window.
+    """
+
+    def __init__(
+        self, tokens: TokenFile, *, context: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if tokens.n_tokens < context + 1:
+            raise CorpusError(
+                f"the training text has {tokens.n_tokens:,} tokens, but one window needs {context + 1:,}; "
+                f"use --context {max(1, tokens.n_tokens - 1)} or less, or give more text."
+            )
+        self.ids = tokens.ids()
+        self.context, self.batch_size, self.seed = context, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+        self.windows_per_epoch = tokens.n_tokens // context
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.windows_per_epoch / self.batch_size
+
+    def batch(self, step: int) -> Tensor:
+        """Windows (B, context + 1) of int64 ids: inputs are [:, :-1], targets [:, 1:]; of B, the share of this rank."""
+        first, last = (
+            step * self.batch_size + r * self.batch_size // self.world_size for r in (self.rank, self.rank + 1)
+        )
+        starts = [self._window_start(position) for position in range(first, last)]
+        index = np.add.outer(starts, np.arange(self.context + 1)) % len(self.ids)  # the stream is a ring
+        return torch.from_numpy(self.ids[index].astype(np.int64))
+
+    def _window_start(self, position: int) -> int:
+        epoch, within = divmod(position, self.windows_per_epoch)
+        key = derive(self.seed, epoch)
+        phase = mix(key) % len(self.ids)
+        return phase + shuffled(within, self.windows_per_epoch, key) * self.context
