@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptlite.config import ModelConfig, RopeScaling
+from gptlite.errors import LimitError
 from gptlite.kv_cache import KVCache
 
 Rotation = tuple[Tensor, Tensor]  # cosines and sines, each (T, C)
@@ -150,19 +151,20 @@ class Attention(nn.Module):
             q, k = rotate(q, rotation), rotate(k, rotation)
         return q, k, v
 
-    def forward(self, x: Tensor, rotation: Rotation | None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, cache: KVCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """x (B, T, D) to (B, T, D). `mask` (T, S) is needed only where several tokens follow those of a cache."""
         B, T, _ = x.shape
         q, k, v = self.project(x, rotation)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-        if self.n_kv_heads < self.n_heads:  # each key-value head serves a group of query heads
-            groups = self.n_heads // self.n_kv_heads
-            k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        S = k.shape[2]
-        if S == T:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:  # the last T of S positions ask
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=causal_mask(T, S, x.device))
+        out = F.scaled_dot_product_attention(
+            q, k, v,
+            attn_mask=mask,
+            is_causal=k.shape[2] == T > 1,  # a single token sees everything before it and needs no mask
+            enable_gqa=self.n_kv_heads < self.n_heads,  # each key-value head serves a group of query heads
+        )  # fmt: skip
         return self.o_proj(out.transpose(1, 2).reshape(B, T, -1))
 
 
@@ -207,20 +209,26 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, rotation: Rotation | None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotation: Rotation | None, cache: KVCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         if self.pre_norm:
-            x = x + self.dropout(self.attn(self.attn_norm(x), rotation, cache))
+            x = x + self.dropout(self.attn(self.attn_norm(x), rotation, cache, mask))
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
-        x = self.attn_norm(x + self.dropout(self.attn(x, rotation, cache)))
+        x = self.attn_norm(x + self.dropout(self.attn(x, rotation, cache, mask)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
 
 
 class Transformer(nn.Module):
-    """The backbone: token ids (B, T) to hidden states (B, T, D)."""
+    """The backbone: token ids (B, T) to hidden states (B, T, D).
+
+    Raises `LimitError` for more than `context_length` tokens, those in the cache included.
+    """
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.embed = nn.Embedding(config.vocab_size, config.dim)
+        self.context_length = config.context_length
         self.embed_scale = math.sqrt(config.dim) if config.scale_embeddings else 1.0
         self.position = Position(config)
         self.dropout = nn.Dropout(dropout)
@@ -230,13 +238,19 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         T = tokens.shape[1]
         start = cache.position if cache is not None else 0
+        if start + T > self.context_length:
+            raise LimitError(
+                f"{start + T:,} tokens are more than the model's context of {self.context_length:,}; "
+                "give it the last ones only."
+            )
         x = self.embed(tokens)  # (B, T, D)
         if self.embed_scale != 1.0:
             x = x * self.embed_scale
         x = self.dropout(self.position.add_to(x, start))
         rotation = self.position.rotation(start, T)
+        mask = causal_mask(T, start + T, x.device) if start and T > 1 else None
         for block in self.blocks:
-            x = block(x, rotation, cache)
+            x = block(x, rotation, cache, mask)
         if cache is not None:
             cache.advance(T)
         return self.norm(x)
@@ -245,6 +259,7 @@ class Transformer(nn.Module):
 class GPT(nn.Module):
     """Backbone and head: token ids (B, T) to logits (B, T, V), the scores of each next token.
 
+    T, with the tokens in the cache, is at most `config.context_length`; `LimitError` says so otherwise.
     - `dropout`: share of activations silenced while training; nothing in `eval()` mode.
     """
 

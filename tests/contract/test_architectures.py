@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from conftest import random_model, tiny_config
 from torch import Tensor
 
+from gptlite import model as model_module
 from gptlite.checkpoint import saved_step
 from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
+from gptlite.errors import LimitError
 from gptlite.kv_cache import KVCache
 from gptlite.model import GPT, Attention, initialise, make_norm, rotary_tables, rotate, sinusoids
 from gptlite.text.tokenizer import Tokenizer
@@ -159,6 +162,50 @@ def test_reading_in_pieces_equals_reading_at_once(config: ModelConfig, sizes: li
     pieces = [model(piece, cache) for piece in tokens.split(sizes, dim=1)]
     assert distance(torch.cat(pieces, dim=1), model(tokens)) < 1e-5
     assert cache.position == config.context_length
+
+
+@every_architecture
+@torch.no_grad()
+def test_more_tokens_than_the_context_are_refused(config: ModelConfig) -> None:
+    """Those in the cache count too; with a context of 1 they were once taken for a batch."""
+    for context in (1, 32):
+        model = random_model(dataclasses.replace(config, context_length=context))
+        cache = KVCache(model.config, 2, 100)
+        with pytest.raises(LimitError, match=rf"{context + 4} tokens are more than the model's context of {context}"):
+            model(random_tokens(config, length=context + 4))
+        model(random_tokens(config, length=context), cache)
+        with pytest.raises(LimitError, match=f"{context + 1} tokens"):
+            model(random_tokens(config, length=1), cache)
+
+
+@torch.no_grad()
+def test_a_token_alone_needs_no_mask_and_several_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, made = random_model(CONFIGS["qwen3-shared"]), list[tuple[int, int]]()
+    causal_mask = model_module.causal_mask
+    monkeypatch.setattr(
+        model_module, "causal_mask", lambda T, S, device=None: (made.append((T, S)), causal_mask(T, S, device))[1]
+    )
+    tokens, cache = random_tokens(model.config), KVCache(model.config, 2)
+    for part in tokens.split([9, 1, 1, 4, 17], dim=1):
+        model(part, cache)
+    assert made == [(4, 15), (17, 32)]
+
+
+@torch.no_grad()
+def test_shared_keys_and_values_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention gets the cache itself, however many query heads read a head of it."""
+    model, seen = random_model(CONFIGS["qwen3-multi-query"]), list[Tensor]()
+    attention = F.scaled_dot_product_attention
+
+    def looked_at(q: Tensor, k: Tensor, v: Tensor, **how: Any) -> Tensor:
+        seen.extend((k, v))
+        return attention(q, k, v, **how)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", looked_at)
+    cache = KVCache(model.config, 2)
+    model(random_tokens(model.config, length=9), cache)
+    stores = {store.untyped_storage().data_ptr() for store in (cache.keys, cache.values)}
+    assert {each.untyped_storage().data_ptr() for each in seen} == stores
 
 
 @every_architecture
