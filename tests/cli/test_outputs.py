@@ -1,0 +1,99 @@
+"""Files that -o names: suffixes, and what is never overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from gptlite.cli.shared import outputs
+from gptlite.errors import StorageError, UsageError
+
+FORMATS = {".json": 1, ".tsv": 2, ".html": 3}
+
+
+@pytest.mark.parametrize(("name", "form"), [("a.json", 1), ("a.b.TSV", 2), ("folder/x.html", 3)])
+def test_the_suffix_decides(name: str, form: int) -> None:
+    assert outputs.format_of(name, FORMATS) == form
+
+
+@pytest.mark.parametrize("name", ["x.pdf", "x", ".json", "x.json.gz", ""])
+def test_another_suffix_is_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(UsageError, match=r"-o .*: the name must end in \.json, \.tsv or \.html\."):
+        outputs.format_of(name, FORMATS)
+    with pytest.raises(UsageError, match=r"must end in \.gguf\."):
+        outputs.format_of(name, {".gguf": 1})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run directory with one step, as far as it matters here."""
+    step = tmp_path / "run" / "step-000000001"
+    step.mkdir(parents=True)
+    (step / "config.json").write_text("{}")
+    (step / "MANIFEST.json").write_text("{}")
+    text = tmp_path / "corpus.txt"
+    text.write_text("text")
+    (tmp_path / "held.txt").write_text("text")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "part.txt").write_text("text")
+    info = {
+        "inputs": [{"path": str(text), "bytes": 4, "sha256": "0"}],
+        "arguments": [str(text), str(tmp_path / "folder")],
+        "val": str(tmp_path / "held.txt"),
+    }
+    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
+    return step
+
+
+def refusal(out: str | None, *, force: bool = False, inputs: tuple[str | None, ...] = (), model: Path) -> str:
+    try:
+        outputs.check(out, force=force, inputs=inputs, model=model)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def test_a_new_file_and_standard_output_may_be_written(run: Path) -> None:
+    assert refusal(None, model=run) == refusal("-", model=run) == refusal("new.txt", model=run) == ""
+
+
+def test_an_existing_file_is_overwritten_with_force_only(run: Path) -> None:
+    Path("old.npz").write_bytes(b"mine")
+    assert "overwrite it with --force" in refusal("old.npz", model=run)
+    assert refusal("old.npz", force=True, model=run) == ""
+
+
+@pytest.mark.parametrize("out", ["corpus.txt", "folder/part.txt", "held.txt"])
+def test_a_text_of_the_run_is_never_overwritten(run: Path, out: str) -> None:
+    assert "was trained on" in refusal(out, force=True, model=run)
+    os.symlink(out, "other.txt")
+    assert "was trained on" in refusal("other.txt", force=True, model=run)
+
+
+@pytest.mark.parametrize("out", ["run/run.json", "run/step-000000001/config.json"])
+def test_a_file_of_the_model_is_never_overwritten(run: Path, out: str) -> None:
+    assert "a file of the model" in refusal(out, force=True, model=run)
+
+
+def test_what_is_read_is_never_overwritten(run: Path) -> None:
+    Path("in.txt").write_text("text")
+    assert "this command reads" in refusal("in.txt", force=True, inputs=(None, "-", "in.txt"), model=run)
+    os.link("in.txt", "same.txt")
+    assert "this command reads" in refusal("same.txt", force=True, inputs=("in.txt",), model=run)
+
+
+def test_a_model_that_cannot_be_found_is_told_elsewhere() -> None:
+    Path("old").write_bytes(b"mine")
+    assert "--force" in refusal("old", model=Path("gone"))
+    assert refusal("old", force=True, model=Path("gone")) == ""
+
+
+@pytest.mark.parametrize("out", ["gone/x.txt", "folder", "pipe"])
+def test_where_no_file_can_be_it_is_said_before_any_work(out: str) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    with pytest.raises(StorageError, match="cannot write"):
+        outputs.check(out, force=True, reads_model=False)
