@@ -76,7 +76,7 @@ class RopeScaling:
     attention: float = 1.0
 
     def __post_init__(self) -> None:
-        _choose("the kind of rope scaling", self.kind, "linear", "llama3", "yarn")
+        _choose("kind", self.kind, "linear", "llama3", "yarn")
         for name in ("factor", "original_context", "slow", "fast", "attention"):
             value = getattr(self, name)
             _require(0 < value < math.inf, f"{name} of rope scaling must be above zero, not {value}")
@@ -121,37 +121,38 @@ class ModelConfig:
             if name != "norm_eps":
                 _require(
                     getattr(self, name) == choice,
-                    f"{self.architecture} means {name} = {choice!r}, not {getattr(self, name)!r}",
+                    f"{self.architecture} means `{name}` = {choice!r}, not {getattr(self, name)!r}",
                 )
         for name in ("vocab_size", "context_length", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}")
-        _require(self.hidden_dim >= 1, f"hidden_dim must be at least 1, not {self.hidden_dim}")
+            _require(getattr(self, name) >= 1, f"`{name}` must be at least 1, not {getattr(self, name)}")
+        _require(self.hidden_dim >= 1, f"`hidden_dim` must be at least 1, not {self.hidden_dim}")
         _require(
             self.n_heads % self.n_kv_heads == 0,
-            f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})",
+            f"`n_heads` ({self.n_heads}) must be a multiple of `n_kv_heads` ({self.n_kv_heads})",
         )
         if self.position == "rope":
-            _require(self.head_dim % 2 == 0, f"rotary positions need an even head_dim, not {self.head_dim}")
+            _require(self.head_dim % 2 == 0, f"rotary positions need an even `head_dim`, not {self.head_dim}")
         if self.rope_scaling is not None:
             _require(self.position == "rope", f"{self.architecture} has no rotary positions to scale")
-            _require(self.rope_theta > 1, f"rope scaling needs a rope_theta above 1, not {self.rope_theta:g}")
+            _require(self.rope_theta > 1, f"rope scaling needs a `rope_theta` above 1, not {self.rope_theta:g}")
         if self.architecture != "qwen3":  # where the width of a head is not a choice of its own
             _require(
                 self.dim % self.n_heads == 0,
-                f"dim ({self.dim}) must be a multiple of the number of heads ({self.n_heads})",
+                f"`dim` ({self.dim}) must be a multiple of the number of heads ({self.n_heads})",
             )
         if self.architecture in ("gpt2", "transformer-2017"):
             _require(
                 self.n_heads * self.head_dim == self.dim,
-                f"{self.architecture} needs dim = n_heads x head_dim, not {self.dim}, {self.n_heads}, {self.head_dim}",
+                f"{self.architecture} needs `dim` = `n_heads` x `head_dim`, "
+                f"not {self.dim}, {self.n_heads}, {self.head_dim}",
             )
             _require(self.n_kv_heads == self.n_heads, f"{self.architecture} has no shared key-value heads")
         if self.architecture == "transformer-2017":
-            _require(self.dim % 2 == 0, f"sinusoidal positions need an even dim, not {self.dim}")
+            _require(self.dim % 2 == 0, f"sinusoidal positions need an even `dim`, not {self.dim}")
             _require(self.tie_embeddings, "transformer-2017 shares its embeddings with the output head")
             _require(
                 self.hidden_dim == 4 * self.dim,
-                f"transformer-2017 has a feed-forward layer 4 times as wide as dim, not {self.hidden_dim}",
+                f"transformer-2017 has a feed-forward layer 4 times as wide as `dim`, not {self.hidden_dim}",
             )
 
     @classmethod
@@ -171,7 +172,7 @@ class ModelConfig:
         n_heads = values["n_heads"]
         _require(
             n_heads >= 1 and dim % n_heads == 0,
-            f"dim ({dim}) must be a multiple of the number of heads ({n_heads}), such as {_nearest(dim, n_heads)}",
+            f"`dim` ({dim}) must be a multiple of the number of heads ({n_heads}), such as {_nearest(dim, n_heads)}",
         )
         values.setdefault("head_dim", dim // n_heads)
         values.setdefault("n_kv_heads", n_heads)
@@ -245,13 +246,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         budgets = [name for name in ("seconds", "steps", "epochs") if getattr(self, name) is not None]
         if len(budgets) != 1:
-            raise UsageError("give exactly one of --time, --steps and --epochs.")
+            raise UsageError("give exactly one of `seconds`, `steps` and `epochs`.")
         budget = getattr(self, budgets[0])
         _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
-        _require(self.batch_size >= 1, f"batch_size must be at least 1, not {self.batch_size}")
+        _require(self.batch_size >= 1, f"`batch_size` must be at least 1, not {self.batch_size}")
         _require(
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
-            f"accumulate ({self.accumulate}) must divide batch_size ({self.batch_size}) into equal parts",
+            f"`accumulate` ({self.accumulate}) must divide `batch_size` ({self.batch_size}) into equal parts",
         )
         _choose("optimizer", self.optimizer, "muon", "adamw")
         _choose("init", self.init, "bigrams", "random", "model")
@@ -259,29 +260,30 @@ class TrainConfig:
         _choose("log", self.log, "none", "tensorboard")
         for name in ("momentum", "beta1", "beta2"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value}")
+            _require(0 <= value < 1, f"`{name}` must be at least 0 and below 1, not {value}")
         for name, largest in (("lr", LARGEST_RATE), ("clip", LARGEST_CLIP)):
             value = getattr(self, name)
-            _require(0 < value <= largest, f"{name} must be above zero and at most {largest:g}, not {value}")
+            _require(0 < value <= largest, f"`{name}` must be above zero and at most {largest:g}, not {value}")
         for name in ("warmup", "decay"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"{name} is a fraction of the run, between 0 and 1, not {value}")
+            _require(0 <= value <= 1, f"`{name}` is a fraction of the run, between 0 and 1, not {value}")
         _require(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            f"weight_decay must not be negative, not {self.weight_decay}",
+            f"`weight_decay` must not be negative, not {self.weight_decay}",
         )
         _require(
             self.lr * self.weight_decay < 1,
-            f"weight_decay ({self.weight_decay:g}) times lr ({self.lr:g}) must be below 1, or steps undo the weights",
+            f"`weight_decay` ({self.weight_decay:g}) times `lr` ({self.lr:g}) must be below 1, "
+            "or steps undo the weights",
         )
-        _require(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, not {self.dropout}")
+        _require(0 <= self.dropout < 1, f"`dropout` must be at least 0 and below 1, not {self.dropout}")
         for name in ("eval_every", "save_every"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name} must be at least 1, not {value}")
-        _require(self.sample_every >= 0, f"sample_every must not be negative, not {self.sample_every}")
-        _require(self.patience >= 0, f"patience must not be negative, not {self.patience}")
-        _require(self.keep >= 1, f"keep must be at least 1, not {self.keep}")
-        _require(0 <= self.seed < 2**63, f"seed must be between 0 and 2^63 - 1, not {self.seed}")
+            _require(value is None or value >= 1, f"`{name}` must be at least 1, not {value}")
+        _require(self.sample_every >= 0, f"`sample_every` must not be negative, not {self.sample_every}")
+        _require(self.patience >= 0, f"`patience` must not be negative, not {self.patience}")
+        _require(self.keep >= 1, f"`keep` must be at least 1, not {self.keep}")
+        _require(0 <= self.seed < 2**63, f"`seed` must be between 0 and 2^63 - 1, not {self.seed}")
 
     @property
     def budget(self) -> tuple[float | None, int | None, float | None]:
@@ -337,44 +339,44 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         _require(
             math.isfinite(self.temperature) and self.temperature >= 0,
-            f"temperature must be zero or above, not {self.temperature}",
+            f"`temperature` must be zero or above, not {self.temperature}",
         )
-        _require(self.top_k >= 0, f"top_k must be zero (off) or above, not {self.top_k}")
-        _require(0 < self.top_p <= 1, f"top_p must be above 0 and at most 1 (off), not {self.top_p}")
-        _require(0 <= self.min_p <= 1, f"min_p must be between 0 (off) and 1, not {self.min_p}")
-        _require(0 < self.typical_p <= 1, f"typical_p must be above 0 and at most 1 (off), not {self.typical_p}")
+        _require(self.top_k >= 0, f"`top_k` must be zero (off) or above, not {self.top_k}")
+        _require(0 < self.top_p <= 1, f"`top_p` must be above 0 and at most 1 (off), not {self.top_p}")
+        _require(0 <= self.min_p <= 1, f"`min_p` must be between 0 (off) and 1, not {self.min_p}")
+        _require(0 < self.typical_p <= 1, f"`typical_p` must be above 0 and at most 1 (off), not {self.typical_p}")
         _require(
             1 / LARGEST_PENALTY <= self.repetition_penalty <= LARGEST_PENALTY,
-            f"repetition_penalty must be between {1 / LARGEST_PENALTY} and {LARGEST_PENALTY}, 1 being off, "
+            f"`repetition_penalty` must be between {1 / LARGEST_PENALTY} and {LARGEST_PENALTY}, 1 being off, "
             f"not {self.repetition_penalty}",
         )
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             _require(
                 abs(value) <= LARGEST_PENALTY,
-                f"{name} must be between -{LARGEST_PENALTY} and {LARGEST_PENALTY}, 0 being off, not {value}",
+                f"`{name}` must be between -{LARGEST_PENALTY} and {LARGEST_PENALTY}, 0 being off, not {value}",
             )
         _require(
             0 <= self.no_repeat_ngram <= LARGEST_PHRASE,
-            f"no_repeat_ngram must be between 0 (off) and {LARGEST_PHRASE}, not {self.no_repeat_ngram}",
+            f"`no_repeat_ngram` must be between 0 (off) and {LARGEST_PHRASE}, not {self.no_repeat_ngram}",
         )
         for token, bias in self.logit_bias:
             _require(abs(bias) < math.inf or bias == -math.inf, f"the bias of {token!r} must be a number, not {bias}")
-            _require(token != "", "a logit bias needs the text of a token, or # and its id")
-        _require("" not in self.bans, "a ban needs a text: every text has an empty one at once")
+            _require(token != "", "`logit_bias` needs the text of a token, or # and its id")
+        _require("" not in self.bans, "`bans` needs texts: every text has an empty one at once")
         _require(
             not any("\ufffd" in ban for ban in self.bans),
             "\ufffd cannot be banned: it is no text of the model's, but stands for bytes that are none",
         )
-        _require(self.max_new_tokens >= 0, f"max_new_tokens must not be negative, not {self.max_new_tokens}")
-        _require(self.min_new_tokens >= 0, f"min_new_tokens must not be negative, not {self.min_new_tokens}")
+        _require(self.max_new_tokens >= 0, f"`max_new_tokens` must not be negative, not {self.max_new_tokens}")
+        _require(self.min_new_tokens >= 0, f"`min_new_tokens` must not be negative, not {self.min_new_tokens}")
         _require(
             self.min_new_tokens <= self.max_new_tokens,
-            f"min_new_tokens ({self.min_new_tokens}) must not be above max_new_tokens ({self.max_new_tokens})",
+            f"`min_new_tokens` ({self.min_new_tokens}) must not be above `max_new_tokens` ({self.max_new_tokens})",
         )
         _require(
             1 <= self.num_samples <= LARGEST_NUMBER,
-            f"num_samples must be between 1 and {LARGEST_NUMBER}, not {self.num_samples}",
+            f"`num_samples` must be between 1 and {LARGEST_NUMBER}, not {self.num_samples}",
         )
 
 
@@ -402,4 +404,4 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _choose(name: str, value: str, *allowed: str) -> None:
-    _require(value in allowed, f"{name} must be one of {', '.join(allowed)}, not '{value}'")
+    _require(value in allowed, f"`{name}` must be one of {', '.join(allowed)}, not '{value}'")

@@ -75,9 +75,9 @@ def choose_hardware(
     """
     for name, value, allowed in (("device", device, DEVICES), ("dtype", dtype, DTYPES), ("compile", compile, COMPILE)):
         if value not in allowed:
-            raise UsageError(f"--{name} must be one of {', '.join(allowed)}, not '{value}'.")
+            raise UsageError(f"`{name}` must be one of {', '.join(allowed)}, not '{value}'.")
     if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise UsageError(f"--threads must be between 1 and {MOST_THREADS:,}, not {threads}.")
+        raise UsageError(f"`threads` must be between 1 and {MOST_THREADS:,}, not {threads}.")
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -89,7 +89,7 @@ def choose_hardware(
     elif available[device]:
         chosen, reason = device, "as asked"
     else:
-        raise UsageError(f"this machine offers no '{device}' device to torch; use --device auto or --device cpu.")
+        raise UsageError(f"this machine offers no '{device}' device to torch; use `device='auto'` or `device='cpu'`.")
     in_hardware = bf16_in_hardware(chosen)
     if dtype == "bf16" and not in_hardware:
         reason += "; bf16 is emulated here and very slow"

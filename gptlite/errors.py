@@ -16,6 +16,8 @@ Each message is one sentence that says what is wrong, where, and what to do. `pl
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def plural(n: float, noun: str, several: str | None = None) -> str:
     """A count and what is counted: "1 head", "2 heads", "1,024 tokens", "3 processes", "0.5 bytes".
@@ -72,6 +74,18 @@ class ProcessError(GptliteError):
     """Its message is empty where another process says it."""
 
     exit_code = 9
+
+
+def as_fields(message: object) -> str:
+    """A message about parameters, for a file whose fields have the same names: without the backquotes."""
+    return str(message).replace("`", "")
+
+
+def as_call(function: str, *arguments: Any, **keywords: Any) -> str:
+    """A call in backquotes, for a message: what to write in Python, or what the command line makes a command of."""
+    words = [repr(value) for value in arguments] + [f"{name}={value!r}" for name, value in keywords.items()]
+    call = f"gptlite.{function}({', '.join(words)})".replace("`", r"\x60")
+    return f"`{call}`"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

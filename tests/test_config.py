@@ -18,53 +18,53 @@ NAN, INFINITY = math.nan, math.inf
 WRONG_MODELS: list[tuple[dict[str, Any], str]] = [
     ({"architecture": "bert"}, "unknown architecture 'bert': choose from qwen3, llama, gpt2, transformer-2017"),
     *(
-        ({name: 0}, f"{name} must be at least 1, not 0")
+        ({name: 0}, f"`{name}` must be at least 1, not 0")
         for name in (
             "vocab_size", "context_length", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim",
         )
     ),
-    ({"n_layers": -3}, "n_layers must be at least 1, not -3"),
-    ({"n_heads": 6, "n_kv_heads": 4}, r"n_heads \(6\) must be a multiple of n_kv_heads \(4\)"),
-    ({"norm": "batchnorm"}, "qwen3 means norm = 'rmsnorm', not 'batchnorm'"),
-    ({"norm_position": "both"}, "qwen3 means norm_position = 'pre', not 'both'"),
-    ({"position": "alibi"}, "qwen3 means position = 'rope', not 'alibi'"),
-    ({"activation": "tanh"}, "qwen3 means activation = 'swiglu', not 'tanh'"),
-    ({"head_dim": 63}, "rotary positions need an even head_dim, not 63"),
+    ({"n_layers": -3}, "`n_layers` must be at least 1, not -3"),
+    ({"n_heads": 6, "n_kv_heads": 4}, r"`n_heads` \(6\) must be a multiple of `n_kv_heads` \(4\)"),
+    ({"norm": "batchnorm"}, "qwen3 means `norm` = 'rmsnorm', not 'batchnorm'"),
+    ({"norm_position": "both"}, "qwen3 means `norm_position` = 'pre', not 'both'"),
+    ({"position": "alibi"}, "qwen3 means `position` = 'rope', not 'alibi'"),
+    ({"activation": "tanh"}, "qwen3 means `activation` = 'swiglu', not 'tanh'"),
+    ({"head_dim": 63}, "rotary positions need an even `head_dim`, not 63"),
 ]  # fmt: skip
 
 WRONG_TRAININGS: list[tuple[dict[str, Any], str]] = [
-    ({"seconds": None}, "exactly one of --time, --steps and --epochs"),
-    ({"seconds": 1.0, "steps": 1}, "exactly one of --time, --steps and --epochs"),
+    ({"seconds": None}, "exactly one of `seconds`, `steps` and `epochs`"),
+    ({"seconds": 1.0, "steps": 1}, "exactly one of `seconds`, `steps` and `epochs`"),
     *(({"seconds": value}, "the training budget must be above zero") for value in (0, -1.0, NAN, INFINITY)),
     *(({"seconds": None, "steps": value}, "the training budget must be above zero") for value in (0, -5)),
     *(({"seconds": None, "epochs": value}, "the training budget must be above zero") for value in (0.0, NAN)),
-    ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-    ({"optimizer": "sgd"}, "optimizer must be one of muon, adamw, not 'sgd'"),
+    ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"),
+    ({"optimizer": "sgd"}, "`optimizer` must be one of muon, adamw, not 'sgd'"),
     *(
-        ({name: value}, f"{name} must be at least 0 and below 1, not {value}")
+        ({name: value}, f"`{name}` must be at least 0 and below 1, not {value}")
         for name in ("momentum", "beta1", "beta2")
         for value in (-0.1, 1.0, NAN)
     ),
-    *(({"lr": value}, "lr must be above zero") for value in (0.0, -1e-3, NAN, INFINITY)),
-    *(({"clip": value}, "clip must be above zero") for value in (0.0, NAN, INFINITY)),
-    *(({"warmup": value}, "warmup is a fraction of the run, between 0 and 1") for value in (-0.1, 1.1, NAN)),
-    *(({"decay": value}, "decay is a fraction of the run, between 0 and 1") for value in (-0.1, 1.1, NAN)),
-    *(({"weight_decay": value}, "weight_decay must not be negative") for value in (-0.1, NAN, INFINITY)),
-    *(({"dropout": value}, "dropout must be at least 0 and below 1") for value in (-0.1, 1.0, NAN)),
-    ({"eval_every": 0}, "eval_every must be at least 1, not 0"),
-    ({"save_every": 0}, "save_every must be at least 1, not 0"),
-    ({"sample_every": -1}, "sample_every must not be negative, not -1"),
-    ({"keep": 0}, "keep must be at least 1, not 0"),
-    *(({"seed": value}, r"seed must be between 0 and 2\^63 - 1") for value in (-1, 2**63)),
+    *(({"lr": value}, "`lr` must be above zero") for value in (0.0, -1e-3, NAN, INFINITY)),
+    *(({"clip": value}, "`clip` must be above zero") for value in (0.0, NAN, INFINITY)),
+    *(({"warmup": value}, "`warmup` is a fraction of the run, between 0 and 1") for value in (-0.1, 1.1, NAN)),
+    *(({"decay": value}, "`decay` is a fraction of the run, between 0 and 1") for value in (-0.1, 1.1, NAN)),
+    *(({"weight_decay": value}, "`weight_decay` must not be negative") for value in (-0.1, NAN, INFINITY)),
+    *(({"dropout": value}, "`dropout` must be at least 0 and below 1") for value in (-0.1, 1.0, NAN)),
+    ({"eval_every": 0}, "`eval_every` must be at least 1, not 0"),
+    ({"save_every": 0}, "`save_every` must be at least 1, not 0"),
+    ({"sample_every": -1}, "`sample_every` must not be negative, not -1"),
+    ({"keep": 0}, "`keep` must be at least 1, not 0"),
+    *(({"seed": value}, r"`seed` must be between 0 and 2\^63 - 1") for value in (-1, 2**63)),
 ]
 
 WRONG_SAMPLINGS: list[tuple[dict[str, Any], str]] = [
-    *(({"temperature": value}, "temperature must be zero or above") for value in (-0.1, NAN, INFINITY)),
-    ({"top_k": -1}, r"top_k must be zero \(off\) or above, not -1"),
-    *(({"top_p": value}, r"top_p must be above 0 and at most 1 \(off\)") for value in (0.0, -0.5, 1.5, NAN)),
-    *(({"min_p": value}, r"min_p must be between 0 \(off\) and 1") for value in (-0.1, 1.1, NAN)),
-    ({"max_new_tokens": -1}, "max_new_tokens must not be negative, not -1"),
-    *(({"num_samples": value}, "num_samples must be between 1 and 4096") for value in (0, 4097)),
+    *(({"temperature": value}, "`temperature` must be zero or above") for value in (-0.1, NAN, INFINITY)),
+    ({"top_k": -1}, r"`top_k` must be zero \(off\) or above, not -1"),
+    *(({"top_p": value}, r"`top_p` must be above 0 and at most 1 \(off\)") for value in (0.0, -0.5, 1.5, NAN)),
+    *(({"min_p": value}, r"`min_p` must be between 0 \(off\) and 1") for value in (-0.1, 1.1, NAN)),
+    ({"max_new_tokens": -1}, "`max_new_tokens` must not be negative, not -1"),
+    *(({"num_samples": value}, "`num_samples` must be between 1 and 4096") for value in (0, 4097)),
 ]
 
 
@@ -90,15 +90,15 @@ def test_impossible_samplings_are_refused(values: dict[str, Any], message: str) 
     ("architecture", "overrides", "message"),
     [
         ("gpt2", {"n_kv_heads": 1}, "gpt2 has no shared key-value heads"),
-        ("gpt2", {"head_dim": 8}, "gpt2 needs dim = n_heads x head_dim"),
-        ("transformer-2017", {"head_dim": 8}, "transformer-2017 needs dim = n_heads x head_dim"),
+        ("gpt2", {"head_dim": 8}, "gpt2 needs `dim` = `n_heads` x `head_dim`"),
+        ("transformer-2017", {"head_dim": 8}, "transformer-2017 needs `dim` = `n_heads` x `head_dim`"),
         ("transformer-2017", {"tie_embeddings": False}, "transformer-2017 shares its embeddings with the output head"),
-        ("transformer-2017", {"hidden_dim": 100}, "feed-forward layer 4 times as wide as dim, not 100"),
-        ("transformer-2017", {"dim": 33, "n_heads": 1}, "sinusoidal positions need an even dim, not 33"),
-        ("qwen3", {"dim": 66, "n_heads": 2}, "rotary positions need an even head_dim, not 33"),
-        ("qwen3", {"dim": 64, "n_heads": 3}, r"dim \(64\) must be a multiple of the number of heads \(3\)"),
+        ("transformer-2017", {"hidden_dim": 100}, "feed-forward layer 4 times as wide as `dim`, not 100"),
+        ("transformer-2017", {"dim": 33, "n_heads": 1}, "sinusoidal positions need an even `dim`, not 33"),
+        ("qwen3", {"dim": 66, "n_heads": 2}, "rotary positions need an even `head_dim`, not 33"),
+        ("qwen3", {"dim": 64, "n_heads": 3}, r"`dim` \(64\) must be a multiple of the number of heads \(3\)"),
         ("qwen3", {"n_heads": 0}, "must be a multiple of the number of heads"),
-        ("qwen3", {"dim": 0}, "dim must be at least 1, not 0"),
+        ("qwen3", {"dim": 0}, "`dim` must be at least 1, not 0"),
         ("qwen4", {}, "unknown architecture 'qwen4': choose from qwen3, llama, gpt2, transformer-2017"),
     ],
 )
@@ -205,7 +205,7 @@ def test_an_architecture_is_its_choices(architecture: str) -> None:
     for name, choice in ARCHITECTURES[architecture].items():
         if name != "norm_eps":
             other = (not choice) if isinstance(choice, bool) else f"not {choice}"
-            with pytest.raises(UsageError, match=f"{architecture} means {name} = "):
+            with pytest.raises(UsageError, match=f"{architecture} means `{name}` = "):
                 dataclasses.replace(tiny_config(architecture), **{name: other})
 
 

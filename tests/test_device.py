@@ -62,7 +62,7 @@ def test_a_device_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["cuda", "mps"])
 def test_a_device_that_is_missing_is_refused(bare_cpu: None, name: str) -> None:
-    with pytest.raises(UsageError, match=f"no '{name}' device to torch; use --device auto or --device cpu"):
+    with pytest.raises(UsageError, match=f"no '{name}' device to torch; use `device='auto'` or `device='cpu'`"):
         choose_hardware(name)
 
 
@@ -75,13 +75,13 @@ def test_a_device_that_is_missing_is_refused(bare_cpu: None, name: str) -> None:
     ],
 )
 def test_unknown_choices_are_refused_by_name(option: str, value: str, allowed: str) -> None:
-    with pytest.raises(UsageError, match=f"--{option} must be one of {allowed}, not '{value}'"):
+    with pytest.raises(UsageError, match=f"`{option}` must be one of {allowed}, not '{value}'"):
         choose_hardware(**{option: value})
 
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_must_be_at_least_one(threads: int) -> None:
-    with pytest.raises(UsageError, match=f"--threads must be between 1 and 1,024, not {threads}"):
+    with pytest.raises(UsageError, match=f"`threads` must be between 1 and 1,024, not {threads}"):
         choose_hardware(threads=threads)
 
 

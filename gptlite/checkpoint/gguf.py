@@ -57,7 +57,7 @@ def export_gguf(
     `gguf` package is missing, and `StorageError` when the file cannot be written; then an older one is still there.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"--dtype must be one of {', '.join(DTYPES)}, not '{dtype}'.")
+        raise UsageError(f"`dtype` must be one of {', '.join(DTYPES)}, not '{dtype}'.")
     if config.architecture not in ("qwen3", "llama", "gpt2"):
         raise UsageError(f"GGUF has no architecture for {config.architecture}; qwen3, llama and gpt2 can be exported.")
     if config.rope_scaling is not None:

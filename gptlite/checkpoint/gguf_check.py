@@ -73,7 +73,7 @@ class GgufReport:
 def check_installed() -> None:
     """Raises `UsageError` where there is no llama.cpp to ask."""
     if importlib.util.find_spec("llama_cpp") is None:
-        raise UsageError("--verify asks llama.cpp; install it with: pip install llama-cpp-python")
+        raise UsageError("`verify` asks llama.cpp; install it with: pip install llama-cpp-python")
 
 
 def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer) -> GgufReport:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gptlite.config import ARCHITECTURES, ModelConfig, RopeScaling
-from gptlite.errors import CheckpointError, LimitError, UsageError
+from gptlite.errors import CheckpointError, LimitError, UsageError, as_fields
 from gptlite.storage.validation import shown
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def from_hf_config(theirs: Mapping[str, Any], where: object = "config.json") -> 
     try:
         return ModelConfig(**values)
     except UsageError as error:
-        raise CheckpointError(f"{where}: {error}") from error
+        raise CheckpointError(f"{where}: {as_fields(error)}") from error
 
 
 def _from_hf_rope(theirs: Mapping[str, Any], where: object) -> dict[str, Any]:
@@ -295,7 +295,7 @@ def _from_hf_rope(theirs: Mapping[str, Any], where: object) -> dict[str, Any]:
     try:
         return {**found, "rope_scaling": RopeScaling(**scaling)}
     except UsageError as error:
-        raise CheckpointError(f"{where}: {error}") from error
+        raise CheckpointError(f"{where}: {as_fields(error)}") from error
 
 
 def _to_hf_scaling(scaling: RopeScaling | None) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Run:
             return path
         if damaged:
             raise CheckpointError(
-                f"{self.path}: none of the saved steps is intact. {damaged[0][1]} Start a new run without --resume."
+                f"{self.path}: none of the saved steps is intact. {damaged[0][1]} Start a new run without `resume`."
             )
         raise CheckpointError(f"{self.path}: no step was ever completed, so there is nothing to resume; start it anew.")
 
@@ -207,7 +207,7 @@ class Run:
             owner = OWNER.match(os.read(lock, 100).decode(errors="replace"))
             raise RunInUseError(
                 f"another process trains in {self.path}{f' ({owner[0]})' if owner else ''}; "
-                "wait for it, or choose another directory with -o."
+                "wait for it, or choose another directory with `out`."
             ) from error
         with contextlib.suppress(OSError):  # on a full disk nobody learns who it is
             os.ftruncate(lock, 0)
@@ -275,19 +275,21 @@ def claim_run(path: Path) -> Run:
     """
     place = Path(os.path.realpath(path))
     if place in (Path(os.path.expanduser("~")), *Path.cwd().parents, Path(place.anchor)) or path.parts[:1] == ("~",):
-        raise UsageError(f"{path} is no place for a run; choose a new directory with -o.")
+        raise UsageError(f"{path} is no place for a run; choose a new directory with `out`.")
     try:
         names = sorted(os.listdir(path)) if path.exists() else []
         free = not names or _reusable(path)
     except NotADirectoryError as error:
-        raise UsageError(f"{path} is a file; choose a directory with -o.") from error
+        raise UsageError(f"{path} is a file; choose a directory with `out`.") from error
     except OSError as error:
         reason = error.strerror or error
-        raise StorageError(f"a run cannot be made at the path of -o: {reason}; choose another directory.") from error
+        raise StorageError(f"a run cannot be made at the path of `out`: {reason}; choose another directory.") from error
     if not free and Run(path).is_run():
-        raise UsageError(f"{path}: a run is there already; continue it with --resume, or choose another with -o.")
+        raise UsageError(
+            f"{path}: a run is there already; continue it with `resume=True`, or choose another with `out`."
+        )
     if not free:
-        raise UsageError(f"{path}: the folder is not empty (it has {names[0]}); choose another directory with -o.")
+        raise UsageError(f"{path}: the folder is not empty (it has {names[0]}); choose another directory with `out`.")
     return Run(path)
 
 

@@ -247,7 +247,7 @@ def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     import safetensors.torch
 
     if wrong := not_finite(tensors):
-        raise NumericsError(f"{wrong}, so nothing is saved; go on from an earlier step with a smaller --lr.")
+        raise NumericsError(f"{wrong}, so nothing is saved; go on from an earlier step with a smaller `lr`.")
     return safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()}, metadata={"format": "pt"})
 
 

@@ -8,13 +8,13 @@ import os
 import re
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gptlite import __version__
 from gptlite.cli import process
-from gptlite.cli.shared import console, options, values
+from gptlite.cli.shared import console, flags, options, values
 from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory
 from gptlite.text import background
 
@@ -92,8 +92,14 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code)
 
 
+def find_command(name: str) -> Any:
+    """The command of that name with its parameters; None where there is none."""
+    return typer.main.get_command(build_app(name)).commands[name] if name in COMMANDS else None  # pyright: ignore
+
+
 def run(arguments: list[str]) -> int:
     """The exit code of one command."""
+    flags.use(find_command, arguments)
     try:
         called = arguments[:1] if arguments[0] in COMMANDS else () if arguments[0] in VERSION else COMMANDS
         command = values.take_plain(typer.main.get_command(build_app(*called)))

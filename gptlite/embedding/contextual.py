@@ -85,7 +85,7 @@ def resolve_layer(layer: str, n_layers: int) -> int:
         return n_layers
     if not re.fullmatch(r"-?\d+", layer) or not -n_layers - 1 <= int(layer) <= n_layers:
         raise UsageError(
-            f"--layer must be mid, last, a number from 0 to {n_layers} (or -1 to -{n_layers + 1}), or A-B for the mean "
+            f"`layer` must be mid, last, a number from 0 to {n_layers} (or -1 to -{n_layers + 1}), or A-B for the mean "
             f"of several, not '{layer}'."
         )
     return int(layer) % (n_layers + 1)
@@ -99,7 +99,7 @@ def resolve_layers(layers: str, n_layers: int) -> tuple[int, ...]:
         first, last = (resolve_layer(number, n_layers) for number in match.groups())
         if first < last:
             return tuple(range(first, last + 1))
-        raise UsageError(f"--layer {layers} names no layers: the first must be below the last, such as 1-{n_layers}.")
+        raise UsageError(f"`layer` {layers} names no layers: the first must be below the last, such as 1-{n_layers}.")
     return (resolve_layer(layers, n_layers),)
 
 
@@ -170,8 +170,8 @@ def embed(
     Of a text longer than the model's context the last tokens up to the word are read. Raises `LimitError` for a word
     of more than 65,536 characters and `CheckpointError` for a model that does not compute numbers.
     """
-    _check_choice("--pool", pool, POOLS)
-    _check_choice("--context", context, CONTEXTS)
+    _check_choice("pool", pool, POOLS)
+    _check_choice("context", context, CONTEXTS)
     begin = tokenizer.encode(PREFIX) if prefix is None else list(prefix)
     wanted = tuple(range((model.config.n_layers if top is None else top) + 1) if layers is None else layers)
     kept = None if layers is None else wanted
@@ -191,9 +191,9 @@ def embed(
     return vectors
 
 
-def _check_choice(option: str, choice: str, choices: Sequence[str]) -> None:
+def _check_choice(name: str, choice: str, choices: Sequence[str]) -> None:
     if choice not in choices:
-        raise UsageError(f"{option} must be one of {', '.join(choices)}, not '{choice}'.")
+        raise UsageError(f"`{name}` must be one of {', '.join(choices)}, not '{choice}'.")
 
 
 def _echo(o: Occurrence) -> Occurrence:

@@ -47,11 +47,11 @@ class Senses:
         return self.silhouette >= self.control + CLEAR * (1 - self.control)
 
 
-def induce_senses(vectors: np.ndarray, k: int, *, seed: int = 0) -> Senses:
+def induce_senses(vectors: np.ndarray, n_senses: int, *, seed: int = 0) -> Senses:
     """Group vectors (n, D) into k senses, the same way for the same seed. Raises `UsageError` for too few."""
-    n = len(vectors)
+    n, k = len(vectors), n_senses
     if not 2 <= k <= MOST_SENSES:
-        raise UsageError(f"--senses must be between 2 and {MOST_SENSES}, not {k}.")
+        raise UsageError(f"`n_senses` must be between 2 and {MOST_SENSES}, not {k}.")
     if n < FEWEST * k:
         raise UsageError(f"{k} senses need at least {FEWEST * k} occurrences of the word, and here are {n}.")
     rng = np.random.default_rng(seed)

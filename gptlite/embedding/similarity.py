@@ -21,14 +21,14 @@ from gptlite.config import CORRECTIONS, MOST_COMPONENTS
 from gptlite.errors import UsageError
 
 
-def parse_correction(text: str, dim: int, option: str = "--correct") -> tuple[str, int]:
+def parse_correction(text: str, dim: int) -> tuple[str, int]:
     """Name and number of components of "zscore", "abtt" (D / 100 components, at least 1) or "abtt:3"."""
     name, _, number = text.partition(":")
     known = name in CORRECTIONS and (not number or name == "abtt")
     if not known or (":" in text and not re.fullmatch(r"[1-9]\d{0,3}", number)):
-        raise UsageError(f"{option} must be none, center, zscore or abtt:K, not '{text}'.")
+        raise UsageError(f"`correction` must be none, center, zscore or abtt:K, not '{text}'.")
     if number and int(number) > min(MOST_COMPONENTS, dim):
-        raise UsageError(f"{option} abtt:K takes off at most {min(MOST_COMPONENTS, dim)} components, not {number}.")
+        raise UsageError(f"`correction` abtt:K takes off at most {min(MOST_COMPONENTS, dim)} components, not {number}.")
     return name, int(number) if number else default_components(dim)
 
 
@@ -84,7 +84,7 @@ def cosine_matrix(vectors: np.ndarray) -> np.ndarray:
 def nearest(query: np.ndarray, table: np.ndarray, k: int) -> list[tuple[int, float]]:
     """The k rows of any `table` (V, D) with the largest cosine to `query` (D,), best first, of equals the upper one."""
     if k < 1:
-        raise UsageError(f"the number of neighbours must be at least 1, not {k}.")
+        raise UsageError(f"`k`, the number of neighbours, must be at least 1, not {k}.")
     cosines = unit(table) @ unit(query)
     return [(int(i), float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:k]]
 

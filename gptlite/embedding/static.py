@@ -184,7 +184,7 @@ class TokenTable:
         """
         words, least = self.words(min_count)
         if not words:
-            raise UsageError(f"no word was seen {least:,} times in the text of {self.path}; lower --min-count.")
+            raise UsageError(f"no word was seen {least:,} times in the text of {self.path}; lower `min_count`.")
         ids = self._ids(words)
         whole = np.flatnonzero([len(tokens) == 1 for tokens in ids])
         return WordVectors(

@@ -105,7 +105,7 @@ def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> tuple[Tensor, 
     if not states.isfinite().all():
         raise NumericsError(
             "the model's hidden states are not finite, so nothing is saved; go on from an earlier step with a "
-            "smaller --lr."
+            "smaller `lr`."
         )
     return words[usable], states
 

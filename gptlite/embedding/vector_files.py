@@ -49,9 +49,9 @@ Record = tuple[int, "WordVector | None"]  # the number of a text, and the vector
 def check_format(path: Path, layer: Layers = 0) -> None:
     """Raises `UsageError` unless the suffix names a format, and one that holds all layers if `layer` is None."""
     if path.suffix not in FORMATS:
-        raise UsageError(f"-o {path}: the name must end in one of {', '.join(FORMATS)}.")
+        raise UsageError(f"`path` {path}: the name must end in one of {', '.join(FORMATS)}.")
     if layer is None and path.suffix not in ALL_LAYERS:
-        raise UsageError(f"-o {path}: only {' and '.join(ALL_LAYERS)} hold the vectors of all layers.")
+        raise UsageError(f"`path` {path}: only {' and '.join(ALL_LAYERS)} hold the vectors of all layers.")
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
@@ -126,7 +126,7 @@ def save_table(
     if not len(words):
         raise _nothing(path)
     if "" in words:
-        raise UsageError(f"-o {path}: word {list(words).index('') + 1:,} is empty.")
+        raise UsageError(f"`path` {path}: word {list(words).index('') + 1:,} is empty.")
     rows = zip(words, (_scaled(vector, normalize) for vector in vectors), strict=True)
     if path.suffix == ".npz":
         table = {"vectors": _scaled(vectors, normalize), "word": _array_of(path, words)}
@@ -226,7 +226,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[st
 
 def _array_of(path: Path, words: Sequence[str]) -> np.ndarray:
     if any(word.endswith("\0") for word in words):
-        raise UsageError(f"-o {path}: NumPy drops NUL from the end of a word; use .jsonl.")
+        raise UsageError(f"`path` {path}: NumPy drops NUL from the end of a word; use .jsonl.")
     return np.array(words, dtype=np.str_)
 
 
@@ -280,7 +280,9 @@ def _check_keys(path: Path, words: Sequence[str]) -> None:
     for word in words:
         key = _key(word)
         if key in seen:
-            raise UsageError(f"-o {path}: the words {seen[key]!r} and {word!r} have the same key {key!r}; use .jsonl.")
+            raise UsageError(
+                f"`path` {path}: the words {seen[key]!r} and {word!r} have the same key {key!r}; use .jsonl."
+            )
         seen[key] = word
 
 
@@ -346,4 +348,4 @@ def _numbered(path: Path, rows: Iterable[Row]) -> Iterator[tuple[int, Row]]:
 
 
 def _nothing(path: Path) -> UsageError:
-    return UsageError(f"-o {path}: there are no vectors to write.")
+    return UsageError(f"`path` {path}: there are no vectors to write.")

@@ -221,31 +221,31 @@ class Attended:
     head: int = 1
 
 
-def parse_head(text: str, n_layers: int, n_heads: int, option: str) -> tuple[int, int]:
+def parse_head(text: str, n_layers: int, n_heads: int, name: str) -> tuple[int, int]:
     """Layer and head of "3.2", both from 1. Raises `UsageError`."""
     match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
     if not match or not 1 <= int(match[1]) <= n_layers or not 1 <= int(match[2]) <= n_heads:
         raise UsageError(
-            f"{option} takes a layer from 1 to {n_layers} and a head from 1 to {n_heads}, such as "
+            f"`{name}` takes a layer from 1 to {n_layers} and a head from 1 to {n_heads}, such as "
             f"{n_layers}.{n_heads}, not '{text}'."
         )
     return int(match[1]), int(match[2])
 
 
-def find_token(reading: Reading, name: str) -> int:
+def find_token(reading: Reading, token: str) -> int:
     """The number (from 1) of the token that "9" or a word such as "it" or "it#2" means: a word's last token.
 
     Raises `UsageError` when there is none.
     """
     n = len(reading.ids)
-    if re.fullmatch(r"\d{1,9}", name, re.ASCII):
-        if 1 <= int(name) <= n:
-            return int(name)
-        raise UsageError(f"--token {name}: the text has the tokens 1 to {n:,}.")
-    places: list[Occurrence] = find_word(reading.text, 0, name)
+    if re.fullmatch(r"\d{1,9}", token, re.ASCII):
+        if 1 <= int(token) <= n:
+            return int(token)
+        raise UsageError(f"`token` {token}: the text has the tokens 1 to {n:,}.")
+    places: list[Occurrence] = find_word(reading.text, 0, token)
     if not places:
         words = list(dict.fromkeys(word.text for word in words_of(reading) if word.kind == "word"))
-        raise UsageError(f"--token {name}: the text has no such word; it has {', '.join(words[:12])}.")
+        raise UsageError(f"`token` {token}: the text has no such word; it has {', '.join(words[:12])}.")
     end = places[0].end
     return 1 + max(i for i, (start, stop) in enumerate(reading.spans) if start < end and stop > places[0].start)
 

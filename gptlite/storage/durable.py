@@ -185,7 +185,7 @@ def check_storage(directory: Path, needed: int) -> None:
         free = shutil.disk_usage(directory).free
     except OSError as error:
         raise StorageError(
-            f"nothing can be saved in {directory}: {error.strerror or error}; choose another directory with -o."
+            f"nothing can be saved in {directory}: {error.strerror or error}; choose another directory with `out`."
         ) from error
     finally:
         for leftover in (scratch, moved):
@@ -193,7 +193,7 @@ def check_storage(directory: Path, needed: int) -> None:
     if free < needed:
         raise StorageError(
             f"{directory} has {free / 1e6:,.0f} MB free, but two saved steps need {needed / 1e6:,.0f} MB; "
-            "free some space or choose another directory with -o."
+            "free some space or choose another directory with `out`."
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from gptlite.checkpoint import runs
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, bf16_in_hardware, choose_hardware
-from gptlite.errors import CheckpointError, UsageError
+from gptlite.errors import CheckpointError, UsageError, as_fields
 from gptlite.text import corpus
 from gptlite.training import plan as planning
 from gptlite.training.loop import Watcher
@@ -49,7 +49,9 @@ def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> plan
     try:
         model, train_fields = ModelConfig(**stored["model"]), TrainConfig(**stored["train"]).to_dict()
     except (TypeError, KeyError, ValueError, UsageError) as error:
-        raise CheckpointError(f"the plan in run.json is not one that this gptlite writes: {error}.") from error
+        raise CheckpointError(
+            f"the plan in run.json is not one that this gptlite writes: {as_fields(error)}."
+        ) from error
     for name, value in overrides.items():
         if value is None or name in budget:
             continue

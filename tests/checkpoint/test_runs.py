@@ -157,7 +157,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path, inside: str) -> N
 
 def test_a_run_with_steps_is_refused(run: Run) -> None:
     add_step(run, 1)
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="`resume=True`"):
         claim_run(run.path)
 
 

@@ -197,7 +197,7 @@ def test_several_layers_have_a_dash(layers: str, resolved: tuple[int, ...]) -> N
 
 @pytest.mark.parametrize("layers", ["3-1", "2-2", "1-5", "1-", "1-2-3", "mid-last"])
 def test_other_ranges_of_layers_are_a_usage_error(layers: str) -> None:
-    with pytest.raises(UsageError, match="--layer"):
+    with pytest.raises(UsageError, match="`layer`"):
         resolve_layers(layers, 4)
 
 
@@ -301,7 +301,7 @@ def test_tokens_to_the_left_are_counted(model: GPT, tokenizer: Tokenizer, left: 
 
 
 def test_an_unknown_pool_is_a_usage_error(model: GPT, tokenizer: Tokenizer) -> None:
-    with pytest.raises(UsageError, match="--pool"):
+    with pytest.raises(UsageError, match="`pool`"):
         vectors_of(model, tokenizer, "[bank]", pool="max")
 
 

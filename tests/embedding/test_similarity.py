@@ -75,7 +75,7 @@ def test_a_dimension_that_never_moves_stays_finite(correction: str) -> None:
     "text", ["", "z", "zscore:1", "abtt:", "abtt:0", "abtt:-1", "abtt:9", "abtt:x", "none:2", "abtt:1e1"]
 )
 def test_an_unknown_correction_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="--correct"):
+    with pytest.raises(UsageError, match="`correction`"):
         parse_correction(text, 64)
 
 

@@ -269,9 +269,9 @@ def test_habits_say_where_a_head_looks() -> None:
 
 @pytest.mark.parametrize("text", ["", "3", "3.0", "0.1", "3.1", "1.3", "a.b", "-1.1", "1.1.1", "٣.١"])
 def test_a_head_that_is_not_there_is_refused(text: str) -> None:
-    assert parse_head("2.1", 2, 2, "--explain") == (2, 1)
-    with pytest.raises(UsageError, match=r"--explain takes a layer from 1 to 2 and a head from 1 to 2, such as 2\.2"):
-        parse_head(text, 2, 2, "--explain")
+    assert parse_head("2.1", 2, 2, "explain") == (2, 1)
+    with pytest.raises(UsageError, match=r"`explain` takes a layer from 1 to 2 and a head from 1 to 2, such as 2\.2"):
+        parse_head(text, 2, 2, "explain")
 
 
 def test_a_token_is_named_by_number_or_word(tokenizer: Tokenizer) -> None:

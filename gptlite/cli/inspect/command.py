@@ -108,8 +108,8 @@ def inspect(
     loaded = runs.load(model, hardware.device)
     config = loaded.config
     of = (config.n_layers, config.n_heads)
-    one_step = None if explain is None else inspection.parse_head(explain, *of, "--explain")
-    one_map = None if attention in (None, "all") else inspection.parse_head(attention, *of, "--attention")
+    one_step = None if explain is None else inspection.parse_head(explain, *of, "explain")
+    one_map = None if attention in (None, "all") else inspection.parse_head(attention, *of, "attention")
     reading = inspection.read(loaded.model, loaded.tokenizer, content, hardware, top=top, lens=lens or drawn)
     chosen = inspection.find_token(reading, token) if token is not None else len(reading.ids)
     window = inspection.window_of(reading, loaded.tokenizer, config.context_length, chosen if token else None)

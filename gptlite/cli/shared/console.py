@@ -24,6 +24,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from gptlite.cli.shared.flags import translate
 from gptlite.errors import StorageError
 
 # C0 but tab and line feed, DEL, C1; line and paragraph separators, what turns the direction of writing; and what stands
@@ -146,13 +147,13 @@ def write_json_if_read(value: Any) -> None:
 
 
 class Messages:
-    """What is said on standard error, a line each; nothing when quiet."""
+    """What is said on standard error, a line each; nothing when quiet. Parameters in `backquotes` become flags."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = _console(cast(IO[str], _StandardError()), quiet=quiet, soft_wrap=True)
 
     def say(self, text: str, style: str = "") -> None:
-        self.console.print(Text(one_line(text), style=style))
+        self.console.print(Text(one_line(translate(text)), style=style))
 
     def notice(self, text: str) -> None:
         self.say(f"note: {text}", "yellow")
@@ -186,7 +187,7 @@ def seldom(tell: Callable[[int], None]) -> Callable[[int], None]:
 
 def error(text: str) -> None:
     """The one form that every error has."""
-    Messages().console.print(Text.assemble(("gptlite: error: ", "bold red"), one_line(text)[:2000]))
+    Messages().console.print(Text.assemble(("gptlite: error: ", "bold red"), one_line(translate(text))[:2000]))
 
 
 def duration(seconds: float) -> str:
