@@ -235,7 +235,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.n_layers))
         self.norm = make_norm(config, config.dim) if config.norm_position == "pre" else nn.Identity()
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def start(self, tokens: Tensor, cache: KVCache | None = None) -> tuple[Tensor, Rotation | None, Tensor | None]:
+        """What enters the first block: the residual stream (B, T, D), the rotation, and a mask if one is needed."""
         T = tokens.shape[1]
         start = cache.position if cache is not None else 0
         if start + T > self.context_length:
@@ -247,12 +248,15 @@ class Transformer(nn.Module):
         if self.embed_scale != 1.0:
             x = x * self.embed_scale
         x = self.dropout(self.position.add_to(x, start))
-        rotation = self.position.rotation(start, T)
         mask = causal_mask(T, start + T, x.device) if start and T > 1 else None
+        return x, self.position.rotation(start, T), mask
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        x, rotation, mask = self.start(tokens, cache)
         for block in self.blocks:
             x = block(x, rotation, cache, mask)
         if cache is not None:
-            cache.advance(T)
+            cache.advance(tokens.shape[1])
         return self.norm(x)
 
 
