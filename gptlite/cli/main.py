@@ -14,21 +14,22 @@ import typer
 
 from gptlite import __version__
 from gptlite.cli import process
-from gptlite.cli.shared import console, flags, options, values
+from gptlite.cli.shared import console, flags, options, parsing
 from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory
 from gptlite.text import background
 
-# Each command: its module in this package, and the function in it.
+# Each command: its module in this package, the function in it or the app of a group, and its panel on the help page.
+USE, WORDS, TEXTS, RUNS = "Make a model and use it", "Words", "Texts", "Runs, and other programs"
 COMMANDS = {
-    "train": ("train", "train"),
-    "generate": ("generate.command", "generate"),
-    "embed": ("embed.command", "embed"),
-    "eval": ("eval", "evaluate"),
-    "inspect": ("inspect.command", "inspect"),
-    "report": ("report.command", "report"),
-    "info": ("info", "info"),
-    "export": ("export", "export"),
-    "check": ("check", "check"),
+    "train": ("train", "train", USE),
+    "generate": ("generate.command", "generate", USE),
+    "embed": ("embed.command", "embed", USE),
+    "inspect": ("inspect.command", "inspect", TEXTS),
+    "eval": ("eval", "evaluate", TEXTS),
+    "report": ("report.command", "report", RUNS),
+    "info": ("info", "info", RUNS),
+    "check": ("check", "check", RUNS),
+    "export": ("export", "export", RUNS),
 }
 
 
@@ -46,8 +47,12 @@ def build_app(*commands: str) -> typer.Typer:
     )
     app.callback()(callback)
     for name in commands:
-        module, function = COMMANDS[name]
-        app.command(name)(getattr(importlib.import_module(f"gptlite.cli.{module}"), function))
+        module, attribute, panel = COMMANDS[name]
+        command = getattr(importlib.import_module(f"gptlite.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)
     return app
 
 
@@ -65,7 +70,6 @@ def callback(
             callback=_print_version,
             is_eager=True,
             help="Print the version and exit.",
-            show_default="off",
         ),
     ] = False,
 ) -> None:
@@ -99,10 +103,12 @@ def find_command(name: str) -> Any:
 
 def run(arguments: list[str]) -> int:
     """The exit code of one command."""
+    arguments = parsing.asked_for_help(arguments)
     flags.use(find_command, arguments)
     try:
         called = arguments[:1] if arguments[0] in COMMANDS else () if arguments[0] in VERSION else COMMANDS
-        command = values.take_plain(typer.main.get_command(build_app(*called)))
+        command = parsing.show_plainly(typer.main.get_command(build_app(*called)))
+        parsing.check_values(command, arguments)
         code = command(arguments, standalone_mode=False, prog_name="gptlite")
         if code == 130:  # what typer makes of Ctrl-C
             console.error("interrupted.")
@@ -116,7 +122,7 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         help_for = context.command_path if context else "gptlite"
-        console.error(f"{error.format_message().rstrip('.')}. See: {help_for} --help")
+        console.error(parsing.sentence(error.format_message(), f"{help_for} --help"))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, process.Ended) as error:
         console.error("interrupted.")

@@ -8,7 +8,7 @@ import os
 import re
 import stat
 import sys
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, Literal
 
 import typer
 
@@ -111,36 +111,25 @@ def check_text(text: str, what: str) -> str:
         raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(text[error.start]) & 0xFF:02X}.") from error
 
 
+# What several commands offer: one spelling and one meaning.
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Dtype = Literal["auto", "fp32", "bf16"]
+NEWEST = "$GPTLITE_MODEL, else the newest run"
 ModelOption = Annotated[
     str | None,
-    typer.Option(
-        "-m", "--model", metavar="DIR",
-        help="A run, a step or a Hugging Face model directory.", show_default="$GPTLITE_MODEL, else the newest run",
-    ),
-]  # fmt: skip
+    typer.Option("-m", "--model", metavar="DIR", help="A run, a step or a Hugging Face model.", show_default=NEWEST),
+]
 ModelArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="DIR", help="A run, a step or a model directory.", show_default="$GPTLITE_MODEL, else the newest run"
-    ),
+    str | None, typer.Argument(metavar="DIR", help="A run, a step or a model directory.", show_default=NEWEST)
 ]
-DeviceOption = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.", rich_help_panel="Machine")
-]
-DtypeOption = Annotated[
-    str, typer.Option("--dtype", metavar="NAME", help="auto, fp32 or bf16.", rich_help_panel="Machine")
-]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.", rich_help_panel="Machine")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Precision.", rich_help_panel="Machine")]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="CPU threads.", show_default="all cores", rich_help_panel="Machine"),
 ]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on standard output.", show_default="off")
-]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 LossyOption = Annotated[
-    bool,
-    typer.Option(
-        "--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", show_default="off", rich_help_panel="Data"
-    ),
+    bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", rich_help_panel="Data")
 ]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.", show_default="off")]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.")]

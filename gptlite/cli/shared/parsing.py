@@ -1,0 +1,72 @@
+"""What typer leaves open: plain switches on help pages, `help` as a word, and errors as one sentence."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import typer
+
+from gptlite.cli.shared import options
+from gptlite.errors import UsageError
+
+HELP = ("-h", "--help")
+
+
+def asked_for_help(arguments: list[str]) -> list[str]:
+    """`help` and `help train` as `--help` and `train --help`; `words help odd` as `words odd --help`."""
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:], HELP[1]]
+    if arguments[1:2] == ["help"] and arguments[0] == "words":
+        return [arguments[0], *arguments[2:], HELP[1]]
+    return arguments
+
+
+def show_plainly(command: Any) -> Any:
+    """The command, whose switches the help page shows as `--json`, without a type and the default "off"."""
+    inside = typer.Context(command, help_option_names=[*HELP])
+    for parameter in command.get_params(inside):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+            parameter.show_default = parameter.show_default and bool(parameter.secondary_opts)
+    for part in getattr(command, "commands", {}).values():
+        show_plainly(part)
+    return command
+
+
+def check_values(command: Any, arguments: list[str]) -> None:
+    """Raises `UsageError` where an option that takes a value is followed by another option instead."""
+    rest = list(arguments)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    takes: dict[str, int] = dict.fromkeys(HELP, 0)
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            n_values = 0 if parameter.is_flag else parameter.nargs
+            takes |= dict.fromkeys((*parameter.opts, *parameter.secondary_opts), n_values)
+    at = 0
+    while at < len(rest) and rest[at] != "--":
+        n_values = takes.get(_spelled(rest[at]), 0)
+        for value in rest[at + 1 : at + 1 + n_values]:
+            if _spelled(value) in takes:
+                hint = f"; if it is meant as the value, write {rest[at]}={value}" if rest[at].startswith("--") else ""
+                needs = "a value" if n_values == 1 else f"{n_values} values"
+                raise UsageError(f"{rest[at]} needs {needs}, but the option {value} follows it{hint}.")
+        at += 1 + n_values
+
+
+def _spelled(argument: str) -> str:
+    """A long option as it is declared, whatever other name for it was used."""
+    return f"--{options.normalise(argument[2:])}" if argument.startswith("--") else argument
+
+
+def sentence(message: str, help_page: str) -> str:
+    """What typer says of bad use, in one sentence: with what is meant perhaps, else with where to read on."""
+    message = message.rstrip(".?")
+    if re.match("[A-Z][a-z]", message):
+        message = message[0].lower() + message[1:]
+    for pattern in (r"(.*?)\.? Did you mean (.*)", r"(.*?) \(Possible options: (.*)\)"):
+        if match := re.fullmatch(pattern, message, re.DOTALL):
+            meant = re.sub(r", (?=[^,]*$)", " or ", match[2].rstrip("?"))
+            return f"{match[1]}; did you mean {meant}?"
+    return f"{message}; see {help_page}."
