@@ -183,9 +183,9 @@ BAD_USE = (
     ("train corpus.txt --vocab-size 9M", "--vocab-size must be between"),
     ("train corpus.txt --val 0%", "--val"),
     ("train corpus.txt --val 100%", "--val"),
-    ("train corpus.txt --device tpu", "'--device'"),
+    ("train corpus.txt --device tpu", "--device"),
     ("train corpus.txt --device mps", "--device"),
-    ("train corpus.txt --dtype fp8", "'--dtype'"),
+    ("train corpus.txt --dtype fp8", "--dtype"),
     ("train corpus.txt --threads 0", "--threads"),
     ("train corpus.txt --compile maybe", "--compile must be one of"),
     ("train corpus.txt -o corpus.txt", "is a file"),
@@ -224,7 +224,7 @@ BAD_USE = (
     ("eval -m MODEL corpus.txt --dtype int8", "--dtype"),
     ("info a b", "unexpected"),
     ("export MODEL --to onnx", "--to must be gguf"),
-    ("export MODEL --dtype q4", "'--dtype'"),
+    ("export MODEL --dtype q4", "--dtype"),
 )
 
 

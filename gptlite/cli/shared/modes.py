@@ -18,7 +18,7 @@ and calls it first, before anything is read:
         MODES.check(call, "--choice" if choice else "a prompt")
 
 A command with one mode has `only={}` and calls `MODES.check(call)`. Every parameter of the function but `call` is named
-in `everywhere` or in at least one mode. `tests/cli/test_modes.py` reads the tables of all commands, checks that, and
+in `everywhere` or in at least one mode. `test_modes.py` reads the tables of all commands, checks that, and
 tries each option in each mode.
 
 Only options on the command line count as given: a default, or a value from the environment, is never refused.

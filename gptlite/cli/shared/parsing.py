@@ -62,7 +62,7 @@ def _spelled(argument: str) -> str:
 
 def sentence(message: str, help_page: str) -> str:
     """What typer says of bad use, in one sentence: with what is meant perhaps, else with where to read on."""
-    message = message.rstrip(".?")
+    message = message.rstrip(".?").replace("argument(s)", "argument")
     if re.match("[A-Z][a-z]", message):
         message = message[0].lower() + message[1:]
     for pattern in (r"(.*?)\.? Did you mean (.*)", r"(.*?) \(Possible options: (.*)\)"):
