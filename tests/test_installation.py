@@ -49,3 +49,9 @@ def test_an_editable_installation_is_a_path_that_type_checkers_follow(tmp_path: 
     ended = run(pyright, "--pythonpath", sys.executable, user, cwd=tmp_path)
     assert "could not be resolved" not in ended.stdout and "0 errors" in ended.stdout, ended.stdout
     assert "Unknown" not in ended.stdout, ended.stdout
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    """Folders without an `__init__.py` would be left out of what is installed."""
+    for path in (ROOT / "gptlite").rglob("*.py"):
+        assert (path.parent / "__init__.py").exists(), path.parent
