@@ -1,6 +1,7 @@
 # make demo    a virtual environment, a model of the built-in text, a sample, a comparison of word vectors
 # make test    the checks that every change must pass
 # make check   lint, types and tests
+# make reference    docs/reference/python.md, from the docstrings
 # make bench TEXT=corpus.txt    gptlite beside its peers, half an hour on a quiet machine
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ SENTENCES := "The [return] statement leaves the function" "A [return] statement 
 # Modules are compiled once, not by every process of the tests anew, whatever the environment prefers.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all lint check bench clean
+.PHONY: demo test test-all lint check reference bench clean
 
 # A stamp remembers what was installed when.
 $(BIN)/python:
@@ -56,6 +57,10 @@ lint: $(VENV)/installed-tests
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint test
+
+# What docs/reference/python.md says is what the docstrings say.
+reference: $(VENV)/installed
+	$(BIN)/python docs/make_reference.py
 
 $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'

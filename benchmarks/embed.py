@@ -28,7 +28,7 @@ import torch
 import gptlite
 from gptlite.embedding.contextual import PREFIX, embed
 from gptlite.text.words import Occurrence, parts_of, word_at
-from gptlite.trained_model import TrainedModel
+from gptlite.trained_model import Model
 
 BATCH = 32
 TWO_SENTENCES = ("She sat on the bank of the river .", "He paid the money into the bank .")
@@ -92,7 +92,7 @@ def some_words(texts: list[str]) -> list[Occurrence]:
 class Theirs:
     """The same model in transformers, as its feature extraction reads texts."""
 
-    def __init__(self, model: TrainedModel) -> None:
+    def __init__(self, model: Model) -> None:
         from transformers import AutoModel, AutoTokenizer
 
         self.model = AutoModel.from_pretrained(model.path).eval()
@@ -124,7 +124,7 @@ class Theirs:
 
 
 def by_turns(
-    model: TrainedModel,
+    model: Model,
     theirs: Theirs,
     texts: list[str],
     places: list[Occurrence],

@@ -1,29 +1,32 @@
 """gptlite: your own text files to a small GPT on your own computer.
 
     import gptlite
-    gptlite.train("corpus.txt", seconds=180)
-    model = gptlite.load("checkpoints/corpus")
+    run = gptlite.train("corpus.txt", seconds=180)["run"]
+    model = gptlite.load(run)
+    print(model.generate("Once", n=3, seed=1)[0].text)
     model.embed(["on the river [bank] .", "money into the [bank] ."]).cosine()
 
-The names below are loaded on first use, so that importing gptlite is quick.
+Errors that a user can mend are `gptlite.errors.GptliteError`. The names below are loaded on first use, so that
+importing gptlite is quick. docs/reference/python.md describes all of them.
 """
 
 # Nothing is imported here, not even from Python's own library: see __main__.py.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gptlite.embedding.contextual import embed
-    from gptlite.generation.generate import generate
-    from gptlite.trained_model import load
+    from gptlite.config import ModelConfig, SamplingConfig, TrainConfig
+    from gptlite.trained_model import Model, load
     from gptlite.training.pipeline import train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "embed", "generate", "load", "train"]
+__all__ = ["Model", "ModelConfig", "SamplingConfig", "TrainConfig", "__version__", "load", "train"]
 
 _HOMES = {
     "train": "training.pipeline",
-    "generate": "generation.generate",
-    "embed": "embedding.contextual",
     "load": "trained_model",
+    "Model": "trained_model",
+    "ModelConfig": "config",
+    "SamplingConfig": "config",
+    "TrainConfig": "config",
 }
 
 
@@ -33,3 +36,7 @@ def __getattr__(name: str) -> object:
     import importlib
 
     return getattr(importlib.import_module(f"gptlite.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

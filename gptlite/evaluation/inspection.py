@@ -14,6 +14,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -67,6 +68,11 @@ class Reading:
     top_p: np.ndarray
     n_bytes: int
     lens: Lens | None = None
+
+    @cached_property
+    def words(self) -> list[Word]:
+        """Its words, punctuation marks and white space in order, with their surprisal: see `words_of`."""
+        return words_of(self)
 
     @property
     def score(self) -> Score:
