@@ -1,109 +1,66 @@
-/* One pass of the decoder-only Transformer of model.py over a few tokens, for decoding.py, which packs its weights.
+/* One pass of the decoder-only Transformer of model.py over a few tokens, called by packed.py, which lays out the weights.
 
-A token of a small model is a long row of matrix-vector products, so its time is the time to read the weights, and what
-stands between the products must cost next to nothing: no operator is dispatched, threads meet at barriers of their own.
+Decoding a token of a small model is a sequence of matrix-vector products, and its time is the time to read the weights.
+The work between the products must cost almost nothing, so no operator is dispatched and threads wait at a spinning
+barrier.
 
-Every sum is added up in an order that depends on nothing but the shape of the model. So a row of a batch gets the very
-bits that it gets alone, a token that is read with others those of one read by itself, with any number of threads.
+Every sum is added in an order that depends only on the shape of the model. A row of a batch therefore gets the same bits
+as alone, a token read together with others the same as one read alone, and any number of threads computes the same.
 
 Names as in model.py. A "token" of a pass is an id, the row of the cache that it belongs to, and its position there. */
 
-#include <math.h>
+#include "common.h"
+
 #include <stdatomic.h>
-#include <stdint.h>
-#include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #ifdef __unix__
 #include <sched.h>
 #endif
 
-#define LANES 32 /* outputs of a matrix that are computed side by side: four sums of eight floats; so in decoding.py */
-#define TILE 3   /* tokens that share one reading of the weights: then twelve sums stay in registers */
-#define INLINE static inline __attribute__((always_inline))
+#define TILE 3 /* tokens that share one reading of the weights: their twelve sums stay in registers */
 
-typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
-typedef int32_t ints __attribute__((vector_size(32), aligned(4), may_alias));
-
-struct norm { /* nothing without a weight, RMSNorm without a bias, else LayerNorm */
-    const float *weight, *bias;
-};
-
-/* y = scale (W x) + bias. Without a scale W lies as (blocks, n_in, LANES) floats. With one for each output, four numbers
-   of 8 bits share a word: W lies as (blocks, n_in, 8) words whose byte j holds output 8 j + the word's place. */
-struct linear {
-    int64_t n_in, n_blocks;
-    const void *weight;
-    const float *scale, *bias;
-};
-
-struct layer {
-    struct norm first, second, query, key; /* before attention, before the feed-forward layer, of each head */
-    struct linear qkv, out, up, down;      /* of SwiGLU, blocks of gate and up take turns in `up` */
-};
-
-struct model {
-    int64_t dim, n_layers, n_heads, n_kv_heads, head_dim, hidden_dim, vocab_size;
-    int64_t activation;   /* 0 SwiGLU, 1 GELU, 2 ReLU */
-    int64_t adds_to_norm; /* sub-layers add to what was normalised (2017), not to what comes in */
-    float eps, embed_scale;
-    const float *embed, *positions, *cos, *sin;
-    const struct layer *layers;
-    struct norm last;
-    struct linear head;
-};
-
-struct pass {
-    int64_t n, n_wanted, n_threads;                       /* tokens; those whose logits are wanted */
-    const int32_t *ids, *rows, *places, *wanted;          /* (n,) (n,) (n,) (n_wanted,) */
-    int64_t n_rows, length;                               /* of the cache */
-    float *keys, *values;                                 /* (layers, n_rows, K, length, C) */
-    float *x, *qkv, *mixed, *gated, *hidden;              /* (n, outputs of the matrix), in whole blocks */
-    float *normed, *scores;                               /* (n_threads, n, D in whole blocks), (n_threads, length + 8) */
-    float *logits;                                        /* (n_wanted, V in whole blocks) */
-};
-
-struct meetings {
+/* A reusable barrier: `generation` grows by one each time that all threads have arrived. */
+struct barrier {
     _Alignas(64) atomic_int arrived;
-    _Alignas(64) atomic_int held;
+    _Alignas(64) atomic_int generation;
 };
 
 struct team { /* as thread number `thread` of `size` sees it */
     int thread, size;
-    struct meetings *meetings;
+    struct barrier *barrier;
 };
 
 /* -- Threads */
 
-/* Wait until all have come. */
-static void meet(struct team team) {
+/* Wait until all threads of the team have arrived. */
+static void wait_for_all(struct team team) {
     if (team.size == 1) return;
-    struct meetings *meetings = team.meetings;
-    int held = atomic_load_explicit(&meetings->held, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&meetings->arrived, 1, memory_order_acq_rel) == team.size - 1) {
-        atomic_store_explicit(&meetings->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&meetings->held, held + 1, memory_order_release);
+    struct barrier *barrier = team.barrier;
+    int generation = atomic_load_explicit(&barrier->generation, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) == team.size - 1) {
+        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&barrier->generation, generation + 1, memory_order_release);
         return;
     }
-    for (int turn = 0; atomic_load_explicit(&meetings->held, memory_order_acquire) == held; turn++) {
+    for (int turn = 0; atomic_load_explicit(&barrier->generation, memory_order_acquire) == generation; turn++) {
 #if defined(__x86_64__) || defined(__i386__)
         __builtin_ia32_pause();
 #elif defined(__aarch64__)
         __asm__ volatile("yield");
 #endif
 #ifdef __unix__
-        if (turn > 4000) sched_yield(); /* the other thread may wait for this very core */
+        if (turn > 4000) sched_yield(); /* the other thread may be waiting for this core */
 #endif
     }
 }
 
-struct share {
+/* Numbers from `from` up to, but not including, `to`. */
+struct range {
     int64_t from, to;
 };
 
-static struct share share_of(int64_t n, struct team team) {
-    return (struct share){n * team.thread / team.size, n * (team.thread + 1) / team.size};
+/* The part of n pieces of work that falls to this thread. */
+static struct range range_of(int64_t n, struct team team) {
+    return (struct range){n * team.thread / team.size, n * (team.thread + 1) / team.size};
 }
 
 /* -- Vectors */
@@ -128,7 +85,7 @@ static float dot(const float *a, const float *b, int64_t n) {
 static vec exponential(vec x) {
     x = choose(x < all(-87.0f), all(-87.0f), x);
     x = choose(x > all(88.0f), all(88.0f), x);
-    vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* to the nearest whole number */
+    vec n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* rounds to the nearest integer */
     vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     vec p = ((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r
              + 1.6666665459e-1f) * r + 5.0000001201e-1f;
@@ -159,14 +116,14 @@ static void normalise(const struct norm *norm, float eps, const float *x, int64_
 
 /* -- Matrices */
 
-/* LANES outputs of `n` tokens (at most TILE), whose inputs stand `stride` apart: weights are read once for all. */
+/* LANES outputs of `n` tokens (at most TILE), whose inputs lie `stride` apart; the weights are read once for all. */
 INLINE void multiply_block(const void *weight, int is_int8, int64_t n_in, const float *x, int64_t stride, int n,
                            vec out[TILE][4]) {
     vec sums[TILE][4] = {0};
     for (int64_t k = 0; k < n_in; k++) {
         vec w[4];
         for (int j = 0; j < 4; j++)
-            if (is_int8) { /* the byte goes to the top of its word, where its sign counts; `scale` knows the factor 2^24 */
+            if (is_int8) { /* move the byte to the top of its word, which keeps its sign; `scale` includes 2^-24 */
                 ints top = ((const ints *)weight)[k] << (24 - 8 * j) & (int32_t)0xFF000000;
                 w[j] = __builtin_convertvector(top, vec);
             } else
@@ -178,8 +135,8 @@ INLINE void multiply_block(const void *weight, int is_int8, int64_t n_in, const 
         for (int j = 0; j < 4; j++) out[i][j] = sums[i][j];
 }
 
-/* y = base + scale * (W x) + bias for n tokens and the blocks from `from` to `to`. No base is zero. */
-static void multiply(const struct linear *linear, struct share blocks, const float *x, int64_t x_stride, int64_t n,
+/* y = base + scale * (W x) + bias for n tokens and a range of blocks; base may be NULL for zero. */
+static void multiply(const struct linear *linear, struct range blocks, const float *x, int64_t x_stride, int64_t n,
                      const float *base, int64_t base_stride, float *y, int64_t y_stride) {
     int64_t n_in = linear->n_in, size = n_in * LANES * (linear->scale ? 1 : 4);
     for (int64_t block = blocks.from; block < blocks.to; block++) {
@@ -211,10 +168,10 @@ static void multiply(const struct linear *linear, struct share blocks, const flo
 
 /* -- Attention */
 
-static void rotate(const struct model *m, int64_t place, float *x) {
+static void rotate(const struct model *m, int64_t position, float *x) {
     if (!m->cos) return;
     int64_t half = m->head_dim / 2;
-    const float *cos = m->cos + place * m->head_dim, *sin = m->sin + place * m->head_dim;
+    const float *cos = m->cos + position * m->head_dim, *sin = m->sin + position * m->head_dim;
     for (int64_t i = 0; i < half; i++) {
         float a = x[i], b = x[i + half];
         x[i] = a * cos[i] - b * sin[i];
@@ -225,27 +182,27 @@ static void rotate(const struct model *m, int64_t place, float *x) {
 /* out (C,) = softmax(q k^T / sqrt(C)) v over `n` keys and values (n, C) */
 static void attend(const float *q, const float *keys, const float *values, int64_t n, int64_t head_dim, float *scores,
                    float *out) {
-    float scale = 1.0f / sqrtf(head_dim), most = -INFINITY;
+    float scale = 1.0f / sqrtf(head_dim), largest = -INFINITY;
     for (int64_t s = 0; s < n; s++) {
         scores[s] = dot(q, keys + s * head_dim, head_dim) * scale;
-        most = scores[s] > most ? scores[s] : most;
+        largest = scores[s] > largest ? scores[s] : largest;
     }
-    for (int64_t s = 0; s < n; s += 8) store(scores + s, exponential(load(scores + s) - most));
+    for (int64_t s = 0; s < n; s += 8) store(scores + s, exponential(load(scores + s) - largest));
     for (int64_t s = n; s % 8; s++) scores[s] = 0;
     vec sums = {0};
     for (int64_t s = 0; s < n; s += 8) sums += load(scores + s);
-    float share = 1.0f / total(sums);
+    float inverse = 1.0f / total(sums);
     int64_t c = 0;
     for (; c + LANES <= head_dim; c += LANES) {
         vec mixed[4] = {0};
         for (int64_t s = 0; s < n; s++)
             for (int j = 0; j < 4; j++) mixed[j] += scores[s] * load(values + s * head_dim + c + 8 * j);
-        for (int j = 0; j < 4; j++) store(out + c + 8 * j, mixed[j] * share);
+        for (int j = 0; j < 4; j++) store(out + c + 8 * j, mixed[j] * inverse);
     }
     for (; c < head_dim; c++) {
         float mixed = 0;
         for (int64_t s = 0; s < n; s++) mixed += scores[s] * values[s * head_dim + c];
-        out[c] = mixed * share;
+        out[c] = mixed * inverse;
     }
 }
 
@@ -277,83 +234,79 @@ static void compute(const struct model *m, const struct pass *p, struct team tea
     float *normed = p->normed + team.thread * n * x_stride, *scores = p->scores + team.thread * (p->length + 8);
     const float *base = m->adds_to_norm ? normed : p->x;
 
-    struct share mine = share_of(n, team);
-    for (int64_t i = mine.from; i < mine.to; i++) {
+    struct range own = range_of(n, team);
+    for (int64_t i = own.from; i < own.to; i++) {
         const float *embed = m->embed + p->ids[i] * dim;
         float *x = p->x + i * x_stride;
         for (int64_t d = 0; d < dim; d++) x[d] = embed[d] * m->embed_scale;
-        if (m->positions)
-            for (int64_t d = 0; d < dim; d++) x[d] += m->positions[p->places[i] * dim + d];
+        if (m->position_table)
+            for (int64_t d = 0; d < dim; d++) x[d] += m->position_table[p->positions[i] * dim + d];
     }
-    meet(team);
+    wait_for_all(team);
 
     for (int64_t l = 0; l < m->n_layers; l++) {
         const struct layer *layer = m->layers + l;
 
         for (int64_t i = 0; i < n; i++)
             normalise(&layer->first, m->eps, p->x + i * x_stride, dim, normed + i * x_stride);
-        multiply(&layer->qkv, share_of(layer->qkv.n_blocks, team), normed, x_stride, n, NULL, 0, p->qkv,
+        multiply(&layer->qkv, range_of(layer->qkv.n_blocks, team), normed, x_stride, n, NULL, 0, p->qkv,
                  qkv_stride);
-        meet(team);
+        wait_for_all(team);
 
-        mine = share_of(n * K, team);
-        for (int64_t unit = mine.from; unit < mine.to; unit++) {
+        own = range_of(n * K, team);
+        for (int64_t unit = own.from; unit < own.to; unit++) {
             int64_t i = unit / K, head = unit % K;
-            int64_t at = (((l * p->n_rows + p->rows[i]) * K + head) * p->length + p->places[i]) * C;
+            int64_t at = (((l * p->n_rows + p->rows[i]) * K + head) * p->length + p->positions[i]) * C;
             float *k = p->qkv + i * qkv_stride + (H + head) * C;
             normalise(&layer->key, m->eps, k, C, k);
-            rotate(m, p->places[i], k);
+            rotate(m, p->positions[i], k);
             memcpy(p->keys + at, k, C * sizeof *k);
             memcpy(p->values + at, k + K * C, C * sizeof *k);
         }
-        meet(team);
+        wait_for_all(team);
 
-        mine = share_of(n * H, team);
-        for (int64_t unit = mine.from; unit < mine.to; unit++) {
+        own = range_of(n * H, team);
+        for (int64_t unit = own.from; unit < own.to; unit++) {
             int64_t i = unit / H, head = unit % H;
             int64_t at = ((l * p->n_rows + p->rows[i]) * K + head / (H / K)) * p->length * C;
             float *q = p->qkv + i * qkv_stride + head * C;
             normalise(&layer->query, m->eps, q, C, q);
-            rotate(m, p->places[i], q);
-            attend(q, p->keys + at, p->values + at, p->places[i] + 1, C, scores, p->mixed + i * mixed_stride + head * C);
+            rotate(m, p->positions[i], q);
+            attend(q, p->keys + at, p->values + at, p->positions[i] + 1, C, scores, p->mixed + i * mixed_stride + head * C);
         }
-        meet(team);
+        wait_for_all(team);
 
-        multiply(&layer->out, share_of(layer->out.n_blocks, team), p->mixed, mixed_stride, n, base,
+        multiply(&layer->out, range_of(layer->out.n_blocks, team), p->mixed, mixed_stride, n, base,
                  x_stride, p->x, x_stride);
-        meet(team);
+        wait_for_all(team);
 
         for (int64_t i = 0; i < n; i++)
             normalise(&layer->second, m->eps, p->x + i * x_stride, dim, normed + i * x_stride);
-        mine = share_of(n_gates, team);
-        for (int64_t gate = mine.from; gate < mine.to; gate++) {
-            multiply(&layer->up, (struct share){gate * paired, (gate + 1) * paired}, normed, x_stride, n, NULL, 0,
+        own = range_of(n_gates, team);
+        for (int64_t gate = own.from; gate < own.to; gate++) {
+            multiply(&layer->up, (struct range){gate * paired, (gate + 1) * paired}, normed, x_stride, n, NULL, 0,
                      p->gated, gated_stride);
             activate(m, gate, n, p->gated, gated_stride, p->hidden, hidden_stride);
         }
-        meet(team);
+        wait_for_all(team);
 
-        multiply(&layer->down, share_of(layer->down.n_blocks, team), p->hidden, hidden_stride, n, base,
+        multiply(&layer->down, range_of(layer->down.n_blocks, team), p->hidden, hidden_stride, n, base,
                  x_stride, p->x, x_stride);
-        meet(team);
+        wait_for_all(team);
     }
 
     for (int64_t i = 0; i < p->n_wanted; i++)
         normalise(&m->last, m->eps, p->x + p->wanted[i] * x_stride, dim, normed + i * x_stride);
-    multiply(&m->head, share_of(m->head.n_blocks, team), normed, x_stride, p->n_wanted, NULL, 0,
+    multiply(&m->head, range_of(m->head.n_blocks, team), normed, x_stride, p->n_wanted, NULL, 0,
              p->logits, LANES * m->head.n_blocks);
 }
 
-/* 0, or 1 when an id is none of the vocabulary or the cache has no room; then nothing was computed. */
+/* Returns 0, or 1 when an id is not in the vocabulary or a position is beyond the cache; then nothing was computed. */
 int forward(const struct model *model, const struct pass *pass) {
     for (int64_t i = 0; i < pass->n; i++)
-        if (pass->ids[i] < 0 || pass->ids[i] >= model->vocab_size || pass->places[i] >= pass->length) return 1;
-    struct meetings meetings = {0};
-#ifdef _OPENMP
+        if (pass->ids[i] < 0 || pass->ids[i] >= model->vocab_size || pass->positions[i] >= pass->length) return 1;
+    struct barrier barrier = {0};
 #pragma omp parallel num_threads(pass->n_threads)
-    compute(model, pass, (struct team){omp_get_thread_num(), omp_get_num_threads(), &meetings});
-#else
-    compute(model, pass, (struct team){0, 1, &meetings});
-#endif
+    compute(model, pass, (struct team){omp_get_thread_num(), omp_get_num_threads(), &barrier});
     return 0;
 }

@@ -1,35 +1,21 @@
-/* What stands between the matrix products of a training step of model.py, forward and backward, for fused.py.
+/* What stands between the matrix products of a training step of model.py, forward and backward, called by fused.py.
 
-A step of a small model spends half its time here if each operator is a pass of its own over memory. These functions
-read every number once and do all that is to be done with it: a residual sum, its dropout and the norm of the result are
-one pass, so are softmax, loss and their gradient.
+A step of a small model spends half its time here when each operator is a pass of its own over memory. These functions
+read each number once and do everything that is to be done with it: a residual sum, its dropout and the norm of the
+result are one pass; softmax, loss and their gradient are another.
 
-Rows are shared out to threads in order, and each sum is added up in an order that depends on the shapes and on the
-number of threads alone: the same step gives the same bits again.
+Rows are divided among threads in order, and each sum is added in an order that depends only on the shapes and on the
+number of threads, so the same step gives the same bits again.
 
-Names as in model.py. N rows are tokens; "act" is the type in which matrix products read and write: float, or bf16
-(the upper half of a float) where BF16 is defined. The residual stream, its gradient and all sums are float. */
+Names as in model.py. N rows are tokens. `act` is the type that matrix products read and write: float, or bf16 (the upper
+half of a float) where BF16 is defined. The residual stream, its gradient and all sums are float. */
 
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#else
-#define omp_get_thread_num() 0
-#define omp_get_num_threads() 1
-#endif
-
-#define MOST_THREADS 256
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float vec __attribute__((vector_size(32), aligned(4), may_alias));
+#include "common.h"
+#include "tiles.h"
 
 #define ROWS(i, n) for (int64_t i = first_row(n); i < last_row(n); i++)
 
 #ifdef BF16
-typedef uint16_t act;
 static inline float get(act x) {
     uint32_t bits = (uint32_t)x << 16;
     float y;
@@ -42,7 +28,6 @@ static inline act put(float x) { /* to the nearest, halves to even */
     return (act)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 #else
-typedef float act;
 static inline float get(act x) { return x; }
 static inline act put(float x) { return x; }
 #endif
@@ -73,12 +58,7 @@ static inline float exponential(float x) {
     return p * scale;
 }
 
-/* -- Dropout: whether a number is kept is a function of a key and its place, so that nothing has to be remembered */
-
-struct dropout {
-    float rate;
-    uint32_t first, second; /* a key that no other call has */
-};
+/* -- Dropout: whether a number is kept is a function of the key and its index, so no mask has to be stored */
 
 static inline uint32_t scramble(uint32_t x) { /* "lowbias32" of Chris Wellons' hash prospector */
     x ^= x >> 16;
@@ -89,8 +69,8 @@ static inline uint32_t scramble(uint32_t x) { /* "lowbias32" of Chris Wellons' h
 }
 
 /* 1 / (1 - rate) for what is kept, else 0. */
-static inline float kept(struct dropout drop, float scale, uint32_t place) {
-    uint32_t random = scramble(scramble(place + drop.first) ^ drop.second);
+static inline float kept(struct dropout drop, float scale, uint32_t index) {
+    uint32_t random = scramble(scramble(index + drop.first) ^ drop.second);
     return (float)(int32_t)(random >> 8) < drop.rate * 16777216.0f ? 0.0f : scale;
 }
 
@@ -139,21 +119,22 @@ void add_and_norm(int threads, int64_t n, int64_t d, struct dropout drop, float 
 
 /* The gradient dx (n, d) of the stream x, to which that of its norm, dnormed, is added; dweight (d,); and, with
    `dropped`, the gradient of what was added to the stream with `drop` before: of act, (n, d).
-   sums: (threads, d), room to work in. */
+   workspace: (threads, d). */
 void norm_backward(int threads, int64_t n, int64_t d, struct dropout drop, const float *weight, const float *x,
-                   const float *inverse, const act *dnormed, float *dx, act *dropped, float *dweight, float *sums) {
+                   const float *inverse, const act *dnormed, float *dx, act *dropped, float *dweight,
+                   float *workspace) {
     float scale = 1 / (1 - drop.rate);
-    memset(sums, 0, sizeof(float) * d * threads);
+    memset(workspace, 0, sizeof(float) * d * threads);
 #pragma omp parallel num_threads(threads)
     {
-        float *sum = sums + omp_get_thread_num() * d;
+        float *sum = workspace + omp_get_thread_num() * d;
         ROWS(i, n) {
             const float *xi = x + i * d;
             const act *gi = dnormed + i * d;
             float *di = dx + i * d, r = inverse[i], along = 0;
 #pragma omp simd reduction(+ : along)
             for (int64_t j = 0; j < d; j++) along += get(gi[j]) * weight[j] * xi[j];
-            along *= r * r / d; /* what would change the length of x, which the norm takes away */
+            along *= r * r / d; /* the component along x, which the norm removes */
 #pragma omp simd
             for (int64_t j = 0; j < d; j++) {
                 float g = get(gi[j]);
@@ -172,18 +153,12 @@ void norm_backward(int threads, int64_t n, int64_t d, struct dropout drop, const
     }
     for (int64_t j = 0; j < d; j++) {
         float total = 0;
-        for (int t = 0; t < threads; t++) total += sums[t * d + j];
+        for (int t = 0; t < threads; t++) total += workspace[t * d + j];
         dweight[j] = total;
     }
 }
 
 /* -- Queries and keys: normalised (where there are weights) and rotated */
-
-struct heads {
-    int64_t n, length, n_heads, size; /* rows; tokens of a window; H; C */
-    const float *cos, *sin;           /* (length, C) */
-    float eps;
-};
 
 /* q, k (n, H, C) of the first two thirds of qkv (n, 3, H, C); inverse (2, n, H), used with weights only. */
 void heads_forward(int threads, struct heads s, const float *q_weight, const float *k_weight, const act *qkv, act *q,
@@ -197,33 +172,34 @@ void heads_forward(int threads, struct heads s, const float *q_weight, const flo
             for (int64_t h = 0; h < s.n_heads; h++) {
                 const act *x = qkv + (3 * i + kind) * width + h * s.size;
                 act *y = (kind ? k : q) + i * width + h * s.size;
-                float normed[s.size], squares = 0, r = 1;
+                float squares = 0, r = 1;
                 if (weight) {
 #pragma omp simd reduction(+ : squares)
                     for (int64_t j = 0; j < s.size; j++) squares += get(x[j]) * get(x[j]);
                     r = inverse[(kind * s.n + i) * s.n_heads + h] = 1 / sqrtf(squares / s.size + s.eps);
                 }
 #pragma omp simd
-                for (int64_t j = 0; j < s.size; j++) normed[j] = get(x[j]) * r * (weight ? weight[j] : 1.0f);
-#pragma omp simd
                 for (int64_t j = 0; j < half; j++) {
-                    y[j] = put(normed[j] * cos[j] - normed[j + half] * sin[j]);
-                    y[j + half] = put(normed[j + half] * cos[j + half] + normed[j] * sin[j + half]);
+                    float a = get(x[j]) * r * (weight ? weight[j] : 1.0f);
+                    float b = get(x[j + half]) * r * (weight ? weight[j + half] : 1.0f);
+                    y[j] = put(a * cos[j] - b * sin[j]);
+                    y[j + half] = put(b * cos[j + half] + a * sin[j + half]);
                 }
             }
         }
     }
 }
 
-/* dqkv (n, 3, H, C) of dq, dk, dv (n, H, C); dq_weight, dk_weight (C,). sums: (threads, 2, C), room to work in. */
+/* dqkv (n, 3, H, C) of dq, dk, dv (n, H, C); dq_weight, dk_weight (C,).
+   workspace: (threads, 3, C), for each thread its two sums and a gradient that is rotated back. */
 void heads_backward(int threads, struct heads s, const float *q_weight, const float *k_weight, const act *qkv,
                     const float *inverse, const act *dq, const act *dk, const act *dv, act *dqkv, float *dq_weight,
-                    float *dk_weight, float *sums) {
+                    float *dk_weight, float *workspace) {
     int64_t width = s.n_heads * s.size, half = s.size / 2;
-    memset(sums, 0, sizeof(float) * 2 * s.size * threads);
+    memset(workspace, 0, sizeof(float) * 3 * s.size * threads);
 #pragma omp parallel num_threads(threads)
     {
-        float *own = sums + omp_get_thread_num() * 2 * s.size;
+        float *own = workspace + omp_get_thread_num() * 3 * s.size, *turned = own + 2 * s.size;
         ROWS(i, s.n) {
             const float *cos = s.cos + i % s.length * s.size, *sin = s.sin + i % s.length * s.size;
             memcpy(dqkv + (3 * i + 2) * width, dv + i * width, sizeof(act) * width);
@@ -234,7 +210,6 @@ void heads_backward(int threads, struct heads s, const float *q_weight, const fl
                     const act *x = qkv + (3 * i + kind) * width + h * s.size;
                     const act *g = (kind ? dk : dq) + i * width + h * s.size;
                     act *dx = dqkv + (3 * i + kind) * width + h * s.size;
-                    float turned[s.size];
 #pragma omp simd
                     for (int64_t j = 0; j < half; j++) {
                         turned[j] = get(g[j]) * cos[j] + get(g[j + half]) * sin[j + half];
@@ -260,92 +235,47 @@ void heads_backward(int threads, struct heads s, const float *q_weight, const fl
     }
     for (int64_t j = 0; j < 2 * s.size; j++) {
         float total = 0, *into = j < s.size ? dq_weight : dk_weight;
-        for (int t = 0; t < threads; t++) total += sums[t * 2 * s.size + j];
+        for (int t = 0; t < threads; t++) total += workspace[t * 3 * s.size + j];
         if (into) into[j % s.size] = total;
     }
 }
 
-/* -- Attention: each window's heads one after the other, a few queries at a time, and of the keys only those that they see
+/* -- Attention: head by head, for QUERIES queries at a time, and only for the keys that they may look at
 
-   The products are too small for a library to be quick at them, and half of each would be hidden by the mask. */
+   A matrix library is slow for products of this size, and would compute the half that the mask hides. */
 
-#define TALL 6   /* rows and columns of a product that are computed side by side: twelve vectors of sums */
-#define WIDE 16
-#define QUERIES 24
+#define QUERIES 24 /* that are computed together */
 
-/* TALL or fewer rows and WIDE columns of C (+)= A B, with k terms in each sum. */
-INLINE void tile(const int rows, int64_t k, const float *a, int64_t a_row, int64_t a_term, const float *b, int64_t b_row,
-                 float *c, int64_t c_row, int adds) {
-    vec sum[TALL][2] = {{{0}}};
-    for (int64_t p = 0; p < k; p++) {
-        vec left = *(const vec *)(b + p * b_row), right = *(const vec *)(b + p * b_row + 8);
-#pragma GCC unroll 6
-        for (int r = 0; r < rows; r++) {
-            float x = a[r * a_row + p * a_term];
-            sum[r][0] += x * left;
-            sum[r][1] += x * right;
-        }
-    }
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; r++)
-        for (int side = 0; side < 2; side++) {
-            vec *to = (vec *)(c + r * c_row + 8 * side);
-            if (adds) sum[r][side] += *to;
-            *to = sum[r][side];
-        }
-}
-
-/* C (m, n) = A (m, k) B (k, n), or is added to it; n is a multiple of WIDE. A's rows and terms lie as far apart as said,
-   so it may be a transposed matrix. */
-static void multiply(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_term, const float *b,
-                     int64_t b_row, float *c, int64_t c_row, int adds) {
-    for (int64_t j = 0; j < n; j += WIDE)
-        for (int64_t i = 0; i < m; i += TALL) {
-            const float *ai = a + i * a_row;
-            float *ci = c + i * c_row + j;
-            switch (m - i) {
-                case 1: tile(1, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
-                case 2: tile(2, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
-                case 3: tile(3, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
-                case 4: tile(4, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
-                case 5: tile(5, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds); break;
-                default: tile(TALL, k, ai, a_row, a_term, b + j, b_row, ci, c_row, adds);
-            }
-        }
-}
-
-/* Floats from one row to the next of a matrix with so many columns in room to work in: whole tiles, and an odd number of
-   them, or the rows would share a few places of the nearest cache. */
-static int64_t row_length(int64_t columns) { return ((columns + WIDE - 1) / WIDE | 1) * WIDE; }
-
-struct room { /* of one thread: matrices of tokens (length, C) and of their transposes, and of some queries */
-    int64_t wide, long_row; /* row lengths for C and for tokens */
-    float *k, *v, *k_across, *v_across, *dk, *dv; /* k, v, dk, dv by tokens; the others by components */
-    float *q, *out, *dout, *scores, *dscores;
+struct workspace { /* of one thread */
+    int64_t wide, long_row;                               /* row lengths of matrices with C and with `length` columns */
+    float *k, *v, *dk, *dv, *k_transposed, *v_transposed; /* (length, C), the last two (C, length) */
+    float *q, *out, *dout, *scores, *dscores;             /* (QUERIES, C), the last two (QUERIES, length) */
 };
 
-static int64_t room_of(int64_t length, int64_t size) {
+static int64_t workspace_size(int64_t length, int64_t size) {
     int64_t wide = row_length(size), long_row = row_length(length);
     return 4 * length * wide + 2 * size * long_row + QUERIES * (3 * wide + 2 * long_row);
 }
 
-/* Floats that attention needs to work in. */
-int64_t attention_room(int threads, int64_t length, int64_t size) { return threads * room_of(length, size); }
-
-static struct room furnish(float *floats, int64_t length, int64_t size) {
-    struct room room = {.wide = row_length(size), .long_row = row_length(length)};
-    memset(floats, 0, sizeof(float) * room_of(length, size)); /* columns beyond the last one count as zeros */
-    float **by_tokens[] = {&room.k, &room.v, &room.dk, &room.dv}, **by_components[] = {&room.k_across, &room.v_across};
-    for (int i = 0; i < 4; i++, floats += length * room.wide) *by_tokens[i] = floats;
-    for (int i = 0; i < 2; i++, floats += size * room.long_row) *by_components[i] = floats;
-    float **narrow[] = {&room.q, &room.out, &room.dout}, **broad[] = {&room.scores, &room.dscores};
-    for (int i = 0; i < 3; i++, floats += QUERIES * room.wide) *narrow[i] = floats;
-    for (int i = 0; i < 2; i++, floats += QUERIES * room.long_row) *broad[i] = floats;
-    return room;
+/* Floats that attention needs in its workspace. */
+int64_t attention_workspace_size(int threads, int64_t length, int64_t size) {
+    return threads * workspace_size(length, size);
 }
 
-/* n rows of a head, which lie `row` apart, as floats; and their transpose. */
-static void fetch(int64_t n, int64_t size, const act *from, int64_t row, float *to, int64_t to_row) {
+static struct workspace divide_workspace(float *floats, int64_t length, int64_t size) {
+    struct workspace w = {.wide = row_length(size), .long_row = row_length(length)};
+    memset(floats, 0, sizeof(float) * workspace_size(length, size)); /* columns that fill up a tile are zero */
+    float **by_tokens[] = {&w.k, &w.v, &w.dk, &w.dv}, **by_components[] = {&w.k_transposed, &w.v_transposed};
+    for (int i = 0; i < 4; i++, floats += length * w.wide) *by_tokens[i] = floats;
+    for (int i = 0; i < 2; i++, floats += size * w.long_row) *by_components[i] = floats;
+    float **narrow[] = {&w.q, &w.out, &w.dout}, **broad[] = {&w.scores, &w.dscores};
+    for (int i = 0; i < 3; i++, floats += QUERIES * w.wide) *narrow[i] = floats;
+    for (int i = 0; i < 2; i++, floats += QUERIES * w.long_row) *broad[i] = floats;
+    return w;
+}
+
+/* n rows of a head, which lie `row` apart, to floats; their transpose; and floats back to rows. */
+static void read_rows(int64_t n, int64_t size, const act *from, int64_t row, float *to, int64_t to_row) {
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < size; j++) to[i * to_row + j] = get(from[i * row + j]);
 }
@@ -355,46 +285,48 @@ static void transpose(int64_t n, int64_t size, const float *from, int64_t row, f
         for (int64_t j = 0; j < size; j++) to[j * to_row + i] = from[i * row + j];
 }
 
-static void deliver(int64_t n, int64_t size, const float *from, int64_t row, act *to, int64_t to_row) {
+static void write_rows(int64_t n, int64_t size, const float *from, int64_t row, act *to, int64_t to_row) {
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < size; j++) to[i * to_row + j] = put(from[i * row + j]);
 }
 
-/* mixed (n, H, C), what the queries take from the values: softmax(q k^T / sqrt(C)) v among earlier tokens. q, k (n, H, C);
-   qkv (n, 3, H, C) has the values. log_sums (windows, H, length) of the softmax. floats: attention_room. */
+/* mixed (n, H, C) = softmax(q k^T / sqrt(C)) v over each token and those before it in its window. q, k (n, H, C);
+   qkv (n, 3, H, C) has the values. log_sums (windows, H, length) of the softmax. workspace:
+   attention_workspace_size floats. */
 void attention_forward(int threads, struct heads s, const act *q, const act *k, const act *qkv, act *mixed,
-                       float *log_sums, float *floats) {
+                       float *log_sums, float *workspace) {
     int64_t T = s.length, C = s.size, row = s.n_heads * C;
     float scale = 1 / sqrtf(C);
 #pragma omp parallel num_threads(threads)
     {
-        struct room room = furnish(floats + omp_get_thread_num() * room_of(T, C), T, C);
+        struct workspace w = divide_workspace(workspace + omp_get_thread_num() * workspace_size(T, C), T, C);
         ROWS(item, s.n / T * s.n_heads) {
             int64_t first = item / s.n_heads * T, h = item % s.n_heads;
-            fetch(T, C, k + first * row + h * C, row, room.k, room.wide);
-            transpose(T, C, room.k, room.wide, room.k_across, room.long_row);
-            fetch(T, C, qkv + first * 3 * row + 2 * row + h * C, 3 * row, room.v, room.wide);
+            read_rows(T, C, k + first * row + h * C, row, w.k, w.wide);
+            transpose(T, C, w.k, w.wide, w.k_transposed, w.long_row);
+            read_rows(T, C, qkv + first * 3 * row + 2 * row + h * C, 3 * row, w.v, w.wide);
             for (int64_t from = 0; from < T; from += QUERIES) {
                 int64_t n = T - from < QUERIES ? T - from : QUERIES, seen = from + n;
-                int64_t whole = (seen + WIDE - 1) / WIDE * WIDE, place = (first + from) * row + h * C;
-                fetch(n, C, q + place, row, room.q, room.wide);
-                multiply(n, whole, C, room.q, room.wide, 1, room.k_across, room.long_row, room.scores, room.long_row, 0);
+                int64_t whole = (seen + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
+                int64_t start = (first + from) * row + h * C;
+                read_rows(n, C, q + start, row, w.q, w.wide);
+                multiply(n, whole, C, w.q, w.wide, 1, w.k_transposed, w.long_row, w.scores, w.long_row, 0);
                 for (int64_t i = 0; i < n; i++) {
-                    float *score = room.scores + i * room.long_row, most = score[0], total = 0;
+                    float *score = w.scores + i * w.long_row, largest = score[0], total = 0;
                     int64_t own = from + i + 1; /* keys that this query sees */
-#pragma omp simd reduction(max : most)
-                    for (int64_t j = 0; j < own; j++) most = score[j] > most ? score[j] : most;
+#pragma omp simd reduction(max : largest)
+                    for (int64_t j = 0; j < own; j++) largest = score[j] > largest ? score[j] : largest;
 #pragma omp simd reduction(+ : total)
-                    for (int64_t j = 0; j < own; j++) total += score[j] = exponential((score[j] - most) * scale);
-                    float share = 1 / total;
+                    for (int64_t j = 0; j < own; j++) total += score[j] = exponential((score[j] - largest) * scale);
+                    float inverse = 1 / total;
 #pragma omp simd
-                    for (int64_t j = 0; j < own; j++) score[j] *= share;
+                    for (int64_t j = 0; j < own; j++) score[j] *= inverse;
                     for (int64_t j = own; j < seen; j++) score[j] = 0;
-                    log_sums[item * T + from + i] = most * scale + logf(total);
+                    log_sums[item * T + from + i] = largest * scale + logf(total);
                 }
-                multiply(n, (C + WIDE - 1) / WIDE * WIDE, seen, room.scores, room.long_row, 1, room.v, room.wide,
-                         room.out, room.wide, 0);
-                deliver(n, C, room.out, room.wide, mixed + place, row);
+                multiply(n, (C + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS, seen, w.scores, w.long_row, 1, w.v, w.wide,
+                         w.out, w.wide, 0);
+                write_rows(n, C, w.out, w.wide, mixed + start, row);
             }
         }
     }
@@ -402,30 +334,31 @@ void attention_forward(int threads, struct heads s, const act *q, const act *k, 
 
 /* dq, dk, dv (n, H, C) of dmixed (n, H, C). */
 void attention_backward(int threads, struct heads s, const act *q, const act *k, const act *qkv, const float *log_sums,
-                        const act *dmixed, act *dq, act *dk, act *dv, float *floats) {
-    int64_t T = s.length, C = s.size, row = s.n_heads * C, tiles = (C + WIDE - 1) / WIDE * WIDE;
+                        const act *dmixed, act *dq, act *dk, act *dv, float *workspace) {
+    int64_t T = s.length, C = s.size, row = s.n_heads * C, tiles = (C + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
     float scale = 1 / sqrtf(C);
 #pragma omp parallel num_threads(threads)
     {
-        struct room room = furnish(floats + omp_get_thread_num() * room_of(T, C), T, C);
+        struct workspace w = divide_workspace(workspace + omp_get_thread_num() * workspace_size(T, C), T, C);
         ROWS(item, s.n / T * s.n_heads) {
             int64_t first = item / s.n_heads * T, h = item % s.n_heads, start = first * row + h * C;
-            fetch(T, C, k + start, row, room.k, room.wide);
-            transpose(T, C, room.k, room.wide, room.k_across, room.long_row);
-            fetch(T, C, qkv + first * 3 * row + 2 * row + h * C, 3 * row, room.v, room.wide);
-            transpose(T, C, room.v, room.wide, room.v_across, room.long_row);
-            memset(room.dk, 0, sizeof(float) * T * room.wide);
-            memset(room.dv, 0, sizeof(float) * T * room.wide);
+            read_rows(T, C, k + start, row, w.k, w.wide);
+            transpose(T, C, w.k, w.wide, w.k_transposed, w.long_row);
+            read_rows(T, C, qkv + first * 3 * row + 2 * row + h * C, 3 * row, w.v, w.wide);
+            transpose(T, C, w.v, w.wide, w.v_transposed, w.long_row);
+            memset(w.dk, 0, sizeof(float) * T * w.wide);
+            memset(w.dv, 0, sizeof(float) * T * w.wide);
             for (int64_t from = 0; from < T; from += QUERIES) {
                 int64_t n = T - from < QUERIES ? T - from : QUERIES, seen = from + n;
-                int64_t whole = (seen + WIDE - 1) / WIDE * WIDE, place = start + from * row;
-                fetch(n, C, q + place, row, room.q, room.wide);
-                fetch(n, C, dmixed + place, row, room.dout, room.wide);
-                multiply(n, whole, C, room.q, room.wide, 1, room.k_across, room.long_row, room.scores, room.long_row, 0);
-                multiply(n, whole, C, room.dout, room.wide, 1, room.v_across, room.long_row, room.dscores, room.long_row,
+                int64_t whole = (seen + TILE_COLUMNS - 1) / TILE_COLUMNS * TILE_COLUMNS;
+                int64_t at = start + from * row;
+                read_rows(n, C, q + at, row, w.q, w.wide);
+                read_rows(n, C, dmixed + at, row, w.dout, w.wide);
+                multiply(n, whole, C, w.q, w.wide, 1, w.k_transposed, w.long_row, w.scores, w.long_row, 0);
+                multiply(n, whole, C, w.dout, w.wide, 1, w.v_transposed, w.long_row, w.dscores, w.long_row,
                          0);
                 for (int64_t i = 0; i < n; i++) {
-                    float *score = room.scores + i * room.long_row, *dscore = room.dscores + i * room.long_row;
+                    float *score = w.scores + i * w.long_row, *dscore = w.dscores + i * w.long_row;
                     float log_sum = log_sums[item * T + from + i], mean = 0;
                     int64_t own = from + i + 1;
 #pragma omp simd reduction(+ : mean)
@@ -437,13 +370,13 @@ void attention_backward(int threads, struct heads s, const act *q, const act *k,
                     for (int64_t j = 0; j < own; j++) dscore[j] = score[j] * (dscore[j] - mean) * scale;
                     for (int64_t j = own; j < seen; j++) score[j] = dscore[j] = 0;
                 }
-                multiply(n, tiles, seen, room.dscores, room.long_row, 1, room.k, room.wide, room.out, room.wide, 0);
-                deliver(n, C, room.out, room.wide, dq + place, row);
-                multiply(seen, tiles, n, room.dscores, 1, room.long_row, room.q, room.wide, room.dk, room.wide, 1);
-                multiply(seen, tiles, n, room.scores, 1, room.long_row, room.dout, room.wide, room.dv, room.wide, 1);
+                multiply(n, tiles, seen, w.dscores, w.long_row, 1, w.k, w.wide, w.out, w.wide, 0);
+                write_rows(n, C, w.out, w.wide, dq + at, row);
+                multiply(seen, tiles, n, w.dscores, 1, w.long_row, w.q, w.wide, w.dk, w.wide, 1);
+                multiply(seen, tiles, n, w.scores, 1, w.long_row, w.dout, w.wide, w.dv, w.wide, 1);
             }
-            deliver(T, C, room.dk, room.wide, dk + start, row);
-            deliver(T, C, room.dv, room.wide, dv + start, row);
+            write_rows(T, C, w.dk, w.wide, dk + start, row);
+            write_rows(T, C, w.dv, w.wide, dv + start, row);
         }
     }
 }
@@ -460,7 +393,7 @@ void swiglu_forward(int threads, int64_t n, int64_t f, const act *gate_up, act *
     }
 }
 
-/* The gradient of gate_up, in its place. */
+/* Replaces gate_up by its gradient. */
 void swiglu_backward(int threads, int64_t n, int64_t f, act *gate_up, const act *dhidden) {
 #pragma omp parallel num_threads(threads)
     ROWS(i, n) {
@@ -485,17 +418,17 @@ double cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64
         double sum = 0;
         ROWS(i, n) {
             act *row = logits + i * v;
-            float most = get(row[0]), total = 0;
+            float largest = get(row[0]), total = 0;
             float wanted = get(row[targets[i]]);
-#pragma omp simd reduction(max : most)
-            for (int64_t j = 0; j < v; j++) most = get(row[j]) > most ? get(row[j]) : most;
+#pragma omp simd reduction(max : largest)
+            for (int64_t j = 0; j < v; j++) largest = get(row[j]) > largest ? get(row[j]) : largest;
 #pragma omp simd reduction(+ : total)
-            for (int64_t j = 0; j < v; j++) total += exponential(get(row[j]) - most);
-            sum += most + logf(total) - wanted;
+            for (int64_t j = 0; j < v; j++) total += exponential(get(row[j]) - largest);
+            sum += largest + logf(total) - wanted;
             float scale = 1 / (total * n);
 #pragma omp simd
-            for (int64_t j = 0; j < v; j++) row[j] = put(exponential(get(row[j]) - most) * scale);
-            row[targets[i]] = put((exponential(wanted - most) / total - 1) / n);
+            for (int64_t j = 0; j < v; j++) row[j] = put(exponential(get(row[j]) - largest) * scale);
+            row[targets[i]] = put((exponential(wanted - largest) / total - 1) / n);
         }
         sums[omp_get_thread_num()] = sum;
     }

@@ -1,12 +1,12 @@
-"""The loss of a training step and its gradients by hand, for models like qwen3 and llama on a CPU.
+"""The loss of a training step and its gradients, written out for models like qwen3 and llama on a CPU.
 
-`optim.mean_loss` leaves it to autograd to walk back through the operators of model.py, each of which is a pass over
-memory. Here the same sums are written out, forward and then backward, with nothing between torch's matrix products but
-the functions of fused.c, each of which does in one pass what can be done in one. Names as in model.py; `d` before a
-name is the gradient of the loss with respect to it. N rows are the B x T tokens of all windows.
+`optimizer.mean_loss` leaves it to autograd to go back through the operators of model.py, each of which is a pass over
+memory. Here the same sums are written out, forward and then backward. Between torch's matrix products there are only
+the functions of fused.c, which do as much as possible in one pass. Names as in model.py; `d` before a name is the
+gradient of the loss with respect to it. N rows are the B x T tokens of all windows.
 
-The residual stream x runs through all: each sub-layer reads its norm, and adds y to it. A norm is therefore computed
-together with the sum before it.
+Each sub-layer reads the norm of the residual stream x and adds y to it, so a norm is computed together with the sum
+before it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from gptlite.config import ModelConfig, TrainConfig
+from gptlite.kernels.build import is_parallel
+from gptlite.kernels.header import COMMON
 from gptlite.model import GPT, Attention, Block
 
 embed_backward = torch.ops.aten.embedding_dense_backward
-MOST_THREADS = 256  # so in fused.c
+MOST_THREADS = COMMON.constants["MOST_THREADS"]
+Dropout, Heads = COMMON.structures["dropout"], COMMON.structures["heads"]
 Gradients = dict[Tensor, Tensor]  # of each parameter
 
 
 def can_compute(model: ModelConfig, train: TrainConfig) -> bool:
-    """Is it a model whose step is written out here?"""
+    """Is the training step of this model written out here?"""
     return (
         (model.norm, model.norm_position, model.position, model.activation) == ("rmsnorm", "pre", "rope", "swiglu")
         and not model.bias
@@ -38,22 +41,6 @@ def can_compute(model: ModelConfig, train: TrainConfig) -> bool:
     )
 
 
-class Dropout(ctypes.Structure):
-    """A rate, and a key from which fused.c derives what is dropped."""
-
-    _fields_ = (("rate", ctypes.c_float), ("first", ctypes.c_uint32), ("second", ctypes.c_uint32))
-
-
-class Heads(ctypes.Structure):
-    """Rows, tokens of a window, heads, their size; the tables of the rotation; eps of the norm."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("n", "length", "n_heads", "size")),
-        *((name, ctypes.c_void_p) for name in ("cos", "sin")),
-        ("eps", ctypes.c_float),
-    )
-
-
 @dataclass
 class Sum:
     """The stream x (N, D) after something was added with `drop`, its norm, and 1 / rms(x) (N,)."""
@@ -61,7 +48,7 @@ class Sum:
     x: Tensor
     normed: Tensor
     inverse: Tensor
-    drop: Dropout
+    drop: ctypes.Structure  # Dropout
 
 
 @dataclass
@@ -83,18 +70,18 @@ class Kept:
 
 
 class FusedLoss:
-    """`optim.mean_loss`, called as that is: the same value and gradients up to rounding, and dropout of its own.
+    """`optimizer.mean_loss`, called in the same way: the same value and gradients up to rounding, its own dropout.
 
     In bf16, matrix products read and write bf16; the stream, its gradient, attention and all sums are fp32.
     """
 
     def __init__(self, library: ctypes.CDLL, threads: int, dtype: torch.dtype = torch.float32) -> None:
-        """- `library`: fused.c (kernel.py), made for this `dtype`."""
-        library.cross_entropy.restype, library.attention_room.restype = ctypes.c_double, ctypes.c_int64
-        self.library, self.threads, self.dtype = library, min(threads, MOST_THREADS), dtype
+        """- `library`: fused.c (build.py), made for this `dtype`; without OpenMP it computes with one thread."""
+        self.threads = min(threads, MOST_THREADS) if is_parallel(library) else 1
+        self.library, self.dtype = library, dtype
 
     def __call__(self, model: GPT, batch: Tensor) -> Tensor:
-        """Nats a token on windows (B, T + 1)."""
+        """The mean loss on windows (B, T + 1), in nats per token."""
         return _Loss.apply(self, model, batch, *model.parameters())  # type: ignore[no-any-return]
 
     def compute(self, model: GPT, batch: Tensor) -> tuple[float, list[Tensor]]:
@@ -119,7 +106,7 @@ class FusedLoss:
         head = self._cast(model.head.weight)
         logits = last.normed @ head.T  # (N, V)
         loss = self._call("cross_entropy", *logits.shape, logits, targets)
-        dlogits = logits  # it has taken their place
+        dlogits = logits  # it has replaced them
 
         grads: Gradients = {model.head.weight: (dlogits.T @ last.normed).float()}
         dx = torch.zeros_like(x)
@@ -132,8 +119,8 @@ class FusedLoss:
         grads[embed] = grads[embed] + dembed if embed in grads else dembed  # a tied head is the same matrix
         return loss, [grads[parameter] for parameter in model.parameters()]
 
-    def _forward(self, block: Block, heads: Heads, x: Tensor, y: Tensor | None, rate: float) -> tuple[Kept, Tensor]:
-        """Through a block: what the way back needs, and what is to be added to the stream behind it."""
+    def _forward(self, block: Block, heads: Any, x: Tensor, y: Tensor | None, rate: float) -> tuple[Kept, Tensor]:
+        """Through a block: what the backward pass needs, and what is to be added to the stream after it."""
         attn, mlp = block.attn, block.mlp
         first = self._add(block.attn_norm, x, y, rate)
         w_qkv = self._cast(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight)))
@@ -142,7 +129,7 @@ class FusedLoss:
         inverse = x.new_empty(2, heads.n, heads.n_heads)
         self._call("heads_forward", heads, *_head_norms(attn), qkv, q, k, inverse)
         mixed, log_sums = torch.empty_like(q), x.new_empty(heads.n, heads.n_heads)
-        self._call("attention_forward", heads, q, k, qkv, mixed, log_sums, self._room(heads, x))
+        self._call("attention_forward", heads, q, k, qkv, mixed, log_sums, self._workspace(heads, x))
         second = self._add(block.mlp_norm, first.x, mixed @ self._cast(attn.o_proj.weight).T, rate)
         w_gate_up = self._cast(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
         gate_up = second.normed @ w_gate_up.T
@@ -152,7 +139,7 @@ class FusedLoss:
         return kept, hidden @ self._cast(mlp.down_proj.weight).T
 
     def _backward(
-        self, block: Block, kept: Kept, heads: Heads, dy: Tensor | None, dx: Tensor, grads: Gradients, is_first: bool
+        self, block: Block, kept: Kept, heads: Any, dy: Tensor | None, dx: Tensor, grads: Gradients, is_first: bool
     ) -> Tensor | None:
         """Back through a block: from the gradient of what it added to that of what was added before it, None if nothing
         was. The gradient dx of the stream goes on in place."""
@@ -160,7 +147,7 @@ class FusedLoss:
         assert dy is not None
         grads[mlp.down_proj.weight] = (dy.T @ kept.hidden).float()
         dhidden = dy @ self._cast(mlp.down_proj.weight)
-        dgate_up = kept.gate_up  # in its place
+        dgate_up = kept.gate_up  # replaces it
         self._call("swiglu_backward", *dhidden.shape, dgate_up, dhidden)
         dgate, dup = (dgate_up.T @ kept.second.normed).float().chunk(2)
         grads |= {mlp.gate_proj.weight: dgate, mlp.up_proj.weight: dup}
@@ -170,14 +157,14 @@ class FusedLoss:
         dmixed = dy @ self._cast(attn.o_proj.weight)
         dq, dk, dv = dmixed.new_empty(3, *dmixed.shape)
         scores = (kept.q, kept.k, kept.qkv, kept.log_sums)
-        self._call("attention_backward", heads, *scores, dmixed, dq, dk, dv, self._room(heads, dx))
+        self._call("attention_backward", heads, *scores, dmixed, dq, dk, dv, self._workspace(heads, dx))
         dqkv = torch.empty_like(kept.qkv)
         norms = [weight for weight in _head_norms(attn) if weight is not None]
         dnorms = [torch.empty_like(weight) for weight in norms]
-        room = dx.new_empty(self.threads, 2, heads.size)
+        workspace = dx.new_empty(self.threads, 3, heads.size)
         self._call(
             "heads_backward", heads, *_head_norms(attn), kept.qkv, kept.inverse, dq, dk, dv, dqkv,
-            *(dnorms or (None, None)), room,
+            *(dnorms or (None, None)), workspace,
         )  # fmt: skip
         for weight, dweight in zip(norms, dnorms, strict=True):
             grads[weight] = dweight
@@ -201,10 +188,10 @@ class FusedLoss:
             dy = torch.empty_like(done.normed) if done.drop.rate or done.normed.dtype != dx.dtype else dx
         weight = norm.weight
         assert isinstance(weight, Tensor)
-        dweight, room = torch.empty_like(weight), dx.new_empty(self.threads, dx.shape[1])
+        dweight, workspace = torch.empty_like(weight), dx.new_empty(self.threads, dx.shape[1])
         self._call(
             "norm_backward", *dx.shape, done.drop, weight, done.x, done.inverse, dnormed, dx,
-            dy if dy is not dx else None, dweight, room,
+            dy if dy is not dx else None, dweight, workspace,
         )  # fmt: skip
         grads[weight] = dweight
         return dy
@@ -213,17 +200,17 @@ class FusedLoss:
         """A matrix as products read it."""
         return weight.detach().to(self.dtype)
 
-    def _room(self, heads: Heads, x: Tensor) -> Tensor:
-        """Room in which attention works."""
-        return x.new_empty(self._call("attention_room", heads.length, heads.size))
+    def _workspace(self, heads: Any, x: Tensor) -> Tensor:
+        """Floats in which attention works."""
+        return x.new_empty(self._call("attention_workspace_size", heads.length, heads.size))
 
-    def _drop(self, x: Tensor, drop: Dropout) -> None:
+    def _drop(self, x: Tensor, drop: Any) -> None:
         if drop.rate:
             self._call("drop", x.numel(), drop, x)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """A function of fused.c; a tensor goes there as the address of its numbers, None as none."""
-        return getattr(self.library, name)(ctypes.c_int(self.threads), *map(_for_c, arguments))
+        """Call a function of fused.c; a tensor is passed as the address of its numbers, None as NULL."""
+        return getattr(self.library, name)(self.threads, *map(_address, arguments))
 
 
 class _Loss(torch.autograd.Function):
@@ -243,8 +230,8 @@ class _Loss(torch.autograd.Function):
         return None, None, None, *grads
 
 
-def _dropout(rate: float) -> Dropout:
-    """Dropout with a key drawn from torch's random numbers, so that seeding those decides on it too."""
+def _dropout(rate: float) -> Any:
+    """Dropout with a key drawn from torch's random numbers, so that their seed determines it too."""
     if not rate:
         return Dropout(0.0, 0, 0)
     return Dropout(rate, *torch.randint(1 << 32, (2,)).tolist())
@@ -255,12 +242,8 @@ def _head_norms(attn: Attention) -> tuple[Tensor | None, Tensor | None]:
     return getattr(attn.q_norm, "weight", None), getattr(attn.k_norm, "weight", None)
 
 
-def _for_c(argument: Any) -> Any:
+def _address(argument: Any) -> Any:
     if isinstance(argument, Tensor):
         assert argument.is_contiguous()
-        return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, int):
-        return ctypes.c_int64(argument)
-    if isinstance(argument, float):
-        return ctypes.c_float(argument)
+        return argument.data_ptr()
     return argument
