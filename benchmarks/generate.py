@@ -329,7 +329,7 @@ def measure_loss(run: str, text: str) -> None:
     from gptlite.checkpoint import runs
     from gptlite.device import choose_hardware
     from gptlite.evaluation import scoring
-    from gptlite.generation.decoding import quantise
+    from gptlite.generation.packed import quantise
     from gptlite.text import corpus, token_files
 
     loaded = runs.load(run)
