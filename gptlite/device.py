@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gptlite.errors import UsageError
+from gptlite.errors import UsageError, plural
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "fp32", "bf16")
@@ -57,8 +57,8 @@ class Hardware:
         }
 
     def describe(self) -> str:
-        threads = f"{self.threads} threads" if self.device.type == "cpu" else ""
-        processes = f"{self.processes} processes" if self.processes > 1 else ""
+        threads = plural(self.threads, "thread") if self.device.type == "cpu" else ""
+        processes = plural(self.processes, "process", "processes") if self.processes > 1 else ""
         workers = ", " + " of ".join(filter(None, (processes, threads))) if processes or threads else ""
         compiled = ", compiled" if self.compile else ""
         return f"{self.device.type}, {'bf16' if self.bf16 else 'fp32'}{workers}{compiled}: {self.reason}"
