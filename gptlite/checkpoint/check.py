@@ -65,7 +65,7 @@ def check_run(run: Run) -> RunReport:
         with _noted(problems):
             run.read_info()
         with _noted(problems):
-            _check_log(run.path / runs.LOG)
+            _check_log(run)
         if not steps:
             problems.append(f"{run.path} holds no completed step yet.")
     return RunReport(run.path, steps, problems)
@@ -97,12 +97,9 @@ def _step_folders(path: Path) -> list[Path]:
     return sorted(named, key=lambda p: int(p.name.partition("-")[2]))
 
 
-def _check_log(path: Path) -> None:
+def _check_log(run: Run) -> None:
     """Raises `CheckpointError` unless every line is an object with a step above the one before."""
-    try:
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
+    path, lines = run.path / runs.LOG, run.log_lines()
     before = 0
     for number, line in enumerate(lines, start=1):
         step = runs.logged_step(line)

@@ -1,12 +1,13 @@
-"""Run directories: their names, their steps, the lock, the log, and how `-m` finds a model.
+"""Run directories: their names, their steps, the log, and how a model is found.
 
 checkpoints/<run>/
-  run.json         where it came from: command, inputs, versions, hardware, the plan, the result
+  run.json         where it came from: command, inputs, versions, hardware, the plan, the result (run_info.py)
+  lists-*.jsonl    what of it is too long for one JSON file
   metrics.jsonl    one line per logged step
-  LOCK             held by the trainer
-  step-000000500/  a saved step (checkpoint.py)
+  LOCK             held by the trainer (run_lock.py)
+  step-000000500/  a saved step (saved_step.py); it is committed by one rename (storage/durable.py)
   best, latest     links for people; the code reads the manifests instead
-  .tmp-*, .trash-*  being written or deleted; left by a crash, they are swept away when the next trainer starts
+  .tmp-*, .trash-*  being written or deleted; what a crash left is removed when the next trainer starts
   .bad-*           damaged steps, set aside
 """
 
@@ -18,18 +19,21 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gptlite.checkpoint import run_info
+from gptlite.checkpoint.run_info import RunInfo
+from gptlite.checkpoint.run_lock import NAME as LOCK
+from gptlite.checkpoint.run_lock import RunLock, RunLostError
 from gptlite.checkpoint.saved_step import PICKLES, Checkpoint, read_tokenizer, verify
 from gptlite.checkpoint.saved_step import load as read_checkpoint
-from gptlite.errors import CheckpointError, LimitError, RunInUseError, StorageError, UsageError
+from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
 from gptlite.storage import durable
-from gptlite.storage.durable import MANIFEST, replace_file, write_json
-from gptlite.storage.reader import STEP_NAME, Reader, read_json, read_manifest
+from gptlite.storage.durable import MANIFEST
+from gptlite.storage.reader import STEP_NAME, Reader, read_manifest
 from gptlite.storage.validation import is_count, is_number, parse_object
 from gptlite.text.tokenizer import Tokenizer
 
@@ -41,8 +45,9 @@ LOG = "metrics.jsonl"
 EVENTS = "tensorboard"  # the folder of the log for TensorBoard
 EVENT_FILES = "events.out.tfevents.*.gptlite"
 LARGEST_LOG = 256 << 20  # bytes
-LEFTOVER = re.compile(r"\.(tmp|trash)-(step-\d{9,18}|run\.json|best|latest|trial)(-[0-9a-f]+)?")
-OWNER = re.compile(r"process \d+ since [\d: -]+")
+LEFTOVER = re.compile(
+    r"\.(tmp|trash)-(step-\d{9,18}|run\.json|lists-[0-9a-f]{16}\.jsonl|metrics\.jsonl|best|latest|trial)(-[0-9a-f]+)?"
+)
 T = TypeVar("T")
 PRUNED_AT_MOST = 3  # times in a row, while a model is read
 
@@ -57,13 +62,14 @@ class Step:
 
 
 class Run:
-    """One run directory on disk."""
+    """One run directory on disk. While it is locked, everything is written through the directory that was locked."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: RunLock | None = None
 
     def is_run(self) -> bool:
-        return (self.path / "run.json").is_file()
+        return (self.path / run_info.NAME).is_file()
 
     def step_path(self, number: int) -> Path:
         return self.path / f"step-{number:09d}"
@@ -97,7 +103,7 @@ class Run:
                 continue
             for other, error in damaged:
                 try:
-                    aside = durable.set_aside(other)
+                    aside = durable.set_aside(other, self.at)
                 except OSError as failure:
                     raise StorageError(f"cannot rename {other}: {failure.strerror or failure}.") from failure
                 notice(f"{error} It is set aside as {aside.name}; training goes on from {path.name}.")
@@ -122,38 +128,51 @@ class Run:
         steps, best = self.steps(), self.best()
         for step in steps[: -max(1, keep)]:
             if best is None or step.path != best.path:
-                durable.remove_directory(step.path)
+                durable.remove_directory(step.path, self.at)
 
     def link(self) -> None:
         """Point `best` and `latest` at their steps; a file system without links goes without."""
         for name, step in (("best", self.best()), ("latest", self.latest())):
             if step is not None:
                 with contextlib.suppress(OSError):
-                    durable.replace_link(self.path / name, step.path.name)
+                    durable.replace_link(self.path / name, step.path.name, self.at)
 
-    def read_info(self) -> dict[str, Any]:
-        return read_json(self.path / "run.json")
+    def read_info(self) -> RunInfo:
+        """What `run.json` says, each field of the type that it must have. Raises `CheckpointError`."""
+        with Reader(self.path, {}) as reader:
+            return run_info.read(reader)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
-        write_json(self.path / "run.json", info)
+        """Replace `run.json`, and the lists that are too long for it. Raises `StorageError` and `LimitError`."""
+        self.check()
+        content, lists, rows = run_info.to_files(info, self.path / run_info.NAME)
+        if lists and not (self.path / lists).exists():  # the name says what is in it
+            durable.replace_file(self.path / lists, rows, self.at)
+        durable.replace_file(self.path / run_info.NAME, content, self.at)
+        self.check_place()
+        for path in self.path.iterdir():
+            if run_info.LISTS.fullmatch(path.name) and path.name != lists:
+                with contextlib.suppress(OSError):
+                    durable.remove_file(path, self.at)
 
     def clear_log(self) -> None:
-        """Forget what a try that never completed a step has logged."""
-        (self.path / LOG).unlink(missing_ok=True)
+        """Delete what an attempt that never completed a step has logged."""
+        durable.remove_file(self.path / LOG, self.at)
         for path in event_files(self.path / EVENTS):
             path.unlink(missing_ok=True)
 
+    def log_lines(self) -> list[bytes]:
+        """The lines of `metrics.jsonl` with their ends; the last one may be half written. Raises `CheckpointError`."""
+        with Reader(self.path, {}) as reader:
+            if not reader.has(LOG):
+                return []
+            return reader.bytes(LOG, LARGEST_LOG, grows=True).splitlines(keepends=True)
+
     def read_log(self) -> list[dict[str, Any]]:
-        """The whole lines of the log, without what is no finite number. Raises `CheckpointError` and `LimitError`."""
+        """The whole lines of the log, without what is no finite number. Raises `CheckpointError`."""
         path = self.path / LOG
         try:
-            if not path.exists():
-                return []
-            if path.stat().st_size > LARGEST_LOG:
-                raise LimitError(f"{path} is longer than {LARGEST_LOG >> 20} MiB.")
-            content = path.read_bytes().decode()
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path}: {error.strerror or error}.") from error
+            content = b"".join(self.log_lines()).decode()
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{path} is not UTF-8: {error.reason} at byte {error.start:,}.") from error
         metrics: list[dict[str, Any]] = []
@@ -166,55 +185,57 @@ class Run:
         return metrics
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Append one line to `metrics.jsonl`. Raises `StorageError`."""
+        """Append one line to `metrics.jsonl`. Raises `StorageError`; `RunLostError` where the run is elsewhere."""
+        self.check()
         try:
-            durable.append(self.path / LOG, (json.dumps(line) + "\n").encode())
+            content = (json.dumps(line) + "\n").encode()
+            durable.append(self.path / LOG, content, self.at, most=LARGEST_LOG)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}.") from error
+        finally:
+            self.check_place()
 
     def cut_log(self, step: int) -> None:
-        """Forget what was logged after `step`, which will come again, and a line that a crash left half written."""
-        path = self.path / LOG
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        """Delete what was logged after `step`, which will come again, and a line that a crash left half written."""
+        lines = self.log_lines()
         kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
         if kept != lines:
-            replace_file(path, b"".join(kept))
+            durable.replace_file(self.path / LOG, b"".join(kept), self.at)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for one trainer; the kernel lets go when the process ends, however it ends."""
+        """Hold the run for one trainer; the kernel releases it when the process ends, however it ends.
+
+        Raises `RunInUseError` and `StorageError`.
+        """
+        held = RunLock(self.path)
         try:
-            durable.make_directory(self.path)
-            lock = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | durable.CAREFULLY, 0o666)
-        except OSError as error:
-            raise StorageError(f"cannot write to {self.path}: {error.strerror or error}.") from error
-        try:
-            self._take(lock)
             self.sweep()
+            self._lock = held
             yield
         finally:
-            os.close(lock)
+            self._lock = None
+            held.close()
 
-    def _take(self, lock: int) -> None:
-        """Lock the open file and write into it, for people, who has it. Raises `RunInUseError`."""
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            return
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = OWNER.match(os.read(lock, 100).decode(errors="replace"))
-            raise RunInUseError(
-                f"another process trains in {self.path}{f' ({owner[0]})' if owner else ''}; "
-                "wait for it, or choose another directory with `out`."
-            ) from error
-        with contextlib.suppress(OSError):  # on a full disk nobody learns who it is
-            os.ftruncate(lock, 0)
-            os.write(lock, f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+    @property
+    def at(self) -> int | None:
+        """The descriptor of the directory to write through while it is locked."""
+        return self._lock.at if self._lock else None
+
+    def check(self) -> None:
+        """Before a write. Raises `RunLostError` where the lock is no longer held, so that others may write here."""
+        if self._lock:
+            self._lock.check()
+
+    def check_place(self, saved: str = "") -> None:
+        """After a write. Raises `RunLostError` where the path no longer leads to what was written to."""
+        if self._lock:
+            self._lock.check_place(saved)
+        elif not self.path.is_dir():
+            raise RunLostError(f"{self.path} was deleted or moved while it was trained in.")
 
     def sweep(self) -> None:
-        """Remove what a crash left behind; only for the one who holds the lock."""
+        """Remove what a crash left; only for the one who holds the lock."""
         for path in self.path.iterdir():
             if LEFTOVER.fullmatch(path.name):
                 if path.is_dir() and not path.is_symlink():
@@ -300,10 +321,11 @@ def event_files(folder: Path) -> list[Path]:
 
 def _reusable(path: Path) -> bool:
     """Was a run begun here that never completed a step, so that nothing can be lost?"""
-    ours = {"run.json", LOG, "LOCK"}
+    ours = {run_info.NAME, LOG, LOCK}
     names = {p.name for p in path.iterdir()} if path.is_dir() else set()
     names -= {EVENTS} if names & ours else set()
-    return bool(names) and all(name in ours or LEFTOVER.fullmatch(name) for name in names)
+    left = [name for name in names if not LEFTOVER.fullmatch(name) and not run_info.LISTS.fullmatch(name)]
+    return bool(names) and all(name in ours for name in left)
 
 
 def load(model: str | Path | None = None, device: torch.device | str = "cpu") -> Checkpoint:

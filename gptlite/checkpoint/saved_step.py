@@ -18,8 +18,8 @@ from gptlite.checkpoint import hf
 from gptlite.config import CORRECTIONS, MOST_COMPONENTS, ModelConfig
 from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.storage.durable import MANIFEST, json_bytes, write_directory
-from gptlite.storage.reader import LARGEST_TOKENIZER, Reader, not_finite
-from gptlite.storage.validation import Entry, Table, is_count, parse_object
+from gptlite.storage.reader import LARGEST_JSON, LARGEST_TOKENIZER, Reader, not_finite
+from gptlite.storage.validation import LARGEST_HEADER, Entry, Table, header_bytes, is_count, parse_object
 from gptlite.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ OLDER_TOKENIZERS = ("vocab.json", "tokenizer.model", "merges.txt")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 SHARD_NAME = re.compile(r"[\w.-]+\.safetensors")
 MOST_SHARDS = 1000
-LARGEST_WORDS = 16 << 20  # bytes
+LARGEST_WORDS = 32 << 20  # bytes: 50,000 words of 100 letters, each of four bytes, and their counts
 FLOATS = ("F32", "F16", "BF16", "F64")  # that others keep weights in
 SKIPPED_AT_MOST = 64 << 20  # bytes besides twice those of the weights: masks and tables that others store
 ALWAYS_THERE = 256 << 20  # bytes of memory that are not worth a question
@@ -60,13 +60,15 @@ def save_step(
     training_state: Mapping[str, bytes] | None = None,
     embedding: Mapping[str, Tensor] | None = None,
     words: Sequence[tuple[str, int]] = (),
+    at: int | None = None,
 ) -> None:
     """Write everything a step consists of to `directory`. An intact step of that name is never overwritten.
 
     - `facts` go into the manifest; `training_state` and `embedding` into folders of these names, because some loaders
       read every safetensors file beside the model's.
     - `words` of the text that was trained on, with their counts, stand beside the `embedding` statistics.
-    Raises `StorageError` and `CheckpointError`.
+    - `at`: the descriptor of the run directory to write through (storage/durable.py, which has the commit point).
+    Raises `StorageError` and `CheckpointError`, and `LimitError` for a file that `load` would not read back.
     """
     config = model.config
     described = hf.to_hf_config(config, tokenizer.separator_id, sorted(tokenizer.end_ids))
@@ -81,7 +83,35 @@ def save_step(
     if embedding:
         files[EMBEDDING_STATISTICS] = tensors_to_bytes(embedding)
         files[WORDS] = json.dumps({"words": words}, ensure_ascii=False, separators=(",", ":")).encode()
-    write_directory(directory, files, facts, is_intact)
+    for name, content in files.items():
+        if not name.endswith(".safetensors") and len(content) > largest(name):
+            raise LimitError(
+                f"{directory / name} would have {len(content):,} bytes, more than the {largest(name):,} read."
+            )
+    write_directory(directory, files, facts, is_intact, at)
+
+
+def largest(name: str) -> int:
+    """The most bytes of a JSON file of a step, which its writer and its reader share."""
+    return {"tokenizer.json": LARGEST_TOKENIZER, WORDS: LARGEST_WORDS}.get(name, LARGEST_JSON)
+
+
+def check_limits(tokenizer: Tokenizer, model: GPT, optimizer_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Before training: raises `LimitError` where a step of this model could be written but not read back."""
+    size = len(tokenizer.to_json().encode())
+    if size > LARGEST_TOKENIZER:
+        raise LimitError(
+            f"the tokenizer would have {size:,} bytes, more than the {LARGEST_TOKENIZER:,} of a file that is read; "
+            "choose a smaller `vocab_size`."
+        )
+    config = model.config
+    names = hf.to_hf_tensors(config, model.state_dict())
+    for shapes in ({name: tuple(tensor.shape) for name, tensor in names.items()}, optimizer_shapes):
+        if header_bytes(shapes) > LARGEST_HEADER:
+            raise LimitError(
+                f"a model of {config.n_layers:,} layers has more tensors than a file that is read can list; "
+                "choose fewer `n_layers`."
+            )
 
 
 def verify(directory: Path) -> None:
@@ -179,7 +209,7 @@ def read_tokenizer(reader: Reader) -> Tokenizer:
             f'AutoTokenizer.from_pretrained("{reader.directory}").save_pretrained("{reader.directory}").'
         )
     return Tokenizer.from_json(
-        reader.text("tokenizer.json", LARGEST_TOKENIZER),
+        reader.text("tokenizer.json", largest("tokenizer.json")),
         reader.directory / "tokenizer.json",
         choose=lambda special: hf.document_tokens(special, settings, configs, reader.directory / names[0]),
     )
@@ -223,7 +253,7 @@ def read_words(reader: Reader) -> list[tuple[str, int]]:
     if not reader.has(WORDS):
         return []
     where = reader.directory / WORDS
-    words = parse_object(reader.text(WORDS, LARGEST_WORDS), where).get("words")
+    words = parse_object(reader.text(WORDS, largest(WORDS)), where).get("words")
     if not isinstance(words, list) or not all(
         isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and is_count(pair[1]) for pair in words
     ):

@@ -52,8 +52,8 @@ def info(
     if facts["run"]:
         try:
             rows += _provenance(facts["run"], facts["manifest"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{run.path / 'run.json'} is not as gptlite writes it: {error!r}.") from error
+        except KeyError as error:
+            raise CheckpointError(f"{run.path / 'run.json'} does not say {error}.") from error
     else:
         rows.append(["made", _elsewhere(found)])
     console.print_table(["fact", "value"], rows)

@@ -1,8 +1,13 @@
-"""Writing so that a crash leaves all or nothing: temporary name, manifest last, all forced to disk, one rename.
+"""Atomic and durable writes: a temporary name, the manifest last, all forced to disk, one rename.
 
-What was on disk before stays until the new name is there for good, and nothing is announced before that. Reads from
-top to bottom: a directory, a file, a link, what goes before and after them, and the few steps they are made of. Each
-change of the disk is one call of a function of `os`; that is where the tests fail, kill and cut the power.
+The commit point of a checkpoint is the `os.rename` in `write_directory`: before it there is no new step, after it and
+the flush of the parent directory no crash can undo it, and nothing is announced earlier. What was on disk before stays
+until then. The file reads from top to bottom: a directory, a file, a link, what goes before and after them, and the
+steps they are made of. Each change of the disk is one call of a function of `os`, so that tests can fail it, kill the
+process there, or cut the power.
+
+`at` is a descriptor of the directory that holds `path`. With it, everything happens in that directory, wherever it has
+been moved and whatever has its name now; without it (`None`) paths mean what they mean at the moment of each call.
 """
 
 from __future__ import annotations
@@ -28,6 +33,7 @@ FORMAT = 1
 CHUNK = 8 << 20  # bytes written, and hashed, at once
 # Flags that a system lacks are 0. No link is followed, nothing is inherited, and nothing is translated on Windows.
 CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+CAN_WORK_AT = {os.open, os.mkdir, os.rename, os.symlink, os.unlink, os.stat} <= os.supports_dir_fd
 Answer = TypeVar("Answer")
 
 
@@ -36,6 +42,7 @@ def write_directory(
     files: Mapping[str, bytes],
     facts: Mapping[str, Any],
     is_intact: Callable[[Path], bool] = lambda _: False,
+    at: int | None = None,
 ) -> None:
     """Write `files`, and a manifest of them with `facts`, as `directory`; when this returns no crash can undo it.
 
@@ -43,47 +50,50 @@ def write_directory(
       manifest is left as it is; an intact one with another is never overwritten: `CheckpointError`.
     Raises `StorageError`; then there is nothing new of that name, or all of it.
     """
-    scratch = _hidden("tmp", directory)
+    scratch, final = _hidden("tmp", directory), _named(directory, at)
     try:
-        _write_tree(scratch, files, facts)
-        if os.path.lexists(directory):
+        content = _write_tree(_named(scratch, at), files, facts, at)
+        if _exists(final, at):
             if not is_intact(directory):
-                set_aside(directory)
-            elif (directory / MANIFEST).read_bytes() == (scratch / MANIFEST).read_bytes():
-                return flush_directory(directory.parent)
+                set_aside(directory, at)
+            elif (directory / MANIFEST).read_bytes() == content:
+                return flush_directory(final.parent, at)
             else:
                 raise CheckpointError(f"{directory} is there already and differs; save to another directory.")
-        _again(os.rename, scratch, directory)
-        flush_directory(directory.parent)
+        _rename(_named(scratch, at), final, at)
+        flush_directory(final.parent, at)
     except OSError as error:
         raise StorageError(f"cannot save {directory}: {error.strerror or error}; earlier steps are intact.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)  # after the rename there is none
 
 
-def _write_tree(scratch: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> None:
-    """All files are on their way to the disk before the first is waited for, so it works while the next are hashed.
+def _write_tree(scratch: Path, files: Mapping[str, bytes], facts: Mapping[str, Any], at: int | None = None) -> bytes:
+    """Write a directory, and return the bytes of its manifest.
 
-    In which order they arrive is of no account: a directory of this name is nothing to anyone until all are there.
+    The system begins to write each file while the next ones are hashed; then all are waited for. The order in which
+    they arrive does not matter, because nobody reads a directory of this name.
     """
     folders = sorted({(scratch / name).parent for name in files} - {scratch})
     for folder in (scratch, *folders):
-        _again(os.mkdir, folder)
+        _again(os.mkdir, folder, dir_fd=at)
     with contextlib.ExitStack() as opened:
         descriptors: list[int] = []
 
         def write(path: Path, content: bytes) -> dict[str, Any]:
-            descriptors.append(descriptor := _create(path))
+            descriptors.append(descriptor := _create(path, at))
             opened.callback(_close, descriptor)
             return {"size": len(content), "sha256": _fill(descriptor, content)}
 
         entries = {name: write(scratch / name, content) for name, content in files.items()}
         manifest = {"format": FORMAT, **facts, "files": entries}
-        write(scratch / MANIFEST, json_bytes({**manifest, "sha256": manifest_digest(manifest)}))
+        content = json_bytes({**manifest, "sha256": manifest_digest(manifest)})
+        write(scratch / MANIFEST, content)
         for descriptor in descriptors:
             _flush(descriptor)
     for folder in (*folders, scratch):
-        flush_directory(folder)
+        flush_directory(folder, at)
+    return content
 
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
@@ -93,25 +103,26 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, at: int | None = None) -> None:
     """Make `content` what the file at `path` holds, all or nothing. Raises `StorageError`."""
-    scratch = _hidden("tmp", path)
+    final = _named(path, at)
+    scratch = _hidden("tmp", final)
     try:
-        _write_new(scratch, content)
-        _again(os.replace, scratch, path)
-        flush_directory(path.parent)
+        _write_new(scratch, content, at)
+        _again(os.replace, scratch, final, src_dir_fd=at, dst_dir_fd=at)
+        flush_directory(final.parent, at)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(scratch)
+            os.unlink(scratch, dir_fd=at)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A new file to write by any means, which replaces `path` when the block ends; if the block fails, nothing changes.
 
-    A link stays one: the file behind it is replaced, and passes on its permissions. Raises `StorageError`.
+    A link stays one: the file that it points to is replaced, and its permissions are kept. Raises `StorageError`.
     """
     target = Path(os.path.realpath(path))
     scratch = _hidden("tmp", target)
@@ -132,35 +143,47 @@ def replacing(path: Path) -> Iterator[Path]:
             os.unlink(scratch)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON, all or nothing. Raises `StorageError`."""
-    replace_file(path, json_bytes(value))
-
-
-def json_bytes(value: Any) -> bytes:
-    """JSON for people; the bytes of a file name that are no UTF-8 are spelled out, for they would be no JSON either."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def json_bytes(value: Any, indent: int | None = 2) -> bytes:
+    """JSON and a line end. Bytes of a file name that are not UTF-8 are written as escapes, since JSON has no others."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     return re.sub("[\ud800-\udfff]", lambda half: rf"\\u{ord(half[0]):x}", text).encode()
 
 
-def replace_link(path: Path, target: str) -> None:
+def replace_link(path: Path, target: str, at: int | None = None) -> None:
     """Point the link at `path` to `target`. A hint for people: not forced to disk."""
-    scratch = _hidden("tmp", path)
+    final = _named(path, at)
+    scratch = _hidden("tmp", final)
     try:
-        _again(os.symlink, target, scratch)
-        _again(os.replace, scratch, path)
+        _again(os.symlink, target, scratch, dir_fd=at)
+        _again(os.replace, scratch, final, src_dir_fd=at, dst_dir_fd=at)
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(scratch)
+            os.unlink(scratch, dir_fd=at)
 
 
-def append(path: Path, content: bytes) -> None:
-    """Add to the end of a file that is not a link, and make it where there is none."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | CAREFULLY, 0o666)
+def append(path: Path, content: bytes, at: int | None = None, *, create: bool = True, most: int = sys.maxsize) -> None:
+    """Add to the end of a file, which is made where there is none if `create`. Raises `OSError`.
+
+    Nothing is written through a link, symbolic or hard, into a pipe or a device, or beyond `most` bytes.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT if create else 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(_named(path, at), flags | CAREFULLY, 0o666, dir_fd=at)
     try:
+        check_own_file(descriptor)
+        if os.fstat(descriptor).st_size + len(content) > most:
+            raise OSError(errno.EFBIG, f"it has {most:,} bytes, which are the most that are read")
         _write_all(descriptor, content)
     finally:
         _close(descriptor)
+
+
+def check_own_file(descriptor: int) -> None:
+    """Raises `OSError` unless this is a regular file with one name: what is written to it changes no other file."""
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if facts.st_nlink > 1:
+        raise OSError(errno.EMLINK, "it is a hard link, and the file has another name; replace it by a copy")
 
 
 def make_directory(path: Path) -> None:
@@ -197,34 +220,65 @@ def check_storage(directory: Path, needed: int) -> None:
         )
 
 
-def set_aside(directory: Path) -> Path:
+def set_aside(directory: Path, at: int | None = None) -> Path:
     """Give a damaged directory a name that nobody reads, and return it; nothing is deleted."""
-    aside = _hidden("bad", directory)
-    _again(os.rename, directory, aside)
-    flush_directory(directory.parent)
+    aside, final = _hidden("bad", directory), _named(directory, at)
+    _rename(final, _named(aside, at), at)
+    flush_directory(final.parent, at)
     return aside
 
 
-def remove_directory(directory: Path) -> None:
+def remove_directory(directory: Path, at: int | None = None) -> None:
     """Delete a directory: first its name, for good, then what is in it. Raises `StorageError`."""
-    trash = _hidden("trash", directory)
+    trash, final = _hidden("trash", directory), _named(directory, at)
     try:
-        _again(os.rename, directory, trash)
-        flush_directory(directory.parent)
-        shutil.rmtree(trash)  # goes by handles and follows no link
+        _rename(final, _named(trash, at), at)
+        flush_directory(final.parent, at)
+        shutil.rmtree(trash)  # opens each folder from the one above it and follows no link
     except OSError as error:
         raise StorageError(f"cannot delete {directory}: {error.strerror or error}.") from error
 
 
-def flush_directory(path: Path) -> None:
+def remove_file(path: Path, at: int | None = None) -> None:
+    """Delete a file, or nothing where there is none. Raises `OSError`."""
+    with contextlib.suppress(FileNotFoundError):
+        _again(os.unlink, _named(path, at), dir_fd=at)
+
+
+def flush_directory(path: Path, at: int | None = None) -> None:
     """Force the names in a directory to disk."""
     if os.name == "nt":  # Windows cannot open a directory to flush it
         return
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0), dir_fd=at)
     try:
         _flush(descriptor)
     finally:
         _close(descriptor)
+
+
+def open_directory(path: Path) -> int | None:
+    """A descriptor of a directory to work `at`; None where the system has no such calls. Raises `OSError`."""
+    if not CAN_WORK_AT:
+        return None
+    return os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+
+
+def _named(path: Path, at: int | None) -> Path:
+    """`path` as the calls need it: its name in the directory `at`, or itself."""
+    return path if at is None else Path(path.name)
+
+
+def _exists(path: Path, at: int | None) -> bool:
+    """Is something of that name there, be it a link that leads nowhere?"""
+    try:
+        os.stat(path, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _rename(old: Path, new: Path, at: int | None) -> None:
+    _again(os.rename, old, new, src_dir_fd=at, dst_dir_fd=at)
 
 
 def _hidden(kind: str, path: Path) -> Path:
@@ -232,12 +286,12 @@ def _hidden(kind: str, path: Path) -> Path:
     return path.with_name(f".{kind}-{path.name}-{secrets.token_hex(8)}")
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _write_new(path: Path, content: bytes, at: int | None = None) -> None:
     """Write a file that did not exist, and force it to disk.
 
     After an error the file is abandoned: a second fsync of it could succeed although its bytes were lost.
     """
-    descriptor = _create(path)
+    descriptor = _create(path, at)
     try:
         _fill(descriptor, content)
         _flush(descriptor)
@@ -245,12 +299,12 @@ def _write_new(path: Path, content: bytes) -> None:
         _close(descriptor)
 
 
-def _create(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CAREFULLY, 0o666)
+def _create(path: Path, at: int | None = None) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CAREFULLY, 0o666, dir_fd=at)
 
 
 def _fill(descriptor: int, content: bytes) -> str:
-    """Write all of a file and have the system begin to bring it to the disk; return the sha256 of what was written."""
+    """Write all of a file and ask the system to begin to store it; return the sha256 of what was written."""
     _reserve(descriptor, len(content))
     digest = _write_all(descriptor, content)
     if hasattr(os, "posix_fadvise"):  # a hint, on which nothing depends: the wait is that of fsync
@@ -260,7 +314,7 @@ def _fill(descriptor: int, content: bytes) -> str:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Take the room for a file, so that a full disk says so before any work."""
+    """Reserve the space of a file, so that a full disk is known before any work."""
     if size and sys.platform == "linux":
         try:
             os.posix_fallocate(descriptor, 0, size)
@@ -297,10 +351,10 @@ def _close(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def _again(call: Callable[..., Answer], *arguments: Any) -> Answer:
+def _again(call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
     """`call(*arguments)`, repeated while signals interrupt it; Python itself repeats open, write and fsync."""
     while True:
         try:
-            return call(*arguments)
+            return call(*arguments, **options)
         except InterruptedError:
             continue

@@ -96,13 +96,16 @@ class Reader:
         """Is the file there, or should it be?"""
         return name in self.manifest["files"] if self.manifest else self._exists(name)
 
-    def bytes(self, name: str, limit: int) -> bytes:
-        """The whole of a regular file of at most `limit` bytes, which are those that the manifest speaks of."""
+    def bytes(self, name: str, limit: int, *, grows: bool = False) -> bytes:
+        """The whole of a regular file of at most `limit` bytes, which are those that the manifest speaks of.
+
+        - `grows`: another process may add to the file; then what it had when it was opened is returned.
+        """
         path = self.directory / name
         with self._open(name) as (file, size):
             if size > limit:
                 raise CheckpointError(f"{path} is larger than {limit:,} bytes, which it should never be.")
-            content = file.read(size + 1)
+            content = file.read(size if grows else size + 1)
         if len(content) != size:
             raise CheckpointError(f"{path} changed while it was read; try again when nothing writes to it.")
         self._compare(name, hashlib.sha256(content))
@@ -133,10 +136,10 @@ class Reader:
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{self.directory / name} is not UTF-8: {error}.") from error
 
-    def json(self, name: str) -> dict[str, Any]:
-        """The object in a JSON file, which is read only once."""
+    def json(self, name: str, limit: int = LARGEST_JSON) -> dict[str, Any]:
+        """The object in a JSON file of at most `limit` bytes, which is read only once."""
         if name not in self._objects:
-            self._objects[name] = validation.parse_object(self.text(name, LARGEST_JSON), self.directory / name)
+            self._objects[name] = validation.parse_object(self.text(name, limit), self.directory / name)
         return self._objects[name]
 
     def table(self, name: str) -> Table:
@@ -236,12 +239,6 @@ class Reader:
                 if isinstance(error, FileNotFoundError):
                     raise CheckpointError(f"{self.directory / name} is missing.") from error
                 raise CheckpointError(f"cannot read {self.directory / name}: {_reason(error)}.") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of bounded size. Raises `CheckpointError`."""
-    with Reader(path.parent, {}) as reader:
-        return reader.json(path.name)
 
 
 def read_manifest(directory: Path) -> Mapping[str, Any]:

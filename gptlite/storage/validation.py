@@ -93,6 +93,16 @@ def header_length(first: bytes, size: int, where: object) -> int:
     return length
 
 
+def header_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How long the header of a safetensors file of F32 tensors of these `shapes` is, within a few bytes."""
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        end = at + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, end]}
+        at = end
+    return len(json.dumps({"__metadata__": {"format": "pt"}, **header}, separators=(",", ":")).encode()) + 8
+
+
 def parse_table(head: bytes, size: int, where: object) -> Table:
     """The table in the `head` of a safetensors file of `size` bytes: its length, then JSON, then nothing.
 

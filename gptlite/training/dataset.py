@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gptlite.errors import CheckpointError, CorpusError, UsageError
+from gptlite.checkpoint import run_info
+from gptlite.errors import CorpusError, UsageError
 from gptlite.text import corpus, token_files
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import plan, resume
@@ -83,14 +84,13 @@ def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
     """The texts that a run was trained on and held out from it, byte for byte, as its `run.json` describes them.
 
     - `files`: where the text is now, unless it is where it was.
-    Raises `CorpusError` when it is gone or has changed, and `CheckpointError` when `info` does not say enough.
+    Raises `CorpusError` when it is gone or has changed, and `CheckpointError` when `info` (which `Run.read_info` has
+    checked) does not say enough.
     """
-    try:
-        paths = {str(source["sha256"]): str(source["path"]) for source in info["inputs"]}
-        files, val, facts = [str(file) for file in files or info["arguments"]], str(info["val"]), info["text"]
-        lossy, limits = bool(info.get("lossy")), [int(limit) for limit in info.get("text_limits") or ()] or None
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError("the run.json of the model does not say what it was trained on.") from error
+    run_info.require(info, "the run.json of the model", "inputs", "arguments", "val", "text")
+    paths = {source["sha256"]: source["path"] for source in info["inputs"]}
+    files, val, facts = list(files or info["arguments"]), info["val"], info["text"]
+    lossy, limits = info.get("lossy", False), info.get("text_limits")
     if "-" in files:
         raise CorpusError("the model was trained on standard input, which nobody has kept.")
     text = corpus.open_text(files, smallest=1, lossy=lossy)

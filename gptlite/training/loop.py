@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gptlite.checkpoint import saved_step
+from gptlite.checkpoint.run_lock import RunLostError
 from gptlite.checkpoint.runs import EVENTS, Run
 from gptlite.config import SamplingConfig, TrainConfig
 from gptlite.device import Hardware
@@ -158,6 +159,7 @@ class Session:
     should_stop: Callable[[], int | None]
     loss_of: optimizer.Loss = optimizer.mean_loss
     logging: bool = True  # until the log cannot be written
+    save_failed: bool = False  # the last save, which was told then
     events: EventLog | None = None  # the same for TensorBoard, where it was asked for
     team: Team = ALONE  # the processes that train together; the first one writes
 
@@ -406,10 +408,14 @@ def whole_model(s: Session) -> GPT:
 
 
 def log(s: Session, line: dict[str, Any]) -> None:
-    """Append to the logs of the run; one that cannot be written is no reason to stop."""
+    """Append to the logs of the run; one that cannot be written is no reason to stop, but a run that is gone is one."""
     if s.logging:
         try:
             s.run.log(line)
+        except RunLostError:
+            if s.team.size == 1:
+                save(s, final=True)  # where the directory was moved to; then this raises too
+            raise
         except StorageError as error:
             s.logging = False
             s.watcher.notice(f"{error} Training goes on without its log.")
@@ -433,7 +439,7 @@ def save(s: Session, final: bool) -> None:
     """Write this step; then, and only then, delete what is no longer kept. All processes call it, the first one writes.
 
     Raises `StorageError` where no later save could make up for this one, because it is the `final` one or the run
-    directory is gone; otherwise a failure is a notice.
+    directory is gone; otherwise a failure is a notice, once until a save succeeds.
     """
     began, s.state.elapsed = time.monotonic(), s.clock.elapsed()
     directory = s.run.step_path(s.state.step)
@@ -445,6 +451,7 @@ def save(s: Session, final: bool) -> None:
     enough = s.val_ids if len(s.val_ids) >= ENOUGH_TOKENS else s.batches.ids
     statistics = calibration.measure_statistics(model, s.tokenizer, enough)
     s.model.train()
+    s.run.check()
     try:
         saved_step.save_step(
             directory,
@@ -454,12 +461,18 @@ def save(s: Session, final: bool) -> None:
             training_state=training_state,
             embedding=statistics | {"token_counts": s.token_counts},
             words=s.words,
+            at=s.run.at,
         )
     except StorageError as error:
-        if final or not s.run.path.is_dir():
+        s.run.check_place()
+        if final:
             raise
-        s.watcher.notice(f"{error} Training goes on; the next save tries again.")
+        if not s.save_failed:
+            s.watcher.notice(f"{error} Training goes on; each later save tries again.")
+        s.save_failed = True
         return
+    s.run.check_place(f"step {s.state.step}")
+    s.save_failed = False
     s.watcher.saved(s.state.step, directory)
     s.run.link()
     try:
@@ -481,6 +494,8 @@ def finish(s: Session) -> dict[str, Any]:
                 f"stopped before the final score; step {s.state.step}, the last, is saved; {go_on(s.run)}", signal
             )
 
+    if s.team.leads:
+        s.run.check_place()
     best = s.run.best() if s.team.leads else None
     best_step = int(s.team.first(best.number if best else 0)[0])
     if best_step != s.state.step:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gptlite.checkpoint import runs
+from gptlite.checkpoint import run_info, runs
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, bf16_in_hardware, choose_hardware
 from gptlite.errors import CheckpointError, UsageError, as_fields
@@ -34,10 +34,8 @@ def find_run(arguments: Sequence[str], out: str | Path | None) -> runs.Run:
 def read_info(run: runs.Run) -> dict[str, Any]:
     """The run's `run.json`. Raises `CheckpointError` where it lacks what a resumed run needs."""
     info = run.read_info()
-    missing = [name for name in ("val", "arguments", "text", "plan") if name not in info]
-    if missing:
-        raise CheckpointError(f"{run.path}/run.json does not say '{missing[0]}', so the run cannot be resumed.")
-    return info
+    run_info.require(info, run.path / run_info.NAME, "val", "arguments", "text", "plan")
+    return dict(info)
 
 
 def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> planning.Plan:
@@ -147,9 +145,10 @@ def _train_config(previous: Mapping[str, Any]) -> TrainConfig:
 def check_same_tokens(run: runs.Run, previous: Mapping[str, Any], digests: Mapping[str, str]) -> None:
     """Raises `CheckpointError` when the text, though the same, has become other tokens."""
     if digests != previous.get("token_digests", digests):
+        library = previous.get("versions", {}).get("tokenizers", "of an unknown version")
         raise CheckpointError(
             f"the tokens of the text are not those that {run.path} was trained on, though the text is; "
-            f"resume with the tokenizers library it was begun with ({previous['versions']['tokenizers']})."
+            f"resume with the tokenizers library it was begun with ({library})."
         )
 
 

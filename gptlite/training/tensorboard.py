@@ -60,7 +60,7 @@ class EventLog:
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line of the log. Raises `StorageError`."""
         try:
-            durable.append(self.path, _record(self._event(line)))
+            durable.append(self.path, _record(self._event(line)), create=False)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror or error}.") from error
 

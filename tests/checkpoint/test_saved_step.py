@@ -212,7 +212,7 @@ def test_the_name_is_forced_to_disk_after_the_files(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed = []
-    monkeypatch.setattr(durable, "flush_directory", lambda path: flushed.append((path, (tmp_path / STEP).exists())))
+    monkeypatch.setattr(durable, "flush_directory", lambda path, at: flushed.append((path, (tmp_path / STEP).exists())))
     save(tmp_path, tokenizer)
     assert flushed[-1] == (tmp_path, True)
     assert {folder.name for folder, renamed in flushed if not renamed} > {"training_state", "embedding"}
@@ -233,15 +233,15 @@ def test_a_folder_that_is_gone_is_a_storage_error(tmp_path: Path, tokenizer: Tok
 
 def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.json"
-    durable.write_json(path, {"old": 1})
+    durable.replace_file(path, b'{"old": 1}')
 
-    def full_disk(path: Path, content: bytes) -> None:
+    def full_disk(path: Path, content: bytes, at: int | None) -> None:
         path.write_bytes(content[:3])
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(durable, "_write_new", full_disk)
     with pytest.raises(StorageError, match=r"run\.json: No space left"):
-        durable.write_json(path, {"new": 2})
+        durable.replace_file(path, b'{"new": 2}')
     assert json.loads(path.read_text()) == {"old": 1}
     assert os.listdir(tmp_path) == ["run.json"]
 

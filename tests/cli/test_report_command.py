@@ -135,7 +135,7 @@ def test_a_run_that_goes_on_has_a_page(gptlite: Command, run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("run.json", '{"plan": 3}', "run.json is not as gptlite writes it"),
+        ("run.json", '{"plan": 3}', "run.json: 'plan' is 3, not an object"),
         ("run.json", "[", "run.json"),
         ("metrics.jsonl", '{"step": 1}\nnonsense\n', "metrics.jsonl, line 2"),
         ("metrics.jsonl", '{"loss": 1}\n', "line 1, has no step"),

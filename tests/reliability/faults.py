@@ -24,7 +24,18 @@ def watched(watch: Watch) -> Iterator[None]:
     real = {name: getattr(os, name) for name in CALLS if hasattr(os, name)}
 
     def through(name: str) -> Call:
-        return lambda *arguments, **options: watch(name, real[name], arguments, options)
+        def called(*arguments: Any, **options: Any) -> Any:
+            places = {key: options[key] for key in ("dir_fd", "src_dir_fd", "dst_dir_fd") if key in options}
+            if not any(at is not None for at in places.values()):
+                return watch(name, real[name], arguments, {k: v for k, v in options.items() if k not in places})
+
+            # The watch sees paths; the call is made as it was, in the directory that is held open.
+            def call(*changed: Any, **_: Any) -> Any:
+                return real[name](*arguments, **options)
+
+            return watch(name, call, _absolute(name, arguments, places), {})
+
+        return called
 
     for name in real:
         setattr(os, name, through(name))
@@ -33,6 +44,20 @@ def watched(watch: Watch) -> Iterator[None]:
     finally:
         for name, call in real.items():
             setattr(os, name, call)
+
+
+def _absolute(name: str, arguments: tuple[Any, ...], places: dict[str, int | None]) -> tuple[Any, ...]:
+    """The arguments with the paths that names mean in the directories of these descriptors."""
+    first, second = places.get("src_dir_fd", places.get("dir_fd")), places.get("dst_dir_fd")
+    if name == "symlink":
+        return (arguments[0], _place(arguments[1], first), *arguments[2:])
+    if second is not None:
+        return (_place(arguments[0], first), _place(arguments[1], second), *arguments[2:])
+    return (_place(arguments[0], first), *arguments[1:])
+
+
+def _place(name: Any, at: int | None) -> Any:
+    return name if at is None else os.path.normpath(os.path.join(os.readlink(f"/proc/self/fd/{at}"), os.fspath(name)))
 
 
 def count_calls(action: Callable[[], object]) -> list[str]:

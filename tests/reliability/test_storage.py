@@ -282,7 +282,7 @@ def test_a_disk_that_becomes_read_only_ends_the_run_only_at_its_end(disk: Disk, 
     assert session.state.step == 12, "training itself went on to the end"
     assert watcher.saves and 12 not in watcher.saves
     assert run.step_to_resume() == run.step_path(watcher.saves[-1])
-    assert sum("the next save tries again" in notice for notice in watcher.notices) >= 3
+    assert sum("each later save tries again" in notice for notice in watcher.notices) == 1, "told once, tried each time"
 
 
 @pytest.mark.row("D14")
@@ -295,7 +295,7 @@ def test_a_log_that_cannot_be_written_is_switched_off(
         with watched(failing_on("metrics.jsonl", errno.EIO)):
             _, watcher = fit_tiny(disk, Run(tmp_path / "run"), 24, save_every=NEVER)
     else:
-        full = lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))  # noqa: E731
+        full = lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))  # noqa: E731
         monkeypatch.setattr(durable, "append", full)
         _, watcher = fit_tiny(disk, Run(tmp_path / "run"), 24, save_every=NEVER)
     assert [n for n in watcher.notices if "without its log" in n] == watcher.notices and len(watcher.notices) == 1
@@ -312,7 +312,7 @@ def test_a_run_directory_that_is_gone_is_not_made_again(disk: Disk, tmp_path: Pa
     with run.lock():
         session = disk.trainer.session(run, NEVER, save_every, watcher=watcher)
         session.should_stop = lambda: shutil.rmtree(run.path) if session.state.step == 5 else None
-        with pytest.raises(StorageError, match="cannot save"):
+        with pytest.raises(StorageError, match="was deleted or replaced while it was trained in"):
             fit(session)
     assert session.state.step == (6 if save_every == 3 else 8), "the next save"
     assert not run.path.exists()

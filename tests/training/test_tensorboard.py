@@ -150,12 +150,12 @@ def test_a_full_disk_ends_the_log_and_not_the_training(
     """From the beginning, and after some appends."""
     append, done = durable.append, []
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: bytes, *more: Any, **options: Any) -> None:
         if EVENTS in path.parts:
             done.append(path)
             if len(done) > appends:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        append(path, content)
+        append(path, content, *more, **options)
 
     monkeypatch.setattr(durable, "append", full)
     outcome = gptlite("train", corpus_file, "-o", "run", *SHORT, "--log", "tensorboard")

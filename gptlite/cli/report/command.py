@@ -58,8 +58,8 @@ def report(
     metrics = found.read_log()
     try:
         shown = _collect(found, info, metrics)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise CheckpointError(f"{found.path / 'run.json'} is not as gptlite writes it: {error!r}.") from error
+    except KeyError as error:
+        raise CheckpointError(f"{found.path / 'run.json'} does not say {error}.") from error
     shown = dataclasses.replace(shown, writing=report_samples.write(found, num_samples, messages))
     path = Path(out) if out is not None else found.path / "report.html"
     pages.write(path, training.render(shown))

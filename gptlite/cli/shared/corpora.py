@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptlite.cli.shared import console
-from gptlite.errors import CorpusError, GptliteError, UsageError
+from gptlite.errors import CheckpointError, CorpusError, UsageError
 
 if TYPE_CHECKING:
     from gptlite.training.dataset import Inputs
@@ -28,7 +28,10 @@ def training_text(step: Path, corpus_file: str | None, messages: console.Message
 
 
 def texts_of_run(step: Path) -> Inputs:
-    """What the run of this step was trained on, and what was held out. Raises `CorpusError` or `UsageError`."""
+    """What the run of this step was trained on, and what was held out.
+
+    Raises `CorpusError`, `CheckpointError` or `UsageError`.
+    """
     from gptlite.checkpoint import runs
     from gptlite.training import dataset
 
@@ -37,5 +40,5 @@ def texts_of_run(step: Path) -> Inputs:
         raise UsageError(f"{step} does not say where its text is; name it with --corpus FILE.")
     try:
         return dataset.reopen(run.read_info())
-    except GptliteError as error:
-        raise CorpusError(f"{str(error).rstrip('.')}; name the text with --corpus FILE.") from error
+    except (CorpusError, CheckpointError) as error:
+        raise type(error)(f"{str(error).rstrip('.')}; name the text with --corpus FILE.") from error

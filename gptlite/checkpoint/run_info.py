@@ -1,0 +1,251 @@
+"""What `run.json` says: where a run came from, what was planned, and what came of it; checked when it is read.
+
+Everything may be missing at the top, because older versions did not write it; who needs a field asks `require`. What is
+there has the type that stands here, so no reader of a run has to look twice. Fields that are not known pass.
+
+A list longer than `LARGEST_INLINE` bytes (thousands of input files, arguments or changes) is kept outside, as lines of
+`lists-<digest>.jsonl`, one object for each item with the name of its list. `run.json` then says how many items there
+are, and the size and digest of that file. So the bound of `run.json` is one number for writer and reader, and the bound
+of the lists is what was written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypedDict
+
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.errors import CheckpointError, LimitError, UsageError
+from gptlite.storage import schema
+from gptlite.storage.durable import json_bytes
+from gptlite.storage.reader import Reader
+from gptlite.storage.schema import Rule
+from gptlite.storage.validation import parse_object, shown
+
+NAME, FORMAT = "run.json", 1
+LARGEST = 4 << 20  # bytes of run.json
+LARGEST_INLINE = 64 << 10  # bytes of a list that stays in run.json
+LARGEST_LISTS = 256 << 20  # bytes of the file beside it: about a million input files
+LISTS = re.compile(r"lists-[0-9a-f]{16}\.jsonl")
+
+
+def _is_share_or_path(text: str) -> bool:
+    try:
+        return 0 < float(text.removesuffix("%")) <= 90 if text.endswith("%") else os.path.isabs(text)
+    except ValueError:
+        return os.path.isabs(text)
+
+
+Count = Annotated[int, Rule(lambda n: n >= 0, "zero or more")]
+Digest = Annotated[str, Rule(lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None, "a sha256")]
+TextPath = Annotated[str, Rule(lambda text: text == "-" or os.path.isabs(text), "an absolute path or -")]
+HeldOut = Annotated[str, Rule(_is_share_or_path, "a share of the text or an absolute path")]
+Limits = Annotated[list[Count], Rule(lambda limits: len(limits) == 2, "two numbers of bytes")]
+
+
+class Source(TypedDict):
+    """One input file."""
+
+    path: str
+    bytes: Count
+    sha256: Digest
+
+
+class TextFacts(TypedDict):
+    bytes: Count
+    sha256: Digest
+
+
+class Texts(TypedDict):
+    train: TextFacts
+    val: TextFacts
+
+
+class TokenDigests(TypedDict):
+    train: Digest
+    val: Digest
+
+
+class _Plan(TypedDict):
+    model: dict[str, Any]  # of `ModelConfig`
+    train: dict[str, Any]  # of `TrainConfig`
+
+
+class Plan(_Plan, total=False):
+    reasons: list[str]
+    given: list[str]
+
+
+class Machine(TypedDict, total=False):
+    """The arguments of `choose_hardware` that ask for the machine that was used."""
+
+    device: str
+    dtype: str
+    threads: Count
+    compile: str
+    processes: Count
+
+
+class TokenizerSource(TypedDict):
+    path: str
+    sha256: Digest
+
+
+class ModelSource(TokenizerSource):
+    architecture: str
+    parameters: Count
+
+
+class Change(TypedDict):
+    """What a resumed run changed: field -> [before, after]."""
+
+    step: Count
+    plan: dict[str, list[Any]]
+
+
+class _Result(TypedDict):
+    run: str
+    step: Count
+    best_step: Count
+    params: Count
+    vocab_size: Count
+    tokens_seen: Count
+    tokens_per_second: float
+    seconds: float
+    train_loss: float | None
+    val_loss: float
+    val_bits_per_byte: float
+    val_bytes: Count
+
+
+class Result(_Result, total=False):
+    """What `train` returns."""
+
+    yardsticks: dict[str, float | None] | None
+
+
+class RunInfo(TypedDict, total=False):
+    format: int
+    gptlite: str  # version
+    command: list[str]
+    created: str
+    arguments: list[TextPath]
+    val: HeldOut
+    lossy: bool
+    vocab_size_asked: Count | None
+    text_limits: Limits | None
+    init_from: ModelSource
+    tokenizer_from: TokenizerSource
+    expected: dict[str, float | None]
+    yardsticks: dict[str, float | None] | None
+    inputs: list[Source]
+    text: Texts
+    tokenizer: Digest
+    train_tokens: Count
+    val_tokens: Count
+    token_digests: TokenDigests
+    parameters: Count
+    plan: Plan
+    hardware: str
+    machine: Machine
+    versions: dict[str, str]
+    resumed_at: list[Count]
+    changes: list[Change]
+    result: Result
+
+
+class _ListFile(TypedDict):
+    """Where the lists are that are too long for run.json."""
+
+    file: Annotated[str, Rule(lambda name: LISTS.fullmatch(name) is not None, "the name of a file of lists")]
+    bytes: Annotated[int, Rule(lambda n: 0 < n <= LARGEST_LISTS, f"at most {LARGEST_LISTS:,}")]
+    sha256: Digest
+    items: dict[str, Count]
+
+
+def check(info: Mapping[str, Any], where: object) -> RunInfo:
+    """`info` where it has the types above. Settings that an older plan lacks have their defaults.
+
+    Raises `CheckpointError` that names file and field.
+    """
+    if (version := info.get("format", FORMAT)) != FORMAT or isinstance(version, bool):
+        raise CheckpointError(f"{where} has format {shown(version)}; this gptlite reads format {FORMAT}.")
+    schema.check(info, RunInfo, where)
+    if "plan" in info:
+        plan = {"reasons": [], "given": [], **info["plan"]}
+        for name, kind in (("model", ModelConfig), ("train", TrainConfig)):
+            schema.check(plan[name], kind, where, f"plan.{name}")
+            try:
+                plan[name] = kind(**plan[name]).to_dict()
+            except UsageError as error:
+                raise CheckpointError(f"{where}: its plan is not one that this gptlite makes: {error}") from error
+        info = {**info, "plan": plan}
+    return info  # type: ignore[return-value]
+
+
+def require(info: Mapping[str, Any], where: object, *names: str) -> None:
+    """Raises `CheckpointError` where one of these fields is missing."""
+    for name in names:
+        if name not in info:
+            raise CheckpointError(f"{where} does not say '{name}'.")
+
+
+def read(reader: Reader) -> RunInfo:
+    """What `run.json` in the folder of `reader` says, with its lists. Raises `CheckpointError`."""
+    where = reader.directory / NAME
+    info = dict(reader.json(NAME, LARGEST))
+    if (listed := info.pop("lists", None)) is not None:
+        schema.check(listed, _ListFile, where, "lists")
+        info |= _read_lists(reader, listed)
+    return check(info, where)
+
+
+def to_files(info: Mapping[str, Any], where: object) -> tuple[bytes, str, bytes]:
+    """`run.json`, and the name and content of the file of lists, which are empty where none is long.
+
+    Raises `LimitError` for what would not be read back.
+    """
+    long = [name for name, value in info.items() if isinstance(value, list) and len(json_bytes(value)) > LARGEST_INLINE]
+    rows = b"".join(_row(name, item) for name in long for item in info[name])
+    short: dict[str, Any] = {name: value for name, value in info.items() if name not in long}
+    file = ""
+    if long:
+        digest = hashlib.sha256(rows).hexdigest()
+        file = f"lists-{digest[:16]}.jsonl"
+        items = {name: len(info[name]) for name in long}
+        short["lists"] = {"file": file, "bytes": len(rows), "sha256": digest, "items": items}
+    content = json_bytes(short)
+    if len(content) > LARGEST:
+        raise LimitError(
+            f"{where} would have {len(content):,} bytes, and {LARGEST:,} are the most; shorten `sample_prompt`."
+        )
+    if len(rows) > LARGEST_LISTS:
+        raise LimitError(
+            f"the list of {len(info.get('inputs', [])):,} input files would have {len(rows):,} bytes beside {where}; "
+            f"{LARGEST_LISTS:,} are the most, so join some of the files."
+        )
+    return content, file, rows
+
+
+def _row(name: str, item: Any) -> bytes:
+    return json_bytes({name: item}, indent=None)
+
+
+def _read_lists(reader: Reader, listed: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The lists in the file that `listed` speaks of, whose bytes are those that were written."""
+    file, where = listed["file"], reader.directory / listed["file"]
+    content = reader.bytes(file, listed["bytes"])
+    if hashlib.sha256(content).hexdigest() != listed["sha256"]:
+        raise CheckpointError(f"{where} is damaged: its bytes are not those that {NAME} was written with.")
+    lists: dict[str, list[Any]] = {name: [] for name in listed["items"]}
+    for number, line in enumerate(content.splitlines(), 1):
+        row = parse_object(line.decode(errors="replace"), f"{where}, line {number:,}")
+        if len(row) != 1 or (name := next(iter(row))) not in lists:
+            raise CheckpointError(f"{where}, line {number:,}, is no item of a list of {NAME}.")
+        lists[name].append(row[name])
+    if {name: len(items) for name, items in lists.items()} != listed["items"]:
+        raise CheckpointError(f"{where} does not have the items that {NAME} speaks of.")
+    return lists
