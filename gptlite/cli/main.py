@@ -25,6 +25,7 @@ COMMANDS = {
     "generate": ("generate.command", "generate", USE),
     "embed": ("embed.command", "embed", USE),
     "inspect": ("inspect.command", "inspect", TEXTS),
+    "score": ("score.command", "score", TEXTS),
     "eval": ("eval", "evaluate", TEXTS),
     "report": ("report.command", "report", RUNS),
     "info": ("info", "info", RUNS),

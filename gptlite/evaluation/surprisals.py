@@ -102,7 +102,9 @@ class Scorer:
             start = added + len(previous)
             first = next((i for i, (_, end) in enumerate(spans) if end > start), len(ids)) if previous else 0
             shifted = [(max(0, a - start), max(0, b - start)) for a, b in spans[first:]]
-            found.append(_Encoded(text, previous, np.array(ids[first:]), shifted, np.array([separator, *ids]), first))
+            stream = np.array([separator, *ids])
+            read = whole[: spans[first][0]] if first < len(spans) else whole
+            found.append(_Encoded(text, read[added:], np.array(ids[first:]), shifted, stream, first))
         return found
 
     def _read_together(self, texts: Sequence[_Encoded]) -> list[_Measured]:
@@ -187,12 +189,13 @@ class Scorer:
         for i, (start, end) in enumerate(text.spans):
             following = text.spans[i + 1] if i + 1 < len(text.spans) else None
             is_whole = following is None or following[0] >= end or following[0] == start == end
-            yield self.boundaries.ending_of(text.before[-16:] + text.text[max(0, end - 16) : end], is_whole)
+            tail = text.text[max(0, end - 16) : end]
+            yield self.boundaries.ending_of(tail if end >= 16 else text.before[-16:] + tail, is_whole)
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A text with the ids of itself and of what stands before it: `stream` has the separator and all."""
+    """A text with its ids, and the stream of the separator, what stands `before` its first token, and all of them."""
 
     text: str
     before: str

@@ -1,0 +1,122 @@
+"""The table of `gptlite score`: every unit of every text, scored by one model or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gptlite.cli.score.items import Item, Items, in_batches
+from gptlite.cli.score.writing import Rows, Sink
+from gptlite.cli.shared import console
+from gptlite.errors import CorpusError, plural
+
+if TYPE_CHECKING:
+    from gptlite.checkpoint.saved_step import Checkpoint
+    from gptlite.device import Hardware
+    from gptlite.evaluation.surprisal_table import Frequencies, Layout
+    from gptlite.evaluation.surprisals import ScoredText, Scorer
+
+TEXTS_AT_ONCE = 512
+CHARACTERS_PER_TOKEN = 8  # of the texts before, that are kept for each token of the model's context
+
+
+class Judge:
+    """A model that scores texts, its name in the table, and the frequencies of the words it was trained on."""
+
+    def __init__(self, loaded: Checkpoint, name: str, hardware: Hardware) -> None:
+        from gptlite.checkpoint.saved_step import read_words
+        from gptlite.evaluation.surprisal_table import Frequencies
+        from gptlite.evaluation.surprisals import Scorer
+        from gptlite.storage.reader import Reader
+
+        self.loaded, self.name = loaded, name
+        self.scorer: Scorer = Scorer(loaded.model, loaded.tokenizer, hardware)
+        with Reader(loaded.path, loaded.manifest) as reader:
+            self.frequencies: Frequencies = Frequencies(read_words(reader))
+
+
+def load_judges(models: Sequence[str] | None, hardware: Hardware) -> Iterator[Judge]:
+    """The models by the names of their folders; by their paths where two folders have the same name."""
+    from gptlite.checkpoint import runs
+
+    found = [runs.load(name, hardware.device) for name in models or [None]]
+    paths = [Path(name) if name else each.path for name, each in zip(models or [None], found, strict=True)]
+    short = [path.resolve().name if path.name in ("", ".", "..") else path.name for path in paths]
+    for each, path, name in zip(found, paths, short, strict=True):
+        yield Judge(each, name if short.count(name) == 1 else str(path), hardware)
+
+
+def write_table(
+    items: Items,
+    judges: Sequence[Judge],
+    layout: Layout,
+    context: str,
+    rows: Rows,
+    sink: Sink,
+    messages: console.Messages,
+) -> None:
+    """Score all texts, in batches, and hand their rows to `sink`.
+
+    - `context`: what is read before each text: "none", "previous" (the texts before it in its file), or a text.
+    """
+    tell = console.seldom(lambda n: messages.say(f"{plural(n, 'text')} scored"))
+    number = 0
+    previous = ""
+    file = ""
+    limit = CHARACTERS_PER_TOKEN * max(judge.loaded.config.context_length for judge in judges)
+    for batch in in_batches(items, TEXTS_AT_ONCE):
+        before: list[str] = []
+        for item in batch:
+            previous = previous if item.file == file else ""
+            file = item.file
+            before.append(_spaced({"none": "", "previous": previous}.get(context, context), item.texts[0]))
+            previous = f"{before[-1]}{item.texts[0]}"[-limit:] if context == "previous" else ""
+        first, number = number, number + len(batch)
+        if number <= sink.done:  # written before the run was interrupted
+            continue
+        if first < sink.done:  # batches are always cut alike
+            raise CorpusError("the texts are not those that the interrupted run read; start anew without --resume.")
+        text = _text_of(batch, first, before, judges, layout, items, rows)
+        sink.write(text, len(batch))
+        tell(number)
+    if number == 0:
+        raise CorpusError("the files have no text to score.")
+
+
+def _spaced(before: str, text: str) -> str:
+    """`before` with the space that separates it from `text`, unless its script has none."""
+    from gptlite.text.words import UNSPACED
+
+    if not before or before[-1].isspace() or UNSPACED.match(before[-1]) or UNSPACED.match(text):
+        return before
+    return f"{before} "
+
+
+def _text_of(
+    batch: Sequence[Item],
+    first: int,
+    before: Sequence[str],
+    judges: Sequence[Judge],
+    layout: Layout,
+    items: Items,
+    rows: Rows,
+) -> str:
+    scored: list[list[ScoredText]] = [judge.scorer.score([i.texts[0] for i in batch], before) for judge in judges]
+    header = _header(items, layout)
+    text = rows.header(list(header.values())) if first == 0 else ""
+    rows.columns = list(header.values())
+    for number, (item, together) in enumerate(zip(batch, zip(*scored, strict=True), strict=True), start=first):
+        own: dict[tuple[str, str], Any] = {("given", name): value for name, value in item.values.items()}
+        own |= {("score", "item"): number, ("score", "file"): item.file}
+        found = layout.rows(together, judges[0].frequencies, item.regions[0])
+        lines = [own | {("score", name): value for name, value in row.items()} for row in found]
+        text += rows.lines([{header[key]: line[key] for key in header} for line in lines])
+    return text
+
+
+def _header(items: Items, layout: Layout) -> dict[tuple[str, str], str]:
+    """The columns: those of the input, unchanged, then ours, renamed where the input has a column of that name."""
+    ours = ["item", *(["file"] if len(items.files) > 1 else []), *layout.columns]
+    given = {("given", name): name for name in items.header}
+    return given | {("score", name): f"score_{name}" if name in items.header else name for name in ours}
