@@ -188,9 +188,7 @@ def read_marks(text: str, where: str) -> tuple[str, list[tuple[int, int]]]:
     clean += text[position:]
     regions.append((start, len(clean)))
     if any(not clean[a:b].strip() for a, b in regions):
-        raise CorpusError(
-            f"{where}: there is nothing between two marks | of the text, or before the first or after the last."
-        )
+        raise CorpusError(f"{where}: each mark | of the text needs a region before it and one after it.")
     return clean, regions
 
 

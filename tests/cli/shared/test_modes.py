@@ -97,7 +97,10 @@ def table_of(command: Any) -> Modes | None:
 TABLES = {name: table for name, command in commands().items() if (table := table_of(command))}
 
 # How each mode is entered. A model that is not there ends a command before it does any work.
-EXAMPLES: dict[tuple[str, str], str] = {}
+EXAMPLES: dict[tuple[str, str], str] = {
+    ("score", "a table of units"): "x.txt -m nowhere",
+    ("score", "--pairs"): "x.csv --pairs -m nowhere",
+}
 
 
 def value(parameter: Any) -> list[str]:
