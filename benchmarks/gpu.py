@@ -45,7 +45,9 @@ from gptlite.device import Hardware, choose_hardware
 from gptlite.generation.decoding import EagerDecoder
 from gptlite.model import GPT, initialise
 from gptlite.training import compile, plan
+from gptlite.training import muon as orthogonal_momentum
 from gptlite.training import optimizer as optim
+from gptlite.training.memory import training_memory
 from gptlite.training.speed import measure_speed
 
 Facts = dict[str, Any]
@@ -336,7 +338,7 @@ def steps(name: str, dtype: str, options: argparse.Namespace) -> Iterator[Facts]
             "of_products": round(6 * parameters * tokens / rate, 4),
             "products": rate,
             "peak_memory": contender.peak,
-            "planned_memory": plan.training_memory(shape, contender.config, hardware),
+            "planned_memory": training_memory(shape, contender.config, hardware),
             "ready_seconds": round(contender.ready_seconds, 1),
         }
     yield from muon_share(contenders, hardware)
@@ -362,7 +364,7 @@ def usual(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).float()
     x = (x / (x.norm(dim=(1, 2), keepdim=True) * 1.01 + 1e-7)).to(dtype)
-    for a, b, c in optim.ORTHOGONALISATION:
+    for a, b, c in orthogonal_momentum.ORTHOGONALISATION:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
@@ -379,12 +381,12 @@ def orthogonal(options: argparse.Namespace) -> Iterator[Facts]:
         )
         for kind, matrices in (("gaussian", noise), ("nearly low rank", low + 0.05 * noise)):
             x = matrices.to(device)
-            want = optim.orthogonalise(x).float()
-            ways: dict[str, Callable[[], Tensor]] = {"as it is": lambda x=x: optim.orthogonalise(x)}
+            want = orthogonal_momentum.orthogonalise(x).float()
+            ways: dict[str, Callable[[], Tensor]] = {"as it is": lambda x=x: orthogonal_momentum.orthogonalise(x)}
             bf16 = choose_hardware(options.device, "bf16", compile="off")
             if device.type == "cuda":
-                ways["tf32"] = in_context(bf16.rough_products, lambda x=x: optim.orthogonalise(x))
-            ways["bf16"] = in_context(bf16.autocast, lambda x=x: optim.orthogonalise(x))
+                ways["tf32"] = in_context(bf16.rough_products, lambda x=x: orthogonal_momentum.orthogonalise(x))
+            ways["bf16"] = in_context(bf16.autocast, lambda x=x: orthogonal_momentum.orthogonalise(x))
             for dtype in (torch.bfloat16, torch.float16):
                 ways[f"usual order, {dtype}"] = lambda x=x, dtype=dtype: usual(x, dtype)
             for way, work in ways.items():
@@ -434,7 +436,7 @@ def memory(options: argparse.Namespace) -> Iterator[Facts]:
                     "windows": config.batch_size,
                     "parameters": shape.n_params,
                     "peak": peak_memory(shape, config, hardware, compiled),
-                    "planned": plan.training_memory(shape, config, hardware),
+                    "planned": training_memory(shape, config, hardware),
                 }
 
 
@@ -522,13 +524,13 @@ def muon(options: argparse.Namespace) -> Iterator[Facts]:
     shape: Facts = {"n_layers": 6, "dim": 384, "context_length": 256, "vocab_size": 4096, "steps": 400}
     if options.smoke:
         shape = {"n_layers": 2, "dim": 32, "n_heads": 2, "context_length": 32, "vocab_size": 300, "steps": 3}
-    plain = optim.orthogonalise
+    plain = orthogonal_momentum.orthogonalise
     bf16 = choose_hardware(options.device, "bf16", compile="off")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GPTLITE_CACHE"] = str(Path(folder) / "cache")
         for seed in (1, 2):
             for way, orthogonalise in (("as it is", plain), ("bf16", in_context(bf16.autocast, plain))):
-                optim.orthogonalise = orthogonalise
+                orthogonal_momentum.orthogonalise = orthogonalise
                 out = Path(folder) / f"{way}-{seed}"
                 facts = pipeline.train(
                     str(options.text), out=out, device=options.device, compile="off", seed=seed, batch_size=32,

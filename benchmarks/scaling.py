@@ -92,7 +92,7 @@ class Trainer:
         self.model = GPT(self.shape)
         initialise(self.model, seed=1)
         self.team = team.sharing(arguments.shard)
-        self.team.spread(self.model, list(self.model.transformer.blocks))
+        self.team.distribute(self.model, list(self.model.transformer.blocks))
         self.optimizers = optimizer.make_optimizers(self.model, config, self.team)
         self.team.prepare(self.model, optimizer.mean_loss)
         generator = torch.Generator().manual_seed(team.rank)

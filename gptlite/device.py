@@ -58,7 +58,7 @@ class Hardware:
 
     def describe(self) -> str:
         threads = plural(self.threads, "thread") if self.device.type == "cpu" else ""
-        processes = plural(self.processes, "process", "processes") if self.processes > 1 else ""
+        processes = f"{self.processes} processes" if self.processes > 1 else ""
         workers = ", " + " of ".join(filter(None, (processes, threads))) if processes or threads else ""
         compiled = ", compiled" if self.compile else ""
         return f"{self.device.type}, {'bf16' if self.bf16 else 'fp32'}{workers}{compiled}: {self.reason}"

@@ -88,7 +88,7 @@ def test_threads_must_be_at_least_one(threads: int) -> None:
 def test_threads_are_set_and_reported(bare_cpu: None) -> None:
     hardware = choose_hardware(threads=1)
     assert hardware.threads == torch.get_num_threads() == 1
-    assert hardware.describe() == "cpu, fp32, 1 threads: no GPU found"
+    assert hardware.describe() == "cpu, fp32, 1 thread: no GPU found"
 
 
 def test_threads_not_given_are_left_alone(bare_cpu: None) -> None:

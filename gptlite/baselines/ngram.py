@@ -30,7 +30,7 @@ LARGEST_VAL = 1 << 19  # bytes of held-out text
 
 
 @dataclass(frozen=True)
-class Yardsticks:
+class Baselines:
     """Bits per byte of the first `val_bytes` held-out bytes, and how many of the last training bytes were known."""
 
     xz: float
@@ -44,13 +44,13 @@ class Yardsticks:
         return dataclasses.asdict(self)
 
 
-def measure(train_ids: np.ndarray, val_ids: np.ndarray, spellings: Sequence[bytes], effort: float = 1.0) -> Yardsticks:
+def measure(train_ids: np.ndarray, val_ids: np.ndarray, spellings: Sequence[bytes], effort: float = 1.0) -> Baselines:
     """All three for the streams `train_ids` (N,) and `val_ids` (M,), mapped from disk or not.
 
     - `spellings` (V,): the bytes behind each id, such as `Tokenizer.token_bytes`.
     - Of a long text, only the last `LARGEST_TRAIN` tokens of training text are counted, the last `LARGEST_XZ` bytes of
       them given to xz, and the first `LARGEST_VAL` held-out bytes scored, in whole tokens. Against a model that learned
-      from more text, the yardsticks are that much too modest.
+      from more text, the baselines are that much too modest.
     - `effort`: the share of these limits that may be used, where time is short.
     The values are NaN when no held-out token counts.
     """
@@ -60,7 +60,7 @@ def measure(train_ids: np.ndarray, val_ids: np.ndarray, spellings: Sequence[byte
     xz_train = _spell(_first(train_ids[::-1], token_bytes, int(effort * LARGEST_XZ))[::-1], spellings)
     # The first held-out token is context to the others, so xz knows it too.
     first, held_out = _spell(val_ids[:1], spellings), _spell(val_ids[1:], spellings)
-    return Yardsticks(
+    return Baselines(
         xz=xz_bits_per_byte(xz_train + first, held_out),
         unigram=unigram_bits_per_byte(train_ids, val_ids, token_bytes),
         ngram=ngram_bits_per_byte(train_ids, val_ids, token_bytes),

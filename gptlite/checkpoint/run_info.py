@@ -29,6 +29,7 @@ NAME, FORMAT = "run.json", 1
 LARGEST = 4 << 20  # bytes of run.json
 LARGEST_INLINE = 64 << 10  # bytes of a list that stays in run.json
 LARGEST_LISTS = 256 << 20  # bytes of the file beside it: about a million input files
+FORMER = {"yardsticks": "baselines"}  # names of fields in earlier versions
 LISTS = re.compile(r"lists-[0-9a-f]{16}\.jsonl")
 
 
@@ -124,7 +125,7 @@ class _Result(TypedDict):
 class Result(_Result, total=False):
     """What `train` returns."""
 
-    yardsticks: dict[str, float | None] | None
+    baselines: dict[str, float | None] | None
 
 
 class RunInfo(TypedDict, total=False):
@@ -140,7 +141,7 @@ class RunInfo(TypedDict, total=False):
     init_from: ModelSource
     tokenizer_from: TokenizerSource
     expected: dict[str, float | None]
-    yardsticks: dict[str, float | None] | None
+    baselines: dict[str, float | None] | None
     inputs: list[Source]
     text: Texts
     tokenizer: Digest
@@ -200,7 +201,15 @@ def read(reader: Reader) -> RunInfo:
     if (listed := info.pop("lists", None)) is not None:
         schema.check(listed, _ListFile, where, "lists")
         info |= _read_lists(reader, listed)
-    return check(info, where)
+    return check(_renamed(info), where)
+
+
+def _renamed(info: dict[str, Any]) -> dict[str, Any]:
+    """`info` with today's names of fields that had others in earlier versions."""
+    result = info.get("result")
+    if isinstance(result, dict):
+        info = {**info, "result": {FORMER.get(name, name): value for name, value in result.items()}}
+    return {FORMER.get(name, name): value for name, value in info.items()}
 
 
 def to_files(info: Mapping[str, Any], where: object) -> tuple[bytes, str, bytes]:

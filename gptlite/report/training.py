@@ -40,7 +40,7 @@ class Writing:
 class Training:
     """What the page shows of a run.
 
-    - `metrics`: the lines of `metrics.jsonl`, each with a "step"; `yardsticks`: bits per byte by name.
+    - `metrics`: the lines of `metrics.jsonl`, each with a "step"; `baselines`: bits per byte by name.
     - `expected`: bits per byte that the plan hoped for, or None.
     - `facts`: tables by title, each with rows of cells; the first row of one in `headed` is its head.
     - `samples`: (step, text) from the log; `writing`: what the best step writes now.
@@ -50,7 +50,7 @@ class Training:
     name: str
     headline: str
     metrics: Sequence[Mapping[str, Any]]
-    yardsticks: Mapping[str, float]
+    baselines: Mapping[str, float]
     expected: float | None
     facts: Mapping[str, Sequence[Sequence[str]]]
     headed: frozenset[str] = frozenset()
@@ -108,7 +108,7 @@ def _charts(shown: Training) -> dict[str, dict[str, Any]]:
     """Those for which there are numbers."""
     lines = thinned(shown.metrics)
     specs = {
-        "bits": _bits(lines, shown.yardsticks, shown.expected),
+        "bits": _bits(lines, shown.baselines, shown.expected),
         "loss": _curves(lines, SERIES, "nats a token"),
         "lr": _curves(lines, {"lr": "learning rate"}, "learning rate"),
         "speed": _curves(lines, {"tokens_per_second": "tokens a second"}, "tokens a second", zero=True),
@@ -166,7 +166,7 @@ def _curves(
 
 
 def _bits(
-    lines: Sequence[Mapping[str, Any]], yardsticks: Mapping[str, float], expected: float | None
+    lines: Sequence[Mapping[str, Any]], baselines: Mapping[str, float], expected: float | None
 ) -> dict[str, Any] | None:
     """Bits per byte of the held-out text over the steps, among what it has to beat."""
     import altair as alt
@@ -176,7 +176,7 @@ def _bits(
     ]
     if not values:
         return None
-    rules = [{"name": name, "bits": bits} for name, bits in yardsticks.items()]
+    rules = [{"name": name, "bits": bits} for name, bits in baselines.items()]
     if expected is not None:
         rules.append({"name": "the plan", "bits": expected})
     y = alt.Y("bits:Q", title="bits per byte", scale=alt.Scale(zero=False))

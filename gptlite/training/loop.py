@@ -31,18 +31,9 @@ from gptlite.generation import generate
 from gptlite.model import GPT
 from gptlite.text.batches import Batches
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.training import optimizer
-from gptlite.training import team as distributed
-from gptlite.training.plan import (
-    FINAL_WINDOWS,
-    MILESTONES,
-    QUICK_WINDOWS,
-    Plan,
-    less_memory,
-    more_parts,
-    save_seconds,
-    training_memory,
-)
+from gptlite.training import launch, optimizer
+from gptlite.training.memory import less_memory, more_parts, save_seconds, training_memory
+from gptlite.training.plan import FINAL_WINDOWS, MILESTONES, QUICK_WINDOWS, Plan
 from gptlite.training.state import State, write_training_state
 from gptlite.training.team import ALONE, Team
 from gptlite.training.tensorboard import EventLog
@@ -281,8 +272,8 @@ def first_look(s: Session) -> None:
 
 def go_on(run: Run, *more: str) -> str:
     """The command that resumes, to be pasted into a shell."""
-    together, started_as = distributed.processes(), ""
-    if together > 1 and together == distributed.processes_here():
+    together, started_as = launch.processes(), ""
+    if together > 1 and together == launch.processes_here():
         more = (*more, "--gpus", str(together))
     elif together > 1:
         started_as = ", started as before on all machines"
@@ -529,7 +520,7 @@ def out_of_memory(s: Session) -> LimitError:
     what = f"memory ran out at step {s.state.step + 1}, which needs about {needed / 1e9:.1f} GB besides the program"
     latest, parts = s.run.latest(), more_parts(s.plan.train)
     if latest is None or parts is None:
-        return LimitError(f"{what}; start again: {less_memory(s.plan)}.")
+        return LimitError(f"{what}; start again: {less_memory(s.plan.model, s.plan.train)}.")
     return LimitError(
         f"{what}; step {latest.number} is saved, and batches in smaller parts need less; "
         f"{go_on(s.run, '--accumulate', str(parts))}"
@@ -538,7 +529,7 @@ def out_of_memory(s: Session) -> LimitError:
 
 def lost_process(s: Session) -> ProcessError:
     """What to say where another process does not answer during `fit` or `finish`; nothing where one has said it."""
-    if not s.team.mourns():
+    if not s.team.reports_loss():
         return ProcessError()
     latest = s.run.latest()
     saved = f"step {latest.number} is saved; {go_on(s.run)}" if latest else "no step is saved yet; start anew"

@@ -28,6 +28,7 @@ from gptlite.text.batches import Batches
 from gptlite.text.tokenizer import Tokenizer, check_vocab_size
 from gptlite.training import (
     bigram_init,
+    launch,
     optimizer,
     tensorboard,
 )
@@ -44,11 +45,13 @@ from gptlite.training import (
     team as distributed,
 )
 from gptlite.training.dataset import Inputs, Material, hold_out, remembered_val, shorten, tokenize
-from gptlite.training.estimate import look_ahead, settle_threads, time_budget
+from gptlite.training.estimate import estimate, time_budget
 from gptlite.training.init_from import Origin, find_origin, start_from
 from gptlite.training.loop import Clock, Session, Watcher, finish, fit, lost_process, open_events, out_of_memory
+from gptlite.training.memory import check_memory, saved_bytes
 from gptlite.training.state import State, restore_training_state, tell_state
 from gptlite.training.team import Team
+from gptlite.training.threads import settle_threads
 
 DEFAULT_VAL = "5%"
 
@@ -151,12 +154,12 @@ def train(
         foreseen = {}
         if plan is None:
             hardware = settle_threads(hardware, time_budget(overrides), watcher)
-            outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, base=origin.config)
-            plan, foreseen = outlook.plan, outlook.to_dict()
+            estimated = estimate(material, hardware, architecture, size, overrides, watcher, base=origin.config)
+            plan, foreseen = estimated.plan, estimated.to_dict()
         else:
-            planning.check_memory(plan, available_memory(hardware.device), hardware)
+            check_memory(plan.model, plan.train, available_memory(hardware.device), hardware)
             resuming.check_same_tokens(run, previous or {}, material.digests)
-        check_storage(run.path, 2 * planning.step_size(plan.model))
+        check_storage(run.path, 2 * saved_bytes(plan.model))
 
         distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
         team.announce(_told(run, plan, hardware, material, saved))
@@ -187,7 +190,7 @@ def train(
         if plan.train.log == "tensorboard":
             open_events(session)
         watcher.planned(plan, run.path, session.hardware)
-        result = {**_train(session), "yardsticks": info.get("yardsticks")}
+        result = {**_train(session), "baselines": info.get("baselines")}
         run.write_info({**info, "result": result})
         return result
 
@@ -249,7 +252,7 @@ def _find_tokens(told: dict[str, Any]) -> token_files.TokenFile:
         tokens.ids()
     except (OSError, ValueError) as error:
         raise StorageError(
-            f"process {distributed.place()} cannot read the tokens at {tokens.path}: {error}; "
+            f"process {launch.rank_and_host()} cannot read the tokens at {tokens.path}: {error}; "
             "set GPTLITE_CACHE to a folder that all machines share."
         ) from error
     return tokens
@@ -270,7 +273,7 @@ def shared_machine(hardware: Hardware, team: Team) -> Hardware:
     """`hardware` for the processes of a team. Raises `UsageError` where they cannot share it."""
     if team.size > 1 and hardware.device.type == "mps":
         raise UsageError("several processes train on CPUs or on NVIDIA GPUs; use --device cpu.")
-    if hardware.device.type == "cuda" and (n := distributed.processes_here()) > count_gpus():
+    if hardware.device.type == "cuda" and (n := launch.processes_here()) > count_gpus():
         raise UsageError(
             f"{n} processes need a GPU each, and here are {count_gpus()}; start fewer, or use --device cpu."
         )
@@ -313,14 +316,14 @@ def _session(
     if config.recompute:
         optimizer.recompute_blocks(model)
     team = team.sharing(config.shard)
-    team.spread(model, list(model.transformer.blocks))
+    team.distribute(model, list(model.transformer.blocks))
     optimizers = optimizer.make_optimizers(model, config, team)
     state = State()
     if isinstance(saved, saved_step.Checkpoint):
         state = restore_training_state(saved, model, optimizers, team)
         run.cut_log(state.step)
     elif saved:
-        optimizer.deal_optimizer_state(model, optimizers, None, team)
+        optimizer.scatter_optimizer_state(model, optimizers, None, team)
     return Session(
         run=run,
         plan=plan,
@@ -374,7 +377,7 @@ def preview(
     watcher: Watcher | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
-    """What `train` with the same arguments would do: plan, speed, time, memory, expected bits per byte, yardsticks.
+    """What `train` with the same arguments would do: plan, speed, time, memory, expected bits per byte, baselines.
 
     Nothing is written but tokens to the cache. Raises what `train` raises before its first step.
     """
@@ -391,16 +394,16 @@ def preview(
         texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
         material = tokenize(texts, origin.tokenizer or vocab_size, watcher)
         hardware = settle_threads(hardware, time_budget(overrides), watcher)
-        outlook = look_ahead(material, hardware, architecture, size, overrides, watcher, True, origin.config)
-    hardware = decide(hardware, outlook.plan, outlook.expected.steps)
+        estimated = estimate(material, hardware, architecture, size, overrides, watcher, True, origin.config)
+    hardware = decide(hardware, estimated.plan, estimated.expected.steps)
     return {
-        "plan": outlook.plan.to_dict(),
-        "parameters": outlook.plan.model.n_params,
+        "plan": estimated.plan.to_dict(),
+        "parameters": estimated.plan.model.n_params,
         "train_bytes": texts.train.n_bytes,
         "train_tokens": material.tokens.n_tokens,
         "val_bytes": texts.val.n_bytes,
         "hardware": hardware.describe(),
-        **outlook.to_dict(),
+        **estimated.to_dict(),
     }
 
 

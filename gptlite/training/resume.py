@@ -61,9 +61,8 @@ def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> plan
             raise UsageError(f"--resume continues with {name} {current!r}; start a new run to change it to {value!r}.")
     if any(value is not None for value in budget.values()):
         train_fields |= budget
-    return planning.Plan(
-        model, TrainConfig(**train_fields), tuple(stored.get("reasons", ())), tuple(stored.get("given", ()))
-    )
+    reasons = tuple(planning.recorded(sentence) for sentence in stored.get("reasons", ()))
+    return planning.Plan(model, TrainConfig(**train_fields), reasons, tuple(stored.get("given", ())))
 
 
 def choose_machine(

@@ -1,4 +1,4 @@
-"""How fast this machine takes a training step of a given model: measured, for no formula knows caches and load."""
+"""How fast this machine takes a training step of a model: measured, because caches and load decide, or guessed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from gptlite.model import GPT, initialise
 from gptlite.training.optimizer import Loss, make_optimizers, mean_loss, recompute_blocks, training_step
 
 MOST_STEPS = 5
-CPU_FLOPS_PER_THREAD, GPU_FLOPS = 4e10, 2e13  # what training makes of an ordinary core and of a GPU
+CPU_FLOPS_PER_THREAD, GPU_FLOPS = 4e10, 2e13  # reached in training, per ordinary core and per GPU
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that one optimizer step takes, and its tokens a second."""
+    """Seconds that one optimizer step takes, and its tokens per second."""
 
     seconds_per_step: float
     tokens_per_second: float
 
 
 def guess_speed(config: ModelConfig, hardware: Hardware) -> float:
-    """Tokens a second, where nothing was measured: the same on all machines of a kind."""
+    """Tokens per second where nothing was measured; the same on all machines of a kind."""
     on_cpu = hardware.device.type == "cpu"
     return (CPU_FLOPS_PER_THREAD * hardware.threads if on_cpu else GPU_FLOPS) / (6 * config.n_params)
 
@@ -33,10 +33,10 @@ def guess_speed(config: ModelConfig, hardware: Hardware) -> float:
 def measure_speed(
     config: ModelConfig, train: TrainConfig, hardware: Hardware, seconds: float, loss_of: Loss = mean_loss
 ) -> Speed:
-    """Take a few steps on random tokens, for about `seconds` but at least one after the first, which is slower.
+    """Take a few steps on random tokens, for about `seconds`, at least one after the first, which is slower.
 
-    Of several processes, the share of one is timed, as if all were as quick and their exchange took no time.
-    Draws its random numbers from a generator of its own; global random state is left as it was.
+    Of several processes, the share of one is timed, as if all were equally quick and their exchange took no time.
+    Random numbers come from a generator of its own; the global random state is left as it was.
     """
     train = train.share(hardware.processes)
     with torch.random.fork_rng(devices=[hardware.device] if hardware.device.type == "cuda" else []):
@@ -55,6 +55,6 @@ def measure_speed(
             before = time.monotonic()
             training_step(model, optimizers, batch, hardware, train.clip, loss_of, train.accumulate)
             times.append(time.monotonic() - before)
-    # The fastest step is the one that the fewest other programs disturbed; the first one builds what later ones reuse.
+    # Other programs slow steps down, so the fastest one counts; the first one builds what later ones reuse.
     fastest = min(times[1:])
     return Speed(fastest, hardware.processes * train.batch_size * config.context_length / fastest)

@@ -77,7 +77,7 @@ def write_training_state(
 def restore_training_state(
     saved: saved_step.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
 ) -> State:
-    """Undo `write_training_state`; the other processes of a `team` get theirs by `optim.deal_optimizer_state`.
+    """Undo `write_training_state`; the other processes of a `team` get theirs by `optim.scatter_optimizer_state`.
 
     Raises `CheckpointError` when the folder is damaged or gone, or cannot be of this run.
     """

@@ -1,27 +1,22 @@
 """Several processes that train one model, each on its share of every batch, by `torch.distributed`.
 
-Whoever starts the processes (torchrun, or `launch`) tells each of them by environment variables who it is. The first
-one leads: it alone reads the text, looks at the clock, writes and speaks, and what it decides the others are told. A
-`Team` is what a process knows of the others; that of one process does nothing, and the model never hears of it.
+Whatever starts the processes (torchrun, or launch.py) tells each of them its rank by environment variables. The first
+one leads: it alone reads the text, looks at the clock, writes and reports, and it tells the others what it decides. A
+`Team` is a process's view of the others; that of one process does nothing, and the model does not know of it.
 
     Team       one process
     Replicas   each holds the whole model, and gradients are averaged (DistributedDataParallel)
-    Shards     each holds a part of every matrix, of its gradient and of what the optimizer remembers (FSDP2)
+    Shards     each holds a part of every matrix, of its gradient and of its optimizer state (FSDP2)
 
-Between processes go tensors and JSON, never a pickle.
+Processes exchange tensors and JSON, never a pickle.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
-import signal
-import socket
-import sys
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -33,18 +28,18 @@ from torch import Tensor, nn
 
 from gptlite.errors import ProcessError, UsageError
 from gptlite.randomness import derive
+from gptlite.training.launch import end_with_launcher, processes
 
-MEETING = timedelta(minutes=5)  # until all processes have found each other
-PATIENCE = timedelta(minutes=30)  # with a process that lives but does not answer: the first one may be saving
-FAREWELL_SECONDS = 5.0  # in which the first process says that it has ended, if it still can
+RENDEZVOUS_TIMEOUT = timedelta(minutes=5)  # until all processes have found each other
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # for a process that does not answer: the first one may be saving
+LEAVING_SECONDS = 5.0  # in which the first process says that it has ended, if it still can
 POLL_SECONDS = 0.05
 KEYS = "gptlite/"  # in the store, which torch uses too
-GRACE_SECONDS = 600  # to finish a step and save it, after a signal
 
 Item = TypeVar("Item")
 Loss = Callable[[Any, Tensor], Tensor]  # of a model on windows
 Work = Callable[[Tensor], Tensor]  # on matrices (N, R, C)
-Wish = Callable[[], int | None]  # a signal that asks for the end
+Stop = Callable[[], int | None]  # the number of a signal that asks for the end
 
 
 class Team:
@@ -67,7 +62,7 @@ class Team:
         """What JSON can say, as the first process has it."""
         return facts
 
-    def deal(
+    def scatter(
         self, tensors: Mapping[str, Tensor] | None, shapes: Mapping[str, tuple[int, ...]]
     ) -> Iterator[tuple[str, Tensor]]:
         """One by one the `tensors` of the first process; the others know their `shapes` only. All are float32."""
@@ -84,9 +79,9 @@ class Team:
         """Mean of `x` over all processes."""
         return x
 
-    def agree(self, progress: float, last: bool, wish: int | None) -> tuple[float, bool, int | None]:
-        """After a step: how far the first process sees the run, and the wish to stop that any of them has."""
-        return progress, last, wish
+    def agree(self, progress: float, last: bool, signal: int | None) -> tuple[float, bool, int | None]:
+        """After a step: how far the first process sees the run, and the signal to stop that any of them got."""
+        return progress, last, signal
 
     def share(self, items: Sequence[Item], idle: Callable[[Item], Item]) -> Sequence[Item]:
         """This process's share of `items`; where one is missing, what `idle` makes of another: all have equally many.
@@ -97,14 +92,14 @@ class Team:
 
     # The model and its optimizers
 
-    def spread(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    def distribute(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
         """Give every process the weights of the first one, and no more of them than it is to hold."""
 
     def prepare(self, model: nn.Module, loss_of: Loss) -> None:
         """Get ready to exchange the gradients of `loss_of` on `model`."""
 
     def sharing(self, shard: str) -> Team:
-        """These processes as they train with --shard `shard`."""
+        """These processes as they train with `shard`."""
         return self
 
     def loss(self, loss_of: Loss, model: nn.Module, windows: Tensor, last: bool) -> Tensor:
@@ -147,12 +142,12 @@ class Team:
     def announce(self, facts: Mapping[str, Any]) -> None:
         """Say what is needed to train, to those that wait in `listen`."""
 
-    def listen(self, should_stop: Wish) -> Any:
-        """What the first process announces; None when it ends without a training."""
+    def listen(self, should_stop: Stop) -> Any:
+        """What the first process announces; None when it ends before it trains."""
         raise AssertionError("the first process waits for nobody")
 
-    def mourns(self) -> bool:
-        """After a process was lost: is it this one that tells a person?"""
+    def reports_loss(self) -> bool:
+        """After a process was lost: is it this one that reports it?"""
         return True
 
 
@@ -184,7 +179,7 @@ class Replicas(Team):
         dist.broadcast(content, 0)
         return json.loads(content.numpy().tobytes())
 
-    def deal(
+    def scatter(
         self, tensors: Mapping[str, Tensor] | None, shapes: Mapping[str, tuple[int, ...]]
     ) -> Iterator[tuple[str, Tensor]]:
         for name, shape in shapes.items():
@@ -201,8 +196,8 @@ class Replicas(Team):
         dist.all_reduce(x)
         return x / self.size
 
-    def agree(self, progress: float, last: bool, wish: int | None) -> tuple[float, bool, int | None]:
-        own = torch.tensor([progress, float(last), float(wish or 0)], dtype=torch.float64)
+    def agree(self, progress: float, last: bool, signal: int | None) -> tuple[float, bool, int | None]:
+        own = torch.tensor([progress, float(last), float(signal or 0)], dtype=torch.float64)
         every = torch.empty(self.size, 3, dtype=torch.float64)
         dist.all_gather(list(every), own)
         return every[0, 0].item(), bool(every[0, 1]), int(every[:, 2].max()) or None
@@ -211,7 +206,7 @@ class Replicas(Team):
         own = [items[i] for i in range(self.rank, len(items), self.size)]
         return own if len(own) == -(-len(items) // self.size) else [*own, idle(items[0])]
 
-    def spread(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    def distribute(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
         with torch.no_grad():
             for tensor in (*model.parameters(), *model.buffers()):
                 dist.broadcast(tensor, 0)
@@ -262,19 +257,19 @@ class Replicas(Team):
         self.store.set(KEYS + "announced", "1")
         self.broadcast(facts)
 
-    def listen(self, should_stop: Wish) -> Any:
+    def listen(self, should_stop: Stop) -> Any:
         return self.broadcast(None) if self._heard(("announced", "over"), should_stop) == "announced" else None
 
-    def mourns(self) -> bool:
+    def reports_loss(self) -> bool:
         if self.leads:
             return True
         try:
-            lost = self._heard(("over",), seconds=FAREWELL_SECONDS) is None
+            lost = self._heard(("over",), seconds=LEAVING_SECONDS) is None
             return lost and self.store.add(KEYS + "told", 1) == 1
         except RuntimeError:  # the store went with the process or the machine that kept it
             return True
 
-    def say_goodbye(self, should_stop: Wish, failed: bool) -> None:
+    def leave(self, should_stop: Stop, failed: bool) -> None:
         """The first process says that it ends; the others wait for that, for to end sooner may look like a failure."""
         with contextlib.suppress(RuntimeError):
             if self.leads:
@@ -283,15 +278,15 @@ class Replicas(Team):
                 self._heard(("over",), should_stop)
 
     def _heard(
-        self, words: Sequence[str], should_stop: Wish = lambda: None, seconds: float | None = None
+        self, words: Sequence[str], should_stop: Stop = lambda: None, seconds: float | None = None
     ) -> str | None:
-        """The first of `words` that is in the store; None after so many `seconds`, or some after a wish to stop."""
+        """The first of `words` that is in the store; None after so many `seconds`, or some after a signal to stop."""
         until = None if seconds is None else time.monotonic() + seconds
         while until is None or time.monotonic() < until:
             if word := next((word for word in words if self.store.check([KEYS + word])), None):
                 return word
             if until is None and should_stop() is not None:
-                until = time.monotonic() + FAREWELL_SECONDS
+                until = time.monotonic() + LEAVING_SECONDS
             time.sleep(POLL_SECONDS)
         return None
 
@@ -301,19 +296,19 @@ class Shards(Replicas):
 
     sharded = True
 
-    def spread(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    def distribute(self, model: nn.Module, blocks: Sequence[nn.Module]) -> None:
         try:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
         except ImportError as error:
-            raise UsageError(f"--shard fsdp needs torch 2.6 or newer, and this is {torch.__version__}.") from error
-        super().spread(model, blocks)
+            raise UsageError(f"`shard='fsdp'` needs torch 2.6 or newer, and this is {torch.__version__}.") from error
+        super().distribute(model, blocks)
         mesh = init_device_mesh(next(model.parameters()).device.type, (self.size,))
         for module in (*blocks, model):
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
     def prepare(self, model: nn.Module, loss_of: Loss) -> None:
-        """Nothing: what `spread` left with the model exchanges weights and gradients by itself."""
+        """Nothing: what `distribute` did to the model exchanges weights and gradients by itself."""
 
     def loss(self, loss_of: Loss, model: nn.Module, windows: Tensor, last: bool) -> Tensor:
         return loss_of(model, windows)  # each part is exchanged, for to wait for the last would take whole gradients
@@ -378,31 +373,11 @@ def _to_all(tensor: Tensor) -> Tensor:
     return received
 
 
-# Who is there
-
-
-def processes() -> int:
-    """How many processes whoever started this one has started; 1 where nobody says."""
-    try:
-        return int(os.environ["WORLD_SIZE"]) if "RANK" in os.environ else 1
-    except (KeyError, ValueError):
-        return 1
-
-
-def place() -> str:
-    """The number of this process among all, and its machine."""
-    return f"{os.environ.get('RANK', '0')} on {socket.gethostname()}"
-
-
-def processes_here() -> int:
-    """How many of them run on this machine."""
-    with contextlib.suppress(ValueError):
-        return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return 1
+# Finding each other
 
 
 @contextlib.contextmanager
-def together(n_gpus: int, should_stop: Wish) -> Iterator[Team]:
+def together(n_gpus: int, should_stop: Stop) -> Iterator[Team]:
     """The processes that were started together, until the first one ends.
 
     - `n_gpus`: those of this machine; the process takes the one that has its number here.
@@ -411,7 +386,8 @@ def together(n_gpus: int, should_stop: Wish) -> Iterator[Team]:
     if processes() < 2:
         yield ALONE
         return
-    replicas = _meet(n_gpus)
+    end_with_launcher()
+    replicas = _rendezvous(n_gpus)
     failed = True
     try:
         yield replicas
@@ -419,15 +395,15 @@ def together(n_gpus: int, should_stop: Wish) -> Iterator[Team]:
     except RuntimeError as error:
         if not lost_contact(error):
             raise
-        first = "another process of this training ended, or was killed, before its first step."
-        raise ProcessError(first if replicas.mourns() else "") from error
+        first = "another process of this run ended, or was killed, before its first step."
+        raise ProcessError(first if replicas.reports_loss() else "") from error
     finally:
-        replicas.say_goodbye(should_stop, failed)
+        replicas.leave(should_stop, failed)
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
 
 
-def _meet(n_gpus: int) -> Replicas:
+def _rendezvous(n_gpus: int) -> Replicas:
     if not dist.is_available():
         raise UsageError("this torch was built without torch.distributed, which several processes need.")
     from torch.distributed.rendezvous import rendezvous
@@ -437,15 +413,14 @@ def _meet(n_gpus: int) -> Replicas:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local < n_gpus:
             torch.cuda.set_device(local)
-        store, rank, size = next(rendezvous("env://", timeout=MEETING))
+        store, rank, size = next(rendezvous("env://", timeout=RENDEZVOUS_TIMEOUT))
         backend = "cpu:gloo,cuda:nccl" if n_gpus else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
         replicas = Replicas(store, rank, size)
         replicas.sums(1.0)  # connects them
     except (RuntimeError, ValueError) as error:
         raise ProcessError(
-            f"the {processes()} processes of this training did not find each other at {place}: "
-            f"{str(error).splitlines()[0]}"
+            f"the {processes()} processes of this run did not find each other at {place}: {str(error).splitlines()[0]}"
         ) from error
     return replicas
 
@@ -465,60 +440,5 @@ def check_shares(batch_size: int, accumulate: int, n: int) -> None:
         parts = f" in {accumulate} parts" if accumulate > 1 else ""
         raise UsageError(
             f"batches of {batch_size} do not give each of {n} processes a window{parts}; "
-            f"use --batch-size {n * accumulate} or more, or fewer processes."
+            f"use `batch_size={n * accumulate}` or more, or fewer processes."
         )
-
-
-# Starting processes
-
-
-def count_processes(asked: int, n_gpus: int) -> int:
-    """How many processes to start here for --gpus, of which 0 means all GPUs. Raises `UsageError` for too many."""
-    most, what = (n_gpus, "GPU") if n_gpus else (_processors(), "processor")
-    if asked > most:
-        raise UsageError(f"--gpus {asked} is more than this machine has: {most} {what}{'' if most == 1 else 's'}.")
-    return asked or max(1, n_gpus)
-
-
-def launch(arguments: Sequence[str], n: int) -> int:
-    """Run `gptlite ARGUMENTS...` as `n` processes on this machine, by torch's own launcher; the exit code of them all.
-
-    Raises `ProcessError` when one of them was killed.
-    """
-    from torch.distributed.elastic.multiprocessing import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):  # our sentences are shorter
-        logging.getLogger(name).addHandler(logging.NullHandler())
-        logging.getLogger(name).propagate = False
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _processors() // n)))
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE_SECONDS))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=n,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "gptlite", *arguments)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode >= 0:  # it has said why
-            return failure.exitcode
-        name = signal.Signals(-failure.exitcode).name
-        why = ", which a system that runs out of memory does" if name == "SIGKILL" else ""
-        raise ProcessError(f"process {rank} of {n} was ended by {name}{why}.") from error
-    except SignalException as error:
-        return 128 + int(error.sigval)
-    return 0
-
-
-def _processors() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Yardsticks: probabilities that add up and match the formulas read plainly, and bits on the model's own split."""
+"""Baselines: probabilities that add up and match the formulas read plainly, and bits on the model's own split."""
 
 from __future__ import annotations
 

@@ -421,3 +421,12 @@ def test_runs_live_in_checkpoints() -> None:
     assert Path("checkpoints") == runs.DEFAULT_PARENT
     with new_run("corpus") as found:
         assert found.path == Path("checkpoints/corpus")
+
+
+def test_fields_of_older_versions_are_read_under_todays_names(run: Run) -> None:
+    numbers = dict.fromkeys(("step", "best_step", "params", "vocab_size", "tokens_seen", "val_bytes"), 3)
+    reals = dict.fromkeys(("tokens_per_second", "seconds", "train_loss", "val_loss", "val_bits_per_byte"), 1.5)
+    result = {"run": "run", **numbers, **reals}
+    measured = {"ngram": 2.0, "xz": 2.5, "unigram": 4.0}
+    run.write_info({"yardsticks": measured, "result": {**result, "yardsticks": measured}})
+    assert run.read_info() == {"baselines": measured, "result": {**result, "baselines": measured}}

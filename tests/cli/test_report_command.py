@@ -36,7 +36,7 @@ def test_the_page_has_the_numbers_of_the_run(gptlite: Command, run: Path) -> Non
     result = stored["result"]
     for part in (
         f"{result['val_bits_per_byte']:.4f}",
-        f"{stored['yardsticks']['ngram']:.4f}",
+        f"{stored['baselines']['ngram']:.4f}",
         f"{stored['parameters']:,} parameters",
         stored["inputs"][0]["sha256"],
         stored["text"]["val"]["sha256"],

@@ -23,7 +23,7 @@ from gptlite.text import demo
 FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 KEYS = {
     "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
-    "val_loss", "val_bits_per_byte", "val_bytes", "yardsticks",
+    "val_loss", "val_bits_per_byte", "val_bytes", "baselines",
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_a_dry_run_as_json_has_the_numbers(gptlite: Command, corpus_file: Path) 
     assert preview["plan"]["train"]["seconds"] == preview["expected"]["seconds"] == 20
     assert preview["plan"]["given"] == ["seconds"]
     assert preview["expected"]["memory"] > 10**8  # torch alone needs that
-    assert set(preview["yardsticks"]) >= {"xz", "unigram", "ngram"}
+    assert set(preview["baselines"]) >= {"xz", "unigram", "ngram"}
     assert 0 < preview["expected"]["bits_per_byte"] < 10
     assert preview["train_bytes"] + preview["val_bytes"] == corpus_file.stat().st_size
 
@@ -90,9 +90,9 @@ def test_a_dry_run_resumes_nothing(gptlite: Command, corpus_file: Path) -> None:
     assert outcome.code == 2 and "--resume" in outcome.err
 
 
-def test_yardsticks_stand_beside_the_result(gptlite: Command, corpus_file: Path) -> None:
+def test_baselines_stand_beside_the_result(gptlite: Command, corpus_file: Path) -> None:
     outcome = gptlite("train", "corpus.txt", *FEW)
-    measured = info("checkpoints/corpus")["yardsticks"]
+    measured = info("checkpoints/corpus")["baselines"]
     assert f"for comparison: 5-gram {measured['ngram']:.3f}, xz {measured['xz']:.3f}" in outcome.err
 
 

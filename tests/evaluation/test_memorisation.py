@@ -165,10 +165,10 @@ def test_a_run_does_not_end_inside_a_character() -> None:
     assert copied.runs[0].text == f"{PASSAGE} sch"
 
 
-# -- The yardstick
+# -- The baseline
 
 
-def test_the_yardstick_is_held_out_text_of_the_same_length() -> None:
+def test_the_baseline_is_held_out_text_of_the_same_length() -> None:
     train, text = open_files(d=make_text(300)), make_text(100, seed=1)
     report = check([noise(70), noise(50)], train, open_files(h=text))
     pieces = [text[i * len(text) // 16 :][:60] for i in range(16)]

@@ -81,7 +81,7 @@ def run_of(n: int, *, name: str = "corpus", text: str = "Once upon a time") -> T
         name=name,
         headline=f"After 3:00 min {text}",
         metrics=metrics,
-        yardsticks={"5-gram": 2.2, "xz": 2.5},
+        baselines={"5-gram": 2.2, "xz": 2.5},
         expected=2.1,
         facts={"The plan": [["", "planned", "happened"], ["steps", "100", text]], "The text": [[text, name]]},
         headed=frozenset({"The plan"}),

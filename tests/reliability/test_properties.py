@@ -338,11 +338,11 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (pipeline, estimate):
         monkeypatch.setattr(module, "available_memory", lambda device: 30 << 20)
     monkeypatch.setattr(estimate, "measure_speed", lambda *_: Speed(0.1, 1000.0))
-    monkeypatch.setattr(estimate.ngram, "measure", lambda *_: estimate.ngram.Yardsticks(1, 1, 1, 1, 1, 1))
+    monkeypatch.setattr(estimate.ngram, "measure", lambda *_: estimate.ngram.Baselines(1, 1, 1, 1, 1, 1))
     alike = gguf_check.GgufReport("0", 1, (), 1, 1, False, 1, 1.0, 1.0, 0.0)
     monkeypatch.setattr(gguf_check, "verify_gguf", lambda *_: alike)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
-    monkeypatch.setattr("gptlite.training.team.launch", lambda arguments, n: 0)
+    monkeypatch.setattr("gptlite.training.launch.launch", lambda *_: 0)
     monkeypatch.setattr(demo, "demo_text", lambda *_: Path("corpus.txt").absolute())
     monkeypatch.setattr(samples, "write_file", lambda *_: None)  # some of the names are links to what others need
     monkeypatch.setattr(interactive, "read_line", lambda _: None)  # sixty lines would be as many turns

@@ -405,13 +405,13 @@ def test_a_batch_size_that_is_chosen_fits_the_parts(gptlite: Command, corpus_fil
 def test_parts_need_less_memory() -> None:
     from gptlite.config import ModelConfig
     from gptlite.errors import LimitError
-    from gptlite.training.plan import Plan, check_memory
+    from gptlite.training.memory import check_memory
 
     model = ModelConfig.preset("qwen3", "large", 8192)
-    whole, in_parts = (Plan(model, TrainConfig(batch_size=16, accumulate=n), ()) for n in (1, 16))
-    with pytest.raises(LimitError, match="--accumulate 2"):
-        check_memory(whole, 8 << 30)
-    check_memory(in_parts, 8 << 30)
+    whole, in_parts = (TrainConfig(batch_size=16, accumulate=n) for n in (1, 16))
+    with pytest.raises(LimitError, match="`accumulate=2`"):
+        check_memory(model, whole, 8 << 30)
+    check_memory(model, in_parts, 8 << 30)
 
 
 # -- What must not grow

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # where it is run as a pr
 
 from conftest import tiny_config
 
+from gptlite.checkpoint.runs import Run
 from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.model import GPT, initialise
@@ -35,6 +36,8 @@ from gptlite.training.team import Team
 WINDOWS, CONTEXT = 6, 16  # six windows are shared equally by two processes, and by four they are not
 WAYS = [(shard, optimizer) for shard in ("none", "fsdp") for optimizer in ("muon", "adamw")]
 COMMAND = (sys.executable, "-m", "gptlite")
+SHAPE = ("--layers", "2", "--dim", "32", "--heads", "2", "--context", "32", "--vocab-size", "320", "--batch-size", "4")
+TINY = (*SHAPE, "--device", "cpu", "--threads", "1", "--dropout", "0")
 
 
 @dataclass
@@ -118,7 +121,7 @@ def loss_curve(
     initialise(model, seed=1 + team.rank)  # the others get the weights of the first
     model.to(hardware.device)
     team = team.sharing(shard)
-    team.spread(model, list(model.transformer.blocks))
+    team.distribute(model, list(model.transformer.blocks))
     optimizers = optim.make_optimizers(model, config, team)
     team.prepare(model, optim.mean_loss)
     curve: list[float] = []
@@ -140,6 +143,27 @@ def loss_curve(
         )
         curve.append(loss)
     return curve
+
+
+def train(*more: object) -> tuple[object, ...]:
+    return (*COMMAND, "train", *more)
+
+
+def metrics(run: Path) -> dict[int, dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines}
+
+
+def wait_for_step(run: Path, step: int, log: bool = False, seconds: float = 90.0) -> None:
+    """Until a run has saved, or only logged, a step of this number or a later one."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if log and (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size:
+            return
+        if not log and (latest := Run(run).latest()) and latest.number >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{run} did not reach step {step}")
 
 
 def main() -> None:

@@ -212,7 +212,7 @@ def test_what_the_origin_decides_is_not_for_options(
         (("--init-from", "nowhere"), 4, "there is no model at nowhere"),
         (("--tokenizer", "nowhere"), 4, "there is no model at nowhere"),
         (("--tokenizer", "RUN", "--vocab-size", "500"), 2, "--tokenizer brings its own vocabulary"),
-        (("--init", "model"), 2, "to begin with a trained model, name it with --init-from"),
+        (("--init", "model"), 2, "to start from a trained model, name it with --init-from"),
         (("--resume", "--init-from", "RUN"), 2, "--resume goes on with the run's own model; leave --init-from"),
         (("--resume", "--tokenizer", "RUN"), 2, "--resume goes on with the run's own model"),
     ],
@@ -252,6 +252,6 @@ def test_a_model_that_reads_far_is_trained_on_shorter_windows() -> None:
     facts = Facts(10**8, 2 * 10**7, 50_000, choose_hardware("cpu", "fp32"))
     plan = make_plan(facts, overrides={"steps": 10}, base=base)
     assert plan.model.context_length == 1024
-    assert any("131,072" in reason and "--context" in reason for reason in plan.reasons)
+    assert any("131,072" in reason.sentence() and reason.about == "context_length" for reason in plan.reasons)
     longer = make_plan(facts, overrides={"steps": 10, "context_length": 4096}, base=base)
     assert longer.model.context_length == 4096

@@ -625,7 +625,7 @@ def test_as_many_steps_stay_as_were_asked_for(corpus_file: Path, keep: int, kept
 EACH_LINE = {"step", "elapsed", "tokens", "lr", "train_loss", "tokens_per_second"}
 RESULT = {
     "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
-    "val_loss", "val_bits_per_byte", "val_bytes", "yardsticks",
+    "val_loss", "val_bits_per_byte", "val_bytes", "baselines",
 }  # fmt: skip
 
 

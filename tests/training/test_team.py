@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Command, make_text, tiny_config
-from support.teams import COMMAND, WAYS, loss_curve, losses, started
+from support.teams import SHAPE, TINY, WAYS, loss_curve, losses, metrics, started, train, wait_for_step
 
 from gptlite.checkpoint.runs import Run
 from gptlite.config import TrainConfig
@@ -33,17 +29,6 @@ from gptlite.training.team import ALONE
 
 SAME = 1e-4  # nats a token: sums of float32 in another order
 WILD = ("--arch", "gpt2", "--optimizer", "adamw", "--warmup", "0", "--clip", "1e30")  # no norm holds these weights
-SHAPE = ("--layers", "2", "--dim", "32", "--heads", "2", "--context", "32", "--vocab-size", "320", "--batch-size", "4")
-TINY = (*SHAPE, "--device", "cpu", "--threads", "1", "--dropout", "0")
-
-
-def train(*more: object) -> tuple[object, ...]:
-    return (*COMMAND, "train", *more)
-
-
-def metrics(run: Path) -> dict[int, dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line for line in lines}
 
 
 def assert_same_curve(run: Path, other: Path) -> None:
@@ -91,7 +76,7 @@ def test_a_run_of_two_processes_is_that_of_one_and_goes_on_alone(
     with started(2, train(*line, "-o", "two"), tmp_path) as processes:
         first, second = processes.wait()
     assert first.code == 0, first.err
-    assert "2 processes of 1 threads" in first.err and json.loads(first.out)["step"] == 50
+    assert "2 processes of 1 thread" in first.err and json.loads(first.out)["step"] == 50
     assert (second.code, second.out, second.err) == (0, "", ""), "one speaks for all"
     assert gptlite("train", *line, "-o", "one").code == 0
     assert_same_curve(Path("two"), Path("one"))
@@ -122,18 +107,6 @@ def test_a_run_saved_by_two_goes_on_with_one_or_four_as_if_nothing_happened(
     with started(n, train("--resume", "-o", "run"), tmp_path) as processes:
         assert [process.code for process in processes.wait()] == [0] * n, processes.all[0].err
     assert_same_curve(tmp_path / "run", tmp_path / "straight")
-
-
-def wait_for_step(run: Path, step: int, log: bool = False, seconds: float = 90.0) -> None:
-    """Until a run has saved, or only logged, a step of this number or a later one."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if log and (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size:
-            return
-        if not log and (latest := Run(run).latest()) and latest.number >= step:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{run} did not reach step {step}")
 
 
 # Ends
@@ -176,71 +149,6 @@ def test_numbers_that_diverge_are_said_once(corpus_file: Path, tmp_path: Path) -
     assert (second.code, second.err) == (0, "")
 
 
-# Who starts them
-
-
-@pytest.mark.slow
-def test_gptlite_starts_the_processes_itself(corpus_file: Path, tmp_path: Path) -> None:
-    line = train("corpus.txt", *TINY, "--steps", "20", "--gpus", "2", "-o", "run", "--json")
-    ended = subprocess.run([str(c) for c in line], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["step"] == 20 and "2 processes" in ended.stderr
-    assert "torch" not in ended.stderr and "W1" not in ended.stderr, "a launcher that says nothing of itself"
-
-
-@pytest.mark.slow
-def test_a_signal_to_the_launcher_saves_and_ends_all(corpus_file: Path, tmp_path: Path) -> None:
-    line = train("corpus.txt", *TINY, "--steps", "100k", "--gpus", "2", "-o", "run")
-    process = subprocess.Popen([str(c) for c in line], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    try:
-        wait_for_step(tmp_path / "run", 1, log=True)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130, err
-    assert "which is saved; continue with: gptlite train --resume -o run --gpus 2" in err and "Traceback" not in err
-    assert Run(tmp_path / "run").latest()
-
-
-@pytest.mark.slow
-def test_torchrun_starts_them(corpus_file: Path, tmp_path: Path) -> None:
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d")
-    line = (*torchrun, "--rdzv-endpoint", "localhost:0", "-m", "gptlite", "train", "corpus.txt", *TINY)
-    line = (*line, "--steps", "20", "-o", "run", "--json", "--logger", "tensorboard")
-    ended = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout)["step"] == 20
-    assert len(metrics(tmp_path / "run")) == len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-    assert len(list((tmp_path / "run/tensorboard").iterdir())) == 1, "the first process alone writes"
-
-
-def test_gpus_asks_the_launcher(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    launched: list[tuple[list[str], int]] = []
-    monkeypatch.setattr(sys, "argv", ["gptlite", "train", "corpus.txt"])
-    monkeypatch.setattr(team, "launch", lambda arguments, n: launched.append((arguments, n)) or 5)
-    monkeypatch.setattr(team, "_processors", lambda: 3)
-    monkeypatch.setattr("gptlite.device.count_gpus", lambda: 0)
-    assert gptlite("train", "corpus.txt", "--gpus", "2").code == 5, "the code of the processes"
-    assert launched == [(["train", "corpus.txt"], 2)]
-    outcome = gptlite("train", "corpus.txt", "--processes", "4")
-    assert outcome.code == 2 and "more than this machine has: 3 processors" in outcome.err
-    monkeypatch.setattr("gptlite.device.count_gpus", lambda: 8)
-    assert gptlite("train", "corpus.txt", "--gpus", "auto").code == 5
-    assert launched[1:] == [(["train", "corpus.txt"], 8)]
-    outcome = gptlite("train", "corpus.txt", "--gpus", "9")
-    assert outcome.code == 2 and "8 GPUs" in outcome.err
-
-
-def test_who_was_started_as_one_of_several_starts_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gptlite.cli import process
-
-    for place, launched, follows in (({}, False, False), ({"RANK": "0"}, True, False), ({"RANK": "1"}, True, True)):
-        monkeypatch.setattr(os, "environ", {"WORLD_SIZE": "2", **place})
-        assert (process.is_launched(), process.follows()) == (launched, follows)
-        assert team.processes() == (2 if launched else 1)
-
-
 # Shares
 
 
@@ -259,22 +167,12 @@ def test_every_window_of_a_batch_is_somebodys(n: int, corpus_file: Path) -> None
 
 def test_a_window_for_each_process_and_part(monkeypatch: pytest.MonkeyPatch) -> None:
     team.check_shares(batch_size=8, accumulate=2, n=4)
-    with pytest.raises(UsageError, match="use --batch-size 16 or more"):
+    with pytest.raises(UsageError, match="use `batch_size=16` or more"):
         team.check_shares(batch_size=8, accumulate=4, n=4)
     plan = planning.Plan(tiny_config("qwen3"), TrainConfig(batch_size=4), ())
-    served = planning.serve(plan, 8)
-    assert served.train.batch_size == 8 and "a window for each process" in served.reasons[0]
-    assert planning.serve(planning.Plan(plan.model, plan.train, (), ("batch_size",)), 8).train.batch_size == 4
-
-
-def test_sharding_and_recomputing_need_less_memory() -> None:
-    model = tiny_config("qwen3", n_layers=12, dim=256, n_heads=4)
-    needed = planning.training_memory(model, TrainConfig())
-    assert planning.training_memory(model, TrainConfig(recompute=True)) < 0.5 * needed
-    two, four = (dataclasses.replace(choose_hardware("cpu"), processes=n) for n in (2, 4))
-    assert planning.training_memory(model, TrainConfig(), two) < needed, "half of each batch"
-    replicated, sharded = (planning.training_memory(model, TrainConfig(shard=s), four) for s in ("none", "fsdp"))
-    assert replicated - sharded == 4 * (4 * model.n_params - model.n_params)
+    served = planning.one_window_each(plan, 8)
+    assert served.train.batch_size == 8 and "a window for each process" in served.reasons[0].sentence()
+    assert planning.one_window_each(planning.Plan(plan.model, plan.train, (), ("batch_size",)), 8).train.batch_size == 4
 
 
 # Activation checkpointing
@@ -330,6 +228,6 @@ def test_recompute_is_an_option(gptlite: Command, corpus_file: Path) -> None:
 def test_hardware_names_the_processes() -> None:
     one = choose_hardware("cpu", "fp32", 1, "off")
     both = Hardware(one.device, False, 1, False, "as asked", processes=2)
-    assert both.describe() == "cpu, fp32, 2 processes of 1 threads: as asked"
+    assert both.describe() == "cpu, fp32, 2 processes of 1 thread: as asked"
     assert both.choices() == {**one.choices(), "processes": 2}
     assert Hardware(torch.device("cuda"), True, 1, True, "x", 8).describe() == "cuda, bf16, 8 processes, compiled: x"

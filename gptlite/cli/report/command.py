@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONG_TOKENS = 12  # that are shown
 MAPPED = 150  # words
 MOST_SAMPLES = 50
-YARDSTICKS = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
+BASELINES = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
 
 
 def report(
@@ -73,11 +73,11 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
     from gptlite.report.training import Training
 
     result, expected = info.get("result") or {}, info.get("expected") or {}
-    known = result.get("yardsticks") or info.get("yardsticks") or {}
-    yardsticks = {name: known[key] for key, name in YARDSTICKS.items() if is_number(known.get(key))}
+    known = result.get("baselines") or info.get("baselines") or {}
+    baselines = {name: known[key] for key, name in BASELINES.items() if is_number(known.get(key))}
     facts: dict[str, list[list[str]]] = {"The plan, and what happened": _plan(info, result, expected, metrics)}
-    if yardsticks:
-        facts["What it has to beat"] = _yardsticks(yardsticks, known, result)
+    if baselines:
+        facts["What it has to beat"] = _baselines(baselines, known, result)
     words: list[str] = []
     places, shares = None, (0.0, 0.0)
     best = run.best()
@@ -95,9 +95,9 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
     more: dict[str, Any] = {} if places is None else {"words": words, "places": places, "shares": shares}
     return Training(
         name=run.path.resolve().name,
-        headline=_headline(result, yardsticks, metrics),
+        headline=_headline(result, baselines, metrics),
         metrics=metrics,
-        yardsticks=yardsticks,
+        baselines=baselines,
         expected=expected["bits_per_byte"] if is_number(expected.get("bits_per_byte")) else None,
         facts=facts,
         headed=frozenset({"The plan, and what happened", "What it has to beat"}),
@@ -107,15 +107,15 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
     )
 
 
-def _headline(result: Mapping[str, Any], yardsticks: Mapping[str, float], metrics: Sequence[Mapping[str, Any]]) -> str:
+def _headline(result: Mapping[str, Any], baselines: Mapping[str, float], metrics: Sequence[Mapping[str, Any]]) -> str:
     if result:
         text = (
-            f"After {console.duration(result['seconds'])} the best step, {result['best_step']:,}, needs "
+            f"After {console.duration(result['seconds'])} min the best step, {result['best_step']:,}, needs "
             f"{result['val_bits_per_byte']:.3f} bits for a byte of text that it has never seen."
         )
-        beaten = [name for name, bits in yardsticks.items() if result["val_bits_per_byte"] < bits]
-        if yardsticks:
-            text += f" It beats {console.listing(beaten)}." if beaten else " It beats none of the yardsticks."
+        beaten = [name for name, bits in baselines.items() if result["val_bits_per_byte"] < bits]
+        if baselines:
+            text += f" It beats {console.listing(beaten)}." if beaten else " It beats none of the baselines."
         return text
     steps = f"step {metrics[-1]['step']:,}" if metrics else "its first step"
     return f"This run is not finished: its log ends with {steps}."
@@ -148,13 +148,11 @@ def _plan(
     return rows
 
 
-def _yardsticks(
-    yardsticks: Mapping[str, float], known: Mapping[str, Any], result: Mapping[str, Any]
-) -> list[list[str]]:
+def _baselines(baselines: Mapping[str, float], known: Mapping[str, Any], result: Mapping[str, Any]) -> list[list[str]]:
     rows = [["", "bits per byte", "knew"]]
     if "val_bits_per_byte" in result:
         rows.append(["this model", f"{result['val_bits_per_byte']:.4f}", ""])
-    for name, bits in yardsticks.items():
+    for name, bits in baselines.items():
         n_bytes = known.get("xz_train_bytes" if name == "xz" else "train_bytes")
         rows.append([name, f"{bits:.4f}", f"{n_bytes:,} bytes" if is_number(n_bytes) else ""])
     return rows

@@ -1,0 +1,56 @@
+"""The scaling law of the planner: bits per byte of held-out text, from the sizes of model and text and the tokens read.
+
+    bits = FLOOR + PARAMETER_TERM / N ^ EXPONENT + TOKEN_TERM / D ^ EXPONENT + EXCESS_TERM * max(0, ln(N / (ROOM U)))
+
+- N: millions of parameters, embeddings and head not counted.
+- D: millions of tokens read. Repeated ones count less and less: U (1 + R (1 - exp(-(D / U - 1) / R))) for the U
+  different ones of the text, R = `REUSE`. Counted as if each token spelled `BYTES_PER_TOKEN` bytes, so that the
+  vocabulary does not change what a token is worth.
+- The last term: a model with many parameters per token of text memorises it instead.
+
+The form is that of Hoffmann et al. (2022), "Training Compute-Optimal Large Language Models"; the worth of repeated
+tokens is that of Muennighoff et al. (2023), "Scaling Data-Constrained Language Models". The constants are fitted by
+hand to runs of 1 to 15 minutes on two texts (docs/log.md). For another text the bits are scaled by those that a 5-gram
+needs for it: `bits * ngram / NGRAM_LEVEL`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gptlite.config import ModelConfig
+
+FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.52, 0.15, 0.40, 0.35
+REUSE = 3.0  # a text read again and again is worth at most 1 + REUSE times its tokens
+ROOM, EXCESS_TERM = 6.0, 0.4  # parameters per token of text beyond which a model memorises it
+BYTES_PER_TOKEN = 2.5
+NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was fitted to
+
+# When a model begins to memorise its text: epochs * (hidden parameters per token of text) ^ OVERFITTING_EXPONENT, and
+# the dropout that was best up to there (docs/log.md).
+OVERFITTING_EXPONENT = 0.35
+DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
+
+
+def predicted_bits(model: ModelConfig, tokens: float, text_tokens: int, text_bytes: int) -> float:
+    """Bits per byte on held-out text after `tokens` tokens, on the scale of the text that the law was fitted to.
+
+    - `text_tokens`, `text_bytes`: size of the training text, which is read again where `tokens` is more.
+    """
+    unique = min(tokens, text_tokens)
+    worth = unique * (1 + REUSE * (1 - math.exp(-(tokens / unique - 1) / REUSE)))
+    worth *= text_bytes / text_tokens / BYTES_PER_TOKEN
+    hidden = hidden_params(model)
+    bits = FLOOR + PARAMETER_TERM * (1e6 / hidden) ** EXPONENT + TOKEN_TERM * (1e6 / max(1.0, worth)) ** EXPONENT
+    return bits + EXCESS_TERM * max(0.0, math.log(hidden / (ROOM * text_tokens)))
+
+
+def best_dropout(model: ModelConfig, epochs: float, text_tokens: int) -> float:
+    """The dropout for a text that is read `epochs` times: the larger the model, the sooner it memorises the text."""
+    overfitting = epochs * (hidden_params(model) / text_tokens) ** OVERFITTING_EXPONENT
+    return next(rate for most, rate in DROPOUT if overfitting <= most)
+
+
+def hidden_params(model: ModelConfig) -> int:
+    """Parameters besides embeddings and head."""
+    return model.n_params - model.vocab_size * model.dim * (1 if model.tie_embeddings else 2)

@@ -1,0 +1,44 @@
+"""The scaling law: what it says of more tokens, more text and larger models."""
+
+from __future__ import annotations
+
+from gptlite.config import ModelConfig
+from gptlite.training.scaling_law import best_dropout, hidden_params, predicted_bits
+
+
+def model(dim: int = 192) -> ModelConfig:
+    return ModelConfig.preset("qwen3", "small", 1024, n_layers=4, dim=dim, n_heads=4)
+
+
+def test_more_of_anything_never_hurts_on_paper() -> None:
+    by_tokens = [predicted_bits(model(), 10.0**n, 10**7 // 4, 10**7) for n in range(3, 10)]
+    assert by_tokens == sorted(by_tokens, reverse=True)
+    by_text = [predicted_bits(model(), 1e7, 10**n, 4 * 10**n) for n in (4, 5, 6, 7)]
+    assert by_text == sorted(by_text, reverse=True)
+
+
+def test_reading_a_text_again_is_worth_less_than_reading_another() -> None:
+    again, other = (predicted_bits(model(), 4e6, n, 4 * n) for n in (10**6, 4 * 10**6))
+    assert again > other
+
+
+def test_the_best_size_grows_with_the_text() -> None:
+    small, large = (
+        min((64, 192, 768), key=lambda dim: predicted_bits(model(dim), n, int(n), 4 * int(n))) for n in (1e5, 1e9)
+    )
+    assert (small, large) == (64, 768)
+
+
+def test_dropout_rises_with_epochs_and_with_the_model() -> None:
+    by_epochs = [best_dropout(model(), n, 10**6) for n in (1.0, 10.0, 30.0, 1000.0)]
+    assert by_epochs[0] == 0.0 and by_epochs == sorted(by_epochs) and by_epochs[-1] == 0.3
+    by_size = [best_dropout(model(dim), 8.0, 10**6) for dim in (64, 768)]
+    assert by_size == sorted(by_size) and by_size[0] < by_size[1]
+
+
+def test_embeddings_and_head_are_not_hidden() -> None:
+    tied, free = (
+        ModelConfig.preset("qwen3", "small", 1024, n_layers=4, dim=64, n_heads=4, tie_embeddings=t)
+        for t in (True, False)
+    )
+    assert hidden_params(tied) == hidden_params(free) == tied.n_params - 1024 * 64
