@@ -24,6 +24,7 @@ from gptlite.embedding.similarity import (
     percentile,
 )
 from gptlite.errors import UsageError
+from gptlite.text.words import same_form
 
 if TYPE_CHECKING:  # nothing here needs torch
     from gptlite.embedding.contextual import WordVector
@@ -42,6 +43,7 @@ class Pair:
     - `percentile`: how many of a hundred pairs of the model's own text have a lower cosine, pairs of one word in two
       places if this is `same_word`, else of unrelated words. None where that was not measured.
     - `same_prefix`: the texts are equal up to the word, so the two vectors are one.
+    - `same_tokens`: are they the same tokens? If one word is other tokens (`v alue`, `_value`), no percentile applies.
     """
 
     first: int
@@ -52,6 +54,7 @@ class Pair:
     percentile: float | None
     same_word: bool
     same_prefix: bool
+    same_tokens: bool = True
 
     @property
     def verdict(self) -> str | None:
@@ -123,6 +126,7 @@ class Embeddings:
         """Where each of the cosines (n, n) stands, 0 to 100, among pairs of the model's own text; None like `scale`.
 
         Of one word (whatever its case) among pairs of one word in two random places, of two words among unrelated ones.
+        NaN for one word in different tokens: what was measured is the same token in two places.
         """
         row = self._measured(correction)
         if self.statistics is None or row is None:
@@ -132,20 +136,25 @@ class Embeddings:
             name: percentile(cosines, self.statistics[f"{name}_quantiles"][self.layers[0], row])
             for name in ("unrelated", "same_word")
         }
-        return np.where(self.same_words(), ranks["same_word"], ranks["unrelated"])
+        same = self.same_words()
+        found = np.where(same, ranks["same_word"], ranks["unrelated"])
+        found[same & ~self.same_tokens()] = np.nan
+        return found
 
     def same_words(self) -> np.ndarray:
-        """(n, n) booleans: is it one word, whatever its case?"""
-        names = {v.occurrence.word.lower(): i for i, v in enumerate(self.items)}
-        numbers = np.array([names[v.occurrence.word.lower()] for v in self.items])
-        return numbers[:, None] == numbers
+        """(n, n) booleans: is it one word, whatever its case and its spelling in Unicode?"""
+        return _equal([same_form(v.occurrence.word) for v in self.items])
+
+    def same_tokens(self) -> np.ndarray:
+        """(n, n) booleans: are they the same tokens?"""
+        return _equal([v.tokens for v in self.items])
 
     def pairs(self, correction: str = "zscore", most: int | None = None) -> list[Pair]:
         """All pairs in the order of their vectors; of more than `most`, half furthest apart, half closest."""
         n = len(self)
         first, second = np.triu_indices(n, 1)
         cosines, raw, static = self.cosine(correction), self.cosine("none"), cosine_matrix(self.static)
-        ranks, same = self.percentile(correction), self.same_words()
+        ranks, same, tokens = self.percentile(correction), self.same_words(), self.same_tokens()
         if most is not None and len(first) > most:
             order = np.argsort(cosines[first, second], kind="stable")
             chosen = np.sort(np.concatenate([order[: (most + 1) // 2], order[len(order) - most // 2 :]]))
@@ -153,7 +162,8 @@ class Embeddings:
         return [
             Pair(
                 i, j, float(cosines[i, j]), float(raw[i, j]), float(static[i, j]),
-                None if ranks is None else float(ranks[i, j]), bool(same[i, j]), self._same_prefix(i, j),
+                None if ranks is None or np.isnan(ranks[i, j]) else float(ranks[i, j]), bool(same[i, j]),
+                self._same_prefix(i, j), bool(tokens[i, j]),
             )
             for i, j in zip(first.tolist(), second.tolist(), strict=True)
         ]  # fmt: skip
@@ -185,3 +195,10 @@ class Embeddings:
         a, b = one.occurrence, other.occurrence
         same_text = a.start == b.start and a.text[: a.end] == b.text[: b.end]
         return same_text and one.tokens == other.tokens and np.array_equal(one.contextual, other.contextual)
+
+
+def _equal(names: Sequence[object]) -> np.ndarray:
+    """(n, n) booleans: which of n names are the same."""
+    first: dict[object, int] = {}
+    numbers = np.array([first.setdefault(name, i) for i, name in enumerate(names)], dtype=np.int64)
+    return numbers[:, None] == numbers

@@ -178,7 +178,7 @@ def embed(
     text_of = cache(lambda i: tokenizer.decode([i]))
     vectors: list[WordVector] = []
     for start in range(0, len(occurrences), WORDS_AT_ONCE):
-        chunk = occurrences[start : start + WORDS_AT_ONCE]
+        chunk = [o.trimmed() for o in occurrences[start : start + WORDS_AT_ONCE]]
         readings = _read(tokenizer, chunk if context == "left" else [_echo(o) for o in chunk], begin, model)
         computed = _compute(model, tokenizer, readings, pool, wanted, n_expected)
         numbers: dict[str, int] = {}  # of the different words

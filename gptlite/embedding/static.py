@@ -10,6 +10,7 @@ looked for among the words that are one token.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,14 +92,20 @@ class WordVectors:
 
     def seen(self, word: str) -> int | None:
         """How often the text had the word; None where that is not known."""
-        return self.counts.get(word, 0) if self.counts else None
+        return self.counts.get(self.known(word), 0) if self.counts else None
+
+    def known(self, word: str) -> str:
+        """The word as it is spelled here: accents may be characters of their own, or part of their letters."""
+        forms = (word, *(unicodedata.normalize(form, word) for form in ("NFC", "NFD")))
+        return next((form for form in forms if form in self.index or form in self.counts), word)
 
     def has(self, word: str) -> bool:
         """Is there a vector for the word, be it one of its tokens?"""
-        return word in self.index or self.spell is not None
+        return self.known(word) in self.index or self.spell is not None
 
     def direction(self, word: str) -> np.ndarray:
         """(D,): its corrected vector of length 1. Raises `UsageError` for a word that has none."""
+        word = self.known(word)
         if word in self.index:
             return self.directions[self.index[word]]
         if self.spell is None:
@@ -107,14 +114,15 @@ class WordVectors:
 
     def nearest(self, word: str, k: int = 10) -> list[Word]:
         """The k answers with the largest cosine to `word`, best first, without itself."""
-        return self._rank(self.direction(word), k, lambda other: other == word)
+        known = self.known(word)
+        return self._rank(self.direction(word), k, lambda other: other == known)
 
     def analogy(self, a: str, b: str, c: str, k: int = 10) -> list[Word]:
         """The k answers nearest to a - b + c, each of length 1, without the three in any case.
 
         king - man + woman asks what is to "woman" as "king" is to "man": 3CosAdd (Mikolov et al. 2013).
         """
-        given = {word.casefold() for word in (a, b, c)}
+        given = {self.known(word).casefold() for word in (a, b, c)}
         wanted = self.direction(a) - self.direction(b) + self.direction(c)
         return self._rank(wanted, k, lambda other: other.casefold() in given)
 
@@ -130,6 +138,7 @@ class WordVectors:
 
     def case_variants(self, word: str) -> list[Word]:
         """The words that differ from `word` in upper and lower case alone, with their cosines to it."""
+        word = self.known(word)
         folded = word.casefold()
         known = self.counts or self.index
         variants = [other for other in known if other != word and other.casefold() == folded]

@@ -1,13 +1,15 @@
 """Word vectors against people's judgement: similarity of pairs, and analogies, in the files they are published in.
 
 What is evaluated is any matrix with a row a word, so vectors from anywhere are compared on the same questions. Words
-without a row are left out and counted. Intervals are bootstrapped (Efron 1979): what the figure would be on other
-questions of the kind, drawn with replacement from these; questions that share words make them somewhat too narrow.
+without a row are left out and counted. Intervals say what the figure would be on other questions of the kind: of
+correlations by the bootstrap (Efron 1979), of shares by formulas that hold for few questions (Wilson 1927; Bonett &
+Price 2012 for the difference of two). Questions that share words make them somewhat too narrow.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +19,11 @@ import numpy as np
 
 from gptlite.embedding.similarity import unit
 from gptlite.errors import CorpusError, LimitError
+from gptlite.text.words import same_form
 
 RESAMPLES = 2000
 CONFIDENCE = 95  # percent
+Z = 1.959964  # standard deviations, to both sides, that have this share of a normal distribution
 LARGEST_FILE = 64 << 20  # bytes
 AT_ONCE = 1 << 22  # numbers held while resampling, or while analogies are answered
 WORD_COLUMN = re.compile(r"(word|term|noun|verb|w|t)[ _-]?[12]", re.IGNORECASE)
@@ -200,7 +204,8 @@ def compare_pairs(first: PairResult, second: PairResult) -> Difference:
     if difference is None:
         return Difference(len(scores), None, None)
     drawn = [spearman(a, scores, counts) - spearman(b, scores, counts) for counts in _draw(len(scores))]
-    return Difference(len(scores), difference, _interval(np.concatenate(drawn)))
+    interval = Interval(0.0, 0.0) if np.array_equal(a, b) else _interval(np.concatenate(drawn))
+    return Difference(len(scores), difference, interval)
 
 
 def spearman(x: np.ndarray, y: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
@@ -238,7 +243,7 @@ def evaluate_analogies(words: Mapping[str, int], vectors: np.ndarray, analogies:
     find = _Finder(words)
     rows = np.array([[find(word) for word in question] for question in analogies.questions]).reshape(-1, 4)
     used = rows.min(axis=1) >= 0
-    folded = {row: word.casefold() for word, row in words.items()}
+    folded = {row: same_form(word) for word, row in words.items()}
     directions = unit(vectors).astype(np.float32)
     right = np.zeros(len(rows), dtype=bool)
     step = max(1, AT_ONCE // max(1, len(directions)))
@@ -254,9 +259,8 @@ def evaluate_analogies(words: Mapping[str, int], vectors: np.ndarray, analogies:
     n = int(used.sum())
     if not n:
         return AnalogyResult(used, right, None, None)
-    accuracy = float(right[used].mean())
-    drawn = np.random.default_rng(0).binomial(n, accuracy, size=RESAMPLES) / n
-    return AnalogyResult(used, right, accuracy, _interval(drawn))
+    n_right = int(right[used].sum())
+    return AnalogyResult(used, right, n_right / n, share_interval(n_right, n))
 
 
 def compare_analogies(first: AnalogyResult, second: AnalogyResult) -> Difference:
@@ -265,22 +269,39 @@ def compare_analogies(first: AnalogyResult, second: AnalogyResult) -> Difference
     n = int(both.sum())
     if not n:
         return Difference(0, None, None)
-    gained, lost = ((a.right & ~b.right)[both].mean() for a, b in ((first, second), (second, first)))
-    drawn = np.random.default_rng(0).multinomial(n, [gained, lost, max(0.0, 1 - gained - lost)], size=RESAMPLES) / n
-    return Difference(n, float(gained - lost), _interval(drawn[:, 0] - drawn[:, 1]))
+    gained, lost = (int((a.right & ~b.right)[both].sum()) for a, b in ((first, second), (second, first)))
+    return Difference(n, (gained - lost) / n, paired_interval(gained, lost, n))
+
+
+def share_interval(k: int, n: int) -> Interval:
+    """The 95 % interval of a share of which k of n were seen: Wilson's, which is never a point, be it 0 of n or n."""
+    share, extra = k / n, Z * Z / n
+    middle = (share + extra / 2) / (1 + extra)
+    half = Z * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra)
+    return Interval(max(0.0, middle - half), min(1.0, middle + half))
+
+
+def paired_interval(gained: int, lost: int, n: int) -> Interval:
+    """The 95 % interval of the difference of two shares of the same n: `gained` only by the first, `lost` only there.
+
+    Bonett & Price (2012) add one to both counts.
+    """
+    a, b = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = Z * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
+    return Interval(max(-1.0, a - b - half), min(1.0, a - b + half))
 
 
 class _Finder:
-    """The row of a word: of the word as it is, else of the most frequent that differs in case alone, else -1."""
+    """The row of a word: as it is, else of the most frequent with the `same_form` (case, accents apart), else -1."""
 
     def __init__(self, words: Mapping[str, int]) -> None:
         self.words = words
         self.folded: dict[str, int] = {}
         for word, row in words.items():
-            self.folded.setdefault(word.casefold(), row)
+            self.folded.setdefault(same_form(word), row)
 
     def __call__(self, word: str) -> int:
-        return self.words[word] if word in self.words else self.folded.get(word.casefold(), -1)
+        return self.words[word] if word in self.words else self.folded.get(same_form(word), -1)
 
 
 def _draw(n: int) -> Iterable[np.ndarray]:
@@ -299,8 +320,9 @@ def _figure(value: np.ndarray, n: int) -> float | None:
 
 
 def _interval(drawn: np.ndarray) -> Interval | None:
+    """None where all resamples agree, such as those of a few pairs in perfect order: they tell nothing of others."""
     drawn = drawn[np.isfinite(drawn)]
     if not len(drawn):
         return None
     low, high = np.quantile(drawn, [0.5 - CONFIDENCE / 200, 0.5 + CONFIDENCE / 200])
-    return Interval(float(low), float(high))
+    return Interval(float(low), float(high)) if low < high else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 from gptlite.errors import UsageError
 
@@ -16,7 +16,10 @@ UNSPACED = re.compile(
 )
 JOINER = "\u200d"  # makes one picture of two emoji
 WORD = re.compile(rf"(?=\w){UNSPACED.pattern}|[^\W{UNSPACED.pattern[1:-1]}]+")
-EXTENDS = re.compile("[\u200c\u200d\U0001f3fb-\U0001f3ff]")  # joiners and skin tones
+SKIN_TONES = "\U0001f3fb-\U0001f3ff"
+# Soft hyphen, joiners, marks of direction, tags of flags; not U+200B, which parts words.
+INVISIBLE = "\u00ad\u200c-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0020-\U000e007f"
+EXTENDS = re.compile(f"[{INVISIBLE}{SKIN_TONES}]")
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,20 @@ class Occurrence:
     def word(self) -> str:
         return self.text[self.start : self.end]
 
+    def trimmed(self) -> Occurrence:
+        """The same place without white space at its ends, which is no part of a word; white space alone stays."""
+        word = self.word
+        stripped = word.strip()
+        if not stripped or len(stripped) == len(word):
+            return self
+        start = self.start + len(word) - len(word.lstrip())
+        return replace(self, start=start, end=start + len(stripped))
+
 
 def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]")) -> list[Occurrence]:
     """The words between marks, in the text without them: "a [bank] ." marks "bank" in "a bank ."; \\[ is literal.
 
-    Opening and closing mark may be the same, as in "a *bank* .".
+    Opening and closing mark may be the same, as in "a *bank* .". White space at the ends of a mark is not the word's.
     """
     opening, closing = mark
     pattern = re.compile(
@@ -62,28 +74,36 @@ def parse_marked(text: str, text_index: int, mark: tuple[str, str] = ("[", "]"))
     if start is not None:
         raise UsageError(f"text {text_index + 1}: the mark {opening} is never closed by {closing}.")
     clean += text[position:]
-    return [Occurrence(text_index, clean, *span) for span in spans]
+    return [Occurrence(text_index, clean, *span).trimmed() for span in spans]
 
 
 def parse_marks(text: str) -> tuple[str, str]:
     """The two marks of "<b>,</b>". Raises `UsageError`."""
     opening, _, closing = text.partition(",")
     if not opening or not closing or "\\" in text:
-        raise UsageError(f"--mark takes two marks with a comma between them, such as '<b>,</b>', not '{text}'.")
+        raise UsageError(f"`mark` takes two marks with a comma between them, such as '<b>,</b>', not '{text}'.")
     return opening, closing
 
 
 def find_word(text: str, text_index: int, word: str) -> list[Occurrence]:
     """Where `word` stands in `text` as a whole word; "bank#2" is the second place. Lower case matches any case.
 
-    A word is whole when no letter, digit or "_" joins it on either side, and when it does not end inside a character.
+    - A word is whole when no letter, digit or "_" joins it on either side, and when it does not end inside a character.
+    - "é" is found however it is written, as one character or as "e" and an accent. Soft hyphens and other invisible
+      characters inside a word do not count, nor does white space at the ends of `word`.
+    - "C#2" is the text C#2 where it stands in the text, and else the second "C".
     """
+    word = word.strip()
     name, _, nth = word.rpartition("#")
     if not (name and nth.isascii() and nth.isdigit()):
-        name, nth = word, ""
+        return _find_whole(text, text_index, word)
+    return _find_whole(text, text_index, word) or _find_whole(text, text_index, name)[int(nth) - 1 : int(nth)]
+
+
+def _find_whole(text: str, text_index: int, name: str) -> list[Occurrence]:
     if not name:
         return []
-    pattern = re.compile(re.escape(name), re.IGNORECASE if name == name.lower() else 0)
+    pattern = _spelled(name)
     found: list[Occurrence] = []
     position = 0
     while match := pattern.search(text, position):
@@ -91,7 +111,23 @@ def find_word(text: str, text_index: int, word: str) -> list[Occurrence]:
         if whole:
             found.append(Occurrence(text_index, text, *match.span()))
         position = match.end() if whole else match.start() + 1
-    return found[int(nth) - 1 : int(nth)] if nth else found
+    return found
+
+
+@lru_cache(maxsize=256)
+def _spelled(word: str) -> re.Pattern[str]:
+    """A word in all spellings that Unicode calls equivalent (NFC, NFD), with invisible characters anywhere in it."""
+    composed = re.sub(f"[{INVISIBLE}]", "", unicodedata.normalize("NFC", word)) or word
+    letters: list[str] = []
+    for character in composed:
+        if letters and unicodedata.category(character).startswith("M"):
+            letters[-1] += character
+        else:
+            letters.append(character)
+    forms = (dict.fromkeys((letter, unicodedata.normalize("NFD", letter))) for letter in letters)
+    spelled = (f"(?:{'|'.join(map(re.escape, each))})" for each in forms)
+    pattern = "".join(f"{letter}[{INVISIBLE}]*" for letter in spelled)
+    return re.compile(pattern, re.IGNORECASE if word == word.lower() else 0)
 
 
 def word_at(text: str, text_index: int, word_index: int) -> Occurrence | None:
@@ -144,10 +180,16 @@ def in_sentence(word: str) -> str:
     return word if UNSPACED.match(word) else f" {word}"
 
 
+def same_form(word: str) -> str:
+    """What all spellings of a word have in common: composed (NFC), without invisible characters, and without case."""
+    return unicodedata.normalize("NFC", re.sub(f"[{INVISIBLE}]", "", word).casefold())
+
+
 def _joined(text: str, at: int) -> bool:
     """Do the characters before and after position `at` belong to one word? After Unicode's Annex 29, but simpler:
 
-    - A mark, a joiner or a skin tone belongs to the character before it, and what follows a joiner to the joiner.
+    - A mark, a joiner, a soft hyphen or another invisible character, or a skin tone belongs to the character before it,
+      and what follows a joiner to the joiner.
     - Letters, digits and connectors such as "_" join. Apostrophes and hyphens do not: "Ada" is found in "Ada's".
     - Characters of scripts without spaces never join, so that a word is found between any two of them.
     """
@@ -185,7 +227,7 @@ def unit_pattern() -> re.Pattern[str]:
 @cache
 def word_pattern() -> re.Pattern[str]:
     """A run of letters, digits and the marks that go with them, as `find_word` joins them."""
-    return re.compile(rf"(?:\w|[{_marks()}])+")
+    return re.compile(rf"(?:\w|[{_marks()}{EXTENDS.pattern[1:-1]}])+")
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,21 @@ def compare(*items: WordVector, **more: Any) -> Embeddings:
     ids=str,
 )
 def test_one_word_is_judged_by_pairs_of_one_word(cosine: float, verdict: tuple[float, str]) -> None:
-    e = compare(vector("a bank", "bank", [1, 0, 0, 0]), vector("the Bank", "Bank", at_angle(cosine)))
+    e = compare(vector("a bank", "bank", [1, 0, 0, 0]), vector("the bank", "bank", at_angle(cosine)))
     (pair,) = e.pairs()
-    assert pair.same_word and pair.percentile == pytest.approx(100 * cosine, abs=0.1)
+    assert pair.same_word and pair.same_tokens and pair.percentile == pytest.approx(100 * cosine, abs=0.1)
     assert pair.verdict == verdict[1]
+
+
+def test_one_word_in_different_tokens_has_no_scale() -> None:
+    """What was measured is one token in two places: nothing is known of `v alue` beside `_value`, or Bank and bank."""
+    whole = vector("the value", "value", [1, 0, 0, 0])
+    pieces = replace(vector('"value', "value", at_angle(0.05)), tokens=("v", "alue"))
+    e = compare(whole, pieces, vector("the Value", "Value", at_angle(0.5)), vector("a value", "value", at_angle(0.8)))
+    assert [(p.first, p.second) for p in e.pairs() if p.verdict] == [(0, 3)]
+    assert all(p.same_word for p in e.pairs()) and e.pairs()[0].percentile is None
+    percentile = e.percentile()
+    assert percentile is not None and np.isnan(percentile[0, 1]) and not np.isnan(percentile[0, 3])
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,9 @@ def test_marks_come_off_whatever_the_text(pieces: list[str]) -> None:
             escaped = f"[{escaped}]"
         clean, marked = clean + piece, marked + escaped
     found = parse_marked(marked, 0)
-    assert [(o.start, o.end) for o in found] == spans
+    words = [clean[start:end] for start, end in spans]  # white space at their ends is not theirs
+    assert [o.word for o in found] == [word.strip() or word for word in words]
+    assert all(start <= o.start and o.end <= end for o, (start, end) in zip(found, spans, strict=True))
     assert all(o.text == clean for o in found)
 
 
@@ -592,3 +594,13 @@ def test_of_a_long_sentence_the_nearest_words_count(tokenizer: Tokenizer) -> Non
     first, second = vectors_of(model, tokenizer, f"Ada{near} [bank]", f"Bela and Chidi{near} [bank]")
     assert len(tokenizer.encode(near)) >= 16
     assert np.allclose(first.contextual, second.contextual, atol=1e-5)
+
+
+def test_white_space_at_the_ends_of_a_place_is_not_the_word(tokenizer: Tokenizer) -> None:
+    """Spans from other programs may take it in: the state is that of the word, not of what follows the space."""
+    model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size))
+    text = "see the bank of"
+    exact, *others = embed(model, tokenizer, [Occurrence(0, text, *span) for span in ((8, 12), (7, 12), (8, 13))])
+    for other in others:
+        assert other.occurrence == exact.occurrence and other.tokens == exact.tokens
+        assert np.array_equal(other.contextual, exact.contextual) and np.array_equal(other.static, exact.static)

@@ -41,12 +41,13 @@ def test_word2vec_text_is_read(content: str) -> None:
     [
         (b"", "ends after 0"),
         (b"2 3\nbank 1 2 3\n", "ends after 1 word vectors; its first line promises 2"),
-        (b"1 3\nbank 1 2\nriver 1 2 3\n", "line 3: a word and 2 numbers"),
+        (b"1 3\nbank 1 2\nriver 1 2 3\n", "line 2: a word and 3 numbers"),
+        (b"bank 1 2\nriver 1 2 3\n", "line 2: a word and 2 numbers"),
         (b"bank\n", "line 1: a word and its numbers"),
         (b"bank 1 2\nriver 1 x\n", "line 2: could not convert"),
         (b"bank 1 nan\n", "'bank' is not of finite numbers"),
         (b"bank 1 1e99\n", "'bank' is not of finite numbers"),
-        (b"caf\xe9 1 2\n", "line 1: .*utf-8"),
+        (b"caf\xe9 1 2\n", "line 1 is not UTF-8: .*`lossy=True`"),
         (b"bank 1 2\n\n", "line 2: a word"),
     ],
     ids=repr,
@@ -105,3 +106,20 @@ def test_what_is_no_word2vec_binary_is_refused(content: bytes, message: str) -> 
 def test_a_file_that_promises_more_than_memory_should_hold_is_refused_before_it_is_read() -> None:
     with pytest.raises(LimitError, match="more than 1,073,741,824 numbers"):
         read_word2vec(io.BytesIO(b"999999999 300\n"), "x.bin")
+
+
+def test_words_of_glove_may_have_spaces() -> None:
+    words, vectors = read_word2vec(io.BytesIO(b". . . 1 2\nat name@domain.com 3 4\nbank 5 6\n"), "x.txt")
+    assert words == [". . .", "at name@domain.com", "bank"]
+    assert vectors.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize("name", ["x.bin", "x.vec"])
+def test_a_damaged_word_is_read_on_request(name: str) -> None:
+    rows = np.eye(2, dtype=np.float32)
+    content = b"2 2\ncaf\xe9 " + rows[0].tobytes() + b"\nbank " + rows[1].tobytes() + b"\n"
+    content = content if name == "x.bin" else b"caf\xe9 1 0\nbank 0 1\n"
+    with pytest.raises(CorpusError, match=r"UTF-8.*`lossy=True`"):
+        read_word2vec(io.BytesIO(content), name)
+    words, vectors = read_word2vec(io.BytesIO(content), name, lossy=True)
+    assert words == ["caf\ufffd", "bank"] and np.array_equal(vectors, rows)

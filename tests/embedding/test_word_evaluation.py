@@ -14,7 +14,9 @@ from gptlite.embedding.word_evaluation import (
     compare_pairs,
     evaluate_analogies,
     evaluate_pairs,
+    paired_interval,
     parse_questions,
+    share_interval,
     spearman,
 )
 from gptlite.errors import CorpusError
@@ -268,3 +270,28 @@ def test_analogies_are_read(content: str, sections: tuple[str, ...]) -> None:
 def test_other_files_are_refused(content: bytes, message: str) -> None:
     with pytest.raises(CorpusError, match=f"^x.*{message}"):
         parse_questions(content, "x")
+
+
+@pytest.mark.parametrize(("k", "n", "low", "high"), [(2, 2, 0.342, 1.0), (0, 2, 0.0, 0.658), (8, 10, 0.490, 0.943)])
+def test_an_interval_of_a_share_is_wilsons(k: int, n: int, low: float, high: float) -> None:
+    """Two right of two say little of others: never the point 1."""
+    assert share_interval(k, n) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_a_difference_of_few_questions_has_a_wide_interval() -> None:
+    low, high = paired_interval(0, 0, 2)
+    assert low == pytest.approx(-high) and high > 0.6
+    assert paired_interval(40, 2, 100).low > 0
+
+
+def test_pairs_in_perfect_order_tell_nothing_of_others() -> None:
+    vectors = np.array([[1, 0], [1, 0.1], [1, 1], [0, 1]], dtype=np.float32)
+    pairs = Pairs((("a", "b"), ("a", "c"), ("a", "d")), np.array([3.0, 2.0, 1.0]))
+    result = evaluate_pairs({word: i for i, word in enumerate("abcd")}, vectors, pairs)
+    assert result.spearman == 1.0 and result.interval is None
+
+
+def test_accents_are_found_however_they_are_written() -> None:
+    pairs = Pairs((("cafe\u0301", "bank"), ("bank", "river"), ("CAF\u00c9", "river")), np.array([1.0, 2.0, 3.0]))
+    words = {"caf\u00e9": 0, "bank": 1, "river": 2}
+    assert evaluate_pairs(words, np.eye(3, dtype=np.float32), pairs).used.all()

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gptlite.errors import UsageError
-from gptlite.text.words import find_units, parse_marked, parse_marks, parts_of, word_at, word_starts
+from gptlite.text.words import (
+    Occurrence,
+    find_units,
+    find_word,
+    parse_marked,
+    parse_marks,
+    parts_of,
+    word_at,
+    word_starts,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +35,7 @@ def test_marks_are_ones_own(marks: str, text: str, words: list[str]) -> None:
 
 @pytest.mark.parametrize("marks", ["", "[", "[,", ",]", "\\,/"])
 def test_marks_come_in_pairs(marks: str) -> None:
-    with pytest.raises(UsageError, match="--mark"):
+    with pytest.raises(UsageError, match="`mark`"):
         parse_marks(marks)
 
 
@@ -85,3 +94,45 @@ def test_units_have_every_character_once(text: str) -> None:
     assert "".join(text[start:end] for start, end, _ in units) == text
     for start, end, kind in units:
         assert (kind == "space") is text[start:end].isspace()
+
+
+@pytest.mark.parametrize("text", ["[value ]of", "[ value]", "[ value\n] of"])
+def test_white_space_at_the_ends_of_a_mark_is_not_the_word(text: str) -> None:
+    (place,) = parse_marked(text, 0)
+    assert place.word == "value" and place.text == text.replace("[", "").replace("]", "")
+
+
+def test_white_space_around_a_word_to_find_does_not_count() -> None:
+    assert [o.word for o in find_word("see the value of", 0, "value ")] == ["value"]
+    assert Occurrence(0, "see the value of", 7, 13).trimmed() == Occurrence(0, "see the value of", 8, 13)
+    assert Occurrence(0, "a  b", 1, 3).trimmed().word == "  ", "white space alone stays what it is"
+
+
+@pytest.mark.parametrize("wanted", ["caf\u00e9", "cafe\u0301", "CAF\u00c9".lower()])
+@pytest.mark.parametrize("written", ["caf\u00e9", "cafe\u0301", "Caf\u00e9", "ca\u00adf\u00e9", "ca\u2060fe\u0301"])
+def test_a_word_is_found_however_unicode_spells_it(wanted: str, written: str) -> None:
+    (place,) = find_word(f"the {written} here", 0, wanted)
+    assert place.word == written
+    assert find_word(f"the {written}s here", 0, wanted) == []
+
+
+def test_a_letter_is_not_found_without_its_accent() -> None:
+    assert find_word("cafe\u0301", 0, "cafe") == []
+
+
+@pytest.mark.parametrize("text", ["Zei\u00adtung", "Zei\u2060tung", "Zei\u00adtung\u00ad"])
+def test_invisible_characters_do_not_part_a_word(text: str) -> None:
+    assert [o.word for o in find_word(f"die {text} da", 0, "zeitung")] == [text]
+    assert find_word(f"die {text} da", 0, "tung") == []
+    assert len(word_starts(f"die {text} da")) == 3
+    assert [text[a:b] for a, b, kind in find_units(text) if kind == "word"] == [text]
+
+
+def test_a_space_of_no_width_parts_words() -> None:
+    assert [o.word for o in find_word("a\u200bbank", 0, "bank")] == ["bank"]
+
+
+def test_a_number_sign_may_be_part_of_the_word() -> None:
+    text = "C#2 is older than C and C is older"
+    assert [o.start for o in find_word(text, 0, "C#2")] == [0]
+    assert [o.start for o in find_word("C is C", 0, "C#2")] == [5]

@@ -62,7 +62,7 @@ def as_json(e: Embeddings, correct: str, context: str, counts: Mapping[str, int]
         "contextual": _rounded(e.cosine(correct), 6),
         "raw": _rounded(e.cosine("none"), 6),
         "static": _rounded(cosine_matrix(e.static), 6),
-        "percentile": None if percentile is None else _rounded(percentile, 2),
+        "percentile": None if percentile is None else _or_null(_rounded(percentile, 2)),
         "pairs": [_pair(pair) for pair in e.pairs(correct, MOST_PAIRS)],
         "notes": notes(e, context, counts),
     }
@@ -70,6 +70,11 @@ def as_json(e: Embeddings, correct: str, context: str, counts: Mapping[str, int]
 
 def _rounded(matrix: np.ndarray, digits: int) -> list[list[float]]:
     return matrix.astype("float64").round(digits).tolist()
+
+
+def _or_null(matrix: list[list[float]]) -> list[list[float | None]]:
+    """JSON has no NaN."""
+    return [[None if x != x else x for x in row] for row in matrix]
 
 
 def _item(v: WordVector) -> dict[str, Any]:
@@ -95,6 +100,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "percentile": None if pair.percentile is None else round(pair.percentile, 2),
         "among": "same_word" if pair.same_word else "unrelated",
         "same_prefix": pair.same_prefix,
+        "same_tokens": pair.same_tokens,
         "verdict": pair.verdict,
     }
 
@@ -162,7 +168,7 @@ def _matrix(cosines: np.ndarray, percentiles: np.ndarray | None) -> list[Line]:
 
 
 def _colour(percentile: float) -> str:
-    return [style for lowest, style in COLOURS if percentile >= lowest][-1]
+    return "dim" if percentile != percentile else [style for lowest, style in COLOURS if percentile >= lowest][-1]
 
 
 # -- What follows from them
@@ -206,6 +212,8 @@ def _verdict(pair: Pair, correct: str) -> Line:
     if pair.same_prefix:
         return [("the same vector: the texts are equal up to the word, and the model cannot see what follows.", "")]
     cosine = f"{pair.cosine:.2f}" + (f" (raw {pair.raw:.2f})" if correct != "none" else "")
+    if pair.same_word and not pair.same_tokens:
+        return [(f"{cosine}: one word in different tokens, for which there is no scale.", "")]
     if pair.percentile is None:
         return [(f"{cosine}.", "")]
     others = "same-word pairs" if pair.same_word else "pairs of unrelated words"
@@ -239,6 +247,17 @@ def notes(e: Embeddings, context: str, counts: Mapping[str, int]) -> list[str]:
         same = spellings.setdefault(v.occurrence.word.lower(), [])
         if v.occurrence.word not in same:
             same.append(v.occurrence.word)
+    tokens: dict[str, dict[str, list[int]]] = {}
+    for i, v in enumerate(e.items):
+        spelled = " ".join(map(_token, v.tokens))
+        tokens.setdefault(v.occurrence.word, {}).setdefault(spelled, []).append(i)
+    for word, forms in tokens.items():
+        if len(forms) > 1:
+            listed = ", ".join(f"{spelled} ({_numbers(items)})" for spelled, items in forms.items())
+            said.append(
+                f"{word} is other tokens in other surroundings: {listed}; the scale is of the same token in two "
+                "places, so these get no verdict."
+            )
     for same in spellings.values():
         if len(same) > 1:
             said.append(f"{', '.join(same)}: each spelling has tokens, and so a static vector, of its own.")

@@ -95,7 +95,9 @@ def _spaces(wanted: Mapping[str, Any], table: TokenTable) -> list[WordVectors]:
     spaces = [_own(wanted, table)]
     for name in wanted["others"] or ():
         with options.open_text(name, "vectors") as file:
-            spaces.append(WordVectors(name, *read_word2vec(file, name), correction=correction))
+            spaces.append(
+                WordVectors(name, *read_word2vec(file, name, lossy=bool(wanted.get("lossy"))), correction=correction)
+            )
     return spaces
 
 
