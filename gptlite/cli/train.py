@@ -312,7 +312,7 @@ def train(
     }  # fmt: skip
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
-        given["sample_prompt"] = options.unescape(options.check_text(sample_prompt, "--sample-prompt"))
+        given["sample_prompt"] = options.check_text(sample_prompt, "--sample-prompt")
     if sum(name in given for name in BUDGETS) > 1:
         raise UsageError("give only one of --time, --steps and --epochs.")
     if demo and files and not resume:

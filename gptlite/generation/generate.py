@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from gptlite.config import ModelConfig, SamplingConfig
-from gptlite.generation.constraints import Steering
-from gptlite.generation.decoding import Decoding
+from gptlite.generation.constraints import Constraints
+from gptlite.generation.decoding import Decoding, choose_decoding
 from gptlite.generation.logprobs import Alternative, Recorder
 from gptlite.generation.sampling import Draw, make_sampler
 from gptlite.generation.stopping import Stopping
@@ -107,6 +107,7 @@ def rows_at_once(config: ModelConfig) -> int:
 class Sample:
     """One continuation. `finish_reason` is "length", or "stop" where the model or a stop ended the text.
 
+    `text` has whole characters only: where the last one is cut off, its bytes are in `tokens` alone.
     `logprobs` and `top` have an entry for each token where they were asked for: see `logprobs.Recorder`.
     """
 
@@ -119,7 +120,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of sample number `sample`, complete characters only; the pieces joined are its text."""
+    """A piece of sample number `sample`, in whole characters; the pieces joined are its text."""
 
     sample: int
     text: str
@@ -131,7 +132,7 @@ class Generation:
     - `seed` and the number of a sample determine it; the other samples do not matter.
     - `numbers`: which samples, from 0 on; by default the first `config.num_samples`.
     - `stop`: texts before which a sample ends; `stop_at`: the unit of text behind which it ends (stopping.UNITS).
-    - `decoding` is how the model decodes; without it, as it is.
+    - `decoding`: how the model decodes; None lets `choose_decoding` decide when the iteration begins.
     - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
     - `batch_size`: samples that are written side by side.
     - `logprobs` keeps each token's log-probability, and so many of the likeliest alternatives; None keeps neither.
@@ -155,14 +156,20 @@ class Generation:
         decoding: Decoding | None = None,
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.prompt, self.seed, self.logprobs, self.decoding = prompt, seed, logprobs, decoding
+        self.prompt, self.seed, self.logprobs, self._decoding = prompt, seed, logprobs, decoding
         self.batch_size = batch_size or rows_at_once(model.config)
         self.prompt_ids = tokenize_prompt(tokenizer, prompt)
         self.numbers = list(range(config.num_samples) if numbers is None else numbers)
         self.seeds = [derive(seed, number) for number in self.numbers]
         self.rows = [Row(self.prompt_ids, s, tokenizer, config, Stopping(stop, stop_at), keep) for s in self.seeds]
         self.samples = [row.sample for row in self.rows]
-        find_steering(config, tokenizer)  # what is wrong with it is said now
+        find_constraints(config, tokenizer)  # what is wrong with it is said now
+
+    @property
+    def decoding(self) -> Decoding:
+        if self._decoding is None:
+            self._decoding = choose_decoding(self.model, self.config.max_new_tokens)
+        return self._decoding
 
     def __iter__(self) -> Iterator[Chunk]:
         for first in range(0, len(self.rows), self.batch_size):
@@ -199,7 +206,7 @@ def write(
     """Write all rows, side by side; yields which row gets which text."""
     done = {i for i, row in enumerate(rows) if row.sample.finish_reason}
     prompts = [row.prompt for row in rows]
-    sampler = make_sampler(config, [row.seed for row in rows], prompts, find_steering(config, tokenizer))
+    sampler = make_sampler(config, [row.seed for row in rows], prompts, find_constraints(config, tokenizer))
     recorder = None if logprobs is None else Recorder(sampler, logprobs)
     ids = generate_ids(model, prompts, recorder or sampler, done, decoding)
     while len(done) < len(rows):
@@ -217,9 +224,9 @@ def write(
 
 
 @functools.lru_cache(maxsize=1)
-def find_steering(config: SamplingConfig, tokenizer: Tokenizer) -> Steering:
-    """The steering that all batches of one command share."""
-    return Steering(config, tokenizer)
+def find_constraints(config: SamplingConfig, tokenizer: Tokenizer) -> Constraints:
+    """The constraints that all batches of one command share."""
+    return Constraints(config, tokenizer)
 
 
 class Row:
@@ -261,8 +268,9 @@ class Row:
         return text
 
     def _end(self) -> str:
-        """What is still held back: half a character, the beginning of a stop string."""
-        return self.stopping.push(self.decoder.finish()) + self.stopping.finish()
+        """What is still held back for a stop string. A character whose last bytes never came is left out of the text;
+        its tokens stay in the sample."""
+        return self.stopping.finish()
 
 
 def tokenize_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -295,9 +303,16 @@ def generate(
     stop_at: str = "document",
     batch_size: int | None = None,
     logprobs: int | None = None,
-    decoding: Decoding | None = None,
+    dtype: str = "fp32",
+    compile: str = "auto",
 ) -> list[Sample]:
-    """All samples at once, without streaming."""
+    """Write `config.num_samples` continuations of a prompt, without streaming.
+
+    - `seed`, `stop`, `stop_at`, `batch_size`, `logprobs`: as in `Generation`.
+    - `dtype`: "fp32", or "int8" for weights of 8 bits; `compile`: "auto", "on" or "off". See `choose_decoding`.
+    Raises `UsageError` for values that make no sense.
+    """
+    decoding = choose_decoding(model, config.max_new_tokens, dtype=dtype, compile=compile)
     generation = Generation(
         model, tokenizer, prompt, config, seed=seed, stop=stop, stop_at=stop_at, batch_size=batch_size,
         logprobs=logprobs, decoding=decoding,

@@ -74,10 +74,11 @@ class Attribution:
 def count_spelling(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> int:
     """How many of `ids` spell `text`, which they begin with: up to the one that completes its last character.
 
-    Where a stop string has cut the text, the tokens behind it are left out; one that spells the end of the text and
-    the beginning of the stop string belongs to the text.
+    Where a stop string has cut the text, the tokens after it are left out; one that spells the end of the text and the
+    beginning of the stop string belongs to the text. So do tokens at the end that spell a part of one more character.
     """
-    if tokenizer.decode(ids) == text:
+    decoder = tokenizer.stream()
+    if "".join(map(decoder.push, ids)) == text:
         return len(ids)
     decoder, length = tokenizer.stream(), 0
     for n, token in enumerate(ids):

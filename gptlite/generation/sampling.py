@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gptlite.config import GREEDY, SamplingConfig
 from gptlite.errors import CheckpointError
-from gptlite.generation.constraints import Phrases, Steering
+from gptlite.generation.constraints import Constraints, Phrases
 from gptlite.randomness import uniform
 
 # By how much a logit may be off, as a share of the row's largest. Computed with and without a cache, alone and beside
@@ -43,12 +43,14 @@ class Sampler:
         config: SamplingConfig,
         seeds: Sequence[int],
         prompts: Sequence[Sequence[int]],
-        steering: Steering | None,
+        constraints: Constraints | None,
     ) -> None:
-        self.config, self.seeds, self.prompts, self.steering = config, list(seeds), prompts, steering
+        self.config, self.seeds, self.prompts, self.constraints = config, list(seeds), prompts, constraints
         self.n_drawn = [0] * len(self.seeds)
-        self.bans = steering.bans if steering else None
+        self.bans = constraints.bans if constraints else None
         self.states = [self.bans.state_after(prompt) for prompt in prompts] if self.bans else []
+        self.words = constraints.words if constraints else None
+        self.word_states = [self.words.state_after(prompt) for prompt in prompts] if self.words else []
         n = config.no_repeat_ngram
         self.phrases = [Phrases(n, prompt) for prompt in prompts] if n else []
         self.seen: Array | None = None  # (rows, V) booleans: is the id in the prompt or the text?
@@ -87,19 +89,23 @@ class Sampler:
         if config.presence_penalty or config.frequency_penalty:
             counts = self._counts(scores.shape[1])[at]
             scores = scores - config.presence_penalty * (counts > 0) - config.frequency_penalty * counts
-        if self.steering is not None:
-            scores = self._steered(scores, rows, self.steering)
+        if self.constraints is not None:
+            scores = self._constrained(scores, rows, self.constraints)
         return scores
 
-    def _steered(self, scores: Array, rows: Sequence[int], steering: Steering) -> Array:
-        bias = steering.bias(scores.shape[1])
+    def _constrained(self, scores: Array, rows: Sequence[int], constraints: Constraints) -> Array:
+        bias = constraints.bias(scores.shape[1])
         forbidden = [(i, token) for i, row in enumerate(rows) for token in self._forbidden(row, scores.shape[1])]
-        if bias is None and not forbidden:
+        if bias is None and not forbidden and not self.words:
             return scores
         scores = scores.copy() if bias is None else scores + bias
+        if self.words:
+            for i, row in enumerate(rows):
+                ids, values = self.words.at(self.word_states[row])
+                scores[i, ids] += values
         if forbidden:
             scores[tuple(np.array(forbidden).T)] = -math.inf
-        scores[scores.max(axis=1) == -math.inf, steering.separator_id] = 0.0  # where nothing may come, the text ends
+        scores[scores.max(axis=1) == -math.inf, constraints.separator_id] = 0.0  # where nothing may come, the text ends
         return scores
 
     def _forbidden(self, row: int, vocab_size: int) -> Iterator[int]:
@@ -108,9 +114,9 @@ class Sampler:
             yield from self.bans.completing(self.states[row])
         if self.phrases:
             yield from self.phrases[row].repeating()
-        if self.steering and self.n_drawn[row] < self.config.min_new_tokens:
-            yield from self.steering.end_ids
-            yield from range(self.steering.vocab_size, vocab_size)
+        if self.constraints and self.n_drawn[row] < self.config.min_new_tokens:
+            yield from self.constraints.end_ids
+            yield from range(self.constraints.vocab_size, vocab_size)
 
     def _seen(self, vocab_size: int) -> Array:
         if self.seen is None:
@@ -133,6 +139,8 @@ class Sampler:
             self.n_drawn[row] += 1
             if self.bans:
                 self.states[row] = self.bans.next_state(self.states[row], token)
+            if self.words:
+                self.word_states[row] = self.words.next_state(self.word_states[row], token)
             if self.phrases:
                 self.phrases[row].push(token)
 
@@ -141,15 +149,15 @@ def make_sampler(
     config: SamplingConfig,
     seeds: Sequence[int],
     prompts: Sequence[Sequence[int]] | None = None,
-    steering: Steering | None = None,
+    constraints: Constraints | None = None,
 ) -> Sampler:
     """A function from logits (R, V) to ids (R,), for rows of text that each have a seed of their own.
 
     What a row draws depends on its seed, its own logits and its own text only, never on its neighbours in the batch.
     - `prompts`: the ids that each row begins with, which some penalties and all bans look at.
-    - `steering`: biases, bans, and what ends a document.
+    - `constraints`: biases, bans, and what ends a document; of all rows.
     """
-    return Sampler(config, seeds, prompts or [()] * len(seeds), steering)
+    return Sampler(config, seeds, prompts or [()] * len(seeds), constraints)
 
 
 def distribution(logits: Tensor, config: SamplingConfig) -> Tensor:

@@ -51,10 +51,12 @@ def opened(folder: Path, *, make: bool = False) -> Iterator[int]:
 
 
 def is_private(folder: Path) -> bool:
-    """Could only this user have written to `folder`? One that is missing is made."""
+    """Can only this user write to `folder`, or to where it is to be made?"""
     try:
-        with opened(folder, make=True):
+        with opened(folder):
             return True
+    except FileNotFoundError:
+        return True  # the folders above it that exist were checked
     except OSError:
         return False
 
@@ -83,8 +85,13 @@ def use_private_inductor_cache() -> Path:
         folder = Path(chosen)
     else:
         folder = code_directory("inductor")
-    if sys.platform != "win32" and not is_private(folder):
-        raise StorageError(f"others may write to {folder}, so no compiled code is kept there; choose another folder.")
+    if sys.platform != "win32":
+        try:
+            with opened(folder, make=True):
+                pass
+        except OSError as error:
+            reason = str(error) if isinstance(error, Untrusted) else f"{folder}: {error.strerror or error}"
+            raise StorageError(f"{reason}, so no compiled code is kept there; choose another folder.") from error
     os.environ[TORCH_FOLDER] = str(folder.absolute())
     return folder
 

@@ -376,7 +376,7 @@ def show_sample(s: Session) -> dict[str, str]:
     prompt = s.plan.train.sample_prompt
     logged: dict[str, str] = {}
     try:
-        sample = generate.generate(model, s.tokenizer, prompt, config, seed=s.state.step)[0]
+        sample = generate.generate(model, s.tokenizer, prompt, config, seed=s.state.step, compile="off")[0]
     except Exception as error:
         s.watcher.notice(f"no sample at step {s.state.step:,}, and training goes on: {error!r}.")
     else:

@@ -86,16 +86,16 @@ def test_temperature_0_needs_no_seed(generate: Command) -> None:
     assert generate("Ada", "-t", "0").out == generate("Ada", "-t", "0").out
 
 
-@pytest.mark.parametrize(("stop", "text"), [(r"\n", "\n"), (" .", " ."), ("the", "the")])
-def test_text_ends_before_a_stop_string(generate: Command, stop: str, text: str) -> None:
+@pytest.mark.parametrize("text", ["\n", " .", "the"])
+def test_text_ends_before_a_stop_string(generate: Command, text: str) -> None:
     whole = generate("Ada", "--seed", "1", "--no-echo").out
     assert text in whole
-    assert generate("Ada", "--seed", "1", "--no-echo", "--stop", stop).out == whole.partition(text)[0] + "\n"
+    assert generate("Ada", "--seed", "1", "--no-echo", "--stop", text).out == whole.partition(text)[0] + "\n"
 
 
 def test_the_first_of_several_stop_strings_counts(generate: Command) -> None:
     whole = generate("Ada", "--seed", "1", "--no-echo").out
-    cut = generate("Ada", "--seed", "1", "--no-echo", "--stop", r"\n", "--stop", "the", "--stop", "never").out
+    cut = generate("Ada", "--seed", "1", "--no-echo", "--stop", "\n", "--stop", "the", "--stop", "never").out
     assert cut == re.split(r"\n|the", whole)[0] + "\n"
 
 
@@ -111,10 +111,36 @@ def test_text_ends_behind_a_unit(generate: Command, unit: str, pattern: str) -> 
 def test_banned_texts_and_biases(generate: Command) -> None:
     line = ("Ada finds", "--seed", "1", "-n", "3", "--no-echo")
     assert "the" in generate(*line).out and "#" not in generate(*line).out
-    assert not re.search("the|\n.*\n.*\n.*\n", generate(*line, "--ban", "the", "--ban", r"\n").out)
+    assert not re.search("the|\n.*\n.*\n.*\n", generate(*line, "--ban", "the", "--ban", "\n").out)
     assert set(generate(*line, "--logit-bias", "#=100").out) == {"#", "\n"}
-    assert "e" in generate(*line, "--logit-bias", "e=-2").out
+    assert not re.search(r"\bthe\b", generate(*line, "--logit-bias", "the=-inf").out), "a word, wherever it stands"
+    assert "e" in generate(*line, "--logit-bias", "e=-inf").out, "which is not a letter inside words"
     assert "e" not in generate(*line, "--ban", "e").out
+
+
+def test_texts_are_literal_unless_escapes_are_asked_for(generate: Command) -> None:
+    r"""A LaTeX user means \nabla and \textbf."""
+    line = ("Ada finds", "--seed", "1", "-n", "3", "--no-echo")
+    plain = generate(*line).out
+    assert plain.count("\n") > 3, "else this shows nothing"
+    for options in (("--ban", r"\nabla"), ("--stop", r"\n"), ("--logit-bias", r"\n=-inf")):
+        assert generate(*line, *options).out == plain
+    assert generate(*line, "--escapes", "--ban", r"\n").out == generate(*line, "--ban", "\n").out != plain
+    assert generate(*line, "--escapes", "--stop", r"\n").out == generate(*line, "--stop", "\n").out != plain
+    biased = generate(*line, "--escapes", "--logit-bias", r"\n=-inf").out
+    assert biased == generate(*line, "--logit-bias", "\n=-inf").out != plain
+    chosen = json.loads(generate("Ada", "--choice", r"\n", "--choice", r"\t", "--json").out)
+    assert {choice["text"] for choice in chosen["choices"]} == {r"\n", r"\t"}
+
+
+def test_half_a_character_at_the_end_is_left_out_and_its_bytes_are_kept(generate: Command, trained_run: Path) -> None:
+    tokenizer = runs.load(str(trained_run), "cpu").tokenizer
+    token = tokenizer.token_bytes.index(b"\xe6")
+    line = ("--seed", "1", "--no-echo", "--logit-bias", f"#{token}=900", "--max-new-tokens", "1")
+    assert generate("Ada", *line).out == "\n"
+    (sample,) = json.loads(generate("Ada", *line, "--json").out)["samples"]
+    assert (sample["text"], sample["finish_reason"]) == ("", "length")
+    assert [token["bytes"] for token in sample["tokens"]] == [[0xE6]]
 
 
 def test_penalties_change_what_is_written(generate: Command) -> None:
@@ -149,11 +175,11 @@ def test_one_of_many_samples_can_be_had_alone(generate: Command) -> None:
         (("-n", "3", "--sample", "4"), "--sample must be between 1 and 3, not 4."),
         (("--ban", ""), "a ban needs a text"),
         (("--ban", "\ufffd"), "\ufffd cannot be banned"),
-        (("--logit-bias", "the"), "--logit-bias needs a token and a number, such as the=-1.5 or #7=2, not 'the'."),
-        (("--logit-bias", "the=x"), "--logit-bias needs a token and a number"),
+        (("--logit-bias", "the"), "--logit-bias needs a text and a number, such as the=-1.5 or #7=2, not 'the'."),
+        (("--logit-bias", "the=x"), "--logit-bias needs a text and a number"),
         (("--logit-bias", "the=inf"), "the bias of 'the' must be a number, not inf."),
         (("--logit-bias", "#99999=1"), "there is no token #99999"),
-        (("--logit-bias", "river bank=1"), "a logit bias is for one token, and 'river bank' is"),
+        (("--escapes",), "--escapes is about the texts of --stop, --ban, --choice and --logit-bias; give one of them."),
         (("--repetition-penalty", "0"), "repetition_penalty must be between 0.01 and 100, 1 being off, not 0.0."),
         (("--presence-penalty", "nan"), "presence_penalty must be between -100 and 100"),
         (("--typical-p", "0"), "typical_p must be above 0 and at most 1"),
@@ -300,7 +326,7 @@ def test_json_is_one_object_with_the_documented_keys(generate: Command, trained_
 
 
 def test_json_and_plain_text_agree(generate: Command) -> None:
-    line = ("Ada", "--seed", "5", "--stop", r"\n")
+    line = ("Ada", "--seed", "5", "--stop", "\n")
     (sample,) = json.loads(generate(*line, "--json").out)["samples"]
     assert sample["finish_reason"] == "stop"
     assert generate(*line, "--no-echo").out == sample["text"] + "\n"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 
+import numpy as np
 import pytest
-from conftest import make_text
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gptlite.config import SamplingConfig
 from gptlite.errors import UsageError
-from gptlite.generation.constraints import Bans, Phrases, Steering, find_token
+from gptlite.generation.constraints import Bans, Constraints, Phrases, Vocabulary, WordBiases, _count
+from gptlite.generation.sampling import make_sampler
 from gptlite.text.tokenizer import Tokenizer
 
 # -- Bans
@@ -39,7 +43,7 @@ TEXTS = st.lists(st.text(ALPHABET, min_size=1, max_size=5), min_size=1, max_size
 
 @given(TEXTS, st.lists(st.integers(0, len(VOCABULARY) - 1), max_size=12))
 def test_exactly_the_ids_that_would_complete_a_banned_text_are_forbidden(texts: list[str], ids: list[int]) -> None:
-    bans = Bans(texts, VOCABULARY)
+    bans = Bans(texts, Vocabulary(VOCABULARY))
     state, written = bans.state_after(ids[:4]), b"".join(VOCABULARY[i] for i in ids[:4])
     for i in [*ids[4:], 0]:
         expected = {t for t, token in enumerate(VOCABULARY) if completes(texts, written, token)}
@@ -50,7 +54,7 @@ def test_exactly_the_ids_that_would_complete_a_banned_text_are_forbidden(texts: 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_banned_text_never_comes_however_it_is_tokenized(tokenizer: Tokenizer, seed: int) -> None:
     texts = ["river", "the b", "Ada", "ank", "河岸", "🙂"]
-    rng, bans = random.Random(seed), Bans(texts, tokenizer.token_bytes)
+    rng, bans = random.Random(seed), Bans(texts, Vocabulary(tokenizer.token_bytes))
     for _ in range(40):
         goal = "".join(rng.choice([*texts, " ", "the ", "bank", "x"]) for _ in range(8)).encode()
         written, state = b"", b""
@@ -66,7 +70,7 @@ def test_a_banned_text_never_comes_however_it_is_tokenized(tokenizer: Tokenizer,
 
 
 def test_ids_that_spell_nothing_leave_the_state(tokenizer: Tokenizer) -> None:
-    bans = Bans(["river"], tokenizer.token_bytes)
+    bans = Bans(["river"], Vocabulary(tokenizer.token_bytes))
     state = bans.state_after(tokenizer.encode("a riv"))
     assert state == b"riv"
     assert bans.next_state(state, tokenizer.separator_id) == bans.next_state(state, tokenizer.vocab_size + 5) == state
@@ -88,34 +92,108 @@ def test_exactly_the_ids_that_would_repeat_a_phrase_are_named(ids: list[int], n:
 # -- Biases
 
 
-@pytest.mark.parametrize("token", [" the", "e", "\n", "<", 0, 5, 319])
-def test_a_token_is_found_by_its_text_or_its_id(tokenizer: Tokenizer, token: str | int) -> None:
-    found = find_token(tokenizer, token)
-    assert found == token if isinstance(token, int) else tokenizer.token_bytes[found] == token.encode()
+WORDS = [
+    b"",
+    b"the",
+    b" the",
+    b" them",
+    b"t",
+    b"h",
+    b"e",
+    b" t",
+    b"he",
+    b"a",
+    b" ",
+    b"(the)",
+    b"The",
+    b"-the the",
+    b"#",
+]
+
+
+def completing(text: str, before: bytes, vocabulary: list[bytes] = WORDS) -> dict[bytes, float]:
+    words = WordBiases([(text, 1.0)], Vocabulary(vocabulary))
+    ids, values = words.at(before[-words.length :])
+    return {vocabulary[i]: value for i, value in zip(ids.tolist(), values.tolist(), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "expected"),
+    [
+        ("the", b"", {b"the": 1, b" the": 1, b"(the)": 1, b"-the the": 2}),
+        ("the", b"on ", {b"the": 1, b" the": 1, b"(the)": 1, b"-the the": 2}),
+        ("the", b"ba", {b" the": 1, b"(the)": 1, b"-the the": 2}),
+        ("the", "caf\u00e9".encode(), {b" the": 1, b"(the)": 1, b"-the the": 2}),
+        ("the", b"on th", {b"e": 1, b" the": 1, b"(the)": 1, b"-the the": 2}),
+        ("the", b"bath", {b" the": 1, b"(the)": 1, b"-the the": 2}),
+        ("the", b"on t", {b"he": 1, b" the": 1, b"(the)": 1, b"-the the": 2}),
+        ("The", b"", {b"The": 1}),
+        (" the", b"on", {b" the": 1, b"-the the": 1}),
+        (" the", b"on ", {b"the": 1, b" the": 1, b"-the the": 1}),
+        ("#", b"a#", {b"#": 1}),
+        ("e", b"a", {}),
+        ("a", b"", {b"a": 1}),
+    ],
+)
+def test_a_word_is_the_word_wherever_it_stands(text: str, before: bytes, expected: dict[bytes, float]) -> None:
+    assert completing(text, before) == expected
+
+
+def test_where_words_are_not_spaced_a_word_may_stand_anywhere() -> None:
+    vocabulary = [b"", "\u6cb3".encode(), "\u6cb3\u5cb8".encode(), *(bytes([byte]) for byte in "\u6cb3".encode())]
+    assert completing("\u6cb3", "\u5927".encode(), vocabulary) == {vocabulary[1]: 1, vocabulary[2]: 1}
+    assert completing("\u6cb3", "\u5927".encode() + "\u6cb3".encode()[:2], vocabulary) == {
+        vocabulary[1]: 1, vocabulary[2]: 1, "\u6cb3".encode()[2:]: 1,
+    }  # fmt: skip
+
+
+@given(st.lists(st.text("ab \u00e9", min_size=1, max_size=3), min_size=1, max_size=3), st.data())
+def test_the_state_remembers_enough(texts: list[str], data: st.DataObject) -> None:
+    """What is found from the last bytes alone is what is found from all that was written."""
+    vocabulary = [*VOCABULARY, b" ", b" a", b"b a"]
+    words = WordBiases([(text, float(i + 1)) for i, text in enumerate(texts)], Vocabulary(vocabulary))
+    ids = data.draw(st.lists(st.integers(1, len(vocabulary) - 1), max_size=12))
+    state, written = words.state_after(ids[:3]), b"".join(vocabulary[i] for i in ids[:3])
+    for token in [*ids[3:], 0]:
+        found = dict(zip(*(part.tolist() for part in words.at(state)), strict=True))
+        expected = {
+            t: sum(bias * _count(text, written, spelled, *joins) for text, bias, *joins in words.biases)
+            for t, spelled in enumerate(vocabulary)
+        }
+        expected = {t: total for t, total in expected.items() if total}
+        assert found == pytest.approx(expected)
+        state, written = words.next_state(state, token), written + vocabulary[token]
 
 
 @pytest.mark.parametrize(
     ("token", "message"),
-    [
-        (" the river bank", r"for one token, and ' the river bank' is 3 here: ' the' ' river' ' bank'\.$"),
-        ("river", r"is \d here: .*; ' river' is one\.$"),
-        ("河", "is 3 here"),
-        ("zq" * 200, r"here: ('\w' ){6}\.\.\.\.$"),
-        (320, r"there is no token #320: the vocabulary ends at #319\.$"),
-        (-1, "there is no token #-1"),
-    ],
+    [(320, r"there is no token #320: the vocabulary ends at #319\.$"), (-1, "there is no token #-1")],
 )
-def test_what_is_no_token_is_a_usage_error(tokenizer: Tokenizer, token: str | int, message: str) -> None:
+def test_an_id_that_is_none_is_a_usage_error(tokenizer: Tokenizer, token: int, message: str) -> None:
     assert tokenizer.vocab_size == 320
     with pytest.raises(UsageError, match=message):
-        Steering(SamplingConfig(logit_bias=((token, 1.0),)), tokenizer)
+        Constraints(SamplingConfig(logit_bias=((token, 1.0),)), tokenizer)
 
 
-def test_biases_add_up_and_bans_are_final() -> None:
-    tokenizer = Tokenizer.train([make_text()], 320)
+def test_biases_add_up_and_bans_are_final(tokenizer: Tokenizer) -> None:
     the = tokenizer.encode(" the")[0]
-    steering = Steering(SamplingConfig(logit_bias=((" the", 2.0), (the, -0.5)), bans=("river",)), tokenizer)
-    bias = steering.bias(tokenizer.vocab_size + 8)
-    assert bias is not None and bias.shape == (tokenizer.vocab_size + 8,)
-    assert bias[the] == 1.5 and bias[tokenizer.encode(" river")[0]] == -float("inf")
-    assert (bias != 0).sum() == 1 + sum(b"river" in token for token in tokenizer.token_bytes)
+    config = SamplingConfig(logit_bias=((" the", 2.0), ("the", 1.0), (the, -0.5)), bans=("river",))
+    for prompt in ([], [the]):
+        sampler = make_sampler(config, [0], [prompt], Constraints(config, tokenizer))
+        scores = sampler._scores(np.zeros((1, tokenizer.vocab_size + 8)), [0])[0]
+        assert scores[the] == 2.5 and scores[tokenizer.encode(" river")[0]] == -np.inf
+        biased = [t for i, t in enumerate(tokenizer.token_bytes) if scores[i] and i != the and b"river" not in t]
+        assert biased == [b"the"] * (not prompt), "which does not begin a word after a letter"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_word_with_the_bias_of_minus_infinity_never_comes(tokenizer: Tokenizer, seed: int) -> None:
+    """Written in whichever tokens; other words that contain it do."""
+    config = SamplingConfig(logit_bias=(("the", -math.inf), ("Ada", 3.0)), temperature=1.0, top_p=1.0, min_p=0.0)
+    spelled = tokenizer.token_bytes
+    able = [i for i, t in enumerate(spelled) if t and t in b" the then bathe"]
+    sampler = make_sampler(config, [seed], [[]], Constraints(config, tokenizer))
+    logits = torch.full((1, tokenizer.vocab_size), -50.0)
+    logits[0, able] = 5.0
+    text = b"".join(spelled[sampler(logits).item()] for _ in range(3000)).decode()
+    assert "the" in text and not re.search(r"(?<![a-zA-Z])the(?![a-zA-Z])", text)

@@ -120,12 +120,22 @@ def test_characters_arrive_whole(model: GPT, tokenizer: Tokenizer, monkeypatch: 
 
 
 @pytest.mark.row("G08")
-def test_a_character_that_never_ends_is_shown_as_such(
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_character_that_never_ends_is_left_out_and_its_tokens_are_kept(
+    model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    ids = byte_ids(tokenizer, "ok 🙂")[:-missing]
+    work, chunks = write(monkeypatch, model, tokenizer, [ids])
+    assert work.samples[0].text == "".join(chunk.text for chunk in chunks) == "ok "
+    assert work.samples[0].tokens == ids
+
+
+@pytest.mark.row("G08")
+def test_bytes_that_begin_no_character_are_shown_as_such(
     model: GPT, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work, chunks = write(monkeypatch, model, tokenizer, [byte_ids(tokenizer, "ok 🙂")[:-1]])
-    assert work.samples[0].text == "ok \ufffd"
-    assert "".join(chunk.text for chunk in chunks) == "ok \ufffd"
+    work, _ = write(monkeypatch, model, tokenizer, [[*byte_ids(tokenizer, "🙂")[:-1], *byte_ids(tokenizer, "ok")]])
+    assert work.samples[0].text == "\ufffdok"
 
 
 @pytest.mark.row("G07")

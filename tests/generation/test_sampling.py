@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gptlite.config import SamplingConfig
 from gptlite.generation import sampling
-from gptlite.generation.constraints import Steering
+from gptlite.generation.constraints import Constraints
 from gptlite.generation.sampling import choose, distribution, make_sampler
 from gptlite.randomness import derive
 
@@ -260,23 +260,23 @@ def after(options: dict[str, float], prompt: list[int], written: list[int], **mo
 )
 def test_what_has_come_is_made_less_likely(options: dict[str, float], expected: list[float]) -> None:
     if "no_repeat_ngram" in options:
-        sampler = make_sampler(config(**options), [0], [[0, 3]], steering())
+        sampler = make_sampler(config(**options), [0], [[0, 3]], constraints())
         assert sampler._scores(SCORES, [0])[0].tolist() == expected
     else:
         assert after(options, [0, 0], [3, 3]) == expected
 
 
-def steering(**options: object) -> Steering:
+def constraints(**options: object) -> Constraints:
     """For a vocabulary of five, of which the first ends a document."""
     tokenizer = SimpleNamespace(token_bytes=[b"", b"a", b"b", b"c", b"d"], vocab_size=5, separator_id=0, end_ids={0})
-    return Steering(SamplingConfig(**options), tokenizer)  # type: ignore[arg-type]
+    return Constraints(SamplingConfig(**options), tokenizer)  # type: ignore[arg-type]
 
 
 def test_each_row_pays_for_its_own_text() -> None:
     options = config(repetition_penalty=1.3, presence_penalty=0.4, frequency_penalty=0.2, no_repeat_ngram=2)
     prompts, seeds = [[1, 2], [3], [2, 2, 4]], [4, 5, 6]
-    together = make_sampler(options, seeds, prompts, steering())
-    alone = [make_sampler(options, [s], [p], steering()) for s, p in zip(seeds, prompts, strict=True)]
+    together = make_sampler(options, seeds, prompts, constraints())
+    alone = [make_sampler(options, [s], [p], constraints()) for s, p in zip(seeds, prompts, strict=True)]
     for step in range(30):
         logits = random_logits(3, 5, step)
         rows = [[0, 1, 2], [2, 0], [1]][step % 3]
@@ -288,7 +288,7 @@ def test_penalties_are_those_of_transformers() -> None:
     processors = pytest.importorskip("transformers.generation.logits_process")
     logits, prompt = random_logits(1, 50), [3, 7, 7, 9, 3, 7]
     ids = torch.tensor([prompt])
-    sampler = make_sampler(config(repetition_penalty=1.7, no_repeat_ngram=3), [0], [prompt], steering())
+    sampler = make_sampler(config(repetition_penalty=1.7, no_repeat_ngram=3), [0], [prompt], constraints())
     expected = processors.RepetitionPenaltyLogitsProcessor(1.7)(ids, logits.clone())
     expected = processors.NoRepeatNGramLogitsProcessor(3)(ids, expected)
     assert np.allclose(sampler._scores(logits.double().numpy(), [0]), expected.numpy(), atol=1e-6)
@@ -298,13 +298,13 @@ def test_penalties_are_those_of_transformers() -> None:
 
 
 def test_where_nothing_may_come_the_text_ends() -> None:
-    sampler = make_sampler(config(), [1], [[2]], steering(bans=("a", "b", "c", "d"), min_new_tokens=3))
+    sampler = make_sampler(config(), [1], [[2]], constraints(bans=("a", "b", "c", "d"), min_new_tokens=3))
     assert sampler(random_logits(1, 5)).tolist() == [0]
 
 
 def test_before_the_least_number_of_tokens_nothing_ends_the_text() -> None:
     options = config(min_new_tokens=2)
-    sampler = make_sampler(options, [1, 2], [[], []], steering(min_new_tokens=2))
+    sampler = make_sampler(options, [1, 2], [[], []], constraints(min_new_tokens=2))
     logits = torch.tensor([[50.0, 1, 1, 1, 1, 60.0]] * 2)  # the sixth spells nothing
     for _ in range(2):
         assert not {0, 5} & {*sampler(logits).tolist()}

@@ -149,8 +149,8 @@ def generate(
         list[str] | None,
         typer.Option(
             "--logit-bias",
-            metavar="TOKEN=F",
-            help="Add F to the logit of a token, given as its text or as # and its id. Repeatable.",
+            metavar="TEXT=F",
+            help="Add F to the logits of a word or other text, or of the token with an id, as #7=F. Repeatable.",
             show_default="none",
             rich_help_panel=SAMPLING,
         ),
@@ -196,11 +196,20 @@ def generate(
         typer.Option(
             "--stop",
             metavar="TEXT",
-            help=r"Stop before this text; \n is a line break. Repeatable.",
+            help="Stop before this text. Repeatable.",
             show_default="none",
             rich_help_panel=STOPPING,
         ),
     ] = None,
+    escapes: Annotated[
+        bool,
+        typer.Option(
+            "--escapes",
+            help=r"Read \n, \r, \t and \\ in the texts of --stop, --ban, --choice and --logit-bias.",
+            show_default=False,
+            rich_help_panel=STOPPING,
+        ),
+    ] = False,
     stop_at: Annotated[
         str,
         typer.Option(
@@ -303,13 +312,15 @@ def generate(
     config = SamplingConfig(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
         repetition_penalty=repetition_penalty, presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
-        no_repeat_ngram=no_repeat_ngram, logit_bias=tuple(options.parse_bias(text) for text in logit_bias or []),
-        bans=tuple(_texts(ban, "--ban")), min_new_tokens=min_new_tokens, max_new_tokens=max_new_tokens,
-        num_samples=num_samples,
+        no_repeat_ngram=no_repeat_ngram, bans=tuple(_texts(ban, "--ban", escapes)),
+        logit_bias=tuple(options.parse_bias(text, escapes) for text in logit_bias or []),
+        min_new_tokens=min_new_tokens, max_new_tokens=max_new_tokens, num_samples=num_samples,
     )  # fmt: skip
     form = samples.Form(echo, stream, json, logprobs, color, None if out in (None, "-") else Path(out))
     numbers = _numbers(sample, num_samples)
-    stops, choices = _texts(stop, "--stop"), _texts(choice, "--choice")
+    stops, choices = _texts(stop, "--stop", escapes), _texts(choice, "--choice", escapes)
+    if escapes and not (stop or ban or choice or logit_bias):
+        raise UsageError("--escapes is about the texts of --stop, --ban, --choice and --logit-bias; give one of them.")
     Stopping(stops, stop_at)  # what is wrong with them is said now
     if per_token and not choices:
         raise UsageError("--per-token compares the texts of --choice, and there are none.")
@@ -372,8 +383,8 @@ def generate(
     writer.close()
 
 
-def _texts(given: list[str] | None, option: str) -> list[str]:
-    return [options.unescape(options.check_text(text, option)) for text in given or []]
+def _texts(given: list[str] | None, option: str, escapes: bool) -> list[str]:
+    return [options.read_text(text, option, escapes) for text in given or []]
 
 
 def _numbers(sample: int | None, num_samples: int) -> list[int]:

@@ -67,20 +67,26 @@ def parse_seconds(text: str | float) -> float:
     return seconds
 
 
-def parse_bias(text: str) -> tuple[str | int, float]:
-    """What a token is worth: TOKEN=+2.5 as the token's text and a number, #7=-1 as its id and a number."""
-    token, equals, value = check_text(text, "--logit-bias").rpartition("=")
+def parse_bias(text: str, escapes: bool = False) -> tuple[str | int, float]:
+    """A text or a token and its bias: the=+2.5 is a text and a number, #7=-1 an id and a number."""
+    token, equals, value = read_text(text, "--logit-bias", escapes).rpartition("=")
     try:
         if not equals:
             raise ValueError
         bias = float(value)
     except ValueError:
-        raise UsageError(f"--logit-bias needs a token and a number, such as the=-1.5 or #7=2, not '{text}'.") from None
-    return (int(token[1:]) if re.fullmatch(r"#[0-9]{1,9}", token) else unescape(token)), bias
+        raise UsageError(f"--logit-bias needs a text and a number, such as the=-1.5 or #7=2, not '{text}'.") from None
+    return (int(token[1:]) if re.fullmatch(r"#[0-9]{1,9}", token) else token), bias
+
+
+def read_text(text: str, option: str, escapes: bool) -> str:
+    """The text that an option names: as it stands, or with `escapes` after those are undone."""
+    text = check_text(text, option)
+    return unescape(text) if escapes else text
 
 
 def unescape(text: str) -> str:
-    r"""The line breaks and tabs that a shell makes hard to type: \n, \r, \t, \\."""
+    r"""A text in which \n, \r and \t stand for a line break, a carriage return and a tab, and \\ for a backslash."""
     return re.sub(r"\\([nrt\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[m[1]], text)
 
 
