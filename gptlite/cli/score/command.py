@@ -15,10 +15,10 @@ from gptlite.errors import plural
 
 MODES = modes.Modes(
     everywhere={
-        "files", "model", "unit", "raw", "base", "skip_bad", "lossy", "out", "form", "force", "resume", "device",
+        "files", "model", "pairs", "unit", "raw", "base", "skip_bad", "lossy", "out", "form", "force", "resume", "device",
         "dtype", "threads", "quiet",
     },
-    only={"a table of units": {"split", "text_column", "context", "spans"}, "--pairs": {"pairs", "by", "region"}},
+    only={"a table of units": {"split", "text_column", "context", "spans"}, "--pairs": {"by", "region"}},
     needs={"force": "out", "resume": "out", "by": "pairs", "region": "pairs"},
     exclusive=[("out", "form"), ("force", "resume")],
 )  # fmt: skip
