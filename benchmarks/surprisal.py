@@ -1,0 +1,94 @@
+"""Surprisals of sentences: gptlite beside minicons (Misra 2022), the same model on the same CPU, in one process.
+
+    python benchmarks/surprisal.py checkpoints/corpus/best sentences.txt [--sentences 2000] [--rounds 3]
+
+Needs `pip install minicons`. minicons scores tokens; gptlite scores tokens with entropy, rank and the probability of a
+boundary at each place. Its batch size is swept and the best one counts. Both run by turns; the ratio is of medians.
+Also compared: surprisals of tokens, and of words with minicons' `bow_correction`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+
+import gptlite
+from gptlite.device import choose_hardware
+from gptlite.evaluation.surprisals import Scorer, words_of
+
+BATCH_SIZES = (1, 8, 32, 128)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--sentences", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    from minicons import scorer as minicons
+
+    lines = [line.strip() for line in options.text.read_text(encoding="utf-8").splitlines() if line.strip()]
+    sentences = lines[: options.sentences]
+    loaded = gptlite.load(options.model)
+    ours = Scorer(loaded.model, loaded.tokenizer, choose_hardware("cpu", "fp32"))
+    theirs = minicons.IncrementalLMScorer(
+        transformers.AutoModelForCausalLM.from_pretrained(options.model),
+        "cpu",
+        tokenizer=transformers.AutoTokenizer.from_pretrained(options.model),
+    )
+
+    def take(batch_size: int) -> list[list[tuple[str, float]]]:
+        found = []
+        for first in range(0, len(sentences), batch_size):
+            batch = sentences[first : first + batch_size]
+            found += theirs.token_score(batch, surprisal=True, base_two=True, bos_token=True)
+        return found
+
+    def timed(work: object, *arguments: object) -> float:
+        began = time.perf_counter()
+        work(*arguments)  # type: ignore[operator]
+        return time.perf_counter() - began
+
+    print(f"{len(sentences):,} sentences, {torch.get_num_threads()} threads, {loaded.config.n_params:,} parameters")
+    ours.score(sentences[:50]), take(32)[:1]
+    best = min(BATCH_SIZES, key=lambda size: timed(take, size))
+    rounds = [(timed(ours.score, sentences), timed(take, best)) for _ in range(options.rounds)]
+    mine, other = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
+    print(
+        f"gptlite {len(sentences) / mine:,.0f} sentences/s, minicons {len(sentences) / other:,.0f} (batches of {best})"
+    )
+    print(f"ratio {other / mine:.2f}; by round: {', '.join(f'{b / a:.2f}' for a, b in rounds)}")
+
+    few = sentences[:100]
+    scored = ours.score(few)
+    tokens = theirs.token_score(few, surprisal=True, base_two=True, bos_token=True)
+    off = max(
+        abs(value - float(text.surprisal[i]))
+        for text, row in zip(scored, tokens, strict=True)
+        for i, (_, value) in enumerate(row[1:])
+    )
+    print(f"tokens of {len(few)} sentences differ by at most {off:.1e} bits")
+    plain = [text for text in few if all(c.isalpha() or c == " " for c in text)]
+    if plain:
+        words = theirs.word_score_tokenized(
+            plain, str.split, bow_correction=True, bos_token=True, surprisal=True, base_two=True
+        )
+        off = max(
+            abs(value - unit.surprisal)
+            for text, row in zip(ours.score(plain), words, strict=True)
+            for unit, (_, value) in zip(words_of(text), row, strict=True)
+        )
+        print(f"words of {len(plain)} sentences of letters alone differ by at most {off:.1e} bits")
+
+
+if __name__ == "__main__":
+    main()
