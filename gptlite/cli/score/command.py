@@ -15,8 +15,8 @@ from gptlite.errors import plural
 
 MODES = modes.Modes(
     everywhere={
-        "files", "model", "pairs", "unit", "raw", "base", "skip_bad", "lossy", "out", "form", "force", "resume", "device",
-        "dtype", "threads", "quiet",
+        "files", "model", "pairs", "unit", "raw", "base", "skip_bad", "lossy", "out", "form", "force", "resume",
+        "device", "dtype", "threads", "quiet",
     },
     only={"a table of units": {"split", "text_column", "context", "spans"}, "--pairs": {"by", "region"}},
     needs={"force": "out", "resume": "out", "by": "pairs", "region": "pairs"},
