@@ -47,8 +47,8 @@ from gptlite.text import corpus, token_files
 from gptlite.text.batches import Batches
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import compile, dataset
-from gptlite.training import loop as training
 from gptlite.training import optimizer as optim
+from gptlite.training.watcher import Watcher
 
 POINTS = 10  # of a peer's curve
 CURVE_BYTES = 16_384  # of held-out text behind each of them, about what gptlite's own milestones score
@@ -118,7 +118,7 @@ class Budget:
 
 def read_texts(options: argparse.Namespace) -> dataset.Inputs:
     """The text to train on and the text held out, split as gptlite splits them."""
-    return dataset.hold_out(corpus.open_text([options.text]), options.val, training.Watcher())
+    return dataset.hold_out(corpus.open_text([options.text]), options.val, Watcher())
 
 
 def a_few(windows: list[scoring.Window], n_bytes: int) -> list[scoring.Window]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ class Hardware:
     compile: bool
     reason: str
     processes: int = 1  # that train together, each on a device of its own or with threads of its own
+    fused: bool = False  # compiled steps are those of kernels/fused.c, not torch's
     # Of "dtype", "compile" and "threads", what nobody asked for: the plan of a training decides it.
     open: tuple[str, ...] = ()
 
@@ -122,16 +125,67 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def count_processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that can still be allocated on `device`; None where nobody says."""
+    """Bytes that can still be allocated on `device`; None where that is not known.
+
+    For a CPU, what is available on the host, or less where a container or another control group sets a limit.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    free = [amount for amount in (_host_memory(), _cgroup_memory()) if amount is not None]
+    return min(free, default=None)
+
+
+def _host_memory() -> int | None:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             facts = dict(line.split(":", 1) for line in file)
         return int(facts["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+
+
+def _cgroup_memory(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes left of the tightest memory limit of this process's control groups (version 1 or 2); None without one.
+
+    Cached files that the kernel would drop first (`inactive_file`) do not count as used.
+    """
+    try:
+        lines = [line.split(":", 2) for line in proc.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return None
+    left: list[int] = []
+    for parts in lines:
+        if len(parts) != 3 or not (parts[1] == "" or "memory" in parts[1].split(",")):
+            continue
+        base, limit, usage = root, "memory.max", "memory.current"
+        if parts[1]:
+            base, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        group = base / parts[2].strip("/")
+        # In a container the path may be the host's, which does not exist here; the limit is then at the base.
+        for folder in (group, *group.parents):
+            left += _left_in(folder, limit, usage)
+            if folder == base:
+                break
+    return min(left, default=None)
+
+
+def _left_in(folder: Path, limit: str, usage: str) -> list[int]:
+    """Bytes left in one control group, as a list that is empty where it sets no limit."""
+    try:
+        most, used = int((folder / limit).read_text()), int((folder / usage).read_text())
+        facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = int(facts.get("total_inactive_file", facts.get("inactive_file", 0)))
+    except (OSError, ValueError):  # version 2 says "max" where there is no limit
+        return []
+    return [max(0, most - max(0, used - cached))]
 
 
 def peak_memory() -> int | None:

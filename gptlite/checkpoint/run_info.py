@@ -90,6 +90,14 @@ class Machine(TypedDict, total=False):
     processes: Count
 
 
+class Numerics(TypedDict, total=False):
+    """What else the last bits of a result depend on (training/numerics.py)."""
+
+    variables: dict[str, str]
+    instructions: str
+    processors: Count
+
+
 class TokenizerSource(TypedDict):
     path: str
     sha256: Digest
@@ -137,6 +145,7 @@ class RunInfo(TypedDict, total=False):
     val: HeldOut
     lossy: bool
     vocab_size_asked: Count | None
+    size_asked: str | None
     text_limits: Limits | None
     init_from: ModelSource
     tokenizer_from: TokenizerSource
@@ -152,6 +161,7 @@ class RunInfo(TypedDict, total=False):
     plan: Plan
     hardware: str
     machine: Machine
+    numerics: Numerics
     versions: dict[str, str]
     resumed_at: list[Count]
     changes: list[Change]

@@ -41,7 +41,7 @@ def train(
         str | None,
         _option("-o", "--out", metavar="DIR", help="The run directory.", show_default="checkpoints/<name of the text>"),
     ] = None,
-    seconds: Annotated[
+    time: Annotated[
         float | None,
         _option(
             "--time",
@@ -303,7 +303,7 @@ def train(
     if demo and files not in (None, [], [HOMONYMS]):
         raise UsageError("--demo brings its own text; leave the files out, or name the other one: --demo homonyms.")
     settings = {
-        "seconds": seconds, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
+        "seconds": time, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
         "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "accumulate": accumulate,
         "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay, "weight_decay": weight_decay,
         "clip": clip, "seed": seed, "init": init, "patience": patience, "eval_every": eval_every,
@@ -334,7 +334,8 @@ def train(
     ):
         display.phase("starting", 0.0)
         from gptlite.paths import cache_directory
-        from gptlite.training import pipeline
+        from gptlite.training import pipeline, prepare
+        from gptlite.training.request import Request
 
         inputs = [str(built_in.demo_text(cache_directory(), HOMONYMS in (files or ())))] if demo else files or []
         request: dict[str, Any] = {
@@ -344,14 +345,14 @@ def train(
             **given,
         }  # fmt: skip
         if dry_run:
-            preview = pipeline.preview(inputs, **request)
+            preview = prepare.preview(Request.of(inputs, **request))
             display.bar.stop()
             if json:
                 console.write_json(preview)
             else:
                 show_plan(preview)
             return
-        result = pipeline.train(
+        ran = Request.of(
             inputs,
             out=out,
             resume=resume,
@@ -360,6 +361,7 @@ def train(
             command=["gptlite", *sys.argv[1:]],
             **request,
         )
+        result = pipeline.run(ran)
     if not result:  # one of several processes, and not the first
         return
     if json:

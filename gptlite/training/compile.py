@@ -1,15 +1,13 @@
-"""Training steps made quicker by a compiler, in one of two ways.
+"""Compiled training steps: what they cost, when they pay, and how they are made. machine.py decides with this.
 
-On a CPU, models like qwen3 and llama have their step written out (fused.py); a C compiler is done with it in a second
-or two, once on a machine. For others torch writes C++, or on GPUs Triton, of its own for what stands between matrix
-products; the first compilation of a shape takes half a minute and more. So the budget decides. What was compiled once
-is kept in the cache directory.
+On a CPU, models like qwen3 and llama have their step written in C (kernels/fused.c), which a C compiler builds in a
+second or two, once on a machine. For other models torch generates C++, or on GPUs Triton, for what lies between matrix
+products; the first compilation of a shape takes half a minute and more. What was compiled is kept in the cache.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -22,16 +20,15 @@ from pathlib import Path
 import torch
 
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import Hardware, has_tiles
+from gptlite.device import Hardware
 from gptlite.errors import StorageError
 from gptlite.kernels import fused
 from gptlite.kernels.build import Kernel, NoKernel
 from gptlite.model import GPT
 from gptlite.paths import cache_directory
 from gptlite.training.optimizer import Loss, mean_loss
-from gptlite.training.speed import guess_speed
 
-FUSED_SECONDS = 10.0  # a run that is shorter does without, so that it need not wait for a compiler
+FUSED_SECONDS = 10.0  # a shorter run does not wait for a C compiler
 
 
 @dataclass(frozen=True)
@@ -49,30 +46,6 @@ PRICES = {
 }
 
 
-def decide(hardware: Hardware, seconds: float | None, steps: float, model: ModelConfig, train: TrainConfig) -> Hardware:
-    """`hardware` with what is open decided for a training of so many `seconds` or, where None, of so many `steps`.
-
-    Products on a CPU are in bf16 where that is in hardware and something comes of it: in steps that are written out,
-    and with tiles in all. A number of steps is as long as a guess says, so that such a run is the same again.
-    """
-    guess = guess_seconds(steps, model, train, hardware)
-    if "compile" in hardware.open:
-        is_worth_it = fused_pays(seconds, guess, model, train, hardware)
-        if not is_worth_it and (seconds is not None or hardware.device.type != "cpu"):
-            is_worth_it = pays(guess if seconds is None else seconds, model, train, hardware)
-        hardware = dataclasses.replace(hardware, compile=is_worth_it)
-    if "dtype" in hardware.open:
-        is_fused = hardware.compile and _kernel(model, train, hardware) is not None
-        hardware = dataclasses.replace(hardware, bf16=is_fused or has_tiles())
-    return hardware
-
-
-def guess_seconds(steps: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> float:
-    """How long so many steps take, where nothing was measured."""
-    tokens = steps * train.share(hardware.processes).batch_size * model.context_length
-    return tokens / guess_speed(model, hardware)
-
-
 def pays(seconds: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
     """Is it worth asking torch to compile a step of this shape for a run of so many seconds?"""
     price = PRICES.get(hardware.device.type)
@@ -82,54 +55,59 @@ def pays(seconds: float, model: ModelConfig, train: TrainConfig, hardware: Hardw
     return (seconds - cost) * price.gain > seconds
 
 
-def fused_pays(seconds: float | None, guess: float, model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
-    """Is it worth compiling a step that is written out, for a run of so many seconds or, for a number of steps, by a
-    `guess` at them?"""
-    kernel = _kernel(model, train, hardware)
-    if kernel is None:
-        return False
-    return guess >= FUSED_SECONDS if seconds is None else seconds >= FUSED_SECONDS or kernel.built
+def has_fused_step(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> bool:
+    """Is the step of this model written in C for this device?"""
+    return hardware.device.type == "cpu" and fused.can_compute(model, train)
 
 
-def make_loss(model: GPT, train: TrainConfig, hardware: Hardware) -> tuple[Loss, Hardware]:
-    """`optim.mean_loss` of `model` for its training batches, as `hardware` decided; and what it then computes with.
+def fused_pays(seconds: float | None, guess: float, hardware: Hardware) -> bool:
+    """Is the step in C worth a C compiler's time in a run of `seconds` or, for a number of steps, of a `guess` at them?
 
-    Leaves no trace in the model. Raises whatever torch's compiler raises.
+    Always, where it was built on this machine before and time is the budget.
     """
-    if hardware.compile and (loss := fused_loss(model.config, train, hardware)):
-        return loss, hardware
-    if "dtype" in hardware.open:
-        hardware = dataclasses.replace(hardware, bf16=has_tiles())
-    return (compile_with_torch(model, train, hardware) if hardware.compile else mean_loss), hardware
+    if seconds is None:
+        return guess >= FUSED_SECONDS
+    if seconds >= FUSED_SECONDS:
+        return True
+    try:
+        return _kernel(hardware).built
+    except (NoKernel, StorageError):
+        return False
 
 
 def fused_loss(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Loss | None:
-    """The step that is written out, None where it is not or there is no compiler."""
-    kernel = _kernel(model, train, hardware)
-    if kernel is None:
+    """The step in C, built where it is not; None where it does not exist or cannot be built or loaded."""
+    if not has_fused_step(model, train, hardware):
         return None
     try:
-        if not kernel.built:
-            kernel.build()
-        return fused.FusedLoss(kernel.load(), hardware.threads, torch.bfloat16 if hardware.bf16 else torch.float32)
-    except NoKernel:
-        return None
-
-
-def _kernel(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Kernel | None:
-    """The place of fused.c as machine code, if it can compute this step."""
-    if hardware.device.type != "cpu" or not fused.can_compute(model, train):
-        return None
-    if sys.platform == "darwin":  # its compiler knows no OpenMP, and one thread is slower than torch's many
-        return None
-    try:
-        return Kernel("fused", cache_directory() / "kernels", *(("BF16",) if hardware.bf16 else ()))
+        return load_fused_loss(hardware)
     except (NoKernel, StorageError):
         return None
 
 
+def load_fused_loss(hardware: Hardware) -> Loss:
+    """The step in C for `hardware`, built where it is not. Raises `NoKernel` and `StorageError`.
+
+    A library that the compiler made without OpenMP runs on one thread, and then torch's operators on several are
+    faster, so it is refused there.
+    """
+    kernel = _kernel(hardware)
+    library, _ = kernel.open()
+    if hardware.threads > 1 and not kernel.parallel:
+        raise NoKernel("the C compiler does not support OpenMP, so there would be one thread")
+    return fused.FusedLoss(library, hardware.threads, torch.bfloat16 if hardware.bf16 else torch.float32)
+
+
+def _kernel(hardware: Hardware) -> Kernel:
+    """The place of fused.c as machine code. Raises `NoKernel` and `StorageError`."""
+    return Kernel("fused", cache_directory() / "kernels", *(("BF16",) if hardware.bf16 else ()))
+
+
 def compile_with_torch(model: GPT, train: TrainConfig, hardware: Hardware) -> Loss:
-    """`torch.compile`, which is done by running it once."""
+    """`torch.compile` of the loss for the batches of a run; it compiles when it first runs, which is here.
+
+    Leaves no trace in the model. Raises whatever torch's compiler raises.
+    """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory() / "inductor"))
     compiled: Loss = torch.compile(mean_loss, dynamic=False)
     batch = torch.zeros(

@@ -16,13 +16,14 @@ from typing import Any
 from gptlite.baselines import ngram
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, peak_memory
-from gptlite.training import compile
+from gptlite.training import compile, machine
 from gptlite.training import plan as planning
-from gptlite.training.dataset import Material
-from gptlite.training.loop import Watcher
+from gptlite.training.dataset import Dataset
 from gptlite.training.memory import check_memory
 from gptlite.training.optimizer import mean_loss
+from gptlite.training.request import time_budget
 from gptlite.training.speed import Speed, measure_speed
+from gptlite.training.watcher import Watcher
 
 MEASURING_SHARE = 0.03  # of a time budget, for finding the best shape
 MEASURING_SECONDS = 3.0  # where the budget is not a time
@@ -45,7 +46,7 @@ class Estimate:
 
 
 def estimate(
-    dataset: Material,
+    dataset: Dataset,
     hardware: Hardware,
     architecture: str | None,
     size: str | None,
@@ -109,7 +110,7 @@ class Stopwatch:
         """The speed of one shape, or None when the time is used up."""
         if time.monotonic() > self.until:
             return None
-        hardware = compile.decide(self.hardware, self.budget, train.steps or 0, model, train)
+        hardware = machine.decide(self.hardware, self.budget, train.steps or 0, model, train)
         began = time.monotonic()
         loss_of = compile.fused_loss(model, train, hardware) if hardware.compile else None
         self.until += time.monotonic() - began  # a compiler, the first time on a machine
@@ -126,10 +127,3 @@ def free_memory(hardware: Hardware) -> int | None:
     """Bytes for each process; None where they are not known. All processes of a CPU run on this machine."""
     memory = available_memory(hardware.device)
     return memory // hardware.processes if memory is not None and hardware.device.type == "cpu" else memory
-
-
-def time_budget(overrides: Mapping[str, Any]) -> float | None:
-    """The time budget in seconds, None where steps or epochs are the budget."""
-    if overrides.get("steps") is not None or overrides.get("epochs") is not None:
-        return None
-    return overrides.get("seconds") or TrainConfig.seconds

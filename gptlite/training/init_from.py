@@ -1,4 +1,4 @@
-"""What a new run takes from a model that is there: weights and tokenizer (fine-tuning), or the tokenizer alone."""
+"""What a new run takes from another model: weights and tokenizer (fine-tuning), or the tokenizer alone."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gptlite.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Origin:
-    """The model to go on from and the tokenizer to use, where they are given; `facts` of both are for run.json."""
+class InitFrom:
+    """The model to start from and the tokenizer to use, None where they are new; `facts` of both are for run.json."""
 
     model: Checkpoint | None = None
     tokenizer: Tokenizer | None = None
@@ -29,28 +29,32 @@ class Origin:
         return self.model.config if self.model else None
 
 
-def find_origin(init_from: str | Path | None, tokenizer: str | Path | None, vocab_size: int | None = None) -> Origin:
-    """Read what `--init-from` and `--tokenizer` name: a run, a step or a Hugging Face directory, or None.
+def load_init_from(
+    init_from: str | Path | None, tokenizer: str | Path | None, vocab_size: int | None = None
+) -> InitFrom:
+    """Read the model and the tokenizer that a new run starts with.
 
+    - `init_from`, `tokenizer`: a run, a step or a Hugging Face directory, or None.
     Raises `UsageError` where they contradict each other or `vocab_size`, and `CheckpointError`.
     """
     if init_from is None and tokenizer is None:
-        return Origin()
+        return InitFrom()
     if vocab_size is not None:
-        flag = "--tokenizer" if init_from is None else "--init-from"
-        raise UsageError(f"{flag} brings its own vocabulary; leave --vocab-size out.")
+        name = "tokenizer" if init_from is None else "init_from"
+        raise UsageError(f"`{name}` brings its own vocabulary; leave `vocab_size` out.")
     facts: dict[str, Any] = {}
     wanted: Tokenizer | None = None
     if tokenizer is not None:
         where, wanted = runs.load_tokenizer(tokenizer)
         facts["tokenizer_from"] = {"path": str(where.absolute()), "sha256": wanted.digest}
     if init_from is None:
-        return Origin(None, wanted, facts)
+        return InitFrom(None, wanted, facts)
     base = runs.load(init_from)
     if wanted is not None and not wanted.is_like(base.tokenizer):
         raise UsageError(
-            f"the tokenizer of {tokenizer} is not the one that the model of --init-from {init_from} was trained with: "
-            f"{wanted.vocab_size:,} and {base.tokenizer.vocab_size:,} tokens, or others; leave --tokenizer out."
+            f"the tokenizer of {tokenizer} is not the one of the model of `init_from={init_from}`: it has "
+            f"{wanted.vocab_size:,} tokens and the model's {base.tokenizer.vocab_size:,}, or others; leave "
+            "`tokenizer` out."
         )
     facts["init_from"] = {
         "path": str(base.path.absolute()),
@@ -58,12 +62,12 @@ def find_origin(init_from: str | Path | None, tokenizer: str | Path | None, voca
         "parameters": base.config.n_params,
         "sha256": weights_digest(base.path),
     }
-    return Origin(base, base.tokenizer, facts)
+    return InitFrom(base, base.tokenizer, facts)
 
 
 @torch.no_grad()
-def start_from(model: GPT, origin: GPT) -> None:
-    """Give `model` the weights of `origin`, which differs at most in seeing more tokens; positions beyond are left."""
-    state = origin.state_dict()
+def copy_weights(model: GPT, source: GPT) -> None:
+    """Give `model` the weights of `source`, which may have a longer context; its further positions are left out."""
+    state = source.state_dict()
     for name, tensor in model.state_dict().items():
         tensor.copy_(state[name][: len(tensor)] if name == "transformer.position.table" else state[name])

@@ -1,251 +1,306 @@
-"""From text files to a trained run: read, hold out, tokenize, plan, build, and hand over to the loop."""
+"""From text files to a trained run: `train` asks, prepare.py prepares, and `execute` trains what is prepared."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import platform
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import tokenizers
 import torch
 
-import gptlite
-from gptlite.checkpoint import runs, saved_step
+from gptlite.checkpoint import saved_step
 from gptlite.checkpoint.runs import Run
-from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import Hardware, available_memory, choose_hardware, count_gpus
-from gptlite.errors import Interrupted, NumericsError, StorageError, UsageError, is_out_of_memory
+from gptlite.config import ModelConfig, RopeScaling, TrainConfig
+from gptlite.device import count_gpus
+from gptlite.errors import Interrupted, NumericsError, StorageError, is_out_of_memory
 from gptlite.model import GPT, initialise, set_vectors
-from gptlite.paths import cache_directory
-from gptlite.storage.durable import check_storage
 from gptlite.text import corpus, token_files
-from gptlite.text.batches import Batches
-from gptlite.text.tokenizer import Tokenizer, check_vocab_size
-from gptlite.training import (
-    bigram_init,
-    launch,
-    optimizer,
-    tensorboard,
-)
-from gptlite.training import (
-    compile as compilation,
-)
-from gptlite.training import (
-    plan as planning,
-)
-from gptlite.training import (
-    resume as resuming,
-)
-from gptlite.training import (
-    team as distributed,
-)
-from gptlite.training.dataset import Inputs, Material, hold_out, remembered_val, shorten, tokenize
-from gptlite.training.estimate import estimate, time_budget
-from gptlite.training.init_from import Origin, find_origin, start_from
-from gptlite.training.loop import Clock, Session, Watcher, finish, fit, lost_process, open_events, out_of_memory
-from gptlite.training.memory import check_memory, saved_bytes
+from gptlite.text.tokenizer import Tokenizer
+from gptlite.training import bigram_init, clock, launch, machine, optimizer, resume
+from gptlite.training import team as distributed
+from gptlite.training.clock import Clock
+from gptlite.training.dataset import Dataset, Inputs
+from gptlite.training.failures import lost_process, out_of_memory
+from gptlite.training.held_out import finish
+from gptlite.training.init_from import copy_weights
+from gptlite.training.loop import fit
+from gptlite.training.plan import Plan
+from gptlite.training.prepare import Complete, Prepared, make_batches, prepare_new, prepare_resume
+from gptlite.training.request import Request
+from gptlite.training.run_log import RunLog
+from gptlite.training.setup import Setup
 from gptlite.training.state import State, restore_training_state, tell_state
 from gptlite.training.team import Team
-from gptlite.training.threads import settle_threads
-
-DEFAULT_VAL = "5%"
+from gptlite.training.watcher import Watcher
 
 
 def train(
-    inputs: Sequence[str] | str,
+    inputs: Sequence[str | Path] | str | Path = (),
     *,
     out: str | Path | None = None,
+    time: str | float | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
     val: str | None = None,
-    vocab_size: int | None = None,
     lossy: bool = False,
     architecture: str | None = None,
     size: str | None = None,
+    vocab_size: int | None = None,
     init_from: str | Path | None = None,
     tokenizer: str | Path | None = None,
     resume: bool = False,
+    context_length: int | None = None,
+    dim: int | None = None,
+    n_layers: int | None = None,
+    n_heads: int | None = None,
+    n_kv_heads: int | None = None,
+    head_dim: int | None = None,
+    hidden_dim: int | None = None,
+    norm_eps: float | None = None,
+    rope_theta: float | None = None,
+    rope_scaling: RopeScaling | None = None,
+    tie_embeddings: bool | None = None,
+    batch_size: int | None = None,
+    accumulate: int | None = None,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    warmup: float | None = None,
+    decay: float | None = None,
+    weight_decay: float | None = None,
+    momentum: float | None = None,
+    beta1: float | None = None,
+    beta2: float | None = None,
+    clip: float | None = None,
+    dropout: float | None = None,
+    init: str | None = None,
+    seed: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
     threads: int | None = None,
     compile: str = "auto",
+    recompute: bool | None = None,
+    shard: str | None = None,
+    eval_every: int | None = None,
+    save_every: int | None = None,
+    sample_every: int | None = None,
+    sample_prompt: str | None = None,
+    patience: int | None = None,
+    keep: int | None = None,
+    log: str | None = None,
     watcher: Watcher | None = None,
-    should_stop: Callable[[], int | None] = lambda: None,
+    should_stop: Callable[[], int | None] | None = None,
     started: float | None = None,
-    command: Sequence[str] = (),
-    **overrides: Any,
+    command: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Train a model on text files and return the facts of the run (those of `train --json`).
+    """Train a model on text files and return the facts of the run, those of `gptlite train --json`.
 
-    - `inputs`: files, folders, patterns, or "-" for standard input.
-    - `out`: the run directory; `checkpoints/<name of the first input>` where none is given.
-    - `val`: a share such as "5%" (the default) of the text's end, or a file, held out from all training.
-    - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing them.
-    - `vocab_size`, `architecture`, `size`: None leaves the choice to the plan.
-    - `init_from`: a run, a step or a Hugging Face directory whose model and tokenizer the training goes on from.
-    - `tokenizer`: the same, or a folder with a `tokenizer.json`, for a new model with that vocabulary.
-    - `resume`: go on with the newest saved step of the run. Budget, cadence and `accumulate` may be changed, nothing
-      else; device, precision and threads are as before unless they are given.
-    - `overrides`: fields of `ModelConfig` and `TrainConfig`; what is not given, the plan chooses.
-    - `should_stop`: asked after every step; a signal number ends the run, saved, with `Interrupted`.
-    - `started`: `time.monotonic()` when the command began, for the time budget.
-    Of several processes (distributed.py) the first one does all that is said here, and only its watcher is told; the
-    others, given the same arguments, return {}.
+        gptlite.train("corpus.txt", time="3m")
+
+    What is None, the plan chooses, for this text, this machine and the budget.
+
+    The text and the budget:
+
+    - `inputs`: files, folders, patterns, or "-" for standard input; not needed with `resume` and `out`.
+    - `out`: the run directory; by default `checkpoints/<name of the first input>`.
+    - `time`: for everything, as a text such as "90s", "3m" or "1h30m", or in seconds; by default 5 minutes.
+    - `steps`, `epochs`: train for so many optimizer steps, or passes through the text, instead.
+    - `val`: what is held out from all training: a share of the text's end such as "5%" (the default), or a file.
+    - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing the file.
+    - `resume`: go on with the newest saved step of the run. The budget may change, and `accumulate`, `recompute`,
+      `shard`, `eval_every`, `save_every`, `sample_every`, `sample_prompt`, `keep` and `log`; another value for anything
+      else is refused. Device, precision and threads are as before unless they are given.
+
+    The model:
+
+    - `architecture`: qwen3 (the default), llama, gpt2 or transformer-2017; `size`: tiny, small, medium or large.
+    - `vocab_size`: of the tokenizer, which is trained on the text.
+    - `init_from`: a run, a step or a Hugging Face directory whose model and tokenizer training starts from.
+    - `tokenizer`: a run, a step or a directory with a tokenizer.json, for a new model with that vocabulary.
+    - `context_length` (tokens), `dim`, `n_layers`, `n_heads`, `n_kv_heads`, `head_dim`, `hidden_dim`, `norm_eps`,
+      `rope_theta`, `rope_scaling`, `tie_embeddings`: see `ModelConfig`.
+
+    The optimizer: `batch_size` (windows per step), `accumulate`, `optimizer`, `lr`, `warmup`, `decay`, `weight_decay`,
+    `momentum`, `beta1`, `beta2`, `clip`, `dropout`, `init` and `seed`: see `TrainConfig`.
+
+    The machine:
+
+    - `device`: auto, cpu, cuda or mps; `dtype`: auto, fp32 or bf16; `threads`: of the CPU.
+    - `compile`: auto, on or off: compiled training steps.
+    - `recompute`, `shard`: see `TrainConfig`.
+
+    What is written: `eval_every`, `save_every`, `sample_every` (steps), `sample_prompt`, `patience`, `keep` and `log`:
+    see `TrainConfig`.
+
+    For programs:
+
+    - `watcher`: told what happens (`gptlite.training.watcher.Watcher`).
+    - `should_stop`: called after every step; a signal number ends the run, saved, with `Interrupted`.
+    - `started`: `time.monotonic()` when the command began, from which a time budget counts.
+    - `command`: the command line, which run.json keeps.
+
+    Of several processes (team.py) the first one does all of this, and only its watcher is told; the others, given the
+    same arguments, return {}. Torch's random state and number of threads are as before when it returns or raises.
     Raises the errors of `gptlite.errors`.
     """
-    started = time.monotonic() if started is None else started
-    watcher = watcher or Watcher()
-    arguments = [inputs] if isinstance(inputs, str) else list(inputs)
+    return run(Request.of(**locals()))
+
+
+def run(request: Request) -> dict[str, Any]:
+    """`train` with its arguments as a value."""
     with ExitStack() as stack:
-        team = stack.enter_context(distributed.together(count_gpus(), should_stop))
+        stack.enter_context(_unchanged_torch())
+        stack.enter_context(clock.noticing_pauses())
+        team = stack.enter_context(distributed.together(count_gpus(), request.should_stop))
         if not team.leads:
-            return follow(team, should_stop, started)
-        run = resuming.find_run(arguments, out) if resume else None
-        previous = resuming.read_info(run) if run else None
-        plan: planning.Plan | None = None
-        origin = Origin()
-        if previous is not None:
-            if val is not None or size is not None:
-                raise UsageError("--val and --size belong to the start of a run; leave them out with --resume.")
-            if init_from is not None or tokenizer is not None:
-                raise UsageError("--resume goes on with the run's own model; leave --init-from and --tokenizer out.")
-            plan = resuming.make_plan(previous, {**overrides, "architecture": architecture, "vocab_size": vocab_size})
-            hardware = resuming.choose_machine(previous, plan, device, dtype, threads, compile, team.size)
-            val, arguments = previous["val"], arguments or previous["arguments"]
-            lossy = lossy or previous.get("lossy", False)
-        else:  # what can be refused is refused before any work is done
-            hardware = choose_hardware(device, dtype, threads, compile)
-            if vocab_size is not None:
-                check_vocab_size(vocab_size)
-            if out:
-                run = runs.claim_run(Path(out))
-            origin = find_origin(init_from, tokenizer, vocab_size)
-            planning.check_request(hardware, architecture, size, overrides, origin.config)
-        tensorboard.check_library(plan.train.log if plan else overrides.get("log"))
-        hardware = shared_machine(hardware, team)
-        locked = run is not None and run.path.is_dir()  # a new one is made once the text is known to be good
-        if run is not None and locked:
-            stack.enter_context(run.lock())
-        watcher.phase("reading", 0.0)
-        opened = corpus.opened(arguments, cache_directory(), notice=watcher.notice, lossy=lossy)
-        text = stack.enter_context(opened)
-        if previous is not None:
-            text = resuming.in_order(previous, text)
-        limits = previous.get("text_limits") if previous else planning.text_limits(time_budget(overrides), hardware)
-        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
-        if previous is not None:
-            assert run is not None and plan is not None
-            resuming.check_same_text(run, previous["text"], texts.facts())
-            if "result" in previous and not resuming.asks_for_more(previous, plan) and run.latest():
-                watcher.notice(f"{run.path} is complete: nothing to do, unless --steps or --time ask for more.")
-                return previous["result"]
-        if run is None:
-            run = stack.enter_context(runs.new_run(runs.run_name(arguments)))
-        elif not locked:
-            stack.enter_context(run.lock())
-        if previous is None:
-            runs.claim_run(run.path)  # again, because another process may have trained there meanwhile
-
-        saved = saved_step.load(run.step_to_resume(watcher.notice), hardware.device) if resume else None
-        material = tokenize(texts, saved.tokenizer if saved else origin.tokenizer or vocab_size, watcher)
-        foreseen = {}
-        if plan is None:
-            hardware = settle_threads(hardware, time_budget(overrides), watcher)
-            estimated = estimate(material, hardware, architecture, size, overrides, watcher, base=origin.config)
-            plan, foreseen = estimated.plan, estimated.to_dict()
-        else:
-            check_memory(plan.model, plan.train, available_memory(hardware.device), hardware)
-            resuming.check_same_tokens(run, previous or {}, material.digests)
-        check_storage(run.path, 2 * saved_bytes(plan.model))
-
-        distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
-        team.announce(_told(run, plan, hardware, material, saved))
-        session = _session(team, run, plan, hardware, material, saved, origin, watcher, should_stop, started)
-        origin = dataclasses.replace(origin, model=None)  # its weights are in the model of the session
-        session.state.enough &= previous is not None and not resuming.asks_for_more(previous, plan)
-        hardware = decide(hardware, plan, session.clock.total_steps, session.state.elapsed)
-        _agree(session, hardware, watcher)
-        if previous is None:
-            run.clear_log()
-            info = {
-                "format": 1,
-                "command": list(command),
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "arguments": [a if a == "-" else str(Path(a).absolute()) for a in arguments],
-                "val": remembered_val(val or DEFAULT_VAL),
-                "lossy": lossy,
-                "vocab_size_asked": vocab_size,
-                "text_limits": limits,
-                **origin.facts,
-                **foreseen,
-                **_facts(session, material),
-            }
-        else:
-            resuming.compare_machines(previous, session.hardware, watcher)
-            info = resuming.info(previous, plan, session.hardware, session.state.step, watcher)
-        run.write_info(info)
-        if plan.train.log == "tensorboard":
-            open_events(session)
-        watcher.planned(plan, run.path, session.hardware)
-        result = {**_train(session), "baselines": info.get("baselines")}
-        run.write_info({**info, "result": result})
-        return result
+            return _follow(request, team)
+        prepared = prepare_resume(request, stack, team) if request.resume else prepare_new(request, stack, team)
+        return prepared.result if isinstance(prepared, Complete) else execute(prepared)
 
 
-def _train(session: Session) -> dict[str, Any]:
-    """The loop and the final score, with words for what torch says in its own."""
+def execute(prepared: Prepared) -> dict[str, Any]:
+    """Train what is prepared, score it, and return the facts of the run, which run.json then has too."""
+    run, request, previous = prepared.run, prepared.request, prepared.previous
+    prepared.team.announce(_told(prepared))
+    training = _build(prepared)
+    hardware = training.setup.hardware
+    if previous is None:
+        run.clear_log()
+    else:
+        resume.compare_machines(previous, hardware, request.watcher)
+    info = {**prepared.info, "hardware": hardware.describe(), "machine": hardware.choices()}
+    run.write_info(info)
+    if prepared.plan.train.log == "tensorboard":
+        training.setup.log.open_events(training.setup.clock.elapsed())
+    request.watcher.planned(prepared.plan, run.path, hardware)
+    result = {**_train(training), "baselines": info.get("baselines")}
+    run.write_info({**info, "result": result})
+    return result
+
+
+class Training(NamedTuple):
+    """What `fit` works with: what changes, and what does not."""
+
+    model: GPT
+    optimizers: list[torch.optim.Optimizer]
+    state: State
+    team: Team
+    setup: Setup
+
+
+def _build(prepared: Prepared) -> Training:
+    """Model, optimizers and state, at the beginning of the run or as they were saved; and the loss, made ready.
+
+    The first process of a team makes all that, and the others are given their share.
+    """
+    plan, hardware, team, dataset = prepared.plan, prepared.hardware, prepared.team, prepared.dataset
+    request, config, saved = prepared.request, prepared.plan.train, prepared.saved
+    batches = make_batches(plan, dataset.tokens, team)
+    torch.manual_seed(config.seed)
+    model = GPT(plan.model, dropout=config.dropout)
+    if team.leads:
+        _set_weights(model, prepared)
+    model.to(hardware.device)
+    if config.recompute:
+        optimizer.recompute_blocks(model)
+    team = team.sharing(config.shard)
+    team.distribute(model, list(model.transformer.blocks))
+    optimizers = optimizer.make_optimizers(model, config, team)
+    state = State()
+    if isinstance(saved, saved_step.Checkpoint):
+        state = restore_training_state(saved, model, optimizers, team)
+        state.enough = state.enough and not prepared.asks_for_more
+        prepared.run.cut_log(state.step)
+    elif saved:
+        optimizer.scatter_optimizer_state(model, optimizers, None, team)
+    state = tell_state(state, team)
+    loss_of, hardware = machine.ready(model, config, hardware, team, request.watcher)
+    setup = Setup(
+        run=prepared.run,
+        plan=plan,
+        hardware=hardware,
+        tokenizer=dataset.tokenizer,
+        batches=batches,
+        val_ids=dataset.val_tokens.ids(),
+        clock=Clock.for_budget(config, batches.steps_per_epoch, request.started, state.elapsed),
+        log=RunLog(prepared.run, request.watcher, active=team.leads),
+        loss_of=loss_of,
+        watcher=request.watcher,
+        should_stop=request.should_stop,
+    )
+    return Training(model, optimizers, state, team, setup)
+
+
+def _set_weights(model: GPT, prepared: Prepared) -> None:
+    """The saved weights, those of the model to start from, or new ones."""
+    config, saved, start = prepared.plan.train, prepared.saved, prepared.init_from
+    if isinstance(saved, saved_step.Checkpoint):
+        model.load_state_dict(saved.model.state_dict())
+    elif start.model is not None:
+        copy_weights(model, start.model.model)
+    else:
+        initialise(model, config.seed)
+        if config.init == "bigrams":
+            ids, shape = prepared.dataset.tokens.ids(), prepared.plan.model
+            set_vectors(model, *bigram_init.bigram_vectors(ids, shape.vocab_size, shape.dim, config.seed))
+
+
+def _train(training: Training) -> dict[str, Any]:
+    """The loop and the final score, with a sentence for what torch says in its own words."""
+    model, _, state, team, setup = training
     try:
-        fit(session)
-        return finish(session)
+        fit(*training)
+        return finish(model, state, team, setup)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
-            raise out_of_memory(session) from error
-        if session.team.size > 1 and distributed.lost_contact(error):
-            raise lost_process(session) from error
+            raise out_of_memory(state, setup) from error
+        if team.size > 1 and distributed.lost_contact(error):
+            raise lost_process(state, team, setup) from error
         raise
 
 
-def follow(team: Team, should_stop: Callable[[], int | None], started: float) -> dict[str, Any]:
-    """Train as one of several processes and not the first, which tells what to do; nothing is written or said."""
-    told = team.listen(should_stop)
-    if told is None:  # the first process has said why
-        return {}
-    plan = planning.Plan(ModelConfig(**told["model"]), TrainConfig(**told["train"]), ())
-    hardware = shared_machine(choose_hardware(**told["machine"]), team)
-    tokenizer = Tokenizer.from_json(told["tokenizer"], choose=lambda _: (told["separator"], (told["end"],)))
-    tokens, val_tokens = (_find_tokens(told[name]) for name in ("tokens", "val_tokens"))
-    material = Material(Inputs(corpus.Text(()), corpus.Text(())), tokenizer, tokens, val_tokens)
-    run, watcher = Run(Path(told["run"])), Watcher()
-    session = _session(team, run, plan, hardware, material, told["resumed"], Origin(), watcher, should_stop, started)
-    _agree(session, hardware, watcher)
-    with contextlib.suppress(Interrupted, NumericsError):  # the first process has it too, and says so
-        _train(session)
-    return {}
+# -- Several processes
 
 
-def _told(
-    run: Run, plan: planning.Plan, hardware: Hardware, material: Material, saved: saved_step.Checkpoint | None
-) -> dict[str, Any]:
-    """What the other processes need to take part in a training."""
-    machine = {name: value for name, value in hardware.choices().items() if name != "processes"}
+def _told(prepared: Prepared) -> dict[str, Any]:
+    """What the other processes need to take part in a run."""
+    plan, dataset = prepared.plan, prepared.dataset
+    machine = {name: value for name, value in prepared.hardware.choices().items() if name != "processes"}
     return {
-        "run": str(run.path),
+        "run": str(prepared.run.path),
         "model": plan.model.to_dict(),
         "train": plan.train.to_dict(),
         "machine": machine,
-        "tokenizer": material.tokenizer.to_json(),
-        "separator": material.tokenizer.separator,
-        "end": material.tokenizer.end,
-        "tokens": {**dataclasses.asdict(material.tokens), "path": str(material.tokens.path.absolute())},
-        "val_tokens": {**dataclasses.asdict(material.val_tokens), "path": str(material.val_tokens.path.absolute())},
-        "resumed": saved is not None,
+        "tokenizer": dataset.tokenizer.to_json(),
+        "separator": dataset.tokenizer.separator,
+        "end": dataset.tokenizer.end,
+        "tokens": {**dataclasses.asdict(dataset.tokens), "path": str(dataset.tokens.path.absolute())},
+        "val_tokens": {**dataclasses.asdict(dataset.val_tokens), "path": str(dataset.val_tokens.path.absolute())},
+        "resumed": prepared.saved is not None,
     }
 
 
-def _find_tokens(told: dict[str, Any]) -> token_files.TokenFile:
+def _follow(request: Request, team: Team) -> dict[str, Any]:
+    """Train as one of several processes but the first, which says what to do; nothing is written or shown."""
+    told = team.listen(request.should_stop)
+    if told is None:  # the first process has said why
+        return {}
+    request = dataclasses.replace(request, watcher=Watcher())
+    plan = Plan(ModelConfig(**told["model"]), TrainConfig(**told["train"]), ())
+    hardware = machine.choose_as_told(told["machine"], team)
+    tokenizer = Tokenizer.from_json(told["tokenizer"], choose=lambda _: (told["separator"], (told["end"],)))
+    tokens, val_tokens = (_find_tokens(told[name]) for name in ("tokens", "val_tokens"))
+    dataset = Dataset(Inputs(corpus.Text(()), corpus.Text(())), tokenizer, tokens, val_tokens)
+    run = Run(Path(told["run"]))
+    prepared = Prepared(request, team, run, plan, hardware, dataset, {}, saved=told["resumed"])
+    with contextlib.suppress(Interrupted, NumericsError):  # the first process has it too, and says so
+        _train(_build(prepared))
+    return {}
+
+
+def _find_tokens(told: Mapping[str, Any]) -> token_files.TokenFile:
     """The tokens that the first process made. Raises `StorageError` where they cannot be seen from here."""
     tokens = token_files.TokenFile(**{**told, "path": Path(told["path"])})
     try:
@@ -258,177 +313,18 @@ def _find_tokens(told: dict[str, Any]) -> token_files.TokenFile:
     return tokens
 
 
-def _agree(session: Session, hardware: Hardware, watcher: Watcher) -> None:
-    """Where the run stands and how steps are computed, as the first process has it; and the loss, made ready."""
-    s = session
-    s.state = tell_state(s.state, s.team)
-    s.clock.elapsed_before = s.state.elapsed
-    compiled, bf16 = s.team.broadcast([hardware.compile and not s.team.sharded, hardware.bf16])
-    hardware = dataclasses.replace(hardware, compile=compiled, bf16=bf16)
-    s.loss_of, s.hardware = _loss(s.model, s.plan, hardware, watcher)
-    s.team.prepare(s.model, s.loss_of)
-
-
-def shared_machine(hardware: Hardware, team: Team) -> Hardware:
-    """`hardware` for the processes of a team. Raises `UsageError` where they cannot share it."""
-    if team.size > 1 and hardware.device.type == "mps":
-        raise UsageError("several processes train on CPUs or on NVIDIA GPUs; use --device cpu.")
-    if hardware.device.type == "cuda" and (n := launch.processes_here()) > count_gpus():
-        raise UsageError(
-            f"{n} processes need a GPU each, and here are {count_gpus()}; start fewer, or use --device cpu."
-        )
-    return dataclasses.replace(hardware, processes=team.size)
-
-
-def _session(
-    team: Team,
-    run: runs.Run,
-    plan: planning.Plan,
-    hardware: Hardware,
-    material: Material,
-    saved: saved_step.Checkpoint | bool | None,
-    origin: Origin,
-    watcher: Watcher,
-    should_stop: Callable[[], int | None],
-    started: float,
-) -> Session:
-    """Model, optimizers, batches and clock, at the beginning of the run or where `saved` left off.
-
-    The first process of a `team` makes all that, from which the others get their share; of `saved` they know if it is.
-    """
-    config, tokens = plan.train, material.tokens
-    context = plan.model.context_length
-    batches = Batches(
-        tokens, context=context, batch_size=config.batch_size, seed=config.seed, rank=team.rank, world_size=team.size
-    )
-    torch.manual_seed(config.seed)
-    model = GPT(plan.model, dropout=config.dropout)
-    if isinstance(saved, saved_step.Checkpoint):
-        model.load_state_dict(saved.model.state_dict())
-    elif team.leads and origin.model is not None:
-        start_from(model, origin.model.model)
-    elif team.leads:
-        initialise(model, config.seed)
-        if config.init == "bigrams":
-            vectors = bigram_init.bigram_vectors(tokens.ids(), plan.model.vocab_size, plan.model.dim, config.seed)
-            set_vectors(model, *vectors)
-    model.to(hardware.device)
-    if config.recompute:
-        optimizer.recompute_blocks(model)
-    team = team.sharing(config.shard)
-    team.distribute(model, list(model.transformer.blocks))
-    optimizers = optimizer.make_optimizers(model, config, team)
-    state = State()
-    if isinstance(saved, saved_step.Checkpoint):
-        state = restore_training_state(saved, model, optimizers, team)
-        run.cut_log(state.step)
-    elif saved:
-        optimizer.scatter_optimizer_state(model, optimizers, None, team)
-    return Session(
-        run=run,
-        plan=plan,
-        hardware=hardware,
-        model=model,
-        tokenizer=material.tokenizer,
-        optimizers=optimizers,
-        batches=batches,
-        val_ids=material.val_tokens.ids(),
-        clock=Clock(config, batches.steps_per_epoch, started, state.elapsed),
-        state=state,
-        watcher=watcher,
-        should_stop=should_stop,
-        logging=team.leads,
-        team=team,
-    )
-
-
-def _facts(s: Session, material: Material) -> dict[str, Any]:
-    """What `run.json` says of the text, the model and the machine."""
-    return {
-        "gptlite": gptlite.__version__,
-        "inputs": material.texts.documents(),
-        "text": material.texts.facts(),
-        "tokenizer": s.tokenizer.digest,
-        "train_tokens": material.tokens.n_tokens,
-        "val_tokens": material.val_tokens.n_tokens,
-        "token_digests": material.digests,
-        "parameters": s.plan.model.n_params,
-        "plan": s.plan.to_dict(),
-        "hardware": s.hardware.describe(),
-        "machine": s.hardware.choices(),
-        "versions": _versions(),
-    }
-
-
-def preview(
-    inputs: Sequence[str] | str,
-    *,
-    val: str | None = None,
-    vocab_size: int | None = None,
-    lossy: bool = False,
-    architecture: str | None = None,
-    size: str | None = None,
-    init_from: str | Path | None = None,
-    tokenizer: str | Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    threads: int | None = None,
-    compile: str = "auto",
-    watcher: Watcher | None = None,
-    **overrides: Any,
-) -> dict[str, Any]:
-    """What `train` with the same arguments would do: plan, speed, time, memory, expected bits per byte, baselines.
-
-    Nothing is written but tokens to the cache. Raises what `train` raises before its first step.
-    """
-    watcher = watcher or Watcher()
-    arguments = [inputs] if isinstance(inputs, str) else list(inputs)
-    hardware = choose_hardware(device, dtype, threads, compile)
-    if vocab_size is not None:
-        check_vocab_size(vocab_size)
-    origin = find_origin(init_from, tokenizer, vocab_size)
-    planning.check_request(hardware, architecture, size, overrides, origin.config)
-    tensorboard.check_library(overrides.get("log"))
-    with corpus.opened(arguments, cache_directory(), notice=watcher.notice, lossy=lossy) as text:
-        limits = planning.text_limits(time_budget(overrides), hardware)
-        texts = shorten(hold_out(text, val or DEFAULT_VAL, watcher, lossy), limits, watcher)
-        material = tokenize(texts, origin.tokenizer or vocab_size, watcher)
-        hardware = settle_threads(hardware, time_budget(overrides), watcher)
-        estimated = estimate(material, hardware, architecture, size, overrides, watcher, True, origin.config)
-    hardware = decide(hardware, estimated.plan, estimated.expected.steps)
-    return {
-        "plan": estimated.plan.to_dict(),
-        "parameters": estimated.plan.model.n_params,
-        "train_bytes": texts.train.n_bytes,
-        "train_tokens": material.tokens.n_tokens,
-        "val_bytes": texts.val.n_bytes,
-        "hardware": hardware.describe(),
-        **estimated.to_dict(),
-    }
-
-
-def decide(hardware: Hardware, plan: planning.Plan, steps: float, elapsed: float = 0.0) -> Hardware:
-    """`hardware` with what is open decided for what is left of the plan's budget."""
-    left = None if plan.train.seconds is None else plan.train.seconds - elapsed
-    return compilation.decide(hardware, left, steps, plan.model, plan.train)
-
-
-def _loss(model: GPT, plan: planning.Plan, hardware: Hardware, watcher: Watcher) -> tuple[optimizer.Loss, Hardware]:
-    """The loss of a step, compiled where that was decided and the machine can do it; and the machine as it then is."""
-    train = plan.train.share(hardware.processes)
-    if hardware.compile:
-        watcher.phase("compiling", 0.0)
+@contextlib.contextmanager
+def _unchanged_torch() -> Iterator[None]:
+    """Give the caller's random state, of all devices, and number of threads back."""
+    threads, cpu = torch.get_num_threads(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
-        return compilation.make_loss(model, train, hardware)
-    except Exception as error:  # compilers fail in many ways, and none of them is a reason not to train
-        watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
-        return compilation.make_loss(model, train, dataclasses.replace(hardware, compile=False))
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "tokenizers": tokenizers.__version__,
-        "platform": platform.platform(),
-    }
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)

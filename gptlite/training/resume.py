@@ -1,31 +1,38 @@
-"""Going on with a run: which one, with what text, on what machine, and what may differ from before."""
+"""Resuming a run: which one, with what text, and what may differ from before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gptlite.checkpoint import run_info, runs
-from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import Hardware, bf16_in_hardware, choose_hardware
+from gptlite.config import SIZES, ModelConfig, TrainConfig
+from gptlite.device import Hardware
 from gptlite.errors import CheckpointError, UsageError, as_fields
-from gptlite.text import corpus
+from gptlite.training import dataset, numerics
 from gptlite.training import plan as planning
-from gptlite.training.loop import Watcher
+from gptlite.training.request import BUDGETS, Request
+from gptlite.training.watcher import Watcher
+
+# Settings that a resumed run may change: they decide when something happens or how it is computed, not what.
+FREE = {
+    "accumulate", "recompute", "shard", "eval_every", "save_every", "sample_every", "sample_prompt", "keep", "log",
+}  # fmt: skip
 
 
-def find_run(arguments: Sequence[str], out: str | Path | None) -> runs.Run:
-    if out is not None:
-        run = runs.Run(Path(out))
-    elif arguments:
-        wanted = runs.run_name(arguments)
+def find_run(request: Request) -> runs.Run:
+    """The run to resume: the one at `out`, or the newest on these inputs. Raises `CheckpointError`, `UsageError`."""
+    if request.out is not None:
+        run = runs.Run(Path(request.out))
+    elif request.inputs:
+        wanted = runs.run_name(request.inputs)
         found = runs.newest_run(wanted)
         if found is None:
-            raise CheckpointError(f"no run '{wanted}' under {runs.DEFAULT_PARENT} to resume; name one with -o.")
+            raise CheckpointError(f"no run '{wanted}' under {runs.DEFAULT_PARENT} to resume; name one with `out`.")
         run = found
     else:
-        raise UsageError("--resume needs to know which run: name it with -o, or give its text.")
+        raise UsageError("`resume` needs to know which run: name it with `out`, or give its text.")
     if not run.is_run():
         raise CheckpointError(f"there is no run at {run.path} to resume.")
     return run
@@ -38,11 +45,11 @@ def read_info(run: runs.Run) -> dict[str, Any]:
     return dict(info)
 
 
-def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> planning.Plan:
-    """The plan that was stored; only budget, cadence and what is kept may differ from it."""
-    budget = {name: overrides.get(name) for name in ("seconds", "steps", "epochs")}
-    free = {"accumulate", "recompute", "shard", "eval_every", "save_every", "sample_every", "sample_prompt", "keep"}
-    free |= {"log"}
+def make_plan(previous: Mapping[str, Any], request: Request) -> planning.Plan:
+    """The plan that was stored, with the budget and the `FREE` settings of the request.
+
+    Raises `UsageError` where the request has another value than the run for anything else, naming both.
+    """
     stored = previous["plan"]
     try:
         model, train_fields = ModelConfig(**stored["model"]), TrainConfig(**stored["train"]).to_dict()
@@ -50,60 +57,69 @@ def make_plan(previous: Mapping[str, Any], overrides: Mapping[str, Any]) -> plan
         raise CheckpointError(
             f"the plan in run.json is not one that this gptlite writes: {as_fields(error)}."
         ) from error
-    for name, value in overrides.items():
-        if value is None or name in budget:
-            continue
-        if name in free:
-            train_fields[name] = value
-            continue
-        current = train_fields.get(name, stored["model"].get(name))
-        if value != current and not (name == "vocab_size" and value == previous.get("vocab_size_asked")):
-            raise UsageError(f"--resume continues with {name} {current!r}; start a new run to change it to {value!r}.")
+    given = {name: value for name, value in request.settings.items() if value is not None}
+    budget = {name: given.pop(name, None) for name in BUDGETS}
+    train_fields |= {name: given.pop(name) for name in FREE & given.keys()}
+    for name in ("architecture", "vocab_size"):
+        if getattr(request, name) is not None:
+            given[name] = getattr(request, name)
+    before = {**stored["model"], **train_fields}
+    if "vocab_size" in given and given["vocab_size"] == previous.get("vocab_size_asked"):
+        del given["vocab_size"]  # the text had fewer pairs than were asked for; the same wish is no change
+    _check_unchanged(given, before)
+    _check_start(previous, request)
     if any(value is not None for value in budget.values()):
         train_fields |= budget
     reasons = tuple(planning.recorded(sentence) for sentence in stored.get("reasons", ()))
     return planning.Plan(model, TrainConfig(**train_fields), reasons, tuple(stored.get("given", ())))
 
 
-def choose_machine(
-    previous: Mapping[str, Any],
-    plan: planning.Plan,
-    device: str,
-    dtype: str,
-    threads: int | None,
-    compile: str,
-    processes: int = 1,
-) -> Hardware:
-    """The machine: what is left open is as it was, for bits depend on it.
+def _check_unchanged(given: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if name not in before:
+            raise UsageError(f"unknown setting '{name}'.")
+        if value != before[name]:
+            raise _changed(name, before[name], value)
 
-    Where time is the budget, it decides about compiling, now as then. Other `processes` have other threads.
-    """
-    was = previous.get("machine", {})
-    compile_before = was.get("compile", compile) if compile == "auto" and plan.train.seconds is None else compile
-    before = was.get("device", device) if device == "auto" else device
-    dtype_before = was.get("dtype", dtype) if dtype == "auto" else dtype
-    threads_before = was.get("threads") if threads is None and was.get("processes", 1) == processes else threads
-    if dtype == "auto" and dtype_before == "bf16" and before == "cpu" and not bf16_in_hardware("cpu"):
-        dtype_before = "auto"  # it was another machine
-    try:
-        return choose_hardware(before, dtype_before, threads_before, compile_before)
-    except UsageError:  # perhaps for a device that nobody asked for today
-        return choose_hardware(device, dtype, threads, compile)
+
+def _check_start(previous: Mapping[str, Any], request: Request) -> None:
+    """Raises `UsageError` where the request names another size, held-out text, model or tokenizer to start from."""
+    size = request.size or "auto"
+    if size != "auto" and size not in SIZES:
+        raise UsageError(f"unknown size '{size}': choose from auto, {', '.join(SIZES)}.")
+    if size != "auto" and size != previous.get("size_asked"):
+        stored = previous["plan"]["model"]
+        if any(stored.get(name) != number for name, number in SIZES[size].items()):
+            shape = f"{stored['n_layers']} layers of width {stored['dim']}"
+            raise _changed("size", previous.get("size_asked") or shape, size)
+    if request.val is not None and not dataset.is_same_val(request.val, previous["val"]):
+        raise _changed("val", previous["val"], request.val)
+    for name, key in (("init_from", "init_from"), ("tokenizer", "tokenizer_from")):
+        asked, was = getattr(request, name), previous.get(key)
+        if asked is not None and not _is_same_start(Path(asked), was):
+            raise _changed(name, was["path"] if was else None, str(asked))
+
+
+def _is_same_start(asked: Path, was: Mapping[str, Any] | None) -> bool:
+    """Is `asked` the directory that run.json names, or the run whose step that is?"""
+    path = asked.absolute()
+    return was is not None and (was["path"] == str(path) or Path(was["path"]).parent == path)
+
+
+def _changed(name: str, before: object, now: object) -> UsageError:
+    was = "was started without it" if before is None else f"was started with {before!r}"
+    return UsageError(f"`{name}` is {now!r}, and the run {was}; leave it out, or start a new run.")
 
 
 def compare_machines(previous: Mapping[str, Any], hardware: Hardware, watcher: Watcher) -> None:
+    """Tell the user where the machine, or what else the last bits of a result depend on, is not as it was."""
     was = previous.get("machine", {})
     now = {"processes": 1, **hardware.choices()}
     before = {"processes": 1, **was}
-    unlike = [f"{name} {now[name]}, not {before[name]}" for name in now if was and before[name] != now[name]]
+    unlike = [f"{name} {now[name]}, not {before.get(name)}" for name in now if was and before.get(name) != now[name]]
+    unlike += numerics.differences(previous)
     if unlike:
         watcher.notice(f"unlike before: {'; '.join(unlike)}. The last bits of what is computed will differ.")
-
-
-def in_order(previous: Mapping[str, Any], text: corpus.Text) -> corpus.Text:
-    """The files as they were ordered when the run began, whatever their names are now."""
-    places = {source["sha256"]: i for i, source in reversed(list(enumerate(previous.get("inputs", []))))}
-    return corpus.Text(tuple(sorted(text.pieces, key=lambda piece: places.get(piece.document.digest, len(places)))))
 
 
 def check_same_text(run: runs.Run, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -113,21 +129,21 @@ def check_same_text(run: runs.Run, before: Mapping[str, Any], now: Mapping[str, 
             raise CheckpointError(
                 f"the {name} is not the one that {run.path} was begun with: then {was.get('bytes', 0):,} bytes with "
                 f"sha256 {str(was.get('sha256'))[:16]}, now {now[part]['bytes']:,} with {now[part]['sha256'][:16]}; "
-                "give that text, or start a new run without --resume."
+                f"give that text, or train a new run on the new one from this model: `init_from={str(run.path)!r}`."
             )
 
 
 def note_changes(previous: Mapping[str, Any], plan: planning.Plan, step: int, watcher: Watcher) -> list[dict[str, Any]]:
-    """What of the plan is not as it was, for run.json, [then, now]; a person is told what it means for the result."""
+    """The settings that changed, {name: [before, now]}, for run.json; the user is told what that does to the result."""
     before = _train_config(previous)
     changed = {name: [was, now] for name, was in before.to_dict().items() if (now := getattr(plan.train, name)) != was}
     if before.budget != plan.train.budget:
         watcher.notice(
             f"from step {step:,} on the budget is another: the learning rate falls to zero at the new end, "
-            "so the result is not that of a run planned like this from its start."
+            "so the result is not that of a run with this budget from its start."
         )
     if "accumulate" in changed:
-        watcher.notice(f"gradients are added up in other parts from step {step:,} on: the last bits will differ.")
+        watcher.notice(f"from step {step:,} on gradients are summed in other parts: the last bits will differ.")
     return [{"step": step, "plan": changed}] if changed else []
 
 
@@ -151,14 +167,12 @@ def check_same_tokens(run: runs.Run, previous: Mapping[str, Any], digests: Mappi
         )
 
 
-def info(
-    previous: Mapping[str, Any], plan: planning.Plan, hardware: Hardware, step: int, watcher: Watcher
-) -> dict[str, Any]:
-    """The `run.json` of a run that goes on after `step`."""
+def info(previous: Mapping[str, Any], plan: planning.Plan, step: int, watcher: Watcher) -> dict[str, Any]:
+    """The run.json of a run that goes on after `step`, but for its machine."""
     return {
         **{name: value for name, value in previous.items() if name != "result"},
         "plan": plan.to_dict(),
-        "machine": hardware.choices(),
+        "numerics": numerics.facts(),
         "resumed_at": [*previous.get("resumed_at", []), step],
         "changes": [*previous.get("changes", []), *note_changes(previous, plan, step, watcher)],
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from gptlite import randomness
 from gptlite.checkpoint.runs import Run
 from gptlite.training import pipeline
-from gptlite.training.loop import Progress, Watcher
+from gptlite.training.watcher import Progress, Watcher
 
 # A tiny training with all that could make a resumed one differ: dropout, warm-up, parts of batches, scores and samples.
 PROOF_STEPS, PROOF_CUT, PROOF_SAVES = 30, 17, 10

@@ -1,12 +1,13 @@
-"""Where a run stands, as files: what `--resume` needs besides the model, and nothing of it believed unread.
+"""The state of a run, in memory and as files: what resuming needs besides the model.
 
-Optimizer and random numbers are safetensors, the rest is JSON. A number that no run could have reached at that step, a
-tensor of another shape or one that is not finite is an error that names the file; nothing is ever guessed or left out.
+Optimizer and random numbers are safetensors, the rest is JSON. Files are checked when they are read: a number that no
+run could have at that step, a tensor of another shape or one that is not finite is an error that names the file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,29 +25,40 @@ from gptlite.training import optimizer
 from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS
 from gptlite.training.team import ALONE, Team
 
-CUDA_STATE = 16  # bytes of the state of a GPU's random numbers
+CUDA_STATE, LARGEST_STATE = 16, 4096  # bytes of a GPU's random state, and of any other device's at most
+RNG_FILE = "training_state/rng.safetensors"
+GENERATORS: dict[str, Any] = {"cuda": torch.cuda, "mps": torch.mps}  # whose random state is saved besides the CPU's
+RENAMED = {"warned_of_heart": "warned_of_overfitting"}  # fields of older runs
 
 
 @dataclass
 class State:
-    """What changes while training, besides weights and optimizer; saved with every step."""
+    """What changes during training, besides weights and optimizer; saved with every step.
+
+    - `elapsed`, `loop_started`: seconds on the scale of `Clock.elapsed`.
+    - `seconds_per_window`, `save_seconds`: of the slowest scoring and the slowest save so far.
+    - `losses`: of the steps since the last line of the log, nats per token.
+    - `hopeless_steps`: in a row, with a training loss far above that of guessing.
+    - `enough`: the run has stopped early.
+    - `history`: step -> bits per byte on held-out text, of the best step and the newest ones.
+    """
 
     step: int = 0
     tokens: int = 0
     elapsed: float = 0.0
-    loop_started: float = 0.0  # on the clock's scale
+    loop_started: float = 0.0
     quick_windows: int = QUICK_WINDOWS
     final_windows: int = FINAL_WINDOWS
-    seconds_per_window: float = 0.0  # the slowest scoring so far
-    save_seconds: float = 0.0  # the slowest save so far
+    seconds_per_window: float = 0.0
+    save_seconds: float = 0.0
     train_loss: float | None = None
-    losses: list[float] = field(default_factory=list)  # of the steps since the last line of the log
-    hopeless_steps: int = 0  # steps in a row with a training loss far worse than that of guessing
+    losses: list[float] = field(default_factory=list)
+    hopeless_steps: int = 0
     lowest_train_loss: float | None = None
-    warned_of_heart: bool = False  # that the text is being learned by heart
-    warned_of_rise: bool = False  # that the training loss climbs
-    enough: bool = False  # the run has stopped early
-    history: dict[int, float] = field(default_factory=dict)  # step -> bits per byte: the best and the newest scores
+    warned_of_overfitting: bool = False
+    warned_of_rise: bool = False  # of the training loss
+    enough: bool = False
+    history: dict[int, float] = field(default_factory=dict)
 
     @property
     def reserve(self) -> float:
@@ -63,10 +75,10 @@ def tell_state(state: State, team: Team) -> State:
 def write_training_state(
     state: State, model: GPT, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
 ) -> dict[str, bytes]:
-    """The files that `--resume` needs: optimizer, random numbers, and where the run stands; for the first process."""
+    """The files that resuming needs: optimizer, random numbers, and the state; for the first process."""
     rng = {"cpu": torch.get_rng_state()}
-    if next(model.parameters()).is_cuda:
-        rng["cuda"] = torch.cuda.get_rng_state()
+    if (device := next(model.parameters()).device.type) in GENERATORS:
+        rng[device] = GENERATORS[device].get_rng_state()
     return {
         "optimizer.safetensors": saved_step.tensors_to_bytes(optimizer.optimizer_tensors(model, optimizers, team)),
         "rng.safetensors": saved_step.tensors_to_bytes(rng),
@@ -77,28 +89,24 @@ def write_training_state(
 def restore_training_state(
     saved: saved_step.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
 ) -> State:
-    """Undo `write_training_state`; the other processes of a `team` get theirs by `optim.scatter_optimizer_state`.
+    """Undo `write_training_state`; the other processes of a `team` get theirs by `optimizer.scatter_optimizer_state`.
 
-    Raises `CheckpointError` when the folder is damaged or gone, or cannot be of this run.
+    The random state of a device is restored where the model is on that device again. Raises `CheckpointError` when the
+    folder is damaged or gone, or cannot be of this run.
     """
     folder = saved.path / "training_state"
     shapes = optimizer.expected_state(model, optimizers)
     with Reader(saved.path, saved.manifest) as reader:
         state = _read_state(reader, saved.manifest.get("step"))
-        random = reader.table("training_state/rng.safetensors")
-        generators = {"cpu": torch.get_rng_state()}
-        if "cuda" in random.entries:  # saved where there was one; used where there is one
-            generators["cuda"] = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else torch.empty(CUDA_STATE)
-        rng = reader.tensors(
-            "training_state/rng.safetensors", {name: Entry("U8", tuple(t.shape)) for name, t in generators.items()}
-        )
+        rng = reader.tensors(RNG_FILE, _generator_entries(reader))
         tensors = reader.tensors(
             "training_state/optimizer.safetensors", {name: Entry("F32", shape) for name, shape in shapes.items()}
         )
+    device = next(model.parameters()).device.type
     try:
         torch.set_rng_state(rng["cpu"])
-        if "cuda" in rng and torch.cuda.is_initialized():
-            torch.cuda.set_rng_state(rng["cuda"])
+        if device in rng and device in GENERATORS:
+            GENERATORS[device].set_rng_state(rng[device])
     except RuntimeError as error:
         raise CheckpointError(f"{folder}/rng.safetensors holds no state of random numbers: {shown(error)}.") from error
     try:
@@ -108,10 +116,28 @@ def restore_training_state(
     return state
 
 
+def read_state(saved: saved_step.Checkpoint) -> State:
+    """The state that was saved with a step. Raises `CheckpointError`."""
+    with Reader(saved.path, saved.manifest) as reader:
+        return _read_state(reader, saved.manifest.get("step"))
+
+
+def _generator_entries(reader: Reader) -> dict[str, Entry]:
+    """The tensors of the file of random states: the CPU's has a known size, another device's is short."""
+    found = reader.table(RNG_FILE).entries
+    entries = {"cpu": Entry("U8", tuple(torch.get_rng_state().shape))}
+    if "cuda" in found:
+        entries["cuda"] = Entry("U8", (CUDA_STATE,))
+    if "mps" in found:
+        entries["mps"] = Entry("U8", (min(LARGEST_STATE, math.prod(found["mps"].shape)),))
+    return entries
+
+
 def _read_state(reader: Reader, step: object) -> State:
-    """Where the run stood; each number is one that `State` could have held at this step."""
+    """The state; each number is one that a run could have at this step."""
     name = "training_state/state.json"
-    fields, where = reader.json(name), reader.directory / name
+    where = reader.directory / name
+    fields = {RENAMED.get(key, key): value for key, value in reader.json(name).items()}
     kinds = {f.name: f.type for f in dataclasses.fields(State)}
     for key, value in fields.items():
         if key not in kinds or not STATE_KINDS[kinds[key]](value):

@@ -10,9 +10,9 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, use_threads
 from gptlite.errors import plural
 from gptlite.training import compile
-from gptlite.training.loop import Watcher
 from gptlite.training.optimizer import mean_loss
 from gptlite.training.speed import measure_speed
+from gptlite.training.watcher import Watcher
 
 PROBE = ModelConfig.preset("qwen3", "small", 1024, n_layers=4, dim=128), TrainConfig()  # what threads are timed with
 UNDISTURBED = 0.8  # share of the time in which threads run; with less, other programs are at work

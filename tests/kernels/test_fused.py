@@ -22,7 +22,7 @@ from gptlite.kernels import fused
 from gptlite.kernels.build import Kernel
 from gptlite.kernels.fused import FusedLoss
 from gptlite.model import GPT, initialise
-from gptlite.training import compile, optimizer
+from gptlite.training import compile, machine, optimizer
 from gptlite.training.pipeline import train
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
@@ -248,9 +248,9 @@ def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(cached: Non
 def test_it_pays_where_the_run_is_longer_than_the_compiler_needs() -> None:
     hardware, model = choose_hardware("cpu", threads=1), ModelConfig.preset("qwen3", "small", 1024)
     for seconds, steps, expected in [(5.0, 0, False), (60.0, 0, True), (None, 3, False), (None, 1000, True)]:
-        assert compile.decide(hardware, seconds, steps, model, TrainConfig()).compile is expected
+        assert machine.decide(hardware, seconds, steps, model, TrainConfig()).compile is expected
     other = ModelConfig.preset("gpt2", "small", 1024)
-    assert not compile.decide(hardware, 60.0, 0, other, TrainConfig()).compile
+    assert not machine.decide(hardware, 60.0, 0, other, TrainConfig()).compile
 
 
 @pytest.mark.parametrize("supported", [False, True])
@@ -259,18 +259,18 @@ def test_it_is_in_bf16_where_that_is_in_hardware(monkeypatch: pytest.MonkeyPatch
     model, train = ModelConfig.preset("qwen3", "small", 1024), TrainConfig(seconds=60.0)
     hardware = choose_hardware("cpu")
     assert not hardware.bf16, "what is not a training stays in fp32"
-    decided = compile.decide(hardware, 60.0, 0, model, train)
+    decided = machine.decide(hardware, 60.0, 0, model, train)
     assert (decided.compile, decided.bf16) == (True, supported)
     assert not decided.for_reading().bf16
-    assert not compile.decide(hardware, 1.0, 0, model, train).bf16, "where steps are not written out it is not worth it"
-    assert not compile.decide(choose_hardware("cpu", "fp32"), 60.0, 0, model, train).bf16
-    assert not compile.decide(choose_hardware("cpu", compile="off"), 60.0, 0, model, train).bf16
+    assert not machine.decide(hardware, 1.0, 0, model, train).bf16, "where steps are not written out it is not worth it"
+    assert not machine.decide(choose_hardware("cpu", "fp32"), 60.0, 0, model, train).bf16
+    assert not machine.decide(choose_hardware("cpu", compile="off"), 60.0, 0, model, train).bf16
 
 
 def test_without_a_compiler_steps_are_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     hardware, model = choose_hardware("cpu"), ModelConfig()
-    assert not compile.decide(hardware, 60.0, 0, model, TrainConfig()).compile
+    assert not machine.decide(hardware, 60.0, 0, model, TrainConfig()).compile
     assert compile.fused_loss(model, TrainConfig(), hardware) is None
     monkeypatch.setenv("CC", "false")
     assert compile.fused_loss(model, TrainConfig(), hardware) is None

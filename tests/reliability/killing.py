@@ -47,7 +47,7 @@ from gptlite.errors import CheckpointError, Interrupted
 from gptlite.storage import durable
 from gptlite.storage.durable import MANIFEST
 from gptlite.storage.reader import read_manifest
-from gptlite.training.loop import Watcher, fit, save
+from gptlite.training.watcher import Watcher
 
 FILES = (
     "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
@@ -204,9 +204,9 @@ class Killer:
         warm_up = Run(folder / "warm-up")
         with warm_up.lock():
             session = self.trainer.session(warm_up, 2)
-            fit(session)  # what torch imports only now, every child has
+            session.fit()  # what torch imports only now, every child has
         # Measured once: it takes as long as all the rest of a save and has nothing to do with disks.
-        statistics = calibration.measure_statistics(session.model, session.tokenizer, session.val_ids)
+        statistics = calibration.measure_statistics(session.model, session.setup.tokenizer, session.setup.val_ids)
         calibration.measure_statistics = lambda *_: statistics
         gc.collect()
         gc.disable()  # in the children, which would copy all that it visits
@@ -214,7 +214,7 @@ class Killer:
     def train(self, run: Run, keep: int = 2, save_every: int = 1, phases: Phases | None = None) -> None:
         """What a forked trainer does."""
         with watched(phases or Phases(self.shared, run.path, None)), run.lock():
-            fit(self.trainer.session(run, STEPS, save_every, keep, Announcer(self.shared)))
+            self.trainer.session(run, STEPS, save_every, keep, Announcer(self.shared)).fit()
 
     def take_reference(self) -> None:
         run = Run(self.folder / "reference")
@@ -339,21 +339,19 @@ class Killer:
         """A run that has trained to `step`, and saved each step so far."""
         with run.lock(), contextlib.suppress(Interrupted):
             session = self.trainer.session(run, STEPS)
-            session.should_stop = lambda: signal.SIGTERM if session.state.step == step else None
-            fit(session)
+            session.change(should_stop=lambda: signal.SIGTERM if session.state.step == step else None)
+            session.fit()
 
 
 def make_saver(session: Any, run: Run) -> Callable[[Call], None]:
     """What trains one step more and then saves it to `run`, under the eyes of a watch."""
-    from gptlite.training.loop import train_step
-
-    session.run = run
-    train_step(session, session.batches.batch(session.state.step))
+    session.move_to(run)
+    session.take_step()
     session.state.step += 1
 
     def save_it(watch: Any) -> None:
         with watched(watch):
-            save(session, final=True)
+            session.save()
 
     return save_it
 

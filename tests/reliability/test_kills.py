@@ -17,7 +17,7 @@ from reliability.tiny import TinyTrainer
 
 from gptlite.checkpoint.runs import Run
 from gptlite.text.batches import Batches
-from gptlite.training.loop import Progress, Watcher, fit
+from gptlite.training.watcher import Progress, Watcher
 
 TESTS = Path(__file__).parent.parent
 
@@ -84,7 +84,7 @@ def test_every_window_is_seen_once_an_epoch_whatever_is_killed(tmp_path: Path, m
     while step < steps:
         crash = Crash(step + rng.randint(1, 25))
         with run.lock(), contextlib.suppress(SystemExit):
-            fit(trainer.session(run, steps, rng.choice((3, 7)), watcher=crash))
+            trainer.session(run, steps, rng.choice((3, 7)), watcher=crash).fit()
         latest = run.latest()
         step, crashes = latest.number if latest else 0, crashes + 1
     assert crashes > 3 and sorted(seen) == list(range(2 * an_epoch))

@@ -31,7 +31,7 @@ from gptlite.embedding import statistics as calibration
 from gptlite.errors import CheckpointError
 from gptlite.storage import durable
 from gptlite.storage.reader import read_manifest
-from gptlite.training.loop import Watcher, fit
+from gptlite.training.watcher import Watcher
 
 STEPS = 4  # each saved, two kept: pruning is part of it
 
@@ -269,7 +269,7 @@ def record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
                 steps[step] = read_manifest(path)
 
         with watched(recorder), run.lock():
-            fit(trainer.session(run, STEPS, watcher=Keeper(recorder)))
+            trainer.session(run, STEPS, watcher=Keeper(recorder)).fit()
         assert len(steps) == STEPS and len(recorder.operations) > 60 * STEPS
         return Recording(recorder.operations, steps)
 

@@ -33,7 +33,7 @@ from gptlite.errors import CorpusError
 from gptlite.text import demo, token_files
 from gptlite.text.corpus import open_text
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
-from gptlite.training import estimate, pipeline
+from gptlite.training import estimate, pipeline, prepare
 from gptlite.training.speed import Speed
 
 DOCUMENTED = {0, 2, 3, 4, 5, 6, 7, 8}  # 1 is a bug
@@ -330,10 +330,10 @@ def command_lines(draw: st.DrawFn) -> list[str]:
 @pytest.fixture
 def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training ends where its first step would be; a machine with little memory, so that only small models fit."""
-    monkeypatch.setattr(pipeline, "fit", lambda session: None)
+    monkeypatch.setattr(pipeline, "fit", lambda *parts: None)
     result = {"seconds": 1.0, "val_bits_per_byte": 1.0, "val_bytes": 1, "best_step": 1, "run": "run"}
-    monkeypatch.setattr(pipeline, "finish", lambda session: dict(result))
-    for module in (pipeline, estimate):
+    monkeypatch.setattr(pipeline, "finish", lambda *parts: dict(result))
+    for module in (prepare, estimate):
         monkeypatch.setattr(module, "available_memory", lambda device: 30 << 20)
     monkeypatch.setattr(estimate, "measure_speed", lambda *_: Speed(0.1, 1000.0))
     monkeypatch.setattr(estimate.ngram, "measure", lambda *_: estimate.ngram.Baselines(1, 1, 1, 1, 1, 1))

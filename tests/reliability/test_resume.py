@@ -20,11 +20,11 @@ from gptlite.checkpoint.runs import Run
 from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import CheckpointError, Interrupted, RunInUseError, UsageError
-from gptlite.training import loop
+from gptlite.training import held_out, loop, monitor
 from gptlite.training import optimizer as optim
-from gptlite.training.loop import Watcher
 from gptlite.training.pipeline import train
 from gptlite.training.state import State
+from gptlite.training.watcher import Watcher
 
 STEPS = 50
 SETTINGS: dict[str, Any] = {
@@ -189,7 +189,7 @@ def test_place_and_time_leave_no_trace(corpus: str, straight: Path, monkeypatch:
 def test_a_run_that_stopped_early_stays_stopped(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when nothing but the final score is left to do; more steps are another wish."""
     settings = {**SETTINGS, "steps": STEPS, "eval_every": 5, "patience": 1}
-    monkeypatch.setattr(loop, "learned_enough", lambda s: s.state.step == 15)
+    monkeypatch.setattr(monitor, "stops_early", lambda state, setup: state.step == 15)
     with pytest.raises(Interrupted, match="before the final score; step 15"):
         train(corpus, out="run", should_stop=stop_after(15), **settings)
     with pytest.raises(Interrupted, match="before the final score; step 15"):
@@ -283,8 +283,7 @@ def test_threads_are_those_of_before_unless_asked_for(
         train(corpus, out="run", should_stop=stop_after(2), **FEW)
     torch.set_num_threads(2)  # as another process would find it
     seen = []
-    monkeypatch.setattr(loop, "fit", lambda s: seen.append(s.hardware.threads))
-    monkeypatch.setattr("gptlite.training.pipeline.fit", loop.fit)
+    monkeypatch.setattr("gptlite.training.pipeline.fit", lambda *parts: seen.append(parts[-1].hardware.threads))
     notices = Notices()
     train([], out="run", resume=True, threads=asked, watcher=notices)
     torch.set_num_threads(1)
@@ -424,8 +423,8 @@ def test_a_score_after_every_step_takes_no_more_room_than_some(scores: int) -> N
     state = State()
     for step in range(1, scores + 1):
         state.step = step
-        loop.remember(state, 1.0 if step == 9 else 2.0 + 1 / step, loop.MOST_SCORES)
-    assert len(state.history) == loop.MOST_SCORES + 1
+        held_out.remember(state, 1.0 if step == 9 else 2.0 + 1 / step, held_out.MOST_SCORES)
+    assert len(state.history) == held_out.MOST_SCORES + 1
     assert min(state.history, key=lambda step: state.history[step]) == 9
     assert max(state.history) == scores
     assert len(json.dumps(state.history)) < 1 << 16
@@ -434,7 +433,7 @@ def test_a_score_after_every_step_takes_no_more_room_than_some(scores: int) -> N
 @pytest.mark.row("N13")
 def test_a_long_run_keeps_no_list_of_what_it_logged(corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "train_step", lambda *_: 1.5)
-    monkeypatch.setattr(loop, "MOST_SCORES", 10)
+    monkeypatch.setattr(held_out, "MOST_SCORES", 10)
     sizes = []
 
     class Weigh(Watcher):

@@ -21,7 +21,7 @@ from conftest import TRAIN_TINY, Command
 from gptlite.checkpoint.runs import Run
 from gptlite.cli.shared import console
 from gptlite.text import background
-from gptlite.training import loop
+from gptlite.training import held_out, loop
 
 FEW = (*TRAIN_TINY, "--steps", "6", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -184,7 +184,7 @@ def test_a_signal_during_the_final_score_leaves_only_that_to_do(
     gptlite: Command, corpus_file: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        when(patch, loop, "spread", raising(number), call=3)  # after the first look and the score of the last step
+        when(patch, held_out, "spread", raising(number), call=3)  # after the first look and the score of the last step
         outcome = gptlite("train", corpus_file, "-o", "run", *FEW)
     assert outcome.code == CODES[signal.Signals(number)]
     assert "stopped before the final score; step 6, the last, is saved; continue with" in outcome.err

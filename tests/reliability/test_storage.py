@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from conftest import Command, make_text
 from reliability.faults import REPEATED_BY_PYTHON, Call, count_calls, watched
-from reliability.tiny import NEVER, Notices, TinyTrainer
+from reliability.tiny import NEVER, Notices, Session, TinyTrainer
 
 from gptlite.checkpoint import saved_step
 from gptlite.checkpoint.runs import LEFTOVER, Run, claim_run
@@ -32,7 +32,6 @@ from gptlite.errors import CheckpointError, Interrupted, RunInUseError, StorageE
 from gptlite.storage import durable
 from gptlite.storage.durable import write_directory
 from gptlite.storage.reader import read_manifest
-from gptlite.training.loop import Session, fit, save, train_step
 
 SAVED, NOW = (7, 8), 9  # the steps that are on disk, and the one that is being saved
 SMALL: Any = "--layers 1 --dim 8 --heads 1 --context 16 --vocab-size 270 --batch-size 2 --threads 1 --val 20%"
@@ -47,24 +46,24 @@ class Disk:
         self.watcher = Notices()
         with self.template.lock(), pytest.raises(Interrupted):
             session = self.trainer.session(self.template, NEVER)
-            session.should_stop = lambda: signal.SIGTERM if session.state.step == SAVED[-1] else None
-            fit(session)
+            session.change(should_stop=lambda: signal.SIGTERM if session.state.step == SAVED[-1] else None)
+            session.fit()
         self.session = self.trainer.session(self.template, NEVER, watcher=self.watcher)
-        self.session.run = self.run
-        train_step(self.session, self.session.batches.batch(SAVED[-1]))
+        self.session.move_to(self.run)
+        self.session.take_step()
 
     def begin(self) -> None:
         """As it was before the save."""
         shutil.rmtree(self.run.path, ignore_errors=True)
         shutil.copytree(self.template.path, self.run.path, symlinks=True)
         self.watcher.__init__()
-        self.session.state.step, self.session.logging = NOW, True
+        self.session.state.step, self.session.setup.log.active = NOW, True
 
     def save(self, watch: Callable[..., Any]) -> StorageError | None:
         """Save under the eyes of `watch`; the error, if there is one."""
         with watched(watch):
             try:
-                save(self.session, final=True)
+                self.session.save()
             except StorageError as error:
                 return error
         return None
@@ -90,7 +89,7 @@ class Disk:
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     disk = Disk(tmp_path_factory.mktemp("disk"))
     session = disk.session
-    statistics = calibration.measure_statistics(session.model, session.tokenizer, session.val_ids)
+    statistics = calibration.measure_statistics(session.model, session.setup.tokenizer, session.setup.val_ids)
     with pytest.MonkeyPatch.context() as patch:  # it takes as long as all the rest, and has nothing to do with disks
         patch.setattr(calibration, "measure_statistics", lambda *_: statistics)
         yield disk
@@ -124,7 +123,7 @@ class Fault:
 
 def calls_of_a_save(disk: Disk) -> list[str]:
     disk.begin()
-    return count_calls(lambda: save(disk.session, final=True))
+    return count_calls(lambda: disk.session.save())
 
 
 EVERY = [12, pytest.param(1, marks=pytest.mark.slow)]
@@ -151,7 +150,7 @@ def test_a_fault_in_any_call_of_a_save_costs_at_most_that_save(
         files = {path: count for path, count in fault.flushed.items() if not Path(path).is_dir()}
         assert set(files.values()) <= {1}, "no file is forced to disk a second time"
         disk.session.state.step = NOW + 1
-        save(disk.session, final=True)  # the disk is well again
+        disk.session.save()  # the disk is well again
         assert disk.run.step_to_resume() == disk.run.step_path(NOW + 1)
     if every == 1:
         assert set(met) >= {"open", "write", "fsync", "close", "mkdir", "rename", "symlink", "replace", "unlink"}
@@ -229,7 +228,7 @@ def limit(which: int, soft: int) -> Iterator[None]:
 def test_a_limit_on_file_sizes_is_an_error_like_any_other(disk: Disk) -> None:
     disk.begin()
     with limit(resource.RLIMIT_FSIZE, 10_000), pytest.raises(StorageError, match="File too large"):
-        save(disk.session, final=True)
+        disk.session.save()
     disk.check(failed=True)
 
 
@@ -239,7 +238,7 @@ def test_no_free_descriptor_is_an_error_like_any_other(disk: Disk) -> None:
     free = os.open("/dev/null", os.O_RDONLY)
     os.close(free)
     with limit(resource.RLIMIT_NOFILE, free), pytest.raises(StorageError, match="Too many open files"):
-        save(disk.session, final=True)
+        disk.session.save()
     disk.check(failed=True, swept=False)  # to look into a directory takes a descriptor too
 
 
@@ -250,7 +249,7 @@ def fit_tiny(disk: Disk, run: Run, steps: int = 12, **settings: Any) -> tuple[Se
     watcher = Notices()
     with run.lock():
         session = disk.trainer.session(run, steps, watcher=watcher, **settings)
-        fit(session)
+        session.fit()
     return session, watcher
 
 
@@ -278,7 +277,7 @@ def test_a_disk_that_becomes_read_only_ends_the_run_only_at_its_end(disk: Disk, 
     with run.lock():
         session = disk.trainer.session(run, 12, save_every=2, watcher=watcher)
         with watched(becoming), pytest.raises(StorageError, match="Read-only"):
-            fit(session)
+            session.fit()
     assert session.state.step == 12, "training itself went on to the end"
     assert watcher.saves and 12 not in watcher.saves
     assert run.step_to_resume() == run.step_path(watcher.saves[-1])
@@ -311,9 +310,9 @@ def test_a_run_directory_that_is_gone_is_not_made_again(disk: Disk, tmp_path: Pa
     run, watcher = Run(tmp_path / "run"), Notices()
     with run.lock():
         session = disk.trainer.session(run, NEVER, save_every, watcher=watcher)
-        session.should_stop = lambda: shutil.rmtree(run.path) if session.state.step == 5 else None
+        session.change(should_stop=lambda: shutil.rmtree(run.path) if session.state.step == 5 else None)
         with pytest.raises(StorageError, match="was deleted or replaced while it was trained in"):
-            fit(session)
+            session.fit()
     assert session.state.step == (6 if save_every == 3 else 8), "the next save"
     assert not run.path.exists()
 
@@ -351,8 +350,8 @@ def test_a_copy_made_while_training_can_be_resumed(disk: Disk, tmp_path: Path) -
     copier.start()
     with run.lock():
         session = disk.trainer.session(run, 30)
-        session.should_stop = lambda: time.sleep(0.02)
-        fit(session)
+        session.change(should_stop=lambda: time.sleep(0.02))
+        session.fit()
     done.set()
     copier.join()
     assert sum(complete for _, complete in copies) > 3
@@ -491,7 +490,7 @@ def test_a_damaged_directory_in_the_way_of_a_save_is_set_aside(disk: Disk) -> No
     disk.begin()
     shutil.copytree(disk.run.step_path(8), disk.run.step_path(NOW))
     damage(disk.run.step_path(NOW))
-    save(disk.session, final=True)
+    disk.session.save()
     assert len(list(disk.run.path.glob(f".bad-step-{NOW:09d}-*"))) == 1
     saved_step.verify(disk.run.step_path(NOW))
 
@@ -544,7 +543,7 @@ def test_a_link_in_the_place_of_a_step_is_set_aside(disk: Disk, tmp_path: Path) 
     disk.begin()
     (tmp_path / "victim").mkdir()
     disk.run.step_path(NOW).symlink_to(tmp_path / "victim")
-    save(disk.session, final=True)
+    disk.session.save()
     saved_step.verify(disk.run.step_path(NOW))
     assert not os.listdir(tmp_path / "victim")
 
@@ -666,9 +665,9 @@ def test_a_run_that_was_completed_meanwhile_is_not_overwritten(
     gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the first look at the directory and the lock another process may come and go."""
-    from gptlite.training import pipeline
+    from gptlite.training import prepare
 
-    hold_out = pipeline.hold_out
+    hold_out = prepare.hold_out
 
     def slowly(*arguments: Any) -> Any:
         Run(Path("run")).path.mkdir()
@@ -676,7 +675,7 @@ def test_a_run_that_was_completed_meanwhile_is_not_overwritten(
         write_directory(Run(Path("run")).step_path(1), {"config.json": b"1"}, {"step": 1})
         return hold_out(*arguments)
 
-    monkeypatch.setattr(pipeline, "hold_out", slowly)
+    monkeypatch.setattr(prepare, "hold_out", slowly)
     outcome = gptlite("train", "corpus.txt", "-o", "run", "--steps", "2", *SMALL)
     assert outcome.code == 2 and "--resume" in outcome.err
     saved_step.verify(Run(Path("run")).step_path(1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +21,14 @@ from gptlite.text import token_files
 from gptlite.text.batches import Batches
 from gptlite.text.corpus import open_text
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.training import optimizer
-from gptlite.training.loop import Clock, Session, Watcher
+from gptlite.training import loop, optimizer, saving
+from gptlite.training.clock import Clock
 from gptlite.training.plan import Plan
+from gptlite.training.run_log import RunLog
+from gptlite.training.setup import Setup
 from gptlite.training.state import State, restore_training_state
+from gptlite.training.team import ALONE
+from gptlite.training.watcher import Watcher
 
 CONTEXT = 16
 NEVER = 10**9
@@ -40,6 +46,34 @@ class Notices(Watcher):
 
     def saved(self, step: int, path: Path) -> None:
         self.saves.append(step)
+
+
+@dataclass
+class Session:
+    """A run that tests look into while it trains; they may exchange its setup."""
+
+    model: GPT
+    optimizers: list[torch.optim.Optimizer]
+    state: State
+    setup: Setup
+
+    def change(self, **fields: Any) -> None:
+        """Put other values into the setup."""
+        self.setup = dataclasses.replace(self.setup, **fields)
+
+    def move_to(self, run: Run) -> None:
+        self.change(run=run, log=RunLog(run, self.setup.watcher))
+
+    def fit(self) -> None:
+        loop.fit(self.model, self.optimizers, self.state, ALONE, self.setup)
+
+    def take_step(self) -> None:
+        """One update of the weights; the state stays as it is."""
+        batch = self.setup.batches.batch(self.state.step)
+        loop.train_step(self.model, self.optimizers, batch, self.state, ALONE, self.setup)
+
+    def save(self, final: bool = True) -> None:
+        saving.save(self.model, self.optimizers, self.state, ALONE, self.setup, final=final)
 
 
 @dataclass
@@ -87,18 +121,16 @@ class TinyTrainer:
             model.load_state_dict(saved.model.state_dict())
             state = restore_training_state(saved, model, optimizers)
         batches = Batches(self.tokens, context=CONTEXT, batch_size=config.batch_size, seed=config.seed)
-        clock = Clock(config, batches.steps_per_epoch, time.monotonic(), state.elapsed)
-        return Session(
-            run,
-            Plan(self.model, config, (), ()),
-            self.hardware,
-            model,
-            self.tokenizer,
-            optimizers,
-            batches,
-            self.val_ids,
-            clock,
-            state,
-            watcher,
-            lambda: None,
+        clock = Clock.for_budget(config, batches.steps_per_epoch, time.monotonic(), state.elapsed)
+        setup = Setup(
+            run=run,
+            plan=Plan(self.model, config, (), ()),
+            hardware=self.hardware,
+            tokenizer=self.tokenizer,
+            batches=batches,
+            val_ids=self.val_ids,
+            clock=clock,
+            log=RunLog(run, watcher),
+            watcher=watcher,
         )
+        return Session(model, optimizers, state, setup)

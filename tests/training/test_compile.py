@@ -11,7 +11,7 @@ from conftest import Command, random_model, tiny_config
 
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
-from gptlite.training import compile, optimizer, pipeline
+from gptlite.training import compile, machine, optimizer, pipeline
 
 CPU = Hardware(torch.device("cpu"), bf16=False, threads=2, compile=False, reason="a test")
 GPU = dataclasses.replace(CPU, device=torch.device("cuda"))
@@ -51,8 +51,8 @@ def test_on_a_gpu_it_pays_where_minutes_are_left(compiler: None) -> None:
 def test_a_number_of_steps_is_worth_a_guess_on_a_gpu_only(compiler: None) -> None:
     for hardware, steps, expected in ((CPU, 10**6, False), (GPU, 10, False), (GPU, 10**6, True)):
         undecided = dataclasses.replace(hardware, open=("compile",))
-        assert compile.decide(undecided, None, steps, MODEL, TRAIN).compile is expected
-        assert not compile.decide(hardware, None, steps, MODEL, TRAIN).compile, "nobody asked"
+        assert machine.decide(undecided, None, steps, MODEL, TRAIN).compile is expected
+        assert not machine.decide(hardware, None, steps, MODEL, TRAIN).compile, "nobody asked"
 
 
 def test_a_compiler_that_fails_is_told_and_steps_are_as_before(

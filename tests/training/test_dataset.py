@@ -11,7 +11,7 @@ from conftest import make_text
 from gptlite.errors import CheckpointError, CorpusError
 from gptlite.text import corpus
 from gptlite.training import dataset
-from gptlite.training.loop import Watcher
+from gptlite.training.watcher import Watcher
 
 
 def describe(files: list[str], val: str = "5%", limits: list[int] | None = None, lossy: bool = False) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from gptlite.errors import Interrupted, UsageError
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import pipeline
-from gptlite.training.init_from import find_origin, start_from
-from gptlite.training.loop import Watcher
+from gptlite.training.init_from import copy_weights, load_init_from
+from gptlite.training.watcher import Watcher
 
 NOUNS = ("mountain", "winter", "question", "answer")
 
@@ -112,7 +112,7 @@ def test_a_shorter_context_leaves_the_first_positions(tokenizer: Tokenizer, othe
 def test_weights_are_copied_not_shared(trained_run: Path) -> None:
     origin = saved_step.load(runs.find_model(str(trained_run)))
     model = GPT(origin.config)
-    start_from(model, origin.model)
+    copy_weights(model, origin.model)
     with torch.no_grad():
         model.head.weight.zero_()
     assert origin.model.head.weight.abs().sum() > 0
@@ -171,14 +171,14 @@ def test_a_tokenizer_that_transformers_saved_again_is_the_same(trained_run: Path
     step = runs.find_model(str(trained_run))
     transformers.AutoTokenizer.from_pretrained(step).save_pretrained(tmp_path / "again")
     assert (tmp_path / "again/tokenizer.json").read_bytes() != (step / "tokenizer.json").read_bytes()
-    origin = find_origin(trained_run, tmp_path / "again")
+    origin = load_init_from(trained_run, tmp_path / "again")
     assert origin.model is not None and origin.tokenizer is origin.model.tokenizer
 
 
 def test_a_tokenizer_must_be_that_of_the_model(trained_run: Path, other_tokenizer: Path) -> None:
     with pytest.raises(UsageError, match=r"is not the one that the model of --init-from .* was trained with"):
-        find_origin(trained_run, other_tokenizer)
-    origin = find_origin(trained_run, trained_run / "best")
+        load_init_from(trained_run, other_tokenizer)
+    origin = load_init_from(trained_run, trained_run / "best")
     assert origin.model is not None and origin.tokenizer is not None
     assert origin.tokenizer.digest == origin.model.tokenizer.digest
 

@@ -23,7 +23,9 @@ from torch import Tensor
 import gptlite
 from gptlite.checkpoint import runs, saved_step
 from gptlite.checkpoint.runs import Run
-from gptlite.config import ARCHITECTURES, TrainConfig
+from gptlite.cli.main import find_command
+from gptlite.cli.shared import flags
+from gptlite.config import ARCHITECTURES
 from gptlite.errors import (
     CheckpointError,
     CorpusError,
@@ -36,11 +38,11 @@ from gptlite.errors import (
 from gptlite.evaluation import scoring
 from gptlite.evaluation.scoring import Score
 from gptlite.storage import durable
-from gptlite.training import loop, optimizer
+from gptlite.training import clock, held_out, loop, monitor, optimizer
 from gptlite.training import plan as planning
-from gptlite.training.loop import Progress, Watcher
 from gptlite.training.pipeline import train
 from gptlite.training.state import State
+from gptlite.training.watcher import Progress, Watcher
 
 SHAPE: dict[str, Any] = {"n_layers": 2, "dim": 32, "n_heads": 2, "context_length": 32}
 TINY: dict[str, Any] = {**SHAPE, "vocab_size": 320, "batch_size": 4, "threads": 1}
@@ -253,7 +255,7 @@ def test_watching_does_not_change_the_weights(corpus_file: Path, straight: Path,
 
 @pytest.mark.parametrize(("signal", "code"), [(2, 130), (15, 143)])
 def test_an_interrupted_step_is_saved_and_says_how_to_go_on(corpus_file: Path, signal: int, code: int) -> None:
-    with pytest.raises(Interrupted, match="gptlite train --resume -o run") as caught:
+    with pytest.raises(Interrupted, match=r"gptlite.train\(resume=True, out='run'\)") as caught:
         train(str(corpus_file), out="run", steps=STEPS, should_stop=stop_after(3, signal), **TINY, **SELDOM)
     assert caught.value.exit_code == code
     latest = Run(Path("run")).latest()
@@ -264,7 +266,8 @@ def test_an_interrupted_step_is_saved_and_says_how_to_go_on(corpus_file: Path, s
 def test_the_command_to_go_on_can_be_pasted_into_a_shell(corpus_file: Path) -> None:
     with pytest.raises(Interrupted) as caught:
         train(str(corpus_file), out="my run", steps=STEPS, should_stop=stop_after(1), **TINY, **SELDOM)
-    command = str(caught.value).partition("continue with: ")[2]
+    flags.use(find_command, ["train"])
+    command = flags.translate(str(caught.value)).partition("continue with: ")[2]
     assert shlex.split(command) == ["gptlite", "train", "--resume", "-o", "my run"]
 
 
@@ -287,11 +290,11 @@ def test_a_finished_run_can_be_resumed_with_nothing_left(corpus_file: Path) -> N
 
 
 @pytest.mark.row("R05")
-@pytest.mark.parametrize("budget", [{"steps": 9}, {"epochs": 0.3}, {"seconds": 2.0}], ids=str)
+@pytest.mark.parametrize("budget", [{"steps": 9}, {"epochs": 0.3}, {"time": 2.0}], ids=str)
 def test_a_longer_budget_is_accepted(
     corpus_file: Path, budget: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "seconds" in budget:
+    if "time" in budget:
         FakeTime(monkeypatch)
     train(str(corpus_file), out="run", steps=3, started=0.0, **TINY, **SELDOM)
     result = train(out="run", inputs=[], resume=True, threads=1, started=0.0, **budget)
@@ -391,7 +394,7 @@ def test_a_run_is_found_again_by_its_text(corpus_file: Path) -> None:
     [
         ({"inputs": [], "out": "gone"}, CheckpointError, "no run at gone"),
         ({"inputs": ["corpus.txt"]}, CheckpointError, "no run 'corpus'"),
-        ({"inputs": []}, UsageError, "--resume needs to know which run"),
+        ({"inputs": []}, UsageError, "`resume` needs to know which run"),
         ({"inputs": [], "out": "begun"}, CheckpointError, "nothing to resume"),
     ],
     ids=str,
@@ -437,13 +440,10 @@ class FakeTime:
 
     def __init__(self, patch: pytest.MonkeyPatch, later: float = math.inf, slowdown: float = 1.0) -> None:
         self.now, self.later, self.slowdown = 0.0, later, slowdown
-        patch.setattr(loop, "time", self)
+        patch.setattr(clock, "now", lambda: self.now)
         self.count(patch, loop, "train_step", lambda *_: 0.1)
-        self.count(patch, loop, "score_model", lambda *arguments: 0.001 * len(arguments[-1]))
+        self.count(patch, held_out, "score_model", lambda *arguments: 0.001 * len(arguments[-1]))
         self.count(patch, saved_step, "save_step", lambda *_: 0.05)
-
-    def monotonic(self) -> float:
-        return self.now
 
     def count(self, patch: pytest.MonkeyPatch, module: Any, name: str, seconds: Callable[..., float]) -> None:
         work = getattr(module, name)
@@ -461,7 +461,7 @@ def test_a_time_budget_is_kept_whatever_the_machine_does(
 ) -> None:
     FakeTime(monkeypatch, 3.0, slowdown)
     log = Log()
-    result = train(str(corpus_file), out="run", seconds=6.0, started=0.0, watcher=log, **TINY)
+    result = train(str(corpus_file), out="run", time=6.0, started=0.0, watcher=log, **TINY)
     fractions = [p.fraction for p in log.progress]
     peak = info(Path("run"))["plan"]["train"]["lr"]
     assert 5.0 < result["seconds"] <= 6.0, "the last score and save are within the budget"
@@ -474,7 +474,7 @@ def test_a_time_budget_is_kept_whatever_the_machine_does(
 def test_a_resumed_run_has_the_rest_of_its_time(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime(monkeypatch)
     with pytest.raises(Interrupted):
-        train(str(corpus_file), out="run", seconds=6.0, started=0.0, should_stop=stop_after(20), **TINY)
+        train(str(corpus_file), out="run", time=6.0, started=0.0, should_stop=stop_after(20), **TINY)
     clock.now = 0.0
     log = Log()
     result = train(inputs=[], out="run", resume=True, started=0.0, watcher=log, threads=1)
@@ -486,14 +486,14 @@ def test_a_resumed_run_has_the_rest_of_its_time(corpus_file: Path, monkeypatch: 
 @pytest.mark.slow
 def test_six_real_seconds_end_within_nine(corpus_file: Path) -> None:
     began = time.monotonic()
-    result = train(str(corpus_file), out="run", seconds=6.0, **TINY)
+    result = train(str(corpus_file), out="run", time=6.0, **TINY)
     assert time.monotonic() - began < 9.0
     assert 4.0 < result["seconds"] < 9.0
 
 
 @pytest.mark.parametrize(
     "budget",
-    [{"seconds": 1.0, "steps": 1}, {"steps": 0}, {"seconds": -1.0}, {"seconds": math.nan}, {"epochs": math.inf}],
+    [{"time": 1.0, "steps": 1}, {"steps": 0}, {"time": -1.0}, {"time": math.nan}, {"epochs": math.inf}],
     ids=str,
 )
 def test_an_impossible_budget_leaves_no_run(corpus_file: Path, budget: dict[str, Any]) -> None:
@@ -560,7 +560,7 @@ def test_a_loss_that_is_no_number_ends_the_run(corpus_file: Path, monkeypatch: p
         return loss * (math.nan if calls[0] == 8 else 1.0)
 
     monkeypatch.setattr(optimizer, "F", SimpleNamespace(cross_entropy=broken))
-    with pytest.raises(NumericsError, match=r"step 8\b.*smaller --lr"):
+    with pytest.raises(NumericsError, match=r"step 8\b.*smaller `lr`"):
         train(str(corpus_file), out="run", steps=STEPS, save_every=3, eval_every=1000, keep=9, **TINY)
     assert assert_every_step_loads(Path("run")) == [3, 6]
 
@@ -575,7 +575,7 @@ def test_a_rate_that_is_far_too_high_is_a_numerics_error(
 ) -> None:
     """Also when the broken weights are first met by an evaluation: with 10 steps, one follows every step."""
     monkeypatch.setattr("gptlite.config.LARGEST_RATE", math.inf)
-    with pytest.raises(NumericsError, match="smaller --lr"):
+    with pytest.raises(NumericsError, match="smaller `lr`"):
         train(str(corpus_file), out="run", steps=steps, lr=lr, weight_decay=0.0, architecture=architecture, **TINY)
     for line in metrics(Path("run")) if Path("run/metrics.jsonl").exists() else []:
         assert all(math.isfinite(value) for value in line.values())
@@ -601,7 +601,7 @@ def test_the_best_step_has_the_best_score_on_held_out_text(corpus_file: Path, mo
         seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return Score(nats=next(scores) * 100 * math.log(2), tokens=50, bytes=100)
 
-    monkeypatch.setattr(loop, "score_model", fake_score)
+    monkeypatch.setattr(held_out, "score_model", fake_score)
     result = train(str(corpus_file), out="run", steps=20, eval_every=5, save_every=5, keep=1, **TINY)
     run = Run(Path("run"))
     assert result["best_step"] == 10
@@ -680,7 +680,7 @@ def test_training_starts_from_the_bigrams_of_its_text(corpus_file: Path) -> None
 
 def test_time_that_is_over_before_training_begins_is_still_a_saved_step(corpus_file: Path) -> None:
     watcher = Log()
-    result = train(str(corpus_file), out="run", seconds=0.01, watcher=watcher, **TINY)
+    result = train(str(corpus_file), out="run", time=0.01, watcher=watcher, **TINY)
     assert result["step"] == 1
     assert saved_step.load(Run(Path("run")).best().path).config.vocab_size == result["vocab_size"]
     assert any("over before training began" in notice for notice in watcher.notices)
@@ -691,18 +691,17 @@ def test_the_loop_ends_at_the_step_nearest_to_its_time(
     elapsed: float, over: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """100 seconds without a reserve, and steps of 10: at 94 another one ends nearer, at 96 it would end further."""
-    clock = loop.Clock(TrainConfig(seconds=100.0), 1.0, started=0.0)
-    clock.seconds = 100.0
-    monkeypatch.setattr(loop.time, "monotonic", lambda: elapsed)
-    assert clock.over(State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
+    monkeypatch.setattr(clock, "now", lambda: elapsed)
+    a_clock = clock.Clock(seconds=100.0, total_steps=0, milestones=3, started=0.0)
+    assert a_clock.over(State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
 
 
 def test_a_loss_that_climbed_does_not_hide_what_is_learned_by_heart() -> None:
     s = session_with({1: 2.0, 2: 2.1, 3: 2.2})
     for loss in (3.0, 5.0):
         s.state.train_loss = loss
-        loop.watch_loss(s)
-    loop.learned_enough(s)
+        monitor.watch_loss(s.state, s)
+    monitor.stops_early(s.state, s)
     assert len(s.watcher.notices) == 2
 
 
@@ -710,7 +709,7 @@ def test_a_loss_that_climbed_does_not_hide_what_is_learned_by_heart() -> None:
 
 
 def session_with(history: dict[int, float], patience: int = 0) -> SimpleNamespace:
-    """As much of a session as those who watch it look at."""
+    """As much of a setup as monitor.py looks at, and a state."""
     plan = SimpleNamespace(train=SimpleNamespace(patience=patience, lr=0.02), model=SimpleNamespace(vocab_size=10_000))
     state = State(step=max(history, default=0), history=history)
     return SimpleNamespace(state=state, plan=plan, watcher=Log())
@@ -720,23 +719,23 @@ def test_a_text_that_is_learned_by_heart_is_told_once() -> None:
     s = session_with({})
     for step, bits in enumerate((2.5, 2.2, 2.21, 2.25, 2.3)):
         s.state.history[step] = bits
-        assert loop.learned_enough(s) is False
+        assert monitor.stops_early(s.state, s) is False
     (notice,) = s.watcher.notices
-    assert "step 1 (2.200 bits per byte, now 2.250)" in notice and "--patience" in notice
+    assert "step 1 (2.200 bits per byte, now 2.250)" in notice and "`patience=2`" in notice
 
 
 def test_a_score_that_wavers_is_not_told() -> None:
     s = session_with({})
     for step, bits in enumerate((2.5, 2.2, 2.21, 2.205, 2.209, 2.1)):
         s.state.history[step] = bits
-        loop.learned_enough(s)
+        monitor.stops_early(s.state, s)
     assert s.watcher.notices == []
 
 
 @pytest.mark.parametrize(("patience", "expected"), [(0, False), (1, True), (2, True), (3, False)])
 def test_patience_counts_the_scores_since_the_best(patience: int, expected: bool) -> None:
     s = session_with({10: 2.5, 20: 2.2, 30: 2.3, 40: 2.21}, patience)
-    assert loop.learned_enough(s) is expected
+    assert monitor.stops_early(s.state, s) is expected
     assert any("stopped early" in notice for notice in s.watcher.notices) is expected
 
 
@@ -745,9 +744,9 @@ def test_a_training_loss_that_climbs_is_told_once() -> None:
     s = session_with({})
     for loss in (6.0, 3.0, 3.9, 4.2, 5.0):
         s.state.train_loss = loss
-        loop.watch_loss(s)
+        monitor.watch_loss(s.state, s)
     (notice,) = s.watcher.notices
-    assert "from 3.00 to 4.20" in notice and "--lr" in notice
+    assert "from 3.00 to 4.20" in notice and "`lr`" in notice
 
 
 def test_a_run_that_learns_nothing_more_stops_early(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -756,7 +755,7 @@ def test_a_run_that_learns_nothing_more_stops_early(corpus_file: Path, monkeypat
     def scripted(*_: Any, **__: Any) -> Score:
         return Score(next(scores) * math.log(2) * 100, 50, 100)
 
-    monkeypatch.setattr(loop, "score_model", scripted)
+    monkeypatch.setattr(held_out, "score_model", scripted)
     log = Log()
     result = train(str(corpus_file), out="run", steps=80, eval_every=10, save_every=10, patience=2, watcher=log, **TINY)
     assert (result["step"], result["best_step"]) == (40, 20)
@@ -776,7 +775,7 @@ def test_of_a_long_text_as_much_is_used_as_can_be_read(
     log = Log()
     stop_at_once = iter([2])
     with pytest.raises(Interrupted):
-        train(str(long), out="run", seconds=60, watcher=log, should_stop=lambda: next(stop_at_once), **TINY, **SELDOM)
+        train(str(long), out="run", time=60, watcher=log, should_stop=lambda: next(stop_at_once), **TINY, **SELDOM)
     sizes = {part: facts["bytes"] for part, facts in info(Path("run"))["text"].items()}
     assert sizes["train"] == pytest.approx(200_000, rel=0.01)
     assert any("no time to read all" in notice for notice in log.notices)
@@ -828,7 +827,7 @@ def test_the_held_out_file_must_not_be_trained_on(corpus_file: Path, how: str) -
 
 @pytest.mark.parametrize("val", ["0%", "-5%", "91%", "100%", "500%", "nan%", "inf%", "0.001%"])
 def test_impossible_shares_are_refused(corpus_file: Path, val: str) -> None:
-    with pytest.raises(UsageError, match="--val"):
+    with pytest.raises(UsageError, match="`val="):
         train(str(corpus_file), out="run", steps=1, val=val, **TINY)
     assert not Path("run").exists()
 

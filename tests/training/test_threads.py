@@ -9,8 +9,8 @@ import torch
 
 from gptlite.device import Hardware, choose_hardware
 from gptlite.training import threads as deciding
-from gptlite.training.loop import Watcher
 from gptlite.training.speed import Speed
+from gptlite.training.watcher import Watcher
 
 
 class Notices(Watcher):

@@ -1,0 +1,134 @@
+"""Scores on held-out text during and after training: how much of it is scored, when, and on which step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gptlite.checkpoint import saved_step
+from gptlite.embedding.statistics import STATISTICS_TOKENS
+from gptlite.errors import Interrupted
+from gptlite.evaluation.scoring import Score, Window, score_model, spread
+from gptlite.model import GPT
+from gptlite.training.failures import diverged, how_to_resume
+from gptlite.training.memory import save_seconds
+from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS
+from gptlite.training.setup import Setup
+from gptlite.training.state import State
+from gptlite.training.team import Team
+
+EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much again for all those before
+FEWEST_QUICK_WINDOWS = 16
+MOST_SCORES = 1000  # that are remembered besides the best one; a run may be scored after every step
+
+
+def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
+    """Score the untrained model, which shows how long scoring takes, and see how much of it the budget can afford."""
+    windows, clock = setup.windows, setup.clock
+    evaluate(model, windows[:8], state, team, setup)  # the first pass of all is slower
+    state.seconds_per_window = 0.0
+    before = evaluate(model, spread(windows, 2 * FEWEST_QUICK_WINDOWS), state, team, setup)
+    if setup.plan.train.init == "model":
+        setup.watcher.notice(f"before training, the held-out text takes {before.bits_per_byte:.3f} bits per byte.")
+    reading = STATISTICS_TOKENS / setup.plan.model.context_length * state.seconds_per_window
+    state.save_seconds = save_seconds(setup.plan.model) + reading
+    state.quick_windows = min(len(windows), QUICK_WINDOWS)
+    state.final_windows = min(len(windows), FINAL_WINDOWS)
+    if clock.seconds is not None:
+        affordable = int(EVALUATION_SHARE * clock.seconds / max(1e-9, state.seconds_per_window))
+        state.quick_windows = min(state.quick_windows, max(FEWEST_QUICK_WINDOWS, affordable // clock.milestones))
+        state.final_windows = min(state.final_windows, max(state.quick_windows, affordable))
+    state.loop_started = clock.elapsed()
+    state.quick_windows, state.final_windows = map(int, team.first(state.quick_windows, state.final_windows))
+
+
+def score_milestone(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, float]:
+    """Score the step on part of the held-out text and remember the score; returns the fields for the log."""
+    result = evaluate(model, quick_windows(state, setup), state, team, setup)
+    remember(state, result.bits_per_byte, max(MOST_SCORES, setup.plan.train.patience))
+    return {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
+
+
+def quick_windows(state: State, setup: Setup) -> list[Window]:
+    """The windows that are scored at a milestone, spread over all held-out text."""
+    return spread(setup.windows, state.quick_windows)
+
+
+def remember(state: State, bits_per_byte: float, most: int) -> None:
+    """Keep the score of this step, the best one, and of all others the `most` newest."""
+    state.history[state.step] = bits_per_byte
+    if len(state.history) > most + 1:
+        best = min(state.history, key=lambda step: state.history[step])
+        del state.history[next(step for step in state.history if step != best)]
+
+
+def evaluate(
+    model: GPT,
+    windows: Sequence[Window],
+    state: State,
+    team: Team,
+    setup: Setup,
+    between: Callable[[], object] = lambda: None,
+) -> Score:
+    """Score `windows` of the held-out text with the model as it is, and note in `state` how long a window takes.
+
+    - `between`: called before every forward pass; what it raises ends the scoring.
+    Raises `NumericsError` when the loss is not finite.
+    """
+    began = setup.clock.elapsed()
+    share = team.share(windows, lambda window: replace(window, scored=0))
+    own = score_model(model, setup.tokenizer, setup.val_ids, setup.hardware.for_reading(), share, between=between)
+    nats, tokens, n_bytes = team.sums(own.nats, own.tokens, own.bytes)
+    result = Score(nats, int(tokens), int(n_bytes))
+    taken = setup.clock.elapsed() - began
+    state.seconds_per_window = max(state.seconds_per_window, taken / len(windows))
+    if not math.isfinite(result.nats):
+        raise diverged(setup, f"step {state.step}: the held-out loss is {result.loss:.3g}")
+    setup.watcher.evaluated(state.step, result)
+    return result
+
+
+def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]:
+    """Score the best step on as much of the held-out text as the budget allows; returns the facts of the run.
+
+    Everything is saved by now, so a signal ends it between two forward passes, with `Interrupted`.
+    """
+
+    def stop_if_asked() -> None:
+        if team.leads and (signal := setup.should_stop()):
+            raise Interrupted(
+                f"stopped before the final score; step {state.step}, the last, is saved; {how_to_resume(setup.run)}",
+                signal,
+            )
+
+    if team.leads:
+        setup.run.check_place()
+    best = setup.run.best() if team.leads else None
+    best_step = int(team.first(best.number if best else 0)[0])
+    if best_step != state.step:
+        tensors = saved_step.load(best.path, setup.hardware.device).model.state_dict() if best else None
+        team.load(model, tensors)
+    affordable, clock = state.final_windows, setup.clock
+    if clock.seconds is not None:  # the machine may be slower now than it was
+        left = clock.seconds - clock.elapsed()
+        quick = len(quick_windows(state, setup))
+        affordable = min(affordable, max(quick, int(left / max(1e-9, state.seconds_per_window))))
+    (affordable,) = team.first(affordable)
+    result = evaluate(model, spread(setup.windows, int(affordable)), state, team, setup, stop_if_asked)
+    elapsed = clock.elapsed()
+    return {
+        "run": str(setup.run.path),
+        "step": state.step,
+        "best_step": best_step,
+        "params": setup.plan.model.n_params,
+        "vocab_size": setup.plan.model.vocab_size,
+        "tokens_seen": state.tokens,
+        "tokens_per_second": round(state.tokens / max(1e-9, elapsed - state.loop_started)),
+        "seconds": round(elapsed, 2),
+        "train_loss": state.train_loss,
+        "val_loss": result.loss,
+        "val_bits_per_byte": result.bits_per_byte,
+        "val_bytes": result.bytes,
+    }

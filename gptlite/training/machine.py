@@ -1,0 +1,162 @@
+"""The machine that a run trains on: device, precision, threads, compiled steps or not. All of it is decided here.
+
+    choose   before the text is read: what was asked for, or what a resumed run had before
+    (threads.settle_threads  fewer threads where other programs keep the processors busy, before the plan is made)
+    decide   for a plan: compiled or not, and in which precision; nothing stays open
+    ready    the loss of a training step on the machine that was decided on
+
+The first two return a `Hardware`, which is frozen. Only `ready` may still change it: where torch's compiler fails.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.device import (
+    Hardware,
+    bf16_in_hardware,
+    choose_hardware,
+    count_gpus,
+    count_processors,
+    has_tiles,
+)
+from gptlite.errors import UsageError
+from gptlite.model import GPT
+from gptlite.training import compile, launch
+from gptlite.training.optimizer import Loss, mean_loss
+from gptlite.training.request import Request
+from gptlite.training.speed import guess_speed
+from gptlite.training.team import Team
+from gptlite.training.watcher import Watcher
+
+# -- Before the text is read
+
+
+def choose(request: Request, team: Team) -> Hardware:
+    """The machine for a new run: what was asked for, and what is here. Raises `UsageError`."""
+    return _shared(choose_hardware(request.device, request.dtype, request.threads, request.compile), team)
+
+
+def choose_again(request: Request, team: Team, previous: Mapping[str, Any], seconds: float | None) -> Hardware:
+    """The machine for a resumed run. What is not asked for is as it was, because the bits of the result depend on it.
+
+    - `previous`: the run.json of the run.
+    - `seconds`: the time budget; where there is one, it decides about compiling again.
+    A device that this machine does not have, bf16 that its processor does not compute, and more threads than it has
+    processors are not taken over. Raises `UsageError`.
+    """
+    was = previous.get("machine", {})
+    device = was.get("device", "auto") if request.device == "auto" else request.device
+    dtype = was.get("dtype", "auto") if request.dtype == "auto" else request.dtype
+    if request.dtype == "auto" and dtype == "bf16" and device == "cpu" and not bf16_in_hardware("cpu"):
+        dtype = "auto"
+    threads = request.threads
+    if threads is None and was.get("processes", 1) == team.size:
+        threads = _threads_again(previous, request.watcher)
+    compiled = request.compile
+    if compiled == "auto" and seconds is None and was.get("compile") == "off":
+        compiled = "off"
+    try:
+        hardware = choose_hardware(device, dtype, threads, compiled)
+    except UsageError:  # perhaps because of a device that was not asked for today
+        hardware = choose_hardware(request.device, request.dtype, request.threads, request.compile)
+    return _shared(hardware, team)
+
+
+def _threads_again(previous: Mapping[str, Any], watcher: Watcher) -> int | None:
+    """The number of threads that the run had, or of the processors where a smaller machine has fewer."""
+    threads, processors = previous.get("machine", {}).get("threads"), count_processors()
+    had = previous.get("numerics", {}).get("processors")
+    if not isinstance(threads, int) or threads <= processors or (had is not None and had <= processors):
+        return threads
+    watcher.notice(
+        f"the run was started with {threads} threads, and this machine has {processors} "
+        f"processor{'' if processors == 1 else 's'}; it continues with {processors} (`threads` changes that)."
+    )
+    return processors
+
+
+def _shared(hardware: Hardware, team: Team) -> Hardware:
+    """`hardware` for the processes of a team. Raises `UsageError` where they cannot share it."""
+    if team.size > 1 and hardware.device.type == "mps":
+        raise UsageError("several processes train on CPUs or on NVIDIA GPUs; use `device='cpu'`.")
+    if hardware.device.type == "cuda" and (n := launch.processes_here()) > count_gpus():
+        raise UsageError(
+            f"{n} processes need a GPU each, and there are {count_gpus()}; start fewer, or use `device='cpu'`."
+        )
+    return dataclasses.replace(hardware, processes=team.size)
+
+
+def choose_as_told(told: Mapping[str, Any], team: Team) -> Hardware:
+    """The machine of a process that is not the first, which has told what `Hardware.choices` says of its own."""
+    return _shared(choose_hardware(**told), team)
+
+
+# -- For a plan
+
+
+def decide(
+    hardware: Hardware,
+    seconds: float | None,
+    steps: float,
+    model: ModelConfig,
+    train: TrainConfig,
+    compiled_before: bool | None = None,
+) -> Hardware:
+    """`hardware` with everything decided for a run of `seconds` or, where None, of `steps`; nothing stays open.
+
+    - `compiled_before`: whether a resumed run of a number of steps had compiled steps.
+
+    The step that is written in C (kernels/fused.c) is built and loaded now, so that what is decided is there. Where
+    that fails, torch's compiler, which takes half a minute and more, is used only in a run that is long enough for it.
+    A number of steps is taken to last as long as a guess says, so that such a run is the same every time.
+    Matrix products on a CPU are in bf16 where it has instructions for them and the step makes use of it.
+    """
+    on_cpu = hardware.device.type == "cpu"
+    guess = steps * train.share(hardware.processes).batch_size * model.context_length / guess_speed(model, hardware)
+    length = guess if seconds is None else seconds
+    wanted = compiled_before if "compile" in hardware.open else hardware.compile  # None: whatever pays
+    is_fused = is_compiled = False
+    bf16 = hardware.bf16 or ("dtype" in hardware.open and has_tiles())
+    if wanted is False or (train.shard == "fsdp" and hardware.processes > 1):
+        pass
+    elif compile.has_fused_step(model, train, hardware):
+        as_fused = dataclasses.replace(hardware, bf16=hardware.bf16 or "dtype" in hardware.open)
+        if wanted or compile.fused_pays(seconds, guess, hardware):
+            is_fused = compile.fused_loss(model, train, as_fused) is not None
+        if is_fused:
+            bf16 = as_fused.bf16
+        is_compiled = is_fused or ((wanted or seconds is not None) and compile.pays(length, model, train, hardware))
+    elif wanted is None:
+        is_compiled = (seconds is not None or not on_cpu) and compile.pays(length, model, train, hardware)
+    else:
+        is_compiled = True
+    reason = hardware.reason
+    if wanted and not is_compiled:
+        reason += "; compiled steps cannot be made here"
+    return dataclasses.replace(hardware, compile=bool(is_compiled), fused=is_fused, bf16=bf16, reason=reason, open=())
+
+
+def ready(model: GPT, train: TrainConfig, hardware: Hardware, team: Team, watcher: Watcher) -> tuple[Loss, Hardware]:
+    """The loss of a training step of `model` as the first process decided, and the machine that it then runs on.
+
+    Compilers fail in many ways, and none is a reason not to train: then steps are not compiled, with a notice.
+    """
+    is_compiled, is_fused, bf16 = team.broadcast([hardware.compile, hardware.fused, hardware.bf16])
+    hardware = dataclasses.replace(hardware, compile=is_compiled, fused=is_fused, bf16=bf16)
+    train = train.share(hardware.processes)
+    loss_of: Loss = mean_loss
+    if is_compiled:
+        watcher.phase("compiling", 0.0)
+        try:
+            loss_of = (
+                compile.load_fused_loss(hardware) if is_fused else compile.compile_with_torch(model, train, hardware)
+            )
+        except Exception as error:
+            watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
+            hardware = dataclasses.replace(hardware, compile=False, fused=False)
+    team.prepare(model, loss_of)
+    return loss_of, hardware

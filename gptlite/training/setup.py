@@ -1,0 +1,59 @@
+"""What does not change during a run: where it is kept, its plan, the machine, the data and who watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from gptlite.checkpoint.runs import Run
+from gptlite.device import Hardware
+from gptlite.embedding import statistics
+from gptlite.evaluation.scoring import Window, sliding_windows
+from gptlite.text.batches import Batches
+from gptlite.text.tokenizer import Tokenizer
+from gptlite.training.clock import Clock
+from gptlite.training.optimizer import Loss, mean_loss
+from gptlite.training.plan import Plan
+from gptlite.training.run_log import RunLog
+from gptlite.training.watcher import Watcher
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The constants of a run, in every process that trains it.
+
+    - `val_ids`: (M,) the held-out text as tokens.
+    - `loss_of`: computes the loss of a training step, compiled or not.
+    - `should_stop`: a signal number when the run is to end, else None; asked after every step.
+    """
+
+    run: Run
+    plan: Plan
+    hardware: Hardware
+    tokenizer: Tokenizer
+    batches: Batches
+    val_ids: np.ndarray
+    clock: Clock
+    log: RunLog
+    watcher: Watcher
+    should_stop: Callable[[], int | None] = lambda: None
+    loss_of: Loss = mean_loss
+
+    @cached_property
+    def windows(self) -> Sequence[Window]:
+        """The windows in which all held-out text is scored."""
+        return sliding_windows(len(self.val_ids), self.plan.model.context_length)
+
+    @cached_property
+    def token_counts(self) -> Tensor:
+        """(V,): how often each token occurs in the training text."""
+        return statistics.count_tokens(self.batches.ids, self.plan.model.vocab_size)
+
+    @cached_property
+    def words(self) -> list[tuple[str, int]]:
+        """The words of the training text, and how often each occurs."""
+        return statistics.count_words(self.tokenizer, self.batches.ids)
