@@ -46,12 +46,12 @@ def hold_out(text: corpus.Text, val: str, watcher: Watcher, lossy: bool = False)
     if (fraction := _fraction(val)) is not None:
         head, tail = text.split(fraction)
         if not head.pieces or not tail.pieces:
-            raise UsageError(f"`val={val}` leaves nothing to train on or nothing to hold out; choose another share.")
+            raise UsageError(f"`val={val!r}` leaves nothing to train on or nothing to hold out; choose another share.")
         return Inputs(head, tail)
     held_out = corpus.open_text([val], notice=watcher.notice, smallest=1, lossy=lossy)
     digests = {p.document.digest for p in held_out.pieces}
     if any(p.document.digest in digests for p in text.pieces):
-        raise UsageError(f"`val={val}` is also among the texts to train on; leave it out there.")
+        raise UsageError(f"`val={val!r}` is also among the texts to train on; leave it out there.")
     return Inputs(text, held_out)
 
 
@@ -59,14 +59,14 @@ def _fraction(val: str) -> float | None:
     """0.05 of "5%"; None for the name of a file. Raises `UsageError` for an impossible share."""
     if not val.endswith("%"):
         if re.fullmatch(r"[0-9.]+", val) and not Path(val).exists():
-            raise UsageError(f"`val={val}` is neither a share nor a file; for a share write {_as_percent(val)}.")
+            raise UsageError(f"`val={val!r}` is neither a share nor a file; for a share write {_as_percent(val)}.")
         return None
     try:
         fraction = float(val[:-1]) / 100
     except ValueError:
         return None
     if not 0 < fraction <= 0.9:
-        raise UsageError(f"`val={val}`: hold out more than 0% and at most 90% of the text.")
+        raise UsageError(f"`val={val!r}`: hold out more than 0% and at most 90% of the text.")
     return fraction
 
 

@@ -52,7 +52,7 @@ def load_init_from(
     base = runs.load(init_from)
     if wanted is not None and not wanted.is_like(base.tokenizer):
         raise UsageError(
-            f"the tokenizer of {tokenizer} is not the one of the model of `init_from={init_from}`: it has "
+            f"the tokenizer of {tokenizer} is not that of the model of `init_from`: it has "
             f"{wanted.vocab_size:,} tokens and the model's {base.tokenizer.vocab_size:,}, or others; leave "
             "`tokenizer` out."
         )

@@ -227,7 +227,7 @@ def test_what_changes_is_told_and_written_down(corpus: str, straight: Path) -> N
     train([], out="run", resume=True, steps=STEPS + 2, accumulate=4, eval_every=1000, watcher=notices)
     (change,) = info("run")["changes"]
     assert change == {"step": STEPS, "plan": {"steps": [50, 52], "accumulate": [2, 4], "eval_every": [7, 1000]}}
-    assert any("budget" in told and "not that of a run planned like this" in told for told in notices.told)
+    assert any("budget" in told and "not that of a run with this budget" in told for told in notices.told)
     assert any("last bits will differ" in told for told in notices.told)
     assert info(straight).get("changes") is None
 
@@ -240,7 +240,7 @@ def test_a_setting_that_makes_another_run_is_refused_with_both_values(
     straight: Path, name: str, old: object, new: Any
 ) -> None:
     before = tree(straight)
-    with pytest.raises(UsageError, match=rf"{name} {old};.*{new}"):
+    with pytest.raises(UsageError, match=rf"`{name}` is {new}, and the run was started with {old};"):
         train([], out=straight, resume=True, **{name: new})
     assert tree(straight) == before
 
@@ -393,7 +393,7 @@ def test_parts_are_what_passes_through_the_model(corpus: str, monkeypatch: pytes
 def test_parts_must_be_equal(gptlite: Command, corpus_file: Path) -> None:
     outcome = gptlite("train", corpus_file, "--batch-size", "8", "--accumulate", "3")
     assert outcome.code == 2
-    assert "accumulate (3) must divide batch_size (8)" in outcome.err
+    assert "--accumulate (3) must divide --batch-size (8)" in outcome.err
 
 
 def test_a_batch_size_that_is_chosen_fits_the_parts(gptlite: Command, corpus_file: Path) -> None:
@@ -447,6 +447,6 @@ def test_a_long_run_keeps_no_list_of_what_it_logged(corpus: str, monkeypatch: py
 
 
 def test_the_process_that_resumes_finds_its_folder_whatever_it_is_called(corpus: str) -> None:
-    with pytest.raises(Interrupted, match="continue with: gptlite train --resume -o 'my run'"):
+    with pytest.raises(Interrupted, match=r"continue with: `gptlite\.train\(resume=True, out='my run'\)`"):
         train(corpus, out="my run", should_stop=stop_after(1), **FEW)
     assert os.listdir("my run")

@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import Command, random_model, tiny_config
 
+from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
-from gptlite.training import compile, machine, optimizer, pipeline
+from gptlite.training import compile, machine, optimizer
 
 CPU = Hardware(torch.device("cpu"), bf16=False, threads=2, compile=False, reason="a test")
 GPU = dataclasses.replace(CPU, device=torch.device("cuda"))
@@ -61,7 +62,7 @@ def test_a_compiler_that_fails_is_told_and_steps_are_as_before(
     def broken(*_: object) -> optimizer.Loss:
         raise RuntimeError("no such header")
 
-    monkeypatch.setattr(pipeline.compilation, "compile_with_torch", broken)
+    monkeypatch.setattr(compile, "compile_with_torch", broken)
     shape = (
         "--layers",
         "1",
@@ -81,7 +82,7 @@ def test_a_compiler_that_fails_is_told_and_steps_are_as_before(
     done = gptlite("train", corpus_file, "-o", "run", "--compile", "on", *shape)
     assert done.code == 0
     assert "compiling failed (RuntimeError), so steps are not compiled." in done.err
-    assert "compiled" not in pipeline.runs.Run(Path("run")).read_info()["hardware"]
+    assert "compiled" not in Run(Path("run")).read_info()["hardware"]
 
 
 @pytest.mark.slow
