@@ -212,7 +212,7 @@ def test_what_the_origin_decides_is_not_for_options(
         (("--init-from", "nowhere"), 4, "there is no model at nowhere"),
         (("--tokenizer", "nowhere"), 4, "there is no model at nowhere"),
         (("--tokenizer", "RUN", "--vocab-size", "500"), 2, "--tokenizer brings its own vocabulary"),
-        (("--init", "model"), 2, "to begin with a trained model, name it with --init-from"),
+        (("--init", "model"), 2, "to start from a trained model, name it with --init-from"),
         (("--resume", "--init-from", "RUN"), 2, "and the run was started without it"),
         (("--resume", "--tokenizer", "RUN"), 2, "--tokenizer is "),
     ],
