@@ -67,8 +67,8 @@ def evaluate(
         return
     rows = [
         ["bits per byte", f"{result.bits_per_byte:.4f}"],
-        ["perplexity a token", f"{result.perplexity:.2f}"],
-        ["loss (nats a token)", f"{result.loss:.4f}"],
+        ["perplexity per token", f"{result.perplexity:,.2f}"],
+        ["loss (nats per token)", f"{result.loss:.4f}"],
         ["tokens", f"{result.tokens:,}"],
         ["bytes", f"{result.bytes:,}"],
     ]

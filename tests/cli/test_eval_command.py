@@ -31,8 +31,8 @@ def test_the_table_has_the_numbers_of_json(gptlite: Command, corpus_file: Path, 
     result = json.loads(gptlite("eval", "corpus.txt", "-m", trained_run, "--json").out)
     cells = {line.rsplit(None, 1)[0].strip(): line.rsplit(None, 1)[1] for line in outcome.out.splitlines() if line}
     assert cells["bits per byte"] == f"{result['bits_per_byte']:.4f}"
-    assert cells["perplexity a token"] == f"{result['perplexity']:.2f}"
-    assert cells["loss (nats a token)"] == f"{result['loss']:.4f}"
+    assert cells["perplexity per token"] == f"{result['perplexity']:,.2f}"
+    assert cells["loss (nats per token)"] == f"{result['loss']:.4f}"
     assert cells["tokens"] == f"{result['tokens']:,}"
     assert cells["bytes"] == f"{result['bytes']:,}"
 

@@ -110,7 +110,7 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
 def _headline(result: Mapping[str, Any], baselines: Mapping[str, float], metrics: Sequence[Mapping[str, Any]]) -> str:
     if result:
         text = (
-            f"After {console.duration(result['seconds'])} min the best step, {result['best_step']:,}, needs "
+            f"After {console.duration(result['seconds'])} the best step, {result['best_step']:,}, needs "
             f"{result['val_bits_per_byte']:.3f} bits for a byte of text that it has never seen."
         )
         beaten = [name for name, bits in baselines.items() if result["val_bits_per_byte"] < bits]
