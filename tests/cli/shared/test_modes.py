@@ -100,6 +100,8 @@ TABLES = {name: table for name, command in commands().items() if (table := table
 EXAMPLES: dict[tuple[str, str], str] = {
     ("score", "a table of units"): "x.txt -m nowhere",
     ("score", "--pairs"): "x.csv --pairs -m nowhere",
+    ("eval", "one model"): "x.txt -m gone",
+    ("eval", "several models"): "x.txt -m gone -m gone",
 }
 
 
