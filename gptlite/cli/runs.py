@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,7 +68,8 @@ def runs(
 
 def describe(run: Run) -> Entry:
     """What a run's files say of it; what is wrong with them is its `problem`."""
-    problem, info = None, {}
+    problem = None
+    info: Mapping[str, Any] = {}
     try:
         info = run.read_info()
     except GptliteError as error:
@@ -97,13 +99,13 @@ def _modified(path: Path) -> float:
     return max(p.stat().st_mtime for p in (path, path / "metrics.jsonl", path / "run.json") if p.exists())
 
 
-def _texts(info: dict[str, Any]) -> list[str]:
+def _texts(info: Mapping[str, Any]) -> list[str]:
     """The names of the files and folders that it was trained on."""
     arguments = info.get("arguments") or [source.get("path") for source in info.get("inputs") or []]
     return [Path(str(name)).name or str(name) for name in arguments] if isinstance(arguments, list) else []
 
 
-def _architecture(info: dict[str, Any]) -> str | None:
+def _architecture(info: Mapping[str, Any]) -> str | None:
     plan = info.get("plan")
     model = plan.get("model") if isinstance(plan, dict) else None
     return str(model["architecture"]) if isinstance(model, dict) and "architecture" in model else None
