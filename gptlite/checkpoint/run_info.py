@@ -115,6 +115,17 @@ class Change(TypedDict):
     plan: dict[str, list[Any]]
 
 
+class Baselines(TypedDict):
+    """Bits per byte of the held-out text by simple methods, and how many bytes each of them was given."""
+
+    xz: float
+    unigram: float
+    ngram: float
+    val_bytes: Count
+    train_bytes: Count
+    xz_train_bytes: Count
+
+
 class _Result(TypedDict):
     run: str
     step: Count
@@ -133,7 +144,7 @@ class _Result(TypedDict):
 class Result(_Result, total=False):
     """What `train` returns."""
 
-    baselines: dict[str, float | None] | None
+    baselines: Baselines | None
 
 
 class RunInfo(TypedDict, total=False):
@@ -150,7 +161,7 @@ class RunInfo(TypedDict, total=False):
     init_from: ModelSource
     tokenizer_from: TokenizerSource
     expected: dict[str, float | None]
-    baselines: dict[str, float | None] | None
+    baselines: Baselines | None
     inputs: list[Source]
     text: Texts
     tokenizer: Digest
@@ -260,9 +271,9 @@ def _read_lists(reader: Reader, listed: Mapping[str, Any]) -> dict[str, list[Any
     if hashlib.sha256(content).hexdigest() != listed["sha256"]:
         raise CheckpointError(f"{where} is damaged: its bytes are not those that {NAME} was written with.")
     lists: dict[str, list[Any]] = {name: [] for name in listed["items"]}
-    for number, line in enumerate(content.splitlines(), 1):
-        row = parse_object(line.decode(errors="replace"), f"{where}, line {number:,}")
-        if len(row) != 1 or (name := next(iter(row))) not in lists:
+    lines = content.decode(errors="replace").rstrip("\n").split("\n")  # JSON has no line ends within a text
+    for number, row in enumerate(parse_object(f'{{"rows": [{",".join(lines)}]}}', where)["rows"], 1):
+        if not isinstance(row, dict) or len(row) != 1 or (name := next(iter(row))) not in lists:
             raise CheckpointError(f"{where}, line {number:,}, is no item of a list of {NAME}.")
         lists[name].append(row[name])
     if {name: len(items) for name, items in lists.items()} != listed["items"]:

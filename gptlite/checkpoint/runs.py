@@ -199,8 +199,15 @@ class Run:
         """Delete what was logged after `step`, which will come again, and a line that a crash left half written."""
         lines = self.log_lines()
         kept = [line for line in lines if (logged := logged_step(line)) is not None and logged <= step]
-        if kept != lines:
+        if kept != lines or self._log_is_shared():
             durable.replace_file(self.path / LOG, b"".join(kept), self.at)
+
+    def _log_is_shared(self) -> bool:
+        """Has the log another name, as in a copy made of hard links? Then lines are not added to it, but to a copy."""
+        try:
+            return os.stat(self.path / LOG, follow_symlinks=False).st_nlink > 1
+        except OSError:
+            return False
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

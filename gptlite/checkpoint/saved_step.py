@@ -40,9 +40,6 @@ SKIPPED_AT_MOST = 64 << 20  # bytes besides twice those of the weights: masks an
 ALWAYS_THERE = 256 << 20  # bytes of memory that are not worth a question
 
 
-SENTENCES = ("sentence_unrelated", "sentence_unrelated_quantiles")  # which not every step has
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A model that was read from a directory, with its tokenizer and what its manifest says (if it has one)."""
@@ -99,7 +96,7 @@ def largest(name: str) -> int:
     return {"tokenizer.json": LARGEST_TOKENIZER, WORDS: LARGEST_WORDS}.get(name, LARGEST_JSON)
 
 
-def check_limits(tokenizer: Tokenizer, model: GPT, optimizer_shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_limits(tokenizer: Tokenizer, config: ModelConfig, optimizer_shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Before training: raises `LimitError` where a step of this model could be written but not read back."""
     size = len(tokenizer.to_json().encode())
     if size > LARGEST_TOKENIZER:
@@ -107,14 +104,13 @@ def check_limits(tokenizer: Tokenizer, model: GPT, optimizer_shapes: Mapping[str
             f"the tokenizer would have {size:,} bytes, more than the {LARGEST_TOKENIZER:,} of a file that is read; "
             "choose a smaller `vocab_size`."
         )
-    config = model.config
-    names = hf.to_hf_tensors(config, model.state_dict())
-    for shapes in ({name: tuple(tensor.shape) for name, tensor in names.items()}, optimizer_shapes):
-        if header_bytes(shapes) > LARGEST_HEADER:
-            raise LimitError(
-                f"a model of {config.n_layers:,} layers has more tensors than a file that is read can list; "
-                "choose fewer `n_layers`."
-            )
+    shapes = hf.expected_shapes(config)
+    if max(map(header_bytes, (shapes, optimizer_shapes))) > LARGEST_HEADER:
+        raise LimitError(
+            f"a model of {config.n_layers:,} layers has more tensors than a file that is read can list; "
+            "choose fewer `n_layers`."
+        )
+    hf.check_shapes(config, shapes, "the model")
 
 
 def verify(directory: Path) -> None:
@@ -244,17 +240,11 @@ def _check_vocabularies(directory: Path, tokenizer: Tokenizer, config: ModelConf
 
 
 def read_embedding_statistics(loaded: Checkpoint) -> dict[str, Tensor] | None:
-    """What `measure_statistics` found when the step was saved; None for models made elsewhere.
-
-    Steps of older versions, and those of texts with few sentences, have no scale of sentences.
-    """
+    """What `calibration` found when the step was saved; None for models made elsewhere."""
     with Reader(loaded.path, loaded.manifest) as reader:
         if not reader.has(EMBEDDING_STATISTICS):
             return None
-        entries = _embedding_entries(loaded.config)
-        if not set(SENTENCES) & reader.table(EMBEDDING_STATISTICS).entries.keys():
-            entries = {name: entry for name, entry in entries.items() if name not in SENTENCES}
-        return reader.tensors(EMBEDDING_STATISTICS, entries)
+        return reader.tensors(EMBEDDING_STATISTICS, _embedding_entries(loaded.config))
 
 
 def read_words(reader: Reader) -> list[tuple[str, int]]:
@@ -274,7 +264,7 @@ def _embedding_entries(config: ModelConfig) -> dict[str, Entry]:
     rows, dim, n_corrections = config.n_layers + 1, config.dim, len(CORRECTIONS)
     entries = {"mean": Entry("F32", (rows, dim)), "std": Entry("F32", (rows, dim))}
     entries["components"] = Entry("F32", (rows, min(MOST_COMPONENTS, dim), dim))
-    for name in ("unrelated", "same_word", "sentence_unrelated"):
+    for name in ("unrelated", "same_word"):
         entries[name] = Entry("F32", (rows, n_corrections, 2))
         entries[f"{name}_quantiles"] = Entry("F32", (rows, n_corrections, 101))
     entries["token_counts"] = Entry("I64", (config.vocab_size,))

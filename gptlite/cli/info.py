@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Description
     from gptlite.config import ModelConfig
 
+MOST_INPUTS = 100  # files that are shown to a person
+LONGEST_COMMAND = 2000  # characters
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
@@ -111,6 +113,7 @@ def _elsewhere(found: Description) -> str:
 
 
 def _provenance(run: dict[str, Any], manifest: dict[str, Any]) -> list[list[str]]:
+    command = " ".join(run["command"])
     rows = [["step", f"{manifest['step']:,}"]] if "step" in manifest else []
     if (bits := manifest.get("val_bits_per_byte")) is not None:
         rows.append(["bits per byte when saved", f"{bits:.4f}"])
@@ -121,12 +124,14 @@ def _provenance(run: dict[str, Any], manifest: dict[str, Any]) -> list[list[str]
         rows.append(["begun with", f"{base['path']} ({base['architecture']}), sha256 {base['sha256'][:16]}…"])
     if taken := run.get("tokenizer_from"):
         rows.append(["tokenizer of", taken["path"]])
-    for source in run["inputs"]:
+    for source in run["inputs"][:MOST_INPUTS]:
         rows.append(
             ["text", f"{Path(source['path']).name}, {source['bytes']:,} bytes, sha256 {source['sha256'][:16]}…"]
         )
+    if (more := len(run["inputs"]) - MOST_INPUTS) > 0:
+        rows.append(["text", f"and {more:,} more files, which --json lists"])
     rows += [
-        ["command", " ".join(run["command"])],
+        ["command", command if len(command) <= LONGEST_COMMAND else f"{command[:LONGEST_COMMAND]}…"],
         ["made", f"{run['created']} with gptlite {run['gptlite']}, torch {run['versions']['torch']}"],
         ["hardware", run["hardware"]],
     ]

@@ -285,6 +285,9 @@ def parse_manifest(content: bytes, directory: Path) -> dict[str, Any]:
     step, named = manifest.get("step"), STEP_NAME.fullmatch(directory.name)
     if (named or step is not None) and not validation.is_count(step, 10**18):
         raise CheckpointError(f"{where} has the step {shown(step)}, which is no number of steps.")
+    score = manifest.get("val_bits_per_byte")
+    if score is not None and not validation.is_number(score):
+        raise CheckpointError(f"{where} has the score {shown(score)}, which is no number of bits per byte.")
     if named and int(named[1]) != step:
         raise CheckpointError(f"{where} is that of step {step:,}, which is not this one.")
     return manifest

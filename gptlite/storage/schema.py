@@ -2,8 +2,9 @@
 
 A schema is a `TypedDict`, a dataclass, or any annotation made of `int`, `float`, `str`, `bool`, `None`, `Any`,
 `list[X]`, `dict[str, X]`, unions of them, and `Annotated[X, Rule(...)]` for what a type cannot say. Of a `TypedDict`
-only the keys that it calls required must be there, and further keys pass; of a dataclass every key must be a field, and
-all may be missing. Integers are those of 64 bits, and True is none of them; a float may be written as an integer.
+only the keys that it calls required must be there, and further keys pass; of a dataclass those without a default must
+be there, and every key must be a field. Integers are those of 64 bits, and True is none of them; a float may be written
+as an integer.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Rule:
 
 def check(value: Any, kind: Any, where: object, name: str = "") -> None:
     """Raises `CheckpointError`, which names the file (`where`) and the field, unless `value` is of that `kind`."""
+    if kind in NAMES:
+        return _require(_is(value, kind), value, NAMES[kind], where, name)
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return
     if origin is typing.Annotated:
         check(value, parts[0], where, name)
         if not parts[1].holds(value):
@@ -49,10 +50,8 @@ def check(value: Any, kind: Any, where: object, name: str = "") -> None:
         _require(isinstance(value, dict), value, "an object", where, name)
         for key, item in value.items():
             check(item, parts[1], where, _joined(name, key))
-    elif typing.is_typeddict(kind) or dataclasses.is_dataclass(kind):
+    elif kind is not Any:  # a TypedDict or a dataclass
         _check_fields(value, kind, where, name)
-    else:
-        _require(_is(value, kind), value, NAMES[kind], where, name)
 
 
 def check_fields(value: Mapping[str, Any], fields: Mapping[str, Any], where: object, name: str = "") -> None:
@@ -75,13 +74,21 @@ def _check_union(value: Any, kinds: tuple[Any, ...], where: object, name: str) -
 def _check_fields(value: Any, kind: Any, where: object, name: str) -> None:
     _require(isinstance(value, dict), value, "an object", where, name)
     fields = _hints(kind)
-    if typing.is_typeddict(kind):
-        for key in fields:
-            if key in kind.__required_keys__ and key not in value:
-                raise CheckpointError(f"{where} does not say '{_joined(name, key)}'.")
-    elif unknown := sorted(value.keys() - fields.keys()):
+    for key in _required(kind):
+        if key not in value:
+            raise CheckpointError(f"{where} does not say '{_joined(name, key)}'.")
+    if not typing.is_typeddict(kind) and (unknown := sorted(value.keys() - fields.keys())):
         raise CheckpointError(f"{where}: '{_joined(name, unknown[0])}' is not known to this gptlite.")
     check_fields(value, fields, where, name)
+
+
+@functools.cache
+def _required(kind: Any) -> list[str]:
+    """The fields that must be there, in order."""
+    if typing.is_typeddict(kind):
+        return [key for key in _hints(kind) if key in kind.__required_keys__]
+    unset = dataclasses.MISSING
+    return [f.name for f in dataclasses.fields(kind) if f.default is unset and f.default_factory is unset]
 
 
 @functools.cache

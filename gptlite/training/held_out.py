@@ -47,7 +47,7 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
 def score_milestone(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, float]:
     """Score the step on part of the held-out text and remember the score; returns the fields for the log."""
     result = evaluate(model, quick_windows(state, setup), state, team, setup)
-    remember(state, result.bits_per_byte, max(MOST_SCORES, setup.plan.train.patience))
+    remember(state, result.bits_per_byte, MOST_SCORES)
     return {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
 
 
@@ -58,6 +58,8 @@ def quick_windows(state: State, setup: Setup) -> list[Window]:
 
 def remember(state: State, bits_per_byte: float, most: int) -> None:
     """Keep the score of this step, the best one, and of all others the `most` newest."""
+    better = not state.history or bits_per_byte < min(state.history.values())
+    state.scores_since_best = 0 if better else state.scores_since_best + 1
     state.history[state.step] = bits_per_byte
     if len(state.history) > most + 1:
         best = min(state.history, key=lambda step: state.history[step])

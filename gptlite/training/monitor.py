@@ -18,7 +18,7 @@ def stops_early(state: State, setup: Setup) -> bool:
     history, patience = state.history, setup.plan.train.patience
     best_step = min(history, key=lambda step: history[step])
     best, now = history[best_step], history[max(history)]
-    scores_since = sum(step > best_step for step in history)
+    scores_since = max(state.scores_since_best, sum(step > best_step for step in history))
     if scores_since >= 2 and now > WORSE * best and not state.warned_of_overfitting:
         state.warned_of_overfitting = True
         setup.watcher.notice(

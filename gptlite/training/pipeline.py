@@ -208,6 +208,8 @@ def _build(prepared: Prepared) -> Training:
     team = team.sharing(config.shard)
     team.distribute(model, list(model.transformer.blocks))
     optimizers = optimizer.make_optimizers(model, config, team)
+    if team.leads:
+        saved_step.check_limits(dataset.tokenizer, plan.model, optimizer.expected_state(model, optimizers))
     state = State()
     if isinstance(saved, saved_step.Checkpoint):
         state = restore_training_state(saved, model, optimizers, team)

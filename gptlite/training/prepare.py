@@ -151,6 +151,7 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
         watcher.notice(f"{run.path} is complete: nothing to do, unless `steps` or `time` asks for more.")
         return Complete(previous["result"])
     saved = saved_step.load(run.step_to_resume(watcher.notice), hardware.device)
+    resume.check_same_model(run, plan, saved)
     dataset = tokenize(texts, saved.tokenizer, watcher)
     check_memory(plan.model, plan.train, available_memory(hardware.device), hardware)
     resume.check_same_tokens(run, previous, dataset.digests)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gptlite.checkpoint import run_info, runs
+from gptlite.checkpoint import hf, run_info, runs, saved_step
 from gptlite.config import SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import CheckpointError, UsageError, as_fields
@@ -120,6 +120,17 @@ def compare_machines(previous: Mapping[str, Any], hardware: Hardware, watcher: W
     unlike += numerics.differences(previous)
     if unlike:
         watcher.notice(f"unlike before: {'; '.join(unlike)}. The last bits of what is computed will differ.")
+
+
+def check_same_model(run: runs.Run, plan: planning.Plan, saved: saved_step.Checkpoint) -> None:
+    """Raises `CheckpointError` where the plan in run.json is not that of the saved model."""
+    planned, found = (hf.to_hf_config(config, 0, [0]) for config in (plan.model, saved.config))
+    unlike = [name for name in (*planned, *found) if planned.get(name) != found.get(name)]
+    if unlike:
+        raise CheckpointError(
+            f"{run.path}/run.json speaks of another model than {saved.path.name}: {unlike[0]} "
+            f"{planned.get(unlike[0])!r}, not {found.get(unlike[0])!r}."
+        )
 
 
 def check_same_text(run: runs.Run, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -41,6 +41,7 @@ class State:
     - `hopeless_steps`: in a row, with a training loss far above that of guessing.
     - `enough`: the run has stopped early.
     - `history`: step -> bits per byte on held-out text, of the best step and the newest ones.
+    - `scores_since_best`: counted, so that the history need not be as long as the patience.
     """
 
     step: int = 0
@@ -58,6 +59,7 @@ class State:
     warned_of_overfitting: bool = False
     warned_of_rise: bool = False  # of the training loss
     enough: bool = False
+    scores_since_best: int = 0
     history: dict[int, float] = field(default_factory=dict)
 
     @property
