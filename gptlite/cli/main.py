@@ -24,12 +24,13 @@ COMMANDS = {
     "train": ("train", "train", USE),
     "generate": ("generate.command", "generate", USE),
     "embed": ("embed.command", "embed", USE),
+    "words": ("words.command", "app", WORDS),
+    "concordance": ("concordance.command", "concordance", WORDS),
     "inspect": ("inspect.command", "inspect", TEXTS),
     "score": ("score.command", "score", TEXTS),
     "eval": ("eval", "evaluate", TEXTS),
     "report": ("report.command", "report", RUNS),
     "info": ("info", "info", RUNS),
-    "runs": ("runs", "runs", RUNS),
     "check": ("check", "check", RUNS),
     "export": ("export", "export", RUNS),
 }
@@ -109,7 +110,7 @@ def run(arguments: list[str]) -> int:
     flags.use(find_command, arguments)
     try:
         called = arguments[:1] if arguments[0] in COMMANDS else () if arguments[0] in VERSION else COMMANDS
-        command = parsing.show_plainly(typer.main.get_command(build_app(*called)))
+        command = parsing.show_plainly(typer.main.get_command(build_app(*called)), called)
         parsing.check_values(command, arguments)
         code = command(arguments, standalone_mode=False, prog_name="gptlite")
         if code == 130:  # what typer makes of Ctrl-C

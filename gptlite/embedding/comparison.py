@@ -75,12 +75,14 @@ class Embeddings:
     - `layers`: which of their vectors count; of several, the mean.
     - `statistics`: what `calibration` measured about the model, as arrays; None for models made elsewhere.
     - `meta`: where the vectors are from, for files.
+    - `unit`: what they are vectors of, "word", "token" or "sentence". The scale of sentences is their own.
     """
 
     items: Sequence[WordVector]
     layers: tuple[int, ...]
     statistics: Mapping[str, np.ndarray] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "word"
 
     def __len__(self) -> int:
         return len(self.items)
@@ -118,8 +120,8 @@ class Embeddings:
         if self.statistics is None or row is None:
             return None
         return {
-            name: [round(float(x), 4) for x in self.statistics[name][self.layers[0], row]]
-            for name in ("unrelated", "same_word")
+            name.removeprefix("sentence_"): [round(float(x), 4) for x in self.statistics[name][self.layers[0], row]]
+            for name in self._measured_pairs()
         }
 
     def percentile(self, correction: str = "zscore") -> np.ndarray | None:
@@ -132,17 +134,23 @@ class Embeddings:
         if self.statistics is None or row is None:
             return None
         cosines = self.cosine(correction)
-        ranks = {
-            name: percentile(cosines, self.statistics[f"{name}_quantiles"][self.layers[0], row])
-            for name in ("unrelated", "same_word")
-        }
+        ranks = [
+            percentile(cosines, self.statistics[f"{name}_quantiles"][self.layers[0], row])
+            for name in self._measured_pairs()
+        ]
         same = self.same_words()
-        found = np.where(same, ranks["same_word"], ranks["unrelated"])
+        found = np.where(same, ranks[-1], ranks[0])
         found[same & ~self.same_tokens()] = np.nan
         return found
 
+    def _measured_pairs(self) -> tuple[str, ...]:
+        """The kinds of pairs whose cosines were measured: unrelated ones first, then those of one word, if they are."""
+        return ("sentence_unrelated",) if self.unit == "sentence" else ("unrelated", "same_word")
+
     def same_words(self) -> np.ndarray:
-        """(n, n) booleans: is it one word, whatever its case and its spelling in Unicode?"""
+        """(n, n) booleans: is it one word, whatever its case and its spelling in Unicode? Never two sentences."""
+        if self.unit == "sentence":
+            return np.eye(len(self), dtype=bool)
         return _equal([same_form(v.occurrence.word) for v in self.items])
 
     def same_tokens(self) -> np.ndarray:
@@ -180,6 +188,8 @@ class Embeddings:
         dim = self.items[0].static.shape[-1]
         name, n_components = parse_correction(correction, dim)
         if len(self.layers) > 1 or n_components != default_components(dim):
+            return None
+        if self.statistics is not None and self._measured_pairs()[0] not in self.statistics:
             return None
         return CORRECTIONS.index(name)
 

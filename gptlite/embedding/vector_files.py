@@ -9,22 +9,26 @@
 
 Vectors are raw float32, as the model computed them, unless they are asked for at length 1; numbers in text have the
 shortest form that reads back the same. All but .npz are written row by row, so any number of rows needs no memory.
+
+A record without a vector, of a text that lacks the word, is a row like any other: its numbers are NaN, or null in JSON.
+Columns that came with a text are written before those made here; one that has the same name as one of these gets the
+prefix "input_". Texts in .csv and .tsv are written as `storage.delimited` says.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from gptlite import __version__
 from gptlite.embedding.similarity import unit
 from gptlite.errors import StorageError, UsageError
+from gptlite.storage import delimited
 from gptlite.storage.durable import replacing
 
 if TYPE_CHECKING:  # static vectors are written without loading torch
@@ -39,24 +43,38 @@ CONTEXT = 80  # characters to both sides of a word, in the projector
 BUFFER = 1 << 16  # bytes
 # What trim() takes off in JavaScript, where the projector runs, and what Python takes for white space or a line's end.
 BLANKS = re.compile(r"[\s\ufeff]+")
-FORMULA = re.compile(r"\s*[=+@-].", re.DOTALL)  # so begins what a spreadsheet would compute
 
 Row = TypeVar("Row")
 Layers = int | Sequence[int] | None  # one, the mean of several, or all of them
-Record = tuple[int, "WordVector | None"]  # the number of a text, and the vectors of one word in it if it has one
+# Names of what is written of each vector, which columns of the input may not take.
+TAKEN = {"text_index", "word", "span", "start", "end", "tokens", "n_left", "vector", "vectors", "static", "meta",
+         "layer", "correct", "normalize"}  # fmt: skip
+
+
+class Record(NamedTuple):
+    """The number of a text, from 0, and the vectors of one word in it; None where it lacks the word.
+
+    - `columns`: what came with the text, such as an id, by name.
+    - `word`: which word was looked for, if that is known.
+    """
+
+    text_index: int
+    vector: WordVector | None
+    columns: Mapping[str, Any] = {}
+    word: str = ""
 
 
 def check_format(path: Path, layer: Layers = 0) -> None:
     """Raises `UsageError` unless the suffix names a format, and one that holds all layers if `layer` is None."""
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise UsageError(f"`path` {path}: the name must end in one of {', '.join(FORMATS)}.")
-    if layer is None and path.suffix not in ALL_LAYERS:
+    if layer is None and path.suffix.lower() not in ALL_LAYERS:
         raise UsageError(f"`path` {path}: only {' and '.join(ALL_LAYERS)} hold the vectors of all layers.")
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files that a path stands for: itself, or for .tsv the pair of vectors and metadata."""
-    if path.suffix != ".tsv":
+    if path.suffix.lower() != ".tsv":
         return (path,)
     name = re.sub(r"(?<=.)\.(vectors|metadata)$", "", path.stem)
     return path.with_name(f"{name}.vectors.tsv"), path.with_name(f"{name}.metadata.tsv")
@@ -76,8 +94,7 @@ def save_vectors(
     path: Path, vectors: Sequence[WordVector], layer: Layers, meta: Mapping[str, Any], *, normalize: bool = False
 ) -> None:
     """`save_records` for vectors that are all there."""
-    records = ((v.occurrence.text_index, v) for v in vectors)
-    save_records(path, records, layer, meta, normalize=normalize, count=len(vectors))
+    save_records(path, [Record(v.occurrence.text_index, v) for v in vectors], layer, meta, normalize=normalize)
 
 
 def save_records(
@@ -87,73 +104,86 @@ def save_records(
     meta: Mapping[str, Any],
     *,
     normalize: bool = False,
-    count: int | None = None,
+    raw_cells: bool = False,
 ) -> None:
-    """Write the vectors of words in context as they come; a text without a word has a line in .jsonl, else no row.
+    """Write vectors of words in context as they come, a row for each record, also for one without a vector.
 
     - `layer`: after how many blocks, 0 to L; of several the mean; None for all of them, (L + 1, D) a row.
     - `normalize`: at length 1.
-    - `count`: how many vectors there will be, if that is known.
+    - `raw_cells`: in .csv and .tsv, write texts that a spreadsheet would compute as they are.
     Keys of word2vec are word#row, because readers drop keys that repeat.
     Raises `UsageError`, and `StorageError`; then an older file of that name is still there.
     """
     check_format(path, layer)
-    if path.suffix == ".jsonl":
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
         return _write_lines(path, json_objects(records, layer, meta, normalize=normalize))
-    found = (v for _, v in records if v is not None)
-    if path.suffix == ".npz":
-        return _write_npz(path, list(found), layer, {**meta, **_treatment(layer, normalize)}, normalize)
-    rows = ((i, v, _vector(v, layer, normalize)) for i, v in enumerate(found, 1))
-    if path.suffix == ".npy":
-        _write_npy(path, (vector for _, _, vector in rows))
-    elif path.suffix in WORD2VEC:
-        _write_word2vec(path, ((f"{v.occurrence.word}#{i}", vector) for i, v, vector in rows), count)
-    elif path.suffix == ".tsv":
+    count = len(records) if isinstance(records, Sequence) else None
+    rows = _filled(records, layer, normalize)
+    if suffix == ".npz":
+        return _write_npz(path, list(rows), {**meta, **_treatment(layer, normalize)}, normalize)
+    if suffix == ".npy":
+        _write_npy(path, (vector for _, vector in rows))
+    elif suffix in WORD2VEC:
+        keys = ((f"{_word(record)}#{i}", vector) for i, (record, vector) in enumerate(rows, 1))
+        _write_word2vec(path, keys, count)
+    elif suffix == ".tsv":
         columns = ("word", "context", "text_index", "start", "end", "n_left")
-        _write_projector(path, columns, ((_projected(v), vector) for _, v, vector in rows))
+        _write_projector(path, columns, ((r.columns, _projected(r), vector) for r, vector in rows), raw_cells)
     else:
-        _write_csv(path, ("word", "text_index", "start", "end"), ((_placed(v), vector) for _, v, vector in rows))
+        columns = ("word", "text_index", "start", "end")
+        _write_csv(path, columns, ((r.columns, _placed(r), vector) for r, vector in rows), raw_cells)
 
 
 def save_table(
-    path: Path, words: Sequence[str], vectors: np.ndarray, meta: Mapping[str, Any], *, normalize: bool = False
+    path: Path,
+    words: Sequence[str],
+    vectors: np.ndarray,
+    meta: Mapping[str, Any],
+    *,
+    normalize: bool = False,
+    raw_cells: bool = False,
 ) -> None:
     """Write one vector for each word: `vectors` (V, D) of `words` (V).
 
     In the keys of word2vec white space becomes "_". Raises `UsageError` for an empty word, or two with the same key.
     """
     check_format(path)
+    suffix = path.suffix.lower()
     if not len(words):
         raise _nothing(path)
     if "" in words:
         raise UsageError(f"`path` {path}: word {list(words).index('') + 1:,} is empty.")
     rows = zip(words, (_scaled(vector, normalize) for vector in vectors), strict=True)
-    if path.suffix == ".npz":
+    if suffix == ".npz":
         table = {"vectors": _scaled(vectors, normalize), "word": _array_of(path, words)}
         _write_arrays(path, table, {**meta, "normalize": normalize})
-    elif path.suffix == ".npy":
+    elif suffix == ".npy":
         _write_npy(path, (vector for _, vector in rows))
-    elif path.suffix == ".jsonl":
+    elif suffix == ".jsonl":
         common = {**meta, "normalize": normalize}
         _write_lines(path, ({"word": word, **common, "vector": _numbers(vector)} for word, vector in rows))
-    elif path.suffix in WORD2VEC:
+    elif suffix in WORD2VEC:
         _check_keys(path, words)
         _write_word2vec(path, rows, len(words))
-    elif path.suffix == ".tsv":
-        _write_projector(path, ("word", "row"), (((word, i), vector) for i, (word, vector) in enumerate(rows)))
+    elif suffix == ".tsv":
+        numbered = (({}, (word, i), vector) for i, (word, vector) in enumerate(rows))
+        _write_projector(path, ("word", "row"), numbered, raw_cells)
     else:
-        _write_csv(path, ("word",), (((word,), vector) for word, vector in rows))
+        _write_csv(path, ("word",), (({}, (word,), vector) for word, vector in rows), raw_cells)
 
 
 def json_objects(
     records: Iterable[Record], layer: Layers, meta: Mapping[str, Any], *, normalize: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """What stands for each record in a line of JSON; null for what a text without a word lacks."""
+    """What is written for each record in a line of JSON; null for what a text without the word lacks."""
     treatment = _treatment(layer, normalize)
-    for text_index, v in records:
+    for record in records:
+        v = record.vector
         place = v.occurrence if v else None
         yield {
-            "text_index": text_index,
+            **{_own_name(name): value for name, value in record.columns.items()},
+            "text_index": record.text_index,
             "word": place.word if place else None,
             "span": [place.start, place.end] if place else None,
             "tokens": list(v.tokens) if v else None,
@@ -177,13 +207,39 @@ def _vector(v: WordVector, layer: Layers, normalize: bool) -> np.ndarray:
     return _scaled(v.at(layer), normalize)
 
 
+def _filled(records: Iterable[Record], layer: Layers, normalize: bool) -> Iterator[tuple[Record, np.ndarray]]:
+    """Each record with its vector, or NaN in the same shape; those before the first vector wait for its shape."""
+    waiting: list[Record] = []
+    missing: np.ndarray | None = None
+    for record in records:
+        if record.vector is not None:
+            vector = _vector(record.vector, layer, normalize)
+            if missing is None:
+                missing = np.full_like(vector, np.nan)
+                yield from ((earlier, missing) for earlier in waiting)
+            yield record, vector
+        elif missing is None:
+            waiting.append(record)
+        else:
+            yield record, missing
+
+
+def _word(record: Record) -> str:
+    return record.vector.occurrence.word if record.vector else record.word
+
+
+def _own_name(column: str) -> str:
+    """The name under which a column of the input is written."""
+    return f"input_{column}" if column in TAKEN else column
+
+
 def _scaled(vectors: np.ndarray, normalize: bool) -> np.ndarray:
     return unit(vectors) if normalize else vectors
 
 
 def _decimals(vector: np.ndarray) -> list[str]:
     """The shortest decimal forms that read back to the same float32."""
-    return [str(x) for x in vector]
+    return ["NaN" if x != x else str(x) for x in vector]
 
 
 def _numbers(vector: np.ndarray) -> list[float]:
@@ -200,22 +256,32 @@ def _write_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
             file.write(json.dumps(x, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _write_npz(
-    path: Path, vectors: Sequence[WordVector], layer: Layers, meta: Mapping[str, Any], normalize: bool
-) -> None:
-    if not vectors:
+def _write_npz(path: Path, rows: Sequence[tuple[Record, np.ndarray]], meta: Mapping[str, Any], normalize: bool) -> None:
+    """Where a word is missing the numbers of its place are -1 and the word is empty."""
+    found = [v for record, _ in rows if (v := record.vector)]
+    if not found:
         raise _nothing(path)
-    places = [v.occurrence for v in vectors]
-    arrays = {
-        "vectors": np.stack([_vector(v, layer, normalize) for v in vectors]),
-        "static": _scaled(np.stack([v.static for v in vectors]), normalize),
-        "word": _array_of(path, [p.word for p in places]),
-        "text_index": np.array([p.text_index for p in places]),
-        "start": np.array([p.start for p in places]),
-        "end": np.array([p.end for p in places]),
-        "n_left": np.array([v.n_left for v in vectors]),
+    missing = np.full_like(found[0].static, np.nan)
+    places = [record.vector.occurrence if record.vector else None for record, _ in rows]
+    names = dict.fromkeys(name for record, _ in rows for name in record.columns)
+    arrays = {_own_name(name): _array_of(path, [_text(r.columns.get(name)) for r, _ in rows]) for name in names}
+    arrays |= {
+        "vectors": np.stack([vector for _, vector in rows]),
+        "static": _scaled(np.stack([r.vector.static if r.vector else missing for r, _ in rows]), normalize),
+        "word": _array_of(path, [p.word if p else "" for p in places]),
+        "text_index": np.array([record.text_index for record, _ in rows]),
+        "start": np.array([p.start if p else -1 for p in places]),
+        "end": np.array([p.end if p else -1 for p in places]),
+        "n_left": np.array([record.vector.n_left if record.vector else -1 for record, _ in rows]),
     }
     _write_arrays(path, arrays, meta)
+
+
+def _text(value: Any) -> str:
+    """A cell of the input as text; what JSON has that is no text, as JSON."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -261,7 +327,7 @@ def _write_word2vec(path: Path, rows: Iterable[tuple[str, np.ndarray]], count: i
                 dim = len(vector)
                 file.write(f"{0:0{digits}} {dim}\n".encode())
             file.write(_key(word).encode("utf-8", "backslashreplace"))
-            if path.suffix == ".bin":
+            if path.suffix.lower() == ".bin":
                 file.write(b" " + np.asarray(vector, dtype="<f4").tobytes())
             else:
                 file.write(f" {' '.join(_decimals(vector))}\n".encode())
@@ -286,11 +352,15 @@ def _check_keys(path: Path, words: Sequence[str]) -> None:
         seen[key] = word
 
 
-def _write_projector(path: Path, columns: Sequence[str], rows: Iterable[tuple[Sequence[Any], np.ndarray]]) -> None:
+Cells = tuple[Mapping[str, Any], Sequence[Any], np.ndarray]  # columns of the input, then those made here, and a vector
+
+
+def _write_projector(path: Path, columns: Sequence[str], rows: Iterable[Cells], raw_cells: bool) -> None:
     """Vectors without a header and metadata with one, as the projector wants it of two columns or more.
 
     It skips blank lines and cuts white space off the ends of others, which would give words the vectors of their
-    neighbours; so no cell is ever empty. Nothing is renamed before both files are complete.
+    neighbours; so no cell is ever empty. It knows no quotes, and shows those of a cell that has to have them for other
+    readers. Nothing is renamed before both files are complete.
     """
     files = files_of(path)
     for file in files:
@@ -302,9 +372,13 @@ def _write_projector(path: Path, columns: Sequence[str], rows: Iterable[tuple[Se
         _open_text(metadata_scratch) as metadata,
         _open_text(vectors_scratch) as vectors,
     ):
-        metadata.write("\t".join(columns) + "\n")
-        for _, (cells, vector) in _numbered(path, rows):
-            metadata.write("\t".join(_cell(str(cell)) for cell in cells) + "\n")
+        given: list[str] = []
+        for n, (extra, cells, vector) in _numbered(path, rows):
+            if n == 1:
+                given = list(extra)
+                metadata.write(delimited.line([*map(_own_name, given), *columns], "\t", raw=True))
+            texts = [*(_text(x) for x in _in_order(path, n, extra, given)), *(str(x) for x in cells)]
+            metadata.write(delimited.line([_cell(text) for text in texts], "\t", raw=raw_cells))
             vectors.write("\t".join(_decimals(vector)) + "\n")
 
 
@@ -312,23 +386,36 @@ def _cell(text: str) -> str:
     return BLANKS.sub(" ", text).strip(" ") or "␣"
 
 
-def _projected(v: WordVector) -> tuple[Any, ...]:
+def _projected(record: Record) -> tuple[Any, ...]:
+    if (v := record.vector) is None:
+        return record.word, "", record.text_index, "", "", ""
     place = v.occurrence
     left, right = place.text[max(0, place.start - CONTEXT) : place.start], place.text[place.end : place.end + CONTEXT]
     return place.word, f"{left}[{place.word}]{right}", place.text_index, place.start, place.end, v.n_left
 
 
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[tuple[Sequence[Any], np.ndarray]]) -> None:
-    """A word that a spreadsheet would take for a formula gets the apostrophe before it that makes it text."""
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Cells], raw_cells: bool) -> None:
     with replacing(path) as scratch, _open_text(scratch) as file:
-        table = csv.writer(file, lineterminator="\n")
-        for n, ((word, *cells), vector) in _numbered(path, rows):
+        given: list[str] = []
+        for n, (extra, cells, vector) in _numbered(path, rows):
             if n == 1:
-                table.writerow((*columns, *(f"v{i}" for i in range(len(vector)))))
-            table.writerow((f"'{word}" if FORMULA.match(word) else word, *cells, *_decimals(vector)))
+                given = list(extra)
+                names = [*map(_own_name, given), *columns, *(f"v{i}" for i in range(len(vector)))]
+                file.write(delimited.line(names, ",", raw=True))
+            texts = [*(_text(x) for x in _in_order(path, n, extra, given)), *cells]
+            file.write(delimited.line(texts, ",", raw=raw_cells)[:-1] + "," + ",".join(_decimals(vector)) + "\n")
 
 
-def _placed(v: WordVector) -> tuple[Any, ...]:
+def _in_order(path: Path, row: int, extra: Mapping[str, Any], columns: Sequence[str]) -> list[Any]:
+    """The cells of the input under the columns of the first row. Raises `UsageError` for a column that it lacks."""
+    if new := [name for name in extra if name not in columns]:
+        raise UsageError(f"`path` {path}: row {row:,} has '{new[0]}', which the first row lacks; write .jsonl or .npz.")
+    return [extra.get(name) for name in columns]
+
+
+def _placed(record: Record) -> tuple[Any, ...]:
+    if (v := record.vector) is None:
+        return record.word, record.text_index, "", ""
     place = v.occurrence
     return place.word, place.text_index, place.start, place.end
 

@@ -72,7 +72,7 @@ def test_every_command_knows_them(gptlite: Command, tokenizer: Tokenizer, tmp_pa
     assert json.loads(written.out)["samples"][0]["finish_reason"] in ("length", "stop")
     compared = gptlite("embed", "Ada finds the [river]", "Bela paints the [river]", "-m", folder, "--json")
     assert compared.code == 0, compared.err
-    assert gptlite("embed", "--nearest", "river", "-m", folder, "-q").code == 0
+    assert gptlite("words", "nearest", "river", "-m", folder, "-q").code == 0
 
 
 def test_info_describes_them(gptlite: Command, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_tokenizer_of_characters_serves_every_command(gptlite: Command, tmp_pa
     Path("text.txt").write_text(TEXT)
     evaluated = json.loads(gptlite("eval", "text.txt", "-m", "theirs", "--json").out)
     expected = bits_per_byte_in_transformers(tmp_path / "theirs", TEXT)
-    assert evaluated["n_bytes"] == len(TEXT) + 1
+    assert evaluated["bytes"] == len(TEXT) + 1
     # A long text is tokenized in pieces, cut where byte-level BPE would cut; tokens that reach across become two.
     assert evaluated["bits_per_byte"] == pytest.approx(expected, rel=0.02)
     assert gptlite("generate", "Ada", "-m", "theirs", "--max-new-tokens", "3").code == 0

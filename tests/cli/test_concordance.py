@@ -1,4 +1,4 @@
-"""gptlite embed --kwic: places of a word under each other, with and without senses."""
+"""gptlite concordance: places of a word under each other, with and without senses."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ TEXTS = ("Ada finds the bank and the river .", "Bela paints the song and the ban
 
 @pytest.fixture
 def kwic(gptlite: Command) -> Command:
-    def call(*arguments: object, stdin: bytes | None = None) -> Outcome:
-        return gptlite("embed", "--kwic", *arguments, stdin=stdin)
+    """Options and, as the lines of a pipe, texts."""
+
+    def call(texts: tuple[str, ...], *options: object, word: str = "bank") -> Outcome:
+        return gptlite("concordance", word, "-", *options, stdin="".join(f"{text}\n" for text in texts).encode())
 
     return call
 
@@ -33,7 +35,7 @@ def columns(line: str, word: str) -> int:
 
 def test_words_stand_under_each_other(kwic: Command) -> None:
     """And no model is needed."""
-    outcome = kwic("-w", "bank", *TEXTS)
+    outcome = kwic(TEXTS)
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "3"]
@@ -41,17 +43,12 @@ def test_words_stand_under_each_other(kwic: Command) -> None:
     assert lines[0].endswith("Ada finds the bank and the river .")
 
 
-def test_words_can_be_marked(kwic: Command) -> None:
-    outcome = kwic("the [river] and", "a [stone] .")
-    assert [line.split()[-2:] for line in outcome.out.splitlines()] == [["river", "and"], ["stone", "."]]
-
-
 @pytest.mark.parametrize(
     ("order", "numbers"), [("text", "123"), ("left", "321"), ("right", "321")], ids=["text", "left", "right"]
 )
 def test_lines_are_sorted(kwic: Command, order: str, numbers: str) -> None:
     """By the nearest word first: "A bank" before "the bank", and of those "and the" before "finds the"."""
-    lines = kwic("-w", "bank", *TEXTS, "--sort", order).out.splitlines()
+    lines = kwic(TEXTS, "--sort", order).out.splitlines()
     if order == "right":
         numbers = "321" if "," < "." else numbers
     assert [line.split()[0] for line in lines] == list(numbers)
@@ -65,59 +62,78 @@ def test_lines_are_sorted(kwic: Command, order: str, numbers: str) -> None:
 )
 def test_wide_characters_keep_the_columns(kwic: Command, width: int, around: str) -> None:
     texts = (f"{around * 9} bank {around * 9}", f"{around} bank {around * 9}", "bank", f"x{around * 9} bank")
-    lines = kwic("-w", "bank", *texts, "--width", width).out.splitlines()
+    lines = kwic(texts, "--width", width).out.splitlines()
     assert len(lines) == 4
     assert len({columns(line, "bank") for line in lines}) == 1
     assert max(cell_len(line) for line in lines) <= width
 
 
 def test_a_pipe_gets_120_columns(kwic: Command) -> None:
-    (line,) = kwic("word " * 50 + "[bank]" + " word" * 50).out.splitlines()
+    (line,) = kwic(("word " * 50 + "bank" + " word" * 50,)).out.splitlines()
     assert 110 < len(line) <= 120 and line.count("…") == 2
 
 
-def test_lines_are_limited_and_spread_over_the_text(kwic: Command) -> None:
+def test_lines_are_limited_and_spread_over_the_text(gptlite: Command) -> None:
     Path("many.txt").write_text("".join(f"bank {i}\n" for i in range(100)))
-    outcome = kwic("-w", "bank", "-f", "many.txt", "--limit", 4)
+    outcome = gptlite("concordance", "bank", "many.txt", "--limit", 4)
     assert [line.split()[-1] for line in outcome.out.splitlines()] == ["0", "25", "50", "75"]
     assert outcome.err == "4 of 100 places shown; --limit 100 shows more.\n"
-    assert len(kwic("-w", "bank", "-f", "many.txt").out.splitlines()) == 40
+    assert len(gptlite("concordance", "bank", "many.txt").out.splitlines()) == 40
 
 
 @pytest.mark.parametrize("text", ["the [bold]bank[/bold]", "the \x1b[2J bank", "[/] bank", "\u202ebank"])
 def test_texts_are_neither_markup_nor_commands(kwic: Command, text: str) -> None:
-    outcome = kwic("-w", "bank", text)
+    outcome = kwic((text,))
     assert outcome.code == 0
     assert outcome.out.split() == ["1", *text.replace("\x1b", r"\x1b").replace("\u202e", r"\u202e").split()]
 
 
 def test_json_has_a_line_for_each_place(kwic: Command) -> None:
-    result = json.loads(kwic("-w", "bank", *TEXTS, "--json").out)
+    result = json.loads(kwic(TEXTS, "--json").out)
     assert result["n_found"] == 3
     assert result["lines"][0] == {
         "text_index": 0, "span": [14, 18], "left": "Ada finds the ", "word": "bank", "right": " and the river .",
     }  # fmt: skip
 
 
+def test_several_files_and_tables_are_read(gptlite: Command) -> None:
+    Path("a.txt").write_text("the bank\nno such word\n")
+    Path("b.csv").write_text('id,text,word\n1,"the river, the bank",river\n')
+    result = json.loads(gptlite("concordance", "bank", "a.txt", "b.csv", "--json").out)
+    assert [(line["text_index"], line["left"]) for line in result["lines"]] == [(0, "the "), (2, "the river, the ")]
+
+
+def test_without_files_it_is_the_text_of_the_run(gptlite: Command, trained_run: Path) -> None:
+    result = json.loads(gptlite("concordance", "bank", "-m", trained_run, "--limit", 100_000, "--json").out)
+    text = make_text()
+    assert 0.9 * text.count("bank") < result["n_found"] <= text.count("bank"), "but for what was held out"
+    lines = {f"{line['left']}{line['word']}{line['right']}" for line in result["lines"]}
+    assert lines <= set(text.splitlines())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--sort", "size"), "--sort must be one of text, left, right, sense"),
+        (("--sort", "size"), "'--sort'"),
         (("--sort", "sense"), "--senses 2"),
         (("--limit", "0"), "--limit"),
         (("--width", "10"), "--width"),
         (("--senses", "1"), "--senses"),
-        (("--layers",), "only one of"),
-        (("--versus", "word2vec"), "only one of"),
-        (("-w", "brook"), "'brook' is not in the texts"),
+        (("--layer", "1"), "--layer does nothing with lines of FILE; it goes with: --senses."),
+        (("-m", "x"), "--model does nothing with lines of FILE"),
     ],
     ids=str,
 )
 def test_bad_requests_are_errors(kwic: Command, arguments: tuple[str, ...], message: str) -> None:
-    words = () if "-w" in arguments else ("-w", "bank")
-    outcome = kwic(*words, *TEXTS, *arguments)
+    outcome = kwic(TEXTS, *arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
+
+
+def test_a_word_that_is_missing_is_told_what_is_there(kwic: Command) -> None:
+    outcome = kwic(TEXTS, word="brook")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "'brook' is not in the texts" in outcome.err
 
 
 # -- With senses
@@ -128,7 +144,7 @@ def grouped(gptlite: Command, trained_run: Path) -> Command:
     Path("lines.txt").write_text(make_text(200, seed=5))
 
     def call(*arguments: object, stdin: bytes | None = None) -> Outcome:
-        return gptlite("embed", "-m", trained_run, "-w", "bank", "-f", "lines.txt", *arguments, stdin=stdin)
+        return gptlite("concordance", "-m", trained_run, "bank", "lines.txt", *arguments, stdin=stdin)
 
     return call
 
@@ -184,6 +200,7 @@ def test_a_sense_can_be_sorted_too(grouped: Command) -> None:
 
 
 def test_too_few_places_for_senses_is_said(gptlite: Command, trained_run: Path) -> None:
-    outcome = gptlite("embed", "-m", trained_run, "--senses", 2, "-w", "bank", *TEXTS)
+    stdin = "\n".join(TEXTS).encode()
+    outcome = gptlite("concordance", "bank", "-", "--senses", 2, "-m", trained_run, stdin=stdin)
     assert (outcome.code, outcome.out) == (2, "")
     assert "at least 8 occurrences of the word, and here are 3" in outcome.err

@@ -58,7 +58,7 @@ def test_the_report_stands_on_standard_error_and_the_text_is_as_ever(
 
 def test_each_sample_has_a_row_and_its_longest_run(checked: Command) -> None:
     err = checked("-n", "3").err
-    assert re.findall(r"^ sample (\d)  +\d+  ", err, re.MULTILINE) == ["1", "2", "3"]
+    assert re.findall(r"^sample (\d)  +\d+  ", err, re.MULTILINE) == ["1", "2", "3"]
     assert re.findall(r"^sample (\d): \d+ characters, \d+ words, ", err, re.MULTILINE) == ["1", "2", "3"]
 
 

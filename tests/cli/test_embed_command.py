@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from conftest import Command, Outcome, random_model, tiny_config
 
 from gptlite.checkpoint import runs, saved_step
 from gptlite.checkpoint.saved_step import save_step
-from gptlite.cli.embed.texts import Lines, in_batches
+from gptlite.cli.shared.texts import Lines, in_batches
 from gptlite.embedding import contextual, similarity
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import parse_marked
@@ -110,7 +111,7 @@ def test_words_are_named(embed: Command, words: tuple[str, ...], found: list[str
     if found is None:
         assert outcome.code == 2
     else:
-        assert [item["word"] for item in parsed(outcome)["items"]] == found
+        assert [item["word"] for item in parsed(outcome)["items"] if item["word"]] == found
 
 
 @pytest.mark.row("E01")
@@ -182,15 +183,16 @@ def test_all_ways_to_name_a_word_give_one_vector(embed: Command, way: str) -> No
     Path("span.csv").write_text(f'start,End,note,TEXT\n27,32,"a, b","{text}"\n')
     Path("index.tsv").write_text(f"sentence\tword_index\n{text}\t6\n")
     expected, found = (json.loads(embed(*arguments, "-o", "-").out) for arguments in (NAMED["brackets"], NAMED[way]))
+    assert found.pop("note", "a, b") == "a, b"  # another column
     assert found == expected and found["word"] == "river", "bit for bit"
 
 
 def test_a_table_has_as_many_texts_as_rows(embed: Command) -> None:
-    Path("t.csv").write_text('text,word\n"a bank\nof two lines",bank\nnothing here,bank\n\nthe [song] .,\n')
+    Path("t.csv").write_text('text,word\n"a bank\nof two lines",bank\nnothing here,bank\nthe [song] .,\n')
     outcome = embed("-f", "t.csv", "-o", "-")
     assert outcome.code == 0, outcome.err
     found = [json.loads(line) for line in outcome.out.splitlines()]
-    assert [(r["text_index"], r["word"]) for r in found] == [(0, "bank"), (1, None), (2, None), (3, "song")]
+    assert [(r["text_index"], r["word"]) for r in found] == [(0, "bank"), (1, None), (2, "song")]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_a_table_has_as_many_texts_as_rows(embed: Command) -> None:
     [
         ("t.jsonl", '{"text": "a [b]"}\n{"text": }\n', "t.jsonl, line 2 is not JSON"),
         ("t.jsonl", '{"text": "a [b]"}\n\n[1]\n', "t.jsonl, line 3 is not an object"),
-        ("t.jsonl", '{"sentence": "a [b]"}\n', 't.jsonl, line 1 has no "text"'),
+        ("t.jsonl", '{"words": "a [b]"}\n', 't.jsonl, line 1 has no "text"'),
         ("t.jsonl", '{"text": "a b", "span": [2, 4]}\n', "t.jsonl, line 1: a span is [start, end]"),
         ("t.jsonl", '{"text": "a b", "span": [2, 2]}\n', "t.jsonl, line 1: a span is [start, end]"),
         ("t.jsonl", '{"text": "a b", "span": [true, 2]}\n', "t.jsonl, line 1: a span is [start, end]"),
@@ -209,6 +211,9 @@ def test_a_table_has_as_many_texts_as_rows(embed: Command) -> None:
         ("t.csv", "", "t.csv has no column text or sentence"),
         ("t.csv", "text,word_index\na b,7\n", "t.csv, line 2: word_index must be from 0 to 1"),
         ("t.tsv", "text\tstart\tend\na b\tx\t1\n", "t.tsv, line 2: a span is [start, end]"),
+        ("t.csv", 'text,word\na bank,bank\n"The bank,bank\nmore,bank\n', "t.csv, line 3: a quote is opened there"),
+        ("t.csv", 'text,word\n"a bank" here,bank\n', "t.csv, line 2: a quote is opened there"),
+        ("t.csv", "text,word\nthe river, the bank,bank\n", "t.csv, line 2 has 3 cells, and the first line names 2"),
     ],
 )
 def test_a_bad_row_is_named(embed: Command, name: str, content: str, message: str) -> None:
@@ -216,6 +221,33 @@ def test_a_bad_row_is_named(embed: Command, name: str, content: str, message: st
     outcome = embed("-f", name)
     assert (outcome.code, outcome.out) == (3, "")
     assert message in outcome.err
+
+
+def test_a_cell_may_be_of_any_length(embed: Command) -> None:
+    """Longer than the 131,072 characters that Python's csv takes unless it is told otherwise."""
+    text = "Ada finds the bank . " * 8000
+    Path("long.csv").write_text(f'text,word\n"{text}",Ada#1\n')
+    outcome = embed("-f", "long.csv", "-o", "-")
+    assert "field larger" not in outcome.err
+    assert outcome.code in (0, 8), outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.csv", "text,start,end\nA bank here,2.0,6.0\nno,,\n"),
+        ("t.csv", "text,word_index\nA bank here,1.0\n"),
+        ("t.jsonl", '{"text": "A bank here", "span": [2.0, 6.0]}\n'),
+        ("t.jsonl", '{"text": "A bank here", "start": 2.0, "end": 6.0}\n'),
+        ("t.jsonl", '{"text": "A bank here", "word_index": 1.0}\n'),
+    ],
+)
+def test_whole_floats_are_integers(embed: Command, name: str, content: str) -> None:
+    """As pandas writes a column of integers with gaps."""
+    Path(name).write_text(content)
+    outcome = embed("-f", name, "-o", "-", "--limit", "1")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["word"] == "bank"
 
 
 def test_every_token_is_a_word(embed: Command, trained_run: Path) -> None:
@@ -229,11 +261,38 @@ def test_every_token_is_a_word(embed: Command, trained_run: Path) -> None:
     assert any(vector == pytest.approx(marked["vector"], abs=1e-5) for vector in same)
 
 
-def test_a_sentence_is_one_word(embed: Command) -> None:
+def test_a_sentence_is_one_vector(embed: Command) -> None:
     result = parsed(embed(*PLAIN, "--sentence", "--json"))
     assert [item["word"] for item in result["items"]] == list(PLAIN)
     assert result["pool"] == "weighted"
     assert parsed(embed(*PLAIN, "--sentence", "--pool", "mean", "--json"))["contextual"] != result["contextual"]
+
+
+@pytest.mark.parametrize(
+    "texts", [PLAIN, ("房间很好", "服务很差"), ("Ada", "Ada")], ids=["English", "Chinese", "one word"]
+)
+def test_what_is_said_of_sentences_is_of_sentences(embed: Command, texts: tuple[str, ...]) -> None:
+    """No scale of words, no word's row, and nothing on words to the left of the beginning."""
+    outcome = embed(*texts, "--sentence")
+    assert outcome.code == 0, outcome.err
+    for wrong in (
+        "seen",
+        "word's row",
+        "unrelated words",
+        "same word",
+        "same-word",
+        "one word, one vector",
+        "spelling",
+    ):
+        assert wrong not in outcome.out, wrong
+    assert "STATIC, the mean of the tokens' rows" in outcome.out
+    assert "no scale was measured for sentences" in outcome.out
+    length = {PLAIN: "7 words", ("Ada", "Ada"): "1 word"}.get(texts, "4 words")
+    assert length in outcome.out
+    result = parsed(embed(*texts, "--sentence", "--json"))
+    assert (result["scale"], result["percentile"], result["pairs"][0]["verdict"]) in (
+        (None, None, None), (None, None, "the same vector"),
+    )  # fmt: skip
 
 
 def test_after_the_limit_nothing_is_read(embed: Command) -> None:
@@ -248,8 +307,7 @@ def test_after_the_limit_nothing_is_read(embed: Command) -> None:
         (("--tokens", "-w", "bank"), "only one of"),
         (("--mark", "[["), "--mark takes two marks"),
         (("--mark", "{,}"), "between the marks { and }"),
-        (("--context", "right"), "--context must be one of left, echo"),
-        (("--pool", "max"), "--pool must be one of last, mean, first, weighted"),
+        (("--pool", "max"), "'--pool'"),
         (("--layer", "2-1"), "--layer 2-1 names no layers"),
         (("--layer", "all"), "--layer all is for files"),
         (("--layer", "all", "-o", "v.jsonl"), "only .npz and .npy hold the vectors of all layers"),
@@ -328,7 +386,7 @@ def test_texts_that_are_equal_up_to_the_word_give_one_vector(embed: Command) -> 
     assert "1–2    the same vector: the texts are equal up to the word" in out
     (pair,) = parsed(embed(*texts, "--json"))["pairs"]
     assert pair["same_prefix"] and pair["contextual"] == pytest.approx(1, abs=1e-5)
-    (echoed,) = parsed(embed(*texts, "--context", "echo", "--json"))["pairs"]
+    (echoed,) = parsed(embed(*texts, "--repeat", "--json"))["pairs"]
     assert not echoed["same_prefix"]
 
 
@@ -339,7 +397,7 @@ def test_spellings_have_static_vectors_of_their_own(embed: Command) -> None:
 
 def test_a_word_that_the_model_has_hardly_seen_is_mentioned(embed: Command) -> None:
     outcome = embed("the [zyxqwv] and", "the [Bank] and")
-    assert "zyxqwv stands once at most in the text of the training" in outcome.out
+    assert "zyxqwv stands once at most in the training text" in outcome.out
     assert "bank stands" not in outcome.out, "it was seen often, if in lower case"
 
 
@@ -452,19 +510,110 @@ def test_the_pair_for_the_projector_is_announced(embed: Command) -> None:
     assert sorted(path.name for path in Path().glob("v*")) == ["v.metadata.tsv", "v.vectors.tsv"]
 
 
-def test_texts_without_the_word_leave_no_row(embed: Command) -> None:
+# -- A row for each text
+
+
+E_TSV = "id\tsentence\tword\nA1\tThe keys are here.\tkeys\nA3\tno such\tbank\nA2\tThe bank is here.\tbank\n"
+
+
+def read_rows(name: str) -> tuple[list[str], list[bool]]:
+    """The ids, where a file has them, and which rows have a vector."""
+    path = Path(name)
+    if path.suffix == ".npy":
+        return [], (~np.isnan(np.load(path)).any(axis=1)).tolist()
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return file["id"].tolist(), (~np.isnan(file["vectors"]).any(axis=1)).tolist()
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        return [row["id"] for row in rows], [row["vector"] is not None for row in rows]
+    if path.suffix == ".vec":
+        return [], ["NaN" not in line for line in path.read_text().splitlines()[1:]]
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [row["id"] for row in rows], [row["v0"] != "NaN" for row in rows]
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".jsonl", ".vec", ".csv"])
+def test_a_table_of_texts_has_a_row_for_each(embed: Command, suffix: str) -> None:
+    Path("e.tsv").write_text(E_TSV)
+    outcome = embed("-f", "e.tsv", "-o", f"v{suffix}")
+    ids, found = read_rows(f"v{suffix}")
+    assert found == [True, False, True]
+    assert ids in ([], ["A1", "A3", "A2"])
+    row = "null" if suffix == ".jsonl" else "NaN"
+    assert f"note: 1 text without what was looked for; a row of {row} stands for each." in outcome.err
+    assert embed("-f", "e.tsv", "-o", f"w{suffix}", "--skip-missing").code == 0
+    ids, found = read_rows(f"w{suffix}")
+    assert found == [True, True] and ids in ([], ["A1", "A2"])
+
+
+def test_the_projector_has_a_row_for_each_text(embed: Command) -> None:
+    Path("e.tsv").write_text(E_TSV)
+    assert embed("-f", "e.tsv", "-o", "v.tsv").code == 0
+    with open("v.metadata.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    assert [(row["id"], row["word"]) for row in rows] == [("A1", "keys"), ("A3", "bank"), ("A2", "bank")]
+    assert Path("v.vectors.tsv").read_text().splitlines()[1].split("\t") == ["NaN"] * 32
+
+
+def test_the_table_for_people_keeps_the_numbers_of_the_texts(embed: Command) -> None:
+    Path("e.tsv").write_text(E_TSV)
+    out = embed("-f", "e.tsv").out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["2", "–", "without", "bank"] in rows
+    assert any(row[:1] == ["3"] and "▐bank▌" in " ".join(row) for row in rows)
+    assert "1–3 " in out and "1 text of 3 without what was looked for." in out
+    result = parsed(embed("-f", "e.tsv", "--json", "-q"))
+    assert [item.get("id") for item in result["items"]] == ["A1", "A3", "A2"]
+    assert [item["word"] for item in result["items"]] == ["keys", None, "bank"]
+    assert [row[1] for row in result["contextual"]] == [None] * 3 == result["contextual"][1]
+    assert result["pairs"][0]["pair"] == [1, 3]
+
+
+def test_a_text_without_the_word_has_a_row_too(embed: Command) -> None:
     outcome = embed(PLAIN[0], "nothing here", PLAIN[1], "-w", "bank", "-o", "v.vec")
-    assert outcome.err == "2 raw vectors of 32 numbers in v.vec\n"
-    assert [line.split(" ")[0] for line in Path("v.vec").read_text().splitlines()[1:]] == ["bank#1", "bank#2"]
+    assert "2 raw vectors of 32 numbers in v.vec" in outcome.err
+    keys = [line.split(" ")[0] for line in Path("v.vec").read_text().splitlines()[1:]]
+    assert keys == ["bank#1", "bank#2", "bank#3"]
+
+
+# -- Files that are there
+
+
+def test_an_existing_file_is_overwritten_only_with_force(embed: Command) -> None:
+    Path("v.npz").write_text("mine")
+    Path("w.metadata.tsv").write_text("mine")
+    for name in ("v.npz", "w.tsv"):
+        outcome = embed(*BANKS, "-o", name)
+        assert (outcome.code, outcome.out) == (2, "") and "--force" in outcome.err
+        assert embed(*BANKS, "-o", name, "--force").code == 0
+
+
+def test_what_is_read_and_what_was_trained_on_is_never_overwritten(embed: Command, trained_run: Path) -> None:
+    Path("in.csv").write_text("text\nthe [bank]\n")
+    assert "this command reads" in embed("-f", "in.csv", "-o", "in.csv", "--force").err
+    text = trained_run.parent / "corpus.txt"
+    before = text.read_bytes()
+    outcome = embed(*BANKS, "-o", text, "--force")
+    assert outcome.code == 2 and "was trained on" in outcome.err
+    assert text.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--normalize",), "--normalize is for the vectors that -o writes"),
-        (("-o", "-", "--html", "p.html"), "--html needs all of them"),
-        (("-o", "-", "--figures", "made"), "--figures needs all of them"),
-        (("-o", "v.mat"), "must end in one of .npz, .npy"),
+        (("--normalize",), "--normalize does nothing with a comparison"),
+        (("-o", "v.npz", "--correct", "none"), "--correct does nothing with -o FILE"),
+        (("--by-layer", "-o", "v.npz"), "give only one of --by-layer and --out"),
+        (("--by-layer", "--repeat"), "--repeat does nothing with --by-layer"),
+        (("--by-layer", "--layer", "2"), "--layer does nothing with --by-layer"),
+        (("-o", "-", "--figures", "made"), "--figures and -o -"),
+        (("-o", "v.npz", "--raw-cells"), "--raw-cells does nothing with -o FILE"),
+        (("-w", "river", "the [object] is"), "text 2 marks the word 'bank' and has no 'river'"),
+        (("-w", "bank", "--mark", "<,>"), "--mark does nothing with"),
+        (("--sentence", "--mark", "<,>"), "--mark does nothing with"),
+        (("-o", "v.mat"), "must end in .npz, .npy"),
     ],
     ids=str,
 )
@@ -490,7 +639,7 @@ def test_charts_are_files_beside_any_answer(embed: Command) -> None:
 def test_a_page_holds_every_sentence_and_its_origin(embed: Command) -> None:
     pytest.importorskip("altair")
     pytest.importorskip("vl_convert")
-    outcome = embed(*BANKS, "--html", "p.html")
+    outcome = embed(*BANKS, "-o", "p.html")
     assert (outcome.code, outcome.out) == (0, "")
     assert outcome.err == "2 occurrences in p.html: open it in a browser\n"
     page = Path("p.html").read_text(encoding="utf-8")
@@ -502,7 +651,7 @@ def test_a_page_holds_every_sentence_and_its_origin(embed: Command) -> None:
 def test_a_page_shows_the_cosines_of_the_table(embed: Command) -> None:
     pytest.importorskip("altair")
     pytest.importorskip("vl_convert")
-    embed(*BANKS, "--html", "p.html", "--layer", "1", "--correct", "none")
+    embed(*BANKS, "-o", "p.html", "--layer", "1", "--correct", "none")
     page = Path("p.html").read_text(encoding="utf-8")
     result = parsed(embed(*BANKS, "--json", "--layer", "1", "--correct", "none"))
     assert f"have a cosine of {result['contextual'][0][1]:.2f} on average" in page
@@ -512,21 +661,21 @@ def test_a_page_shows_the_cosines_of_the_table(embed: Command) -> None:
 
 def test_a_page_too_large_is_code_8(embed: Command) -> None:
     pytest.importorskip("altair")
-    outcome = embed(*BANKS * 251, "--html", "p.html")
+    outcome = embed(*BANKS * 251, "-o", "p.html")
     assert (outcome.code, outcome.out) == (8, "")
     assert "502 occurrences are too many for a page of at most 500; give fewer texts" in outcome.err
 
 
 def test_a_page_that_cannot_be_written_is_code_5(embed: Command) -> None:
     pytest.importorskip("altair")
-    outcome = embed(*BANKS, "--html", "gone/p.html")
+    outcome = embed(*BANKS, "-o", "gone/p.html")
     assert outcome.code == 5
     assert "cannot write gone/p.html" in outcome.err
 
 
 def test_a_page_without_its_libraries_says_what_to_install(embed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    outcome = embed(*BANKS, "--html", "p.html")
+    outcome = embed(*BANKS, "-o", "p.html")
     assert outcome.code == 2
     assert "pip install 'gptlite[report]'" in outcome.err
     assert not Path("p.html").exists()
@@ -549,7 +698,7 @@ def test_a_model_with_hardly_any_held_out_text_embeds(gptlite: Command, corpus_f
 
 def test_a_page_of_too_many_tokens_is_refused(embed: Command) -> None:
     pytest.importorskip("altair")
-    outcome = embed("the river and " * 200, "--tokens", "--html", "page.html")
+    outcome = embed("the river and " * 200, "--tokens", "-o", "page.html")
     assert outcome.code == 8
     assert "too many for a page" in outcome.err
     assert not Path("page.html").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -43,7 +45,7 @@ def test_the_bits_are_those_of_eval(gptlite: Command, trained_run: Path) -> None
     for arguments in (("-f", "text.txt"), (make_text(30, seed=3),)):
         result = inspected(gptlite, *arguments, "-m", trained_run)
         assert result["bits_per_byte"] == pytest.approx(scored["bits_per_byte"], abs=2e-6)
-        assert (len(result["tokens"]), result["bytes"]) == (scored["n_tokens"], scored["n_bytes"])
+        assert (len(result["tokens"]), result["bytes"]) == (scored["tokens"], scored["bytes"])
 
 
 def test_a_text_comes_as_argument_file_or_pipe(gptlite: Command, trained_run: Path) -> None:
@@ -77,21 +79,39 @@ def test_a_long_text_has_a_short_table(gptlite: Command, trained_run: Path) -> N
     out = gptlite("inspect", text, "-m", trained_run).out
     n = len(inspected(gptlite, text, "-m", trained_run)["tokens"])
     assert f"The first 200 of {n:,} tokens" in out and out.count("\n") < 215
-    assert gptlite("inspect", text, "-m", trained_run, "--format", "tsv").out.count("\n") == n + 1
+    table = gptlite("inspect", text, "-m", trained_run, "--format", "tsv").out
+    assert len(list(csv.reader(io.StringIO(table, newline=""), delimiter="\t"))) == n + 1
 
 
-def test_tsv_has_a_cell_for_everything_and_no_formula(gptlite: Command, trained_run: Path) -> None:
-    text = "=1+1\t@x\n-a"
-    lines = gptlite("inspect", text, "-m", trained_run, "--format", "tsv", "-k", "2").out.splitlines()
-    head, *rows = (line.split("\t") for line in lines)
-    assert head == ["number", "token", "id", "start", "end", "surprisal", "entropy", "rank", "top1", "p1", "top2", "p2"]
-    assert {len(row) for row in rows} == {len(head)}
-    cells = [row[1] for row in rows]
-    assert {"'=", "\\t", "\\n"} <= set(cells)
-    assert not [cell for row in rows for cell in row if cell[:1] in tuple("=+-@")]
-    words = gptlite("inspect", text, "-m", trained_run, "--format", "tsv", "--level", "word").out.splitlines()
-    assert words[0].split("\t") == ["number", "word", "kind", "start", "end", "tokens", "surprisal"]
-    assert all(text[int(w[3]) : int(w[4])] for w in (line.split("\t") for line in words[1:]))
+@pytest.mark.parametrize("form", ["tsv", "csv"])
+def test_a_table_has_a_cell_for_everything_and_no_formula(gptlite: Command, trained_run: Path, form: str) -> None:
+    text = '=1+1\t@x\n-a "quoted" NA null, nan'
+    result = inspected(gptlite, text, "-m", trained_run)
+    separator = "," if form == "csv" else "\t"
+    for more in ((), ("--raw-cells",)):
+        out = gptlite("inspect", text, "-m", trained_run, "--format", form, "--top", "2", *more).out
+        head, *rows = csv.reader(io.StringIO(out, newline=""), delimiter=separator)
+        assert head[:8] == ["number", "token", "id", "start", "end", "surprisal", "entropy", "rank"]
+        assert head[8:] == ["top1", "p1", "top2", "p2"]
+        assert len(rows) == len(result["tokens"]) and {len(row) for row in rows} == {len(head)}
+        cells = [row[1] for row in rows]
+        if more:
+            assert cells == [token["text"] for token in result["tokens"]], "undone to the tokens themselves"
+        elif not any(token["text"] == "-a" for token in result["tokens"]):
+            assert [cell for cell in cells if len(cell) > 1 and cell[0] in "=+-@"] == []
+    words = gptlite("inspect", text, "-m", trained_run, "--format", form, "--level", "word").out
+    head, *rows = csv.reader(io.StringIO(words, newline=""), delimiter=separator)
+    assert head == ["number", "word", "kind", "start", "end", "tokens", "surprisal"]
+    assert [text[int(w[3]) : int(w[4])] for w in rows] == [word["text"] for word in result["words"]]
+
+
+def test_pandas_reads_as_many_rows_as_there_are_tokens(gptlite: Command, trained_run: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    text = 'The "quoted" NA null nan word. \t tab\n'
+    n = len(inspected(gptlite, text, "-m", trained_run)["tokens"])
+    for name, separator in (("q.tsv", "\t"), ("q.csv", ",")):
+        assert gptlite("inspect", text, "-m", trained_run, "-o", name).code == 0
+        assert len(pandas.read_csv(name, sep=separator)) == n
 
 
 def test_layers_are_shown_beside_each_other(gptlite: Command, trained_run: Path) -> None:
@@ -162,10 +182,28 @@ def test_attention_of_a_long_text_is_that_of_a_window(gptlite: Command, trained_
 
 
 def test_a_file_is_what_its_name_says(gptlite: Command, trained_run: Path) -> None:
-    for name in ("out.json", "out.tsv"):
+    for name in ("out.json", "out.tsv", "out.csv"):
         assert gptlite("inspect", SENTENCE, "-m", trained_run, "-o", name).out == ""
     assert json.loads(Path("out.json").read_text()) == inspected(gptlite, SENTENCE, "-m", trained_run)
-    assert Path("out.tsv").read_text() == gptlite("inspect", SENTENCE, "-m", trained_run, "--format", "tsv").out
+    for form in ("tsv", "csv"):
+        printed = gptlite("inspect", SENTENCE, "-m", trained_run, "--format", form).out
+        assert Path(f"out.{form}").read_text() == printed
+    assert gptlite("inspect", SENTENCE, "-m", trained_run, "-o", "out.json").code == 2, "it is there"
+    outcome = gptlite("inspect", SENTENCE, "-m", trained_run, "-o", "out.json", "--force", "--json")
+    assert outcome.out == Path("out.json").read_text()
+
+
+def test_json_is_printed_beside_a_file_of_another_kind(gptlite: Command, trained_run: Path) -> None:
+    outcome = gptlite("inspect", SENTENCE, "-m", trained_run, "-o", "x.tsv", "--json")
+    assert json.loads(outcome.out)["text"] == SENTENCE
+    assert Path("x.tsv").read_text().startswith("number\t")
+
+
+def test_a_text_that_is_read_is_not_overwritten(gptlite: Command, trained_run: Path) -> None:
+    Path("x.tsv").write_text(SENTENCE)
+    outcome = gptlite("inspect", "-f", "x.tsv", "-m", trained_run, "-o", "x.tsv", "--force")
+    assert outcome.code == 2 and "this command reads" in outcome.err
+    assert Path("x.tsv").read_text() == SENTENCE
 
 
 def test_a_page_is_a_file(gptlite: Command, trained_run: Path) -> None:
@@ -194,16 +232,19 @@ def test_charts_are_files_beside_any_answer(gptlite: Command, trained_run: Path)
         ((), 2, "give a text"),
         (("",), 2, "empty"),
         (("a", "-f", "b"), 2, "once"),
-        (("a", "--level", "line"), 2, "--level must be token or word"),
-        (("a", "--format", "xml"), 2, "--format must be one of table, json, tsv, html"),
-        (("a", "-o", "x.txt"), 2, "-o writes .json, .tsv or .html"),
-        (("a", "--format", "html"), 2, "name it with -o"),
-        (("a", "--format", "tsv", "--attention", "all"), 2, "--format json or html"),
-        (("a", "--token", "1"), 2, "add --explain"),
+        (("a", "--level", "line"), 2, "'--level'"),
+        (("a", "--format", "xml"), 2, "'--format'"),
+        (("a", "-o", "x.txt"), 2, "the name must end in .json, .tsv, .csv or .html"),
+        (("a", "--format", "tsv", "--attention", "all"), 2, "--attention does nothing with"),
+        (("a", "--format", "tsv", "-o", "x.json"), 2, "give only one of --format and --out"),
+        (("a", "-o", "x.html", "--level", "word"), 2, "--level does nothing with a page"),
+        (("a", "-o", "x.html", "--attention", "all"), 2, "a page shows all heads"),
+        (("a", "--lens", "--top", "3"), 2, "--top does nothing with --lens"),
+        (("a", "--token", "1"), 2, "--token does nothing with a table of tokens; it goes with: "),
         (("a", "--explain", "all"), 2, "--explain takes a layer from 1 to 2"),
         (("a", "--attention", "3.1"), 2, "--attention takes a layer from 1 to 2"),
         (("a", "--explain", "1.1", "--token", "cat"), 2, "no such word"),
-        (("a", "-k", "101"), 2, "less than or equal to 100"),
+        (("a", "--top", "101"), 2, "less than or equal to 100"),
         (("-f", "gone"), 3, "gone"),
         (("-f", "latin.txt"), 3, "not UTF-8"),
         (("a", "-o", "gone/x.json"), 5, "gone"),

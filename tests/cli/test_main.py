@@ -11,11 +11,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 from conftest import Command, make_text, random_model, tiny_config
+from support.commands import APP, COMMANDS
 
 from gptlite import __version__
 from gptlite.checkpoint.saved_step import save_step
@@ -23,8 +23,7 @@ from gptlite.cli import main as command_line
 from gptlite.cli.shared import options
 from gptlite.text.tokenizer import Tokenizer
 
-APP: Any = typer.main.get_command(command_line.build_app(*command_line.COMMANDS))
-COMMANDS = tuple(APP.commands)
+NAMES = tuple(COMMANDS)
 GPTLITE = (sys.executable, "-m", "gptlite.cli")
 DAMAGE = "Traceback"
 
@@ -46,23 +45,39 @@ def assert_one_sentence(err: str) -> None:
 # -- Help
 
 
-def test_the_commands_are_these() -> None:
-    assert COMMANDS == ("train", "generate", "embed", "inspect", "eval", "report", "info", "check", "export")
+def test_the_help_page_has_the_commands_in_groups(gptlite: Command) -> None:
+    page = gptlite("--help").out
+    shown = re.findall(r"^│ ([a-z]+)  |^╭─ (.*?) ─", page, re.MULTILINE)
+    assert [name or panel for name, panel in shown][1:] == [
+        "Make a model and use it", "train", "generate", "embed",
+        "Words", "words", "concordance",
+        "Texts", "inspect", "eval",
+        "Runs, and other programs", "report", "info", "check", "export",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", "words", *NAMES])
 def test_help_is_a_result(gptlite: Command, command: str, flag: str) -> None:
-    outcome = gptlite(*filter(None, [command]), flag)
+    outcome = gptlite(*command.split(), flag)
     assert (outcome.code, outcome.err) == (0, "")
     assert f"Usage: gptlite {command}".rstrip() in outcome.out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+LONG = {name: pytest.mark.xfail(reason="its help page is still to be shortened") for name in ("train", "generate")}
+
+
+@pytest.mark.parametrize("command", ["", "words", *(pytest.param(name, marks=LONG.get(name, ())) for name in NAMES)])
+def test_help_fits_on_two_screens(gptlite: Command, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert gptlite(*command.split(), "--help").out.count("\n") <= 60
+
+
+@pytest.mark.parametrize("command", NAMES)
 def test_help_shows_a_default_for_every_value(gptlite: Command, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "240")
-    page = gptlite(command, "--help").out
-    parameters = APP.commands[command].params
+    page = gptlite(*command.split(), "--help").out
+    parameters = COMMANDS[command].params
     assert parameters
     for parameter in parameters:
         if (parameter.default is None and not parameter.required) or getattr(parameter, "is_flag", False):
@@ -73,20 +88,43 @@ def test_help_shows_a_default_for_every_value(gptlite: Command, command: str, mo
         assert any("[default: " in line or "[required]" in line for line in entries), (name, entries)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", NAMES)
+def test_help_shows_switches_plainly(gptlite: Command, command: str) -> None:
+    assert "<bool>" not in gptlite(*command.split(), "--help").out
+    for parameter in COMMANDS[command].params:
+        if getattr(parameter, "is_flag", False):
+            assert parameter.metavar == "" and (parameter.secondary_opts or not parameter.show_default)
+
+
+@pytest.mark.parametrize("command", NAMES)
 def test_help_explains_every_option(command: str) -> None:
-    for parameter in APP.commands[command].params:
+    for parameter in COMMANDS[command].params:
         assert parameter.help, parameter.name
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", NAMES)
 def test_help_shows_an_example_that_parses(gptlite: Command, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "240")
-    (example,) = re.findall(rf"^ gptlite {command} .*$", gptlite(command, "--help").out, re.MULTILINE)
-    _, _, *arguments = shlex.split(example)
-    parsed = APP.commands[command].make_context(command, arguments).params
+    page = gptlite(*command.split(), "--help").out
+    (example,) = re.findall(rf"^ gptlite {command} .*$", page, re.MULTILINE)
+    arguments = shlex.split(example)[1 + len(command.split()) :]
+    parsed = COMMANDS[command].make_context(command, arguments).params
     if command == "embed":
         assert all("[bank]" in text for text in parsed["texts"]), "brackets are not swallowed as markup"
+
+
+ONE_MEANING = {  # the commands that have an option, where others might mean something else by it
+    "--context": {"train"}, "--layers": {"train"}, "--color": {"generate"}, "-k": {"generate"},
+}  # fmt: skip
+
+
+def test_an_option_means_one_thing() -> None:
+    """Blocks, tokens that the model sees, tints of a text, the cut of sampling; a type is that of the computation."""
+    for option, expected in ONE_MEANING.items():
+        assert {name for name, c in COMMANDS.items() if any(option in p.opts for p in c.params)} == expected, option
+    kinds = {name: p for name, c in COMMANDS.items() for p in c.params if "--dtype" in p.opts and name != "export"}
+    for name in ("train", "inspect", "eval"):
+        assert kinds[name].type_descriptor.choices == ("auto", "fp32", "bf16")
 
 
 LIGHT = """
@@ -110,7 +148,9 @@ def test_only_the_command_that_is_called_is_imported() -> None:
 
 
 def test_help_and_bad_use_import_nothing_heavy() -> None:
-    done = subprocess.run([sys.executable, "-c", LIGHT, *COMMANDS], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *command_line.COMMANDS], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -216,9 +256,9 @@ BAD_USE = (
     ("embed -m MODEL 'the bank' -w river", "'river' is not in the texts"),
     ("embed -m MODEL 'a [b]' --layer top", "--layer must be"),
     ("embed -m MODEL 'a [b]' --layer 9", "--layer must be"),
-    ("embed -m MODEL 'a [b]' --pool max", "--pool must be"),
+    ("embed -m MODEL 'a [b]' --pool max", "'--pool'"),
     ("embed -m MODEL 'a [b]' --correct yes", "--correct must be"),
-    ("embed -m MODEL 'a [b]' -o vectors.xml", "must end in one of"),
+    ("embed -m MODEL 'a [b]' -o vectors.xml", "must end in"),
     ("eval", "missing argument"),
     ("eval -m MODEL '*.md'", "no file matches"),
     ("eval -m MODEL corpus.txt --dtype int8", "--dtype"),
@@ -431,7 +471,7 @@ def test_names_in_errors_are_neither_markup_nor_commands(gptlite: Command, name:
 
 @pytest.mark.parametrize("alias", options.ALIASES)
 def test_aliases_mean_options_that_exist(alias: str) -> None:
-    names = {name.removeprefix("--") for c in COMMANDS for p in APP.commands[c].params for name in p.opts}
+    names = {name.removeprefix("--") for c in COMMANDS.values() for p in c.params for name in p.opts}
     assert options.ALIASES[alias] in names
     assert alias not in names, "an alias must not hide an option"
 

@@ -188,7 +188,7 @@ def test_the_command_shows_who_means_the_same(learned: Learned, gptlite: Command
 def test_a_concordance_sorts_places_by_sense(learned: Learned, gptlite: Command, noun: str) -> None:
     """Words of two senses in two groups, each with its own speakers; of a word with one sense there is no split."""
     Path("lines.txt").write_text("".join(f"{s.text}\n" for s in LEFT))
-    arguments = ("embed", "-m", learned.loaded.path, "--layer", "last", "-w", noun, "-f", "lines.txt", "--senses", 2)
+    arguments = ("concordance", "-m", learned.loaded.path, "--layer", "last", noun, "lines.txt", "--senses", 2)
     result = json.loads(gptlite(*arguments, "--limit", 1000, "--json").out)
     assert result["clear"] == (noun in HOMONYMS)
     if result["clear"]:

@@ -16,7 +16,7 @@ from conftest import random_model, tiny_config
 from gptlite import __version__
 from gptlite.embedding import vector_files
 from gptlite.embedding.contextual import WordVector, embed
-from gptlite.embedding.vector_files import files_of, provenance, save_records, save_table, save_vectors
+from gptlite.embedding.vector_files import Record, files_of, provenance, save_records, save_table, save_vectors
 from gptlite.errors import StorageError, UsageError
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence, parse_marked
@@ -112,15 +112,81 @@ def test_vectors_read_back_to_the_bit_and_in_order(suffix: str, layer: int) -> N
 @pytest.mark.parametrize("suffix", vector_files.FORMATS)
 def test_a_stream_makes_the_same_file_but_for_the_zeros_of_its_header(suffix: str) -> None:
     vectors = awkward_vectors()
-    records = [(0, vectors[0]), (1, None), *((i + 1, v) for i, v in enumerate(vectors[1:], 1))]
+    records = [Record(i, v) for i, v in enumerate(vectors)]
     save_records(Path(f"a{suffix}"), iter(records), 1, META)
-    if suffix == ".jsonl":
-        null = json.loads(Path("a.jsonl").read_text().splitlines()[1])
-        assert (null["text_index"], null["word"], null["vector"]) == (1, None, None)
-        return
     save_vectors(Path(f"b{suffix}"), vectors, 1, META)
     for a, b in zip(files_of(Path(f"a{suffix}")), files_of(Path(f"b{suffix}")), strict=True):
         assert a.read_bytes().removeprefix(b"000000000007 5") == b.read_bytes().removeprefix(b"7 5")
+
+
+@pytest.mark.parametrize("suffix", vector_files.FORMATS)
+@pytest.mark.parametrize("layer", [1, None], ids=["one layer", "all layers"])
+def test_a_text_without_the_word_is_a_row_without_numbers(suffix: str, layer: int | None) -> None:
+    """So that row i is of text i in every format, whether texts without it come first, between or last."""
+    if layer is None and suffix not in vector_files.ALL_LAYERS:
+        return
+    vectors = awkward_vectors(("bank", "river"))
+    found = [None, None, vectors[0], None, vectors[1], None]
+    records = [Record(i, v, word="bank") for i, v in enumerate(found)]
+    save_records(Path(f"v{suffix}"), iter(records), layer, META)
+    missing = np.full_like(vectors[0].at(layer), np.nan)
+    expected = np.stack([missing if v is None else v.at(layer) for v in found])
+    if suffix == ".jsonl":
+        lines = [json.loads(line) for line in Path("v.jsonl").read_text().splitlines()]
+        assert [line["vector"] is None for line in lines] == [v is None for v in found]
+        assert [line["text_index"] for line in lines] == list(range(6))
+        return
+    assert np.array_equal(read_matrix(Path(f"v{suffix}")), expected, equal_nan=True)
+    if suffix in KEYED:
+        keys, _ = read_word2vec(Path(f"v{suffix}"), binary=suffix == ".bin")
+        assert keys == ["bank#1", "bank#2", "bank#3", "bank#4", "river#5", "bank#6"]
+
+
+COLUMNED = (".npz", ".jsonl", ".csv", ".tsv")
+
+
+@pytest.mark.parametrize("suffix", COLUMNED)
+def test_columns_of_the_input_come_along(suffix: str) -> None:
+    vectors = awkward_vectors(("bank", "river"))
+    records = [
+        Record(0, vectors[0], {"id": "A1", "note": '=a "b"', "start": 7}),
+        Record(1, None, {"id": "A3", "note": "", "start": None}),
+        Record(2, vectors[1], {"id": "A2", "note": "c", "start": [1]}),
+    ]
+    save_records(Path(f"v{suffix}"), records, 1, META)
+    if suffix == ".jsonl":
+        lines = [json.loads(line) for line in Path("v.jsonl").read_text().splitlines()]
+        assert [line["id"] for line in lines] == ["A1", "A3", "A2"]
+        assert [line["input_start"] for line in lines] == [7, None, [1]]
+    elif suffix == ".npz":
+        with np.load("v.npz") as file:
+            assert file["id"].tolist() == ["A1", "A3", "A2"]
+            assert file["input_start"].tolist() == ["7", "", "[1]"]
+            assert file["text_index"].tolist() == [0, 1, 2] and file["start"].tolist() == [4, -1, 4]
+    else:
+        name, separator = ("v.csv", ",") if suffix == ".csv" else ("v.metadata.tsv", "\t")
+        with open(name, encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file, delimiter=separator)
+        assert head[:4] == ["id", "note", "input_start", "word"]
+        assert [row[0] for row in rows] == ["A1", "A3", "A2"]
+        assert rows[0][1] == '\'=a "b"'
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_column_that_the_first_row_lacks_is_an_error(suffix: str) -> None:
+    records = [Record(0, awkward_vectors()[0], {"id": 1}), Record(1, None, {"id": 2, "note": "x"})]
+    with pytest.raises(UsageError, match="row 2 has 'note', which the first row lacks"):
+        save_records(Path(f"v{suffix}"), records, 1, META)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_texts_that_look_like_formulas_are_written_as_they_are_if_that_is_wanted(suffix: str) -> None:
+    name, separator = ("v.csv", ",") if suffix == ".csv" else ("v.metadata.tsv", "\t")
+    for raw, expected in ((False, "'=1+1"), (True, "=1+1")):
+        records = [Record(0, awkward_vectors(("=1+1",))[0])]
+        save_records(Path(f"v{suffix}"), records, 1, META, raw_cells=raw)
+        with open(name, encoding="utf-8", newline="") as file:
+            assert [row[0] for row in csv.reader(file, delimiter=separator)][1] == expected
 
 
 @pytest.mark.parametrize("suffix", vector_files.FORMATS)
@@ -206,7 +272,8 @@ def test_provenance_is_the_digests_of_the_manifest() -> None:
 def test_gensim_reads_word2vec_files(suffix: str, streamed: bool) -> None:
     models = pytest.importorskip("gensim.models")
     vectors = awkward_vectors((*HOSTILE, "bank", "bank"))
-    save_records(Path(f"v{suffix}"), enumerate(vectors), 2, META, count=None if streamed else len(vectors))
+    records = [Record(i, v) for i, v in enumerate(vectors)]
+    save_records(Path(f"v{suffix}"), iter(records) if streamed else records, 2, META)
     found = models.KeyedVectors.load_word2vec_format(f"v{suffix}", binary=suffix == ".bin")
     assert found.vectors.dtype == np.float32
     assert np.array_equal(found.vectors, matrix(vectors, 2))
@@ -241,7 +308,7 @@ def test_the_projector_gives_every_vector_its_own_word() -> None:
     assert columns == ["word", "context", "text_index", "start", "end", "n_left"]
     assert [(len(row), row[2]) for row in cells] == [(6, str(i)) for i in range(len(vectors))]
     assert cells[-1] == ["bank", "the [bank] .", str(len(vectors) - 1), "4", "8", "1"]
-    assert [row[0] for row in cells[:9]] == ["␣", "␣", "␣", "␣", "␣", "7", "nan", "-inf", "1 2"]
+    assert [row[0] for row in cells[:9]] == ["␣", "␣", "␣", "␣", "␣", "7", "nan", "'-inf", "1 2"]
 
 
 @pytest.mark.parametrize("name", ["v.tsv", "v.vectors.tsv", "v.metadata.tsv"])
@@ -327,7 +394,7 @@ def test_words_that_would_be_lost_are_refused(words: list[str], message: str) ->
 # -- Where nothing can be written
 
 
-@pytest.mark.parametrize("name", ["v.tx", "v", "v.NPZ", ".npz", "v.npz.gz"])
+@pytest.mark.parametrize("name", ["v.tx", "v", ".npz", "v.npz.gz"])
 def test_other_suffixes_are_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match=r"must end in one of \.npz, \.npy, \.jsonl, \.vec"):
         save_vectors(Path(name), awkward_vectors(), 0, META)
@@ -346,7 +413,7 @@ def test_texts_that_end_in_an_error_leave_older_files_alone(suffix: str) -> None
     before = {path: path.read_bytes() for path in Path().iterdir()}
 
     def broken() -> Iterator[vector_files.Record]:
-        yield 0, awkward_vectors()[0]
+        yield Record(0, awkward_vectors()[0])
         raise UsageError("line 2 is broken")
 
     with pytest.raises(UsageError, match="line 2"):
@@ -357,7 +424,7 @@ def test_texts_that_end_in_an_error_leave_older_files_alone(suffix: str) -> None
 @pytest.mark.parametrize("suffix", sorted(set(vector_files.FORMATS) - {".jsonl"}))
 def test_no_vectors_make_no_file(suffix: str) -> None:
     with pytest.raises(UsageError, match="there are no vectors to write"):
-        save_records(Path(f"v{suffix}"), [(0, None)], 1, META)
+        save_records(Path(f"v{suffix}"), [Record(0, None)], 1, META)
     assert list(Path().iterdir()) == []
 
 
@@ -368,7 +435,7 @@ import resource, sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from gptlite.embedding.vector_files import save_records
+from gptlite.embedding.vector_files import Record, save_records
 from gptlite.text.words import Occurrence
 
 def records(n):
@@ -376,9 +443,9 @@ def records(n):
     numbers = np.arange(32, dtype=np.float32).reshape(2, 16)
     for i in range(n):
         vector = numbers[1] + np.float32(i)
-        yield i, SimpleNamespace(
+        yield Record(i, SimpleNamespace(
             occurrence=place, at=lambda layer, vector=vector: vector, static=numbers[0], tokens=(" bank",), n_left=3
-        )
+        ))
 
 path, n, room = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 save_records(path, records(2000), 1, {})

@@ -30,7 +30,7 @@ from gptlite.cli.embed.texts import Finder, Texts
 from gptlite.embedding import contextual
 from gptlite.embedding.contextual import WordVector, embed
 from gptlite.embedding.similarity import correct, cosine_matrix, nearest
-from gptlite.embedding.vector_files import FORMATS, files_of, save_records, save_vectors
+from gptlite.embedding.vector_files import FORMATS, Record, files_of, save_records, save_vectors
 from gptlite.errors import LimitError, StorageError, UsageError
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
@@ -406,8 +406,8 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(
 def test_records_interrupted_on_their_way_leave_the_old_file() -> None:
     Path("v.jsonl").write_text("old")
 
-    def some() -> Iterator[tuple[int, WordVector | None]]:
-        yield 0, vector("bank", [1.0])
+    def some() -> Iterator[Record]:
+        yield Record(0, vector("bank", [1.0]))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,208 +1,91 @@
-"""gptlite embed --kwic: all places of a word under each other, in groups by sense if it is asked for.
+"""gptlite concordance: all places of a word under each other, in groups by sense if that is asked for.
 
-Without --senses no model is needed, and none is read.
+Without --senses no vectors are needed, and no model is built.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from gptlite.cli.shared import console
-from gptlite.errors import UsageError
-from gptlite.text.words import Occurrence
+import typer
+
+from gptlite.cli.concordance import lines
+from gptlite.cli.shared import console, corpora, modes, options
+from gptlite.cli.shared.models import ModelReader
+from gptlite.cli.shared.texts import Finder, Texts
 
 if TYPE_CHECKING:
-    from gptlite.checkpoint.saved_step import Checkpoint
-    from gptlite.embedding.senses import Senses
+    from collections.abc import Iterator
 
-SORTS = ("text", "left", "right", "sense")
-SHOWN = 40  # lines, unless --limit says otherwise
-HELD = 20_000  # places kept in memory, drawn from more
-CLUSTERED = 1000  # places whose vectors are grouped
-REACH = 400  # characters of context that a line can need on each side
 NARROWEST = 40  # columns
-EXPECTED = 4  # tokens that the model expects next, for each place
-
-Read = Callable[[], "tuple[Checkpoint, dict[str, Any] | None]"]
-
-
-@dataclass(frozen=True)
-class View:
-    """What --kwic shows: how many senses (0 for one list), and the lines' order, number and width."""
-
-    senses: int = 0
-    sort: str | None = None
-    limit: int | None = None
-    width: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.sort is not None and self.sort not in SORTS:
-            raise UsageError(f"--sort must be one of {', '.join(SORTS)}, not '{self.sort}'.")
-        if self.sort == "sense" and not self.senses:
-            raise UsageError("--sort sense needs senses to sort by; add --senses 2.")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit must be at least 1, not {self.limit}.")
-        if self.width is not None and self.width < NARROWEST:
-            raise UsageError(f"--width must be at least {NARROWEST} columns, not {self.width}.")
-        if self.senses < 0 or self.senses == 1:
-            raise UsageError(f"--senses must be 2 or more, not {self.senses}.")
+SENSES, RUN = "--senses", "the text of a run"
+MODES = modes.Modes(
+    everywhere={"word", "files", "senses", "sort", "limit", "width", "json", "quiet"},
+    only={
+        "lines of FILE": {"lossy"},
+        RUN: {"model"},
+        SENSES: {"model", "layer", "pool", "correct", "device", "threads"},
+    },
+)
 
 
-def show(
-    found: Iterable[tuple[int, Occurrence | None]], view: View, read: Read, *, layer: str, pool: str, correct: str,
-    json: bool, messages: console.Messages,
+def concordance(
+    call: typer.Context,
+    word: Annotated[str, typer.Argument(metavar="WORD", help="The word; in lower case it matches any case.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Texts: a line each, or .jsonl, .csv or .tsv with a column text; - "
+                       "reads lines.", show_default="what the run was trained on"),
+    ] = None,
+    senses: Annotated[
+        int | None,
+        typer.Option("--senses", metavar="K", help="Group the lines by sense, if K senses can be told apart."),
+    ] = None,
+    sort: Annotated[
+        lines.Sort | None,
+        typer.Option("--sort", help="By place in the text, by the words on one side, or by sense.",
+                     show_default="text, or sense"),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="Lines to show, spread over the text.")
+    ] = lines.SHOWN,
+    width: Annotated[
+        int | None,
+        typer.Option("--width", metavar="N", min=NARROWEST, help="Columns.", show_default="the terminal's, or 120"),
+    ] = None,
+    lossy: options.LossyOption = False,
+    model: options.ModelOption = None,
+    layer: options.LayerOption = "last",
+    pool: options.PoolOption = "last",
+    correct: options.CorrectOption = "zscore",
+    device: options.DeviceOption = "auto",
+    threads: options.ThreadsOption = None,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
 ) -> None:  # fmt: skip
-    """Print the places that `found` yields. `read` gives model and statistics, and is called for senses only."""
-    places, n_found = _draw(place for _, place in found if place)
-    limit = view.limit or SHOWN
-    if not view.senses:
-        shown = sort_places(_spread(places, limit), view.sort or "text")
-        if json:
-            console.write_json({"n_found": n_found, "lines": [_line(place) for place in shown]})
-            return
-        console.print_concordance([_columns(place) for place in shown], view.width)
-        _say_how_many(len(shown), n_found, messages)
-        return
-    clustered = _spread(places, CLUSTERED)
-    induced, facts = _induce(clustered, view.senses, read, layer, pool, correct, messages)
-    groups = _groups(clustered, induced, view, limit)
-    if json:
-        lines = [_line(p, label, fit) for label, group in enumerate(groups) for p, fit in group]
-        console.write_json({"n_found": n_found, "n_grouped": len(clustered), **facts, "lines": lines})
-        return
-    console.write(_verdict(facts, len(clustered)) + "\n")
-    if not facts["clear"] and view.sort != "sense":
-        order = view.sort if view.sort in ("left", "right") else "text"
-        mixed = sort_places(_spread(clustered, limit), order)
-        console.print_concordance([_columns(place) for place in mixed], view.width)
-    else:
-        for number, (group, summary) in enumerate(zip(groups, facts["groups"], strict=True), 1):
-            console.write(f"\nsense {number}   {console.plural(summary['n'], 'place')}{_about(summary)}\n")
-            console.print_concordance([_columns(place) for place, _ in group], view.width)
-    _say_how_many(min(limit, len(clustered)), n_found, messages)
+    """A word in its lines, under each other, and grouped by sense.
+
+    [bold]gptlite concordance bank corpus.txt --senses 2[/bold]
+    """
+    MODES.check(call, "lines of FILE" if files else RUN, *[SENSES] * (senses is not None))
+    view = lines.View(senses or 0, sort, limit, width)
+    messages = console.Messages(quiet)
+    texts = Texts([], files, lossy) if files else _text_of_run(model, messages)
+    plain = (text if isinstance(text, str) else text.text for text in texts)  # the word is named once, as WORD
+    found = Finder(plain, [options.check_text(word, "the word")])
+    read = ModelReader(model, device, threads)
+    lines.show(found, view, read, layer=layer, pool=pool, correct=correct, json=json, messages=messages)
 
 
-def sort_places(places: Sequence[Occurrence], order: str) -> list[Occurrence]:
-    """In the order of the text, or of the words to the right, or of those to the left, nearest first."""
-    if order == "right":
-        return sorted(places, key=lambda p: (p.text[p.end : p.end + REACH].casefold().split(), _position(p)))
-    if order == "left":
-        return sorted(
-            places, key=lambda p: (p.text[max(0, p.start - REACH) : p.start].casefold().split()[::-1], _position(p))
-        )
-    return sorted(places, key=_position)
+def _text_of_run(model: str | None, messages: console.Messages) -> Iterator[str]:
+    """The lines of the text that a run was trained on."""
+    from gptlite.checkpoint import runs
 
-
-def _draw(places: Iterable[Occurrence]) -> tuple[list[Occurrence], int]:
-    """At most 20,000 of the places, each as likely as any other (reservoir sampling), and how many there are."""
-    kept: list[Occurrence] = []
-    rng, n = random.Random(0), 0
-    for n, place in enumerate(places, 1):
-        if len(kept) < HELD:
-            kept.append(place)
-        elif (slot := rng.randrange(n)) < HELD:
-            kept[slot] = place
-    return sorted(kept, key=_position), n
-
-
-def _spread(places: Sequence[Occurrence], n: int) -> list[Occurrence]:
-    """At most n of the places, evenly spread over all of them."""
-    if len(places) <= n:
-        return list(places)
-    return [places[i * len(places) // n] for i in range(n)]
-
-
-def _induce(
-    places: list[Occurrence], k: int, read: Read, layer: str, pool: str, correct: str, messages: console.Messages
-) -> tuple[Senses, dict[str, Any]]:
-    """The senses of the places, and what is to be said of them."""
-    import numpy as np
-
-    from gptlite.embedding import contextual, senses, similarity
-
-    loaded, statistics = read()
-    chosen = contextual.resolve_layer(layer, loaded.config.n_layers)
-    embedded = contextual.embed(loaded.model, loaded.tokenizer, places, pool=pool, n_expected=EXPECTED)
-    vectors = np.stack([v.contextual[chosen] for v in embedded])
-    if statistics is None:  # a model made elsewhere: the places themselves say what they share
-        space = similarity.measure(vectors)
-        messages.notice(f"{loaded.path} holds no statistics; the mean of these places is taken off instead.")
-    else:
-        space = {name: statistics[name][chosen].numpy() for name in ("mean", "std", "components")}
-    vectors = senses.centre_forms(similarity.correct(vectors, correct, space), [v.tokens for v in embedded])
-    induced = senses.induce_senses(vectors, k)
-    around = senses.typical_words([senses.context_words(p.text, p.start, p.end) for p in places], induced.labels)
-    expected = senses.typical_words([[t.strip() for t in v.expected if t.strip()] for v in embedded], induced.labels)
-    facts: dict[str, Any] = {
-        "model": str(loaded.path), "layer": chosen, "n_layers": loaded.config.n_layers, "pool": pool,
-        "correct": correct, "clear": induced.clear, "silhouette": round(induced.silhouette, 4),
-        "control": round(induced.control, 4),
-        "groups": [
-            {"n": int((induced.labels == group).sum()), "around": around[group], "expected": expected[group]}
-            for group in range(k)
-        ],
-    }  # fmt: skip
-    return induced, facts
-
-
-def _groups(places: list[Occurrence], induced: Senses, view: View, limit: int) -> list[list[tuple[Occurrence, float]]]:
-    """The lines of each sense with how typical they are, each sense with its share of the lines; most typical first."""
-    groups: list[list[tuple[Occurrence, float]]] = []
-    for group in range(view.senses):
-        members = [(places[i], float(induced.typical[i])) for i in (induced.labels == group).nonzero()[0]]
-        share = max(1, round(limit * len(members) / len(places)))
-        members = sorted(members, key=lambda member: -member[1])[:share]
-        if view.sort not in (None, "sense"):
-            fits = {id(place): fit for place, fit in members}
-            members = [(place, fits[id(place)]) for place in sort_places([p for p, _ in members], view.sort)]
-        groups.append(members)
-    return groups
-
-
-def _verdict(facts: dict[str, Any], n: int) -> str:
-    where = f"block {facts['layer']}/{facts['n_layers']}"
-    measured = f"silhouette {facts['silhouette']:.2f}, without any groups up to {facts['control']:.2f}"
-    k = len(facts["groups"])
-    if facts["clear"]:
-        return f"{k} senses of {console.plural(n, 'place')}, {where}: {measured}."
-    return (
-        f"no clear split of {console.plural(n, 'place')} into {k} senses, {where}: {measured}.\n"
-        "--sort sense shows the groups all the same."
-    )
-
-
-def _about(summary: dict[str, Any]) -> str:
-    parts = (("around it", summary["around"]), ("the model expects", summary["expected"]))
-    return "".join(f"   {name}: {', '.join(words)}" for name, words in parts if words)
-
-
-def _position(place: Occurrence) -> tuple[int, int]:
-    return place.text_index, place.start
-
-
-def _columns(place: Occurrence) -> tuple[str, str, str, str]:
-    """Number of the text, and the text before, at and after the word, on one line."""
-    left, right = place.text[max(0, place.start - REACH) : place.start], place.text[place.end : place.end + REACH]
-    return str(place.text_index + 1), _flat(left), place.word, _flat(right)
-
-
-def _flat(text: str) -> str:
-    """Runs of white space as one space."""
-    return (" " if text[:1].isspace() else "") + " ".join(text.split()) + (" " if text[-1:].isspace() else "")
-
-
-def _line(place: Occurrence, sense: int | None = None, typical: float | None = None) -> dict[str, Any]:
-    left, right = place.text[max(0, place.start - REACH) : place.start], place.text[place.end : place.end + REACH]
-    line: dict[str, Any] = {
-        "text_index": place.text_index, "span": [place.start, place.end], "left": left, "word": place.word,
-        "right": right,
-    }  # fmt: skip
-    return line if sense is None else {**line, "sense": sense + 1, "typical": round(typical or 0.0, 4)}
-
-
-def _say_how_many(n_shown: int, n_found: int, messages: console.Messages) -> None:
-    if n_shown < n_found:
-        messages.say(f"{n_shown:,} of {n_found:,} places shown; --limit {n_found} shows more.")
+    step = runs.find_model(model)
+    with corpora.training_text(step, None, messages, remedy="name the text as FILE") as blocks:
+        rest = ""
+        for block in blocks:
+            *whole, rest = (rest + block).split("\n")
+            yield from whole
+        if rest:
+            yield rest

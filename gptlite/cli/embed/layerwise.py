@@ -1,18 +1,19 @@
-"""gptlite embed --layers: a word's cosines layer by layer, beside what cosines are worth there."""
+"""gptlite embed --by-layer: a word's cosines layer by layer, beside what cosines are worth there."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli.shared import console
-from gptlite.errors import CheckpointError, LimitError, UsageError
-from gptlite.text.words import Occurrence
+from gptlite.cli.shared.texts import Finder
+from gptlite.errors import CheckpointError, LimitError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
     from gptlite.embedding.layerwise import Layer
+    from gptlite.text.words import Occurrence
 
 MANY = 1000  # places that are compared, each with each
 HEAD = ["layer", "unrelated words", "same word anywhere", "told apart", "your places"]
@@ -20,13 +21,10 @@ HEAD = ["layer", "unrelated words", "same word anywhere", "told apart", "your pl
 Read = Callable[[], "tuple[Checkpoint, dict[str, Any] | None]"]
 
 
-def show(
-    found: Iterable[tuple[int, Occurrence | None]], read: Read, *, pool: str, correct: str, untrained: bool, json: bool
-) -> None:
+def show(found: Finder, read: Read, *, pool: str, correct: str, untrained: bool, json: bool) -> None:
     """Print a table of the layers, and with `untrained` the same for random weights of the same shape."""
-    places = [place for _, place in found if place]
-    if len(places) > MANY:
-        raise LimitError(f"{len(places):,} words are too many to compare; {MANY:,} are the most.")
+    tokens = found.unit == "token"  # of which only the model knows where they are
+    places = [] if tokens else _collect(found)
 
     import numpy as np
 
@@ -35,10 +33,13 @@ def show(
     from gptlite.storage import reader
 
     loaded, statistics = read()
+    if tokens:
+        found.spans_of = lambda text: loaded.tokenizer.encode_with_spans(text)[1]
+        places = _collect(found)
     similarity.parse_correction(correct, loaded.config.dim)
     if statistics is None:
         raise CheckpointError(
-            f"{loaded.path} holds no statistics of its layers; --layers needs a model gptlite trained."
+            f"{loaded.path} holds no statistics of its layers; --by-layer needs a model that gptlite trained."
         )
 
     def described(model: Any, statistics: dict[str, Any]) -> list[Layer]:
@@ -69,6 +70,13 @@ def show(
         console.write("One place has nothing to be compared with; give more texts to see how alike they are.\n")
 
 
+def _collect(found: Finder) -> list[Occurrence]:
+    places = [item.place for item in found if item.place]
+    if len(places) > MANY:
+        raise LimitError(f"{len(places):,} words are too many to compare; {MANY:,} are the most.")
+    return places
+
+
 def _print(table: list[Layer]) -> None:
     rows = [
         [
@@ -95,9 +103,3 @@ def _rounded(layer: Layer) -> dict[str, Any]:
         else value
         for name, value in dataclasses.asdict(layer).items()
     }  # fmt: skip
-
-
-def check(untrained: bool, asked: bool) -> None:
-    """Raises `UsageError` for --untrained without --layers."""
-    if untrained and not asked:
-        raise UsageError("--untrained is a control for --layers; add --layers.")

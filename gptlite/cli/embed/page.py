@@ -1,4 +1,4 @@
-"""gptlite embed --html: occurrences of a word as a page for a browser."""
+"""gptlite embed -o FILE.html: occurrences of a word as a page for a browser."""
 
 from __future__ import annotations
 

@@ -8,23 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli.embed import page
-from gptlite.cli.embed.comparison import as_json, print_comparison
-from gptlite.cli.embed.texts import Finder, Texts, in_batches
-from gptlite.cli.shared import console, pages
+from gptlite.cli.embed.comparison import Comparison
+from gptlite.cli.shared import console, outputs, pages
+from gptlite.cli.shared.models import ModelReader
+from gptlite.cli.shared.texts import Finder, Found, Texts, in_batches
 from gptlite.errors import LimitError, UsageError
-from gptlite.text.words import Occurrence
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
     from gptlite.embedding.contextual import WordVector
+    from gptlite.embedding.vector_files import Record
+    from gptlite.text.words import Occurrence
 
 MANY = 1000  # words that are still compared, each with each
 EXPECTED = 4  # tokens that the model expects next, for each word of a comparison
+PAGE = ".html"
 
 
 @dataclass(frozen=True)
 class Which:
-    """Which of a word's vectors: the options of this name on the help page."""
+    """Which of a word's vectors: the options of this name on the help page. `context` is "left" or "echo"."""
 
     layer: str
     pool: str
@@ -38,28 +41,30 @@ class Output:
     """Where the vectors go: a file, standard output ("-"), a page, figures, one JSON object, or a table for people."""
 
     out: str | None
-    html: str | None
     figures: str | None
     normalize: bool
+    raw_cells: bool
     json: bool
 
     def __post_init__(self) -> None:
-        if self.out == "-" and self.json:
-            raise UsageError("--json and -o - both write to standard output; give one of them.")
-        if self.out == "-" and self.drawn:
-            option = "--figures" if self.html is None else "--html"
-            raise UsageError(f"-o - writes vectors as texts come, and {option} needs all of them; give one of them.")
-        if self.normalize and self.out is None:
-            raise UsageError("--normalize is for the vectors that -o writes.")
+        if self.out == "-" and (self.json or self.figures is not None):
+            other = "--json" if self.json else "--figures"
+            why = "both write to standard output" if self.json else "one writes texts as they come, one needs all"
+            raise UsageError(f"{other} and -o -: {why}; give one of them.")
 
     @property
     def file(self) -> Path | None:
-        return None if self.out in (None, "-") else Path(self.out or "")
+        """A file of vectors."""
+        return None if self.out in (None, "-") or self.page else Path(self.out or "")
+
+    @property
+    def page(self) -> Path | None:
+        return Path(self.out) if self.out and Path(self.out).suffix.lower() == PAGE else None
 
     @property
     def drawn(self) -> bool:
         """Are there charts of them?"""
-        return self.html is not None or self.figures is not None
+        return self.page is not None or self.figures is not None
 
     @property
     def compared(self) -> bool:
@@ -70,36 +75,21 @@ class Output:
         """Is each vector written as soon as it is known?"""
         from gptlite.embedding.vector_files import STREAMED
 
-        return self.out == "-" or (not self.compared and self.file is not None and self.file.suffix in STREAMED)
+        return self.out == "-" or (not self.compared and self.file is not None and self.file.suffix.lower() in STREAMED)
 
+    def check(self, which: Which, *, force: bool, inputs: Sequence[str], model: str | None) -> None:
+        """Before any work. Raises `UsageError`, or `StorageError` where no file can be written."""
+        if which.layer == "all" and self.compared:
+            raise UsageError("--layer all is for files: give -o FILE.npz, or choose a layer to compare.")
+        if self.out in (None, "-"):
+            return
+        from gptlite.embedding import vector_files
 
-class ModelReader:
-    """Call it for the model that -m names and what was measured about its cosines."""
-
-    def __init__(self, model: str | None, device: str, threads: int | None) -> None:
-        self.model, self.device, self.threads = model, device, threads
-
-    def __call__(self) -> tuple[Checkpoint, dict[str, Any] | None]:
-        loaded, statistics, _ = self.read(counted=False)
-        return loaded, statistics
-
-    def read(self, *, counted: bool) -> tuple[Checkpoint, dict[str, Any] | None, dict[str, int]]:
-        """The same, and if they are `counted`, how often the model has seen which word."""
-        from gptlite import device as machine
-        from gptlite.checkpoint import runs, saved_step
-        from gptlite.storage.reader import Reader
-
-        hardware = machine.choose_hardware(self.device, "fp32", self.threads)
-
-        def read(path: Path) -> tuple[Checkpoint, dict[str, Any] | None, dict[str, int]]:
-            loaded = saved_step.load(path, hardware.device)
-            counts: dict[str, int] = {}
-            if counted:
-                with Reader(path) as reader:
-                    counts = dict(saved_step.read_words(reader))
-            return loaded, saved_step.read_embedding_statistics(loaded), counts
-
-        return runs.read_model(self.model, read)
+        outputs.format_of(self.out or "", dict.fromkeys((*vector_files.FORMATS, PAGE)))
+        if self.file is not None:
+            vector_files.check_format(self.file, None if which.layer == "all" else 0)
+        for path in vector_files.files_of(self.file) if self.file else (self.out,):
+            outputs.check(path, force=force, inputs=inputs, model=model)
 
 
 def show(
@@ -108,42 +98,36 @@ def show(
     """Find the words, embed them, write and compare them as `which` and `output` say."""
     from gptlite.embedding import vector_files
 
-    if output.file is not None:
-        vector_files.check_format(output.file, None if which.layer == "all" else 0)
-    if which.layer == "all" and output.compared:
-        raise UsageError("--layer all is for files: give -o FILE.npz, or choose a layer to compare.")
     streamed, tokens = output.as_they_come(), found.unit == "token"
     # Before the model is read, so that a word that is missing is told at once; what a token is, only the model knows.
-    places = [] if streamed or tokens else _collect(found, output)
+    rows = [] if streamed or tokens else _collect(found, output)
     loaded, statistics, counts = read.read(counted=output.compared)
     if tokens:
         found.spans_of = lambda text: loaded.tokenizer.encode_with_spans(text)[1]
-        places = [] if streamed else _collect(found, output)
+        rows = [] if streamed else _collect(found, output)
     embedder = Embedder(loaded, statistics, which, output)
-    vectors = embedder.embed(places)
+    vectors = embedder.embed([row.place for row in rows if row.place])
+    records = embedder.records(found, source) if streamed else _joined(rows, vectors)
     if output.out == "-":
-        for line in vector_files.json_objects(
-            embedder.records(found, source), embedder.chosen, embedder.meta, normalize=output.normalize
-        ):
+        for line in vector_files.json_objects(records, embedder.chosen, embedder.meta, normalize=output.normalize):
             console.write_json(line)
     elif output.file is not None:
-        if streamed:
-            records = embedder.records(found, source)
-            vector_files.save_records(output.file, records, embedder.chosen, embedder.meta, normalize=output.normalize)
-        else:
-            vector_files.save_vectors(output.file, vectors, embedder.chosen, embedder.meta, normalize=output.normalize)
-    _say_what_happened(found, source, embedder, streamed, messages)
+        vector_files.save_records(
+            output.file, records, embedder.chosen, embedder.meta,
+            normalize=output.normalize, raw_cells=output.raw_cells,
+        )  # fmt: skip
+    _say_what_happened(found, source, embedder, messages)
     if output.drawn:
         from gptlite.report import occurrences
 
         shown = page.collect(vectors, loaded, statistics, embedder.layers[-1], which.correct, embedder.meta)
         if output.figures is not None:
             pages.write_figures(Path(output.figures), occurrences.figures(shown), messages)
-        if output.html is not None:
-            pages.write(Path(output.html), occurrences.render(shown))
-            messages.say(f"{console.plural(len(vectors), 'occurrence')} in {output.html}: open it in a browser")
-    if output.json or (output.out is None and output.html is None):
-        _compare(vectors, embedder, counts, messages)
+        if output.page is not None:
+            pages.write(output.page, occurrences.render(shown))
+            messages.say(f"{console.plural(len(vectors), 'occurrence')} in {output.page}: open it in a browser")
+    if output.json or output.out is None:
+        _compare(rows, vectors, embedder, counts, found.unit, messages)
 
 
 class Embedder:
@@ -187,29 +171,34 @@ class Embedder:
         self.n_truncated += sum(v.truncated for v in vectors)
         return vectors
 
-    def records(self, found: Finder, source: Texts) -> Iterator[tuple[int, WordVector | None]]:
-        """Number of the text and vector of each word, as the texts come; None for a text without one."""
+    def records(self, found: Finder, source: Texts) -> Iterator[Record]:
+        """Each word with its vector as the texts come, and each text that lacks it without one."""
         for batch in in_batches(found, source.must_wait):
-            vectors = iter(self.embed([place for _, place in batch if place]))
-            yield from ((i, next(vectors) if place else None) for i, place in batch)
+            yield from _joined(batch, self.embed([row.place for row in batch if row.place]))
 
 
-def _collect(found: Finder, output: Output) -> list[Occurrence]:
+def _joined(rows: Sequence[Found], vectors: Sequence[WordVector]) -> list[Record]:
+    from gptlite.embedding.vector_files import Record
+
+    each = iter(vectors)
+    return [Record(row.text_index, next(each) if row.place else None, row.columns, row.word) for row in rows]
+
+
+def _collect(found: Finder, output: Output) -> list[Found]:
     """All words that were found. Raises `LimitError` when they are too many to compare."""
-    places = [place for _, place in found if place]
-    if output.compared and len(places) > MANY:
+    rows = [row for row in found if not (row.is_blank and output.compared)]
+    n = sum(row.place is not None for row in rows)
+    if output.compared and n > MANY:
         raise LimitError(
-            f"{len(places):,} words are too many to compare; take fewer with --limit, or write their vectors with "
+            f"{n:,} words are too many to compare; take fewer with --limit, or write their vectors with "
             "-o FILE or -o -."
         )
     if output.drawn:
-        page.check(len(places))
-    return places
+        page.check(n)
+    return rows
 
 
-def _say_what_happened(
-    found: Finder, source: Texts, embedder: Embedder, streamed: bool, messages: console.Messages
-) -> None:
+def _say_what_happened(found: Finder, source: Texts, embedder: Embedder, messages: console.Messages) -> None:
     output, config = embedder.output, embedder.loaded.config
     if output.file is not None:
         from gptlite.embedding.vector_files import files_of
@@ -224,12 +213,21 @@ def _say_what_happened(
             f"{console.plural(embedder.n_truncated, 'word')} stood further into a text than the "
             f"{config.context_length} tokens that the model reads at once; the nearest ones to the left were read."
         )
-    if streamed and found.n_empty and (output.file is None or output.file.suffix == ".jsonl"):
-        messages.notice(f"{console.plural(found.n_empty, 'text')} held no word, and null stands for their vectors.")
+    if n := found.n_empty + (0 if output.compared else found.n_blank):
+        what = "what was looked for" if found.unit == "word" else "any"
+        row = "null" if output.out == "-" or (output.file and output.file.suffix == ".jsonl") else "NaN"
+        stands = f"a row of {row} stands for each" if output.out and not output.page else "it is not compared"
+        stands = "they are left out" if found.skip_missing else stands
+        messages.notice(f"{console.plural(n, 'text')} without {what}; {stands}.")
 
 
 def _compare(
-    vectors: Sequence[WordVector], embedder: Embedder, counts: Mapping[str, int], messages: console.Messages
+    rows: Sequence[Found],
+    vectors: Sequence[WordVector],
+    embedder: Embedder,
+    counts: Mapping[str, int],
+    unit: str,
+    messages: console.Messages,
 ) -> None:
     """Print the comparison, for people or as JSON."""
     from gptlite.embedding import similarity
@@ -242,8 +240,9 @@ def _compare(
             f"{embedder.loaded.path} holds no statistics for corrected cosines; raw ones are shown, which are all high."
         )
         correct = "none"
-    embeddings = Embeddings(vectors, embedder.layers, embedder.statistics, embedder.meta)
+    embeddings = Embeddings(vectors, embedder.layers, embedder.statistics, embedder.meta, unit)
+    comparison = Comparison(embeddings, correct, config.n_layers, unit, embedder.which.context, counts, rows)
     if embedder.output.json:
-        console.write_json(as_json(embeddings, correct, embedder.which.context, counts))
+        console.write_json(comparison.as_json())
     else:
-        print_comparison(embeddings, correct, config.n_layers, embedder.which.context, counts)
+        comparison.print()

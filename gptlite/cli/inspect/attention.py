@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gptlite.cli.inspect.readings import Names, bar, percent
+from gptlite.cli.inspect.tables import Names, bar, percent
 from gptlite.cli.shared import console
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def print_map(attended: Attended, ids: Sequence[int], names: Names) -> None:
         lines.append([(f"{numbers[i]:>{cell}}", "dim"), (f" {name}  ", ""), (cells, HEAT), (rest, "dim")])
     lines += [[], [(f"{SCALE}; on the right: where each row looks most", "dim")]]
     if begin:
-        lines.append([(f"The last {len(ids) - begin} of {len(ids)} tokens; --format json or html has all.", "dim")])
+        lines.append([(f"The last {len(ids) - begin} of {len(ids)} tokens; --json or a page has all.", "dim")])
     console.print_lines(lines)
 
 

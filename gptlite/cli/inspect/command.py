@@ -3,61 +3,72 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from gptlite.cli.inspect import attention as attention_views
 from gptlite.cli.inspect import page as html_page
-from gptlite.cli.inspect import readings
-from gptlite.cli.shared import console, options, pages
+from gptlite.cli.inspect import tables
+from gptlite.cli.shared import console, modes, options, outputs, pages
 from gptlite.errors import CorpusError, LimitError, UsageError
+from gptlite.storage import delimited
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
+    from gptlite.device import Hardware
     from gptlite.evaluation.inspection import Attended, Explanation, Reading, Word
 
 LOOK, OUTPUT = "What to look at", "Output"
 EXAMPLE = 'give a text, such as: gptlite inspect "She sat on the river bank ."'
 LONGEST_FILE = 16 << 20  # bytes
-FORMATS = {"table": "", "json": ".json", "tsv": ".tsv", "html": ".html"}
+FORMATS = {".json": "json", ".tsv": "tsv", ".csv": "csv", ".html": "html"}  # of files
 MOST_ALTERNATIVES = 100
+MODES = modes.Modes(
+    everywhere={"text", "file", "model", "form", "out", "figures", "json", "device", "dtype", "threads", "quiet"},
+    only={
+        "a table of tokens": {"level", "top"},
+        "--level word": {"level"},
+        "--lens, --attention or --explain": {"lens", "attention", "explain"},
+        "JSON": {"top", "lens", "attention", "explain"},
+        "--format or a file of tokens": {"level", "top", "lens", "raw_cells"},
+        "--format or a file of words": {"level", "raw_cells"},
+        "a page or --figures": {"top", "attention", "explain", "token"},
+        "--attention or --explain": {"token"},
+        "-o FILE": {"force"},
+    },
+    exclusive=[("form", "out"), ("form", "json")],
+)
 
 
 def inspect(
-    text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="The text; - reads standard input.", show_default="none")
-    ] = None,
-    file: Annotated[
-        str | None,
-        typer.Option("-f", "--file", metavar="FILE", help="The text, from a file.", show_default="none"),
-    ] = None,
+    call: typer.Context,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text; - reads standard input.")] = None,
+    file: Annotated[str | None, typer.Option("-f", "--file", metavar="FILE", help="The text, from a file.")] = None,
     model: options.ModelOption = None,
     level: Annotated[
-        str, typer.Option("--level", metavar="NAME", help="A row a token or a word.", rich_help_panel=LOOK)
+        Literal["token", "word"], typer.Option("--level", help="A row for each.", rich_help_panel=LOOK)
     ] = "token",
     top: Annotated[
         int,
-        typer.Option("-k", "--top", metavar="N", min=0, max=MOST_ALTERNATIVES,
-                     help="Alternatives to each token.", rich_help_panel=LOOK),
+        typer.Option("--top", metavar="N", min=0, max=MOST_ALTERNATIVES, help="Alternatives to each token.",
+                     rich_help_panel=LOOK),
     ] = 5,
     lens: Annotated[
-        bool,
-        typer.Option("--lens", help="What each layer expects (logit lens).", show_default="off", rich_help_panel=LOOK),
+        bool, typer.Option("--lens", help="What each layer expects (logit lens).", rich_help_panel=LOOK)
     ] = False,
     attention: Annotated[
         str | None,
-        typer.Option("--attention", metavar="L.H",
-                     help="Where head H of layer L looks, as a map; all: where each head looks.",
-                     show_default="none", rich_help_panel=LOOK),
+        typer.Option("--attention", metavar="L.H", help="Where head H of layer L looks, as a map; all: where each head "
+                     "looks.", rich_help_panel=LOOK),
     ] = None,
     explain: Annotated[
         str | None,
         typer.Option("--explain", metavar="L.H", help="Head H of layer L at one --token, step by step.",
-                     show_default="none", rich_help_panel=LOOK),
+                     rich_help_panel=LOOK),
     ] = None,
     token: Annotated[
         str | None,
@@ -65,15 +76,16 @@ def inspect(
                      show_default="the last", rich_help_panel=LOOK),
     ] = None,
     form: Annotated[
-        str | None,
-        typer.Option("--format", metavar="NAME", help="table, json, tsv or html.", show_default="as -o, else table",
-                     rich_help_panel=OUTPUT),
-    ] = None,
+        Literal["table", "tsv", "csv"],
+        typer.Option("--format", help="What to print.", rich_help_panel=OUTPUT),
+    ] = "table",
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", metavar="FILE", help="Write to a file: .json, .tsv or .html.",
-                     show_default="standard output", rich_help_panel=OUTPUT),
+        typer.Option("-o", "--out", metavar="FILE", help="Write a .json, .tsv, .csv or .html file instead.",
+                     rich_help_panel=OUTPUT),
     ] = None,
+    raw_cells: outputs.RawCellsOption = False,
+    force: outputs.ForceOption = False,
     figures: pages.FiguresOption = None,
     device: options.DeviceOption = "auto",
     dtype: options.DtypeOption = "auto",
@@ -86,98 +98,143 @@ def inspect(
     [bold]gptlite inspect "The animal did not cross the street because it was tired ."[/bold]
     """
     messages = console.Messages(quiet)
-    form = _check_form("json" if json else form, out)
-    if level not in ("token", "word"):
-        raise UsageError(f"--level must be token or word, not '{level}'.")
-    drawn = form == "html" or figures is not None
-    if token is not None and attention is None and explain is None and not drawn:
-        raise UsageError("--token says where to look; add --explain L.H or --attention.")
-    if form == "tsv" and (attention or explain):
-        raise UsageError("attention is no table of tokens; write it with --format json or html.")
+    wanted = Wanted(level, lens, attention, explain, "json" if json else None if out else form, _suffix(out), figures)
+    MODES.check(call, *wanted.modes())
+    outputs.check(out, force=force, inputs=[file], model=model)
+    pages.check_figures(figures, force=force)
     content = _read_text(text, file)
-    if drawn:
+    if wanted.drawn:
         from gptlite.report import page
 
         page.check_libraries()
 
     from gptlite import device as machine
     from gptlite.checkpoint import runs
-    from gptlite.evaluation import inspection
 
     hardware = machine.choose_hardware(device, dtype, threads)
     loaded = runs.load(model, hardware.device)
-    config = loaded.config
-    of = (config.n_layers, config.n_heads)
-    one_step = None if explain is None else inspection.parse_head(explain, *of, "explain")
-    one_map = None if attention in (None, "all") else inspection.parse_head(attention, *of, "attention")
-    reading = inspection.read(loaded.model, loaded.tokenizer, content, hardware, top=top, lens=lens or drawn)
-    chosen = inspection.find_token(reading, token) if token is not None else len(reading.ids)
-    window = inspection.window_of(reading, loaded.tokenizer, config.context_length, chosen if token else None)
-    seen = Seen(
-        loaded,
-        reading if lens else dataclasses.replace(reading, lens=None),
-        inspection.words_of(reading),
-        chosen,
-        window[1],
-        inspection.attend(loaded.model, window, *(one_map or ())) if attention and form != "html" else None,
-        inspection.explain(loaded.model, window, *one_step, chosen) if one_step and form != "html" else None,
-    )
+    seen = _look(loaded, content, hardware, wanted, top=top, token=token)
     messages.say(f"{loaded.path}", "dim")
-    if len(reading.ids) + 1 > config.context_length and (attention or explain):
+    n, context = len(seen.reading.ids), loaded.config.context_length
+    if n + 1 > context and (attention or explain):
         messages.notice(
-            f"the text has {len(reading.ids):,} tokens and the model sees {config.context_length:,} at once; attention "
-            f"is that of tokens {window[0]:,} to {window[0] + len(window[1]) - 1:,}."
+            f"the text has {n:,} tokens and the model sees {context:,} at once; attention is that of tokens "
+            f"{seen.first:,} to {seen.first + len(seen.window) - 1:,}."
         )
-    if drawn:
-        from gptlite.report import inspection as report
-
-        place = chosen if token else None
-        shown = html_page.collect(loaded, reading, seen.words, one_step, place, one_map or (1, 1))
-        if figures is not None:
-            pages.write_figures(Path(figures), report.figures(shown), messages)
-        if form == "html" and out is not None:
-            pages.write(Path(out), report.render(shown))
-    if form == "table":
-        _print(seen, level, lens, one_head=one_map is not None)
-    elif out is None:
-        console.write(_written(seen, form, level))
-    elif form != "html":
-        from gptlite.storage import durable
-
-        with durable.replacing(Path(out)) as scratch:
-            written = _written(seen, form, level)
-            scratch.write_text(written, encoding="utf-8", errors="backslashreplace", newline="\n")
+    if wanted.drawn:
+        _draw(seen, wanted, token, out, figures, messages)
+    if wanted.printed == "table":
+        _print(seen, level, lens, one_head=seen.one_map is not None)
+    elif wanted.printed is not None:
+        console.write(_written(seen, wanted.printed, level, raw_cells))
     if out is not None:
-        messages.say(f"{console.plural(len(reading.ids), 'token')} in {out}")
+        if wanted.written != "html":
+            pages.write(Path(out), _written(seen, wanted.written or "", level, raw_cells))
+        messages.say(f"{console.plural(n, 'token')} in {out}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to look at, and where it goes: `printed` and `written` are formats, None for nothing."""
+
+    level: str
+    lens: bool
+    attention: str | None
+    explain: str | None
+    printed: str | None
+    written: str | None
+    figures: str | None
+
+    def __post_init__(self) -> None:
+        if self.attention == "all" and {self.printed, self.written} <= {"html", None}:
+            raise UsageError("a page shows all heads; name the one to begin with, such as --attention 1.1.")
+
+    @property
+    def drawn(self) -> bool:
+        """Are there charts, which need libraries of their own?"""
+        return self.written == "html" or self.figures is not None
+
+    @property
+    def tables(self) -> bool:
+        """Are attention and steps shown other than on a page?"""
+        return bool({self.printed, self.written} & {"table", "json"})
+
+    def modes(self) -> Iterator[str]:
+        """The modes of `MODES` that these options mean."""
+        views = self.lens or self.attention is not None or self.explain is not None
+        for form in (self.printed, self.written):
+            if form == "table":
+                rows = "--level word" if self.level == "word" else "a table of tokens"
+                yield "--lens, --attention or --explain" if views else rows
+            elif form in ("tsv", "csv"):
+                yield f"--format or a file of {self.level}s"
+            elif form == "json":
+                yield "JSON"
+        if self.drawn:
+            yield "a page or --figures"
+        if self.tables and (self.attention or self.explain):
+            yield "--attention or --explain"
+        if self.written is not None or self.figures is not None:
+            yield "-o FILE"
 
 
 @dataclass(frozen=True)
 class Seen:
     """What was found out: a reading, its words, the chosen token (from 1), and attention if it was asked for.
 
-    `window`: the ids among which attention was looked at.
+    `reading` has a lens only if that was asked for; `drawn` has one for a page too.
+    `window`: the ids among which attention was looked at, of which the first is token number `first`. `one_map` and
+    `one_step`: layer and head of the map and of the explained step.
     """
 
     loaded: Checkpoint
     reading: Reading
+    drawn: Reading
     words: list[Word]
     token: int
+    first: int
     window: list[int]
+    one_map: tuple[int, int] | None
+    one_step: tuple[int, int] | None
     attended: Attended | None
     step: Explanation | None
 
 
-def _check_form(form: str | None, out: str | None) -> str:
-    if form is None:
-        suffix = Path(out).suffix.lower() if out else ""
-        form = next((name for name, ending in FORMATS.items() if ending == suffix), "table")
-    if form not in FORMATS:
-        raise UsageError(f"--format must be one of {', '.join(FORMATS)}, not '{form}'.")
-    if form == "table" and out is not None:
-        raise UsageError("-o writes .json, .tsv or .html, or what --format says; a table is for the terminal.")
-    if form == "html" and out is None:
-        raise UsageError("a page is a file; name it with -o page.html.")
-    return form
+def _look(loaded: Checkpoint, content: str, hardware: Hardware, wanted: Wanted, *, top: int, token: str | None) -> Seen:
+    """Let the model read the text, and look at what was asked for."""
+    from gptlite.evaluation import inspection
+
+    config = loaded.config
+    of = (config.n_layers, config.n_heads)
+    one_step = None if wanted.explain is None else inspection.parse_head(wanted.explain, *of, "explain")
+    one_map = None if wanted.attention in (None, "all") else inspection.parse_head(wanted.attention, *of, "attention")
+    lens = wanted.lens or wanted.drawn
+    drawn = inspection.read(loaded.model, loaded.tokenizer, content, hardware, top=top, lens=lens)
+    reading = drawn if wanted.lens else dataclasses.replace(drawn, lens=None)
+    chosen = inspection.find_token(reading, token) if token is not None else len(reading.ids)
+    window = inspection.window_of(reading, loaded.tokenizer, config.context_length, chosen if token else None)
+    attended = inspection.attend(loaded.model, window, *(one_map or ())) if wanted.attention and wanted.tables else None
+    step = inspection.explain(loaded.model, window, *one_step, chosen) if one_step and wanted.tables else None
+    words = inspection.words_of(reading)
+    return Seen(loaded, reading, drawn, words, chosen, *window, one_map, one_step, attended, step)
+
+
+def _draw(
+    seen: Seen, wanted: Wanted, token: str | None, out: str | None, figures: str | None, messages: console.Messages
+) -> None:
+    """Write the charts, and the page if one is wanted."""
+    from gptlite.report import inspection as report
+
+    place = seen.token if token else None
+    shown = html_page.collect(seen.loaded, seen.drawn, seen.words, seen.one_step, place, seen.one_map or (1, 1))
+    if figures is not None:
+        pages.write_figures(Path(figures), report.figures(shown), messages)
+    if wanted.written == "html":
+        pages.write(Path(out or ""), report.render(shown))
+
+
+def _suffix(out: str | None) -> str | None:
+    return None if out is None else outputs.format_of(out, FORMATS)
 
 
 def _read_text(argument: str | None, file: str | None) -> str:
@@ -206,7 +263,7 @@ def _print(seen: Seen, level: str, lens: bool, *, one_head: bool) -> None:
     """For people: attention and layers where they were asked for, else the text with its surprisals."""
     from gptlite.evaluation import inspection
 
-    reading, names = seen.reading, readings.Names(seen.loaded.tokenizer)
+    reading, names = seen.reading, tables.Names(seen.loaded.tokenizer)
     views: list[Callable[[], None]] = []
     if (attended := seen.attended) is not None:
         if one_head:
@@ -217,31 +274,30 @@ def _print(seen: Seen, level: str, lens: bool, *, one_head: bool) -> None:
     if (step := seen.step) is not None:
         views.append(lambda: attention_views.print_explanation(step, seen.window, names, seen.loaded.config))
     if lens:
-        views.append(lambda: readings.print_lens(reading, names))
+        views.append(lambda: tables.print_lens(reading, names))
     for i, view in enumerate(views):
         console.write("\n" if i else "")
         view()
     if views:
         return
     if console.is_coloured():
-        readings.print_text(reading)
+        tables.print_text(reading)
     if level == "token":
-        readings.print_tokens(reading, seen.words, names)
+        tables.print_tokens(reading, seen.words, names)
     else:
-        readings.print_words(seen.words)
-    readings.print_summary(reading, seen.words, level)
+        tables.print_words(seen.words)
+    tables.print_summary(reading, seen.words, level)
 
 
-def _written(seen: Seen, form: str, level: str) -> str:
-    """For programs: JSON or TSV."""
+def _written(seen: Seen, form: str, level: str, raw_cells: bool) -> str:
+    """For programs: JSON, or a table with tabs or commas."""
     reading, tokenizer = seen.reading, seen.loaded.tokenizer
-    if form == "tsv":
-        return readings.to_tsv(
-            readings.token_table(reading, tokenizer) if level == "token" else readings.word_table(seen.words)
-        )
-    written = {"model": str(seen.loaded.path), **readings.as_json(reading, seen.words, tokenizer)}
+    if form != "json":
+        rows = tables.token_table(reading, tokenizer) if level == "token" else tables.word_table(seen.words)
+        return "".join(delimited.lines(rows, delimited.SEPARATORS[f".{form}"], raw=raw_cells))
+    written = {"model": str(seen.loaded.path), **tables.as_json(reading, seen.words, tokenizer)}
     if seen.attended is not None:
         written["attention"] = attention_views.maps_as_json(seen.attended)
     if seen.step is not None:
-        written["explain"] = attention_views.explanation_as_json(seen.step, seen.window, readings.Names(tokenizer))
+        written["explain"] = attention_views.explanation_as_json(seen.step, seen.window, tables.Names(tokenizer))
     return console.json_line(written)

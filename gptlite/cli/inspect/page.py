@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gptlite.cli.inspect import readings
+from gptlite.cli.inspect import tables
 from gptlite.cli.inspect.attention import explanation_lines, percent, step_cells, vector
 from gptlite.cli.shared import pages
 from gptlite.errors import LimitError
@@ -38,10 +38,10 @@ def collect(
     if n > report.MOST:
         raise LimitError(
             f"{n:,} tokens are too many for a page of at most {report.MOST:,}; give a part of the text, or write it "
-            "with --format tsv."
+            "with -o FILE.tsv."
         )
     assert reading.lens is not None
-    names = readings.Names(loaded.tokenizer)
+    names = tables.Names(loaded.tokenizer)
     chosen = n if token is None else token
     room = report.fitting(config.n_layers, config.n_heads, config.context_length)
     window = inspection.window_of(reading, loaded.tokenizer, room, token)
@@ -51,7 +51,7 @@ def collect(
         explanation = inspection.explain(loaded.model, window, *explained, chosen)
         step = _step(explanation, window[1], names, loaded)
     return report.Inspection(
-        pieces=list(readings.pieces_of(reading)),
+        pieces=list(tables.pieces_of(reading)),
         names=[names(i) for i in reading.ids.tolist()],
         surprisal=reading.surprisal,
         entropy=reading.entropy,
@@ -60,7 +60,7 @@ def collect(
             [(names(i), p) for i, p in zip(ids, ps, strict=True)]
             for ids, ps in zip(reading.top.tolist(), reading.top_p.tolist(), strict=True)
         ],
-        words=[(w.text.translate(readings.SPACES), w.first, w.last, w.surprisal) for w in words],
+        words=[(w.text.translate(tables.SPACES), w.first, w.last, w.surprisal) for w in words],
         layer_names=["no block", *(f"block {i}" for i in range(1, config.n_layers + 1))],
         best=[[names(i) for i in row] for row in reading.lens.best.tolist()],
         best_p=reading.lens.best_p,
@@ -70,8 +70,8 @@ def collect(
         first=attended.first,
         chosen=chosen,
         head=explained or head,
-        summary=readings.summary(reading, words),
-        convention=readings.CONVENTION,
+        summary=tables.summary(reading, words),
+        convention=tables.CONVENTION,
         step=step,
         facts={
             "model": pages.model_name(loaded.path),
@@ -81,7 +81,7 @@ def collect(
     )
 
 
-def _step(e: Explanation, ids: Sequence[int], names: readings.Names, loaded: Checkpoint) -> Step:
+def _step(e: Explanation, ids: Sequence[int], names: tables.Names, loaded: Checkpoint) -> Step:
     from gptlite.report.inspection import Step
 
     title, lines, conclusion = explanation_lines(e, ids, names, loaded.config)

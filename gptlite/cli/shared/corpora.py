@@ -15,19 +15,24 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def training_text(step: Path, corpus_file: str | None, messages: console.Messages) -> Iterator[Iterator[str]]:
-    """Blocks of the text to train on: of `corpus_file`, else of exactly what the run was trained on."""
+def training_text(
+    step: Path, corpus_file: str | None, messages: console.Messages, *, remedy: str = "name the text with --corpus FILE"
+) -> Iterator[Iterator[str]]:
+    """Blocks of the text to train on: of `corpus_file`, else of exactly what the run was trained on.
+
+    - `remedy`: what an error says to do where that is not known, or not there.
+    """
     from gptlite.paths import cache_directory
     from gptlite.text import corpus
 
     if corpus_file is None:
-        yield (block for _, block in texts_of_run(step).train.blocks())
+        yield (block for _, block in texts_of_run(step, remedy).train.blocks())
         return
     with corpus.opened([corpus_file], cache_directory(), notice=messages.notice) as text:
         yield (block for _, block in text.blocks())
 
 
-def texts_of_run(step: Path) -> Inputs:
+def texts_of_run(step: Path, remedy: str = "name the text with --corpus FILE") -> Inputs:
     """What the run of this step was trained on, and what was held out.
 
     Raises `CorpusError`, `CheckpointError` or `UsageError`.
@@ -37,8 +42,8 @@ def texts_of_run(step: Path) -> Inputs:
 
     run = runs.Run(step.parent)
     if not run.is_run():
-        raise UsageError(f"{step} does not say where its text is; name it with --corpus FILE.")
+        raise UsageError(f"{step} does not say where its text is; {remedy}.")
     try:
         return dataset.reopen(run.read_info())
     except (CorpusError, CheckpointError) as error:
-        raise type(error)(f"{str(error).rstrip('.')}; name the text with --corpus FILE.") from error
+        raise type(error)(f"{str(error).rstrip('.')}; {remedy}.") from error

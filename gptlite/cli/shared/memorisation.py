@@ -80,8 +80,11 @@ class CopyCheck(NoCheck):
         report = self.check(texts)
         self.messages.say("")
         self.messages.say(verdict(report), "bold")
-        head, *rows = table(report)
-        self.messages.table(head, rows, right=frozenset(range(1, len(head))))
+        rows = table(report)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        for i, (name, *cells) in enumerate(rows):
+            figures = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+            self.messages.say("  ".join([name.ljust(widths[0]), *figures]), "" if i else "dim")
         for i, copied in enumerate(report.texts):
             for run in copied.runs[: 1 if len(report.texts) > 1 else None]:
                 self.messages.say(f"{_name(i, report)}{_describe(run)}", "dim")

@@ -17,9 +17,11 @@ and calls it first, before anything is read:
     def generate(call: typer.Context, ...):
         MODES.check(call, "--choice" if choice else "a prompt")
 
-A command with one mode has `only={}` and calls `MODES.check(call)`. Every parameter of the function but `call` is named
-in `everywhere` or in at least one mode. `test_modes.py` reads the tables of all commands, checks that, and
-tries each option in each mode.
+A command with one mode has `only={}` and calls `MODES.check(call)`; one that is in several modes at once, such as
+`-o FILE` beside `--sentence`, names them all, and an option may act in any of them. A module with several commands has
+a dict of tables, by the name of the function. Every parameter of the function but `call` is named in
+`everywhere` or in at least one mode: `test_modes.py` reads the tables of all commands, checks that, and tries each
+option in each mode.
 
 Only options on the command line count as given: a default, or a value from the environment, is never refused.
 """
@@ -49,12 +51,12 @@ class Modes:
     needs: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict[str, "str | tuple[str, ...]"])
     exclusive: Sequence[tuple[str, ...]] = ()
 
-    def acts(self, name: str, mode: str | None) -> bool:
-        """Does the parameter `name` do anything in this mode?"""
-        return name in self.everywhere or (mode is not None and name in self.only[mode])
+    def acts(self, name: str, *modes: str) -> bool:
+        """Does the parameter `name` do anything in one of these modes?"""
+        return name in self.everywhere or any(name in self.only[mode] for mode in modes)
 
-    def check(self, call: typer.Context, mode: str | None = None) -> None:
-        """Raises `UsageError` for an option that was given and does nothing in `mode`, or does not go with another."""
+    def check(self, call: typer.Context, *modes: str) -> None:
+        """Raises `UsageError` for an option that was given and does nothing in `modes`, or does not go with another."""
         spelled = spellings(call)
         given = given_options(call)
         for group in self.exclusive:
@@ -62,8 +64,8 @@ class Modes:
             if others:
                 raise UsageError(f"give only one of {spelled[first]} and {spelled[others[0]]}.")
         for name in given:
-            if not self.acts(name, mode):
-                raise UsageError(f"{spelled[name]} does nothing with {mode}{self._elsewhere(name)}.")
+            if not self.acts(name, *modes):
+                raise UsageError(f"{spelled[name]} does nothing with {' and '.join(modes)}{self._elsewhere(name)}.")
         for name in given:
             others = self.needs.get(name, ())
             others = (others,) if isinstance(others, str) else others
@@ -73,7 +75,7 @@ class Modes:
 
     def _elsewhere(self, name: str) -> str:
         modes = [mode for mode, names in self.only.items() if name in names]
-        return f"; it goes with {' or '.join(modes)}" if modes else ""
+        return f"; it goes with: {', '.join(modes)}" if modes else ""
 
     def parameters(self) -> set[str]:
         """Every parameter that the table names."""

@@ -139,3 +139,17 @@ LossyOption = Annotated[
     bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", rich_help_panel="Data")
 ]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.")]
+
+# Of vectors of words in texts.
+Pool = Literal["last", "mean", "first", "weighted"]
+LayerOption = Annotated[
+    str,
+    typer.Option("--layer", metavar="L", help="last, mid, a number (0 is below the first block) or A-B for their mean.",
+                 rich_help_panel="Which vector"),
+]  # fmt: skip
+PoolOption = Annotated[Pool, typer.Option("--pool", help="Of a word's tokens.", rich_help_panel="Which vector")]
+CorrectOption = Annotated[
+    str,
+    typer.Option("--correct", metavar="NAME", help="Of cosines: zscore, center, abtt:K or none.",
+                 rich_help_panel="Which vector"),
+]  # fmt: skip

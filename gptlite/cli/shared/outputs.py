@@ -14,20 +14,27 @@ Two rules hold for every command that writes a file:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from gptlite.errors import GptliteError, StorageError, UsageError
 
+if TYPE_CHECKING:
+    from gptlite.checkpoint.runs import Run
+
 ForceOption = Annotated[
     bool,
     typer.Option("--force", help="Overwrite FILE if it exists.", show_default=False, rich_help_panel="Output"),
+]  # fmt: skip
+RawCellsOption = Annotated[
+    bool,
+    typer.Option("--raw-cells", help="Write texts that a spreadsheet would compute without an apostrophe before them.",
+                 rich_help_panel="Output"),
 ]  # fmt: skip
 Form = TypeVar("Form")
 
@@ -40,6 +47,11 @@ def format_of(out: str | Path, formats: Mapping[str, Form], option: str = "-o") 
         listed = f"{', '.join(others)} or {last}" if others else last
         raise UsageError(f"{option} {out}: the name must end in {listed}.")
     return formats[suffix]
+
+
+def is_table(out: str | Path | None) -> bool:
+    """Is this a .csv or .tsv file, where --raw-cells means something?"""
+    return out is not None and Path(out).suffix.lower() in (".csv", ".tsv")
 
 
 def check(
@@ -97,20 +109,17 @@ def _check_model(path: Path, model: str | Path | None, what: str) -> None:
             raise UsageError(f"{what} would overwrite the text that {run.path} was trained on; choose another name.")
 
 
-def _texts_of(run: object) -> Iterator[Path]:
+def _texts_of(run: Run) -> Iterator[Path]:
     """The files and folders that run.json names as training text or held-out text; none where it cannot be read."""
-    from gptlite.checkpoint.runs import Run
-
-    assert isinstance(run, Run)
-    if not run.is_run():
+    try:
+        info: Mapping[str, Any] = run.read_info() if run.is_run() else {}
+    except GptliteError:
         return
-    with contextlib.suppress(GptliteError, TypeError, KeyError, AttributeError):
-        info = run.read_info()
-        for source in info.get("inputs") or ():
-            yield Path(str(source["path"]))
-        for name in (*(info.get("arguments") or ()), info.get("val") or ""):
-            if str(name) not in ("", "-"):
-                yield Path(str(name))
+    for source in info.get("inputs") or ():
+        yield Path(str(source["path"]))
+    for name in (*(info.get("arguments") or ()), info.get("val") or ""):
+        if str(name) not in ("", "-"):
+            yield Path(str(name))
 
 
 def _is_part(path: Path, whole: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptlite.cli.shared import console
-from gptlite.errors import StorageError
+from gptlite.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from gptlite.report.page import Figure
-
-FOLDERS = re.compile(r"""(?<![\w.~:/\\-])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'"]+[/\\])+(?=[^\s/\\])""")
 
 FiguresOption = Annotated[
     str | None,
@@ -23,7 +20,6 @@ FiguresOption = Annotated[
         "--figures",
         metavar="DIR",
         help="Write each chart as SVG and as PNG into this folder.",
-        show_default="none",
         rich_help_panel="Output",
     ),
 ]
@@ -34,17 +30,24 @@ def model_name(path: Path) -> str:
     return "/".join(path.absolute().parts[-2:])
 
 
-def without_folders(text: str) -> str:
-    """A text in which the names of files that begin at the root of the file system have lost their folders."""
-    return FOLDERS.sub("", text)
-
-
 def write(path: Path, content: str) -> None:
-    """Write a page. Raises `StorageError`."""
+    """Write a page or another text. Raises `StorageError`."""
     from gptlite.storage import durable
 
     with durable.replacing(path) as scratch:
-        scratch.write_text(content, encoding="utf-8", newline="\n")
+        scratch.write_text(content, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def check_figures(folder: str | None, *, force: bool) -> None:
+    """Raises `UsageError`, before any work, where a folder has charts already that might be overwritten."""
+    if folder is None or force:
+        return
+    there = sorted(path.name for path in Path(folder).glob("*") if path.suffix in (".svg", ".png"))
+    if there:
+        raise UsageError(
+            f"--figures {folder}: there are charts already, such as {there[0]}; choose another folder, or overwrite "
+            "them with --force."
+        )
 
 
 def write_figures(folder: Path, figures: Mapping[str, Figure], messages: console.Messages) -> None:

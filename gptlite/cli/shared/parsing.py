@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -22,8 +23,13 @@ def asked_for_help(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def show_plainly(command: Any) -> Any:
-    """The command, whose switches the help page shows as `--json`, without a type and the default "off"."""
+def show_plainly(command: Any, order: Iterable[str] = ()) -> Any:
+    """The command, whose switches the help page shows as `--json`, without a type and the default "off".
+
+    - `order`: of the commands in it; typer puts groups after all others.
+    """
+    if order:
+        command.commands = {name: command.commands[name] for name in order if name in command.commands}
     inside = typer.Context(command, help_option_names=[*HELP])
     for parameter in command.get_params(inside):
         if getattr(parameter, "is_flag", False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,24 +29,19 @@ def test_another_suffix_is_refused_with_those_there_are(name: str) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run directory with one step, as far as it matters here."""
-    step = tmp_path / "run" / "step-000000001"
-    step.mkdir(parents=True)
-    (step / "config.json").write_text("{}")
-    (step / "MANIFEST.json").write_text("{}")
-    text = tmp_path / "corpus.txt"
-    text.write_text("text")
-    (tmp_path / "held.txt").write_text("text")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "part.txt").write_text("text")
-    info = {
-        "inputs": [{"path": str(text), "bytes": 4, "sha256": "0"}],
-        "arguments": [str(text), str(tmp_path / "folder")],
-        "val": str(tmp_path / "held.txt"),
-    }
-    (tmp_path / "run" / "run.json").write_text(json.dumps(info))
-    return step
+def run(tmp_path: Path, trained_run: Path) -> Path:
+    """A copy of a run whose texts are here: two files to train on, one of them in a folder, and one held out."""
+    shutil.copytree(trained_run, tmp_path / "run", symlinks=True)
+    for name in ("corpus.txt", "held.txt", "folder/part.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    path = tmp_path / "run" / "run.json"
+    info = json.loads(path.read_text())
+    info["inputs"] = [{**info["inputs"][0], "path": str(tmp_path / "corpus.txt")}]
+    info["arguments"] = [str(tmp_path / "folder")]
+    info["val"] = str(tmp_path / "held.txt")
+    path.write_text(json.dumps(info))
+    return tmp_path / "run"
 
 
 def refusal(out: str | None, *, force: bool = False, inputs: tuple[str | None, ...] = (), model: Path) -> str:
@@ -73,7 +69,7 @@ def test_a_text_of_the_run_is_never_overwritten(run: Path, out: str) -> None:
     assert "was trained on" in refusal("other.txt", force=True, model=run)
 
 
-@pytest.mark.parametrize("out", ["run/run.json", "run/step-000000001/config.json"])
+@pytest.mark.parametrize("out", ["run/run.json", "run/step-000000060/config.json"])
 def test_a_file_of_the_model_is_never_overwritten(run: Path, out: str) -> None:
     assert "a file of the model" in refusal(out, force=True, model=run)
 

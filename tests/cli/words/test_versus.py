@@ -1,4 +1,4 @@
-"""gptlite embed --versus word2vec: neighbours by two methods, from the same words of the same text."""
+"""gptlite words ... --versus word2vec: answers by two methods, from the same words of the same text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def gensim() -> None:
 @pytest.fixture
 def versus(gptlite: Command, trained_run: Path) -> Command:
     def call(*arguments: object, stdin: bytes | None = None) -> Outcome:
-        return gptlite("embed", "-m", trained_run, "--versus", "word2vec", *arguments, stdin=stdin)
+        return gptlite("words", "nearest", "-m", trained_run, "--versus", "word2vec", *arguments, stdin=stdin)
 
     return call
 
@@ -33,19 +33,18 @@ def parsed(outcome: Outcome) -> dict[str, Any]:
 
 
 def test_both_methods_name_neighbours_from_the_same_words(versus: Command) -> None:
-    result = parsed(versus("-w", "bank", "-w", "river", "-k", 3, "--json"))
-    assert set(result) == {"model", "n_words", "epochs", "correct", "neighbours", "pairs"}
-    for word in ("bank", "river"):
-        for method in ("gptlite", "word2vec"):
-            found = result["neighbours"][word][method]
-            assert len(found) == 3 and word not in dict(found)
+    result = parsed(versus("bank", "river", "-n", 3, "--json"))
+    ours, theirs = result["vectors"]
+    assert (ours["name"], theirs["name"], theirs["correct"]) == ("token table", "word2vec", "none")
+    assert theirs["words"] <= ours["words"]
+    for query in result["nearest"]:
+        for answer in query["answers"]:
+            found = [(word["word"], word["cosine"]) for word in answer["neighbours"]]
+            assert len(found) == 3 and query["word"] not in dict(found)
             assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
     (pair,) = result["pairs"]
-    assert pair["words"] == ["bank", "river"]
-    assert pair["word2vec"] == pytest.approx(
-        dict(result["neighbours"]["bank"]["word2vec"]).get("river", pair["word2vec"])
-    )
-    assert parsed(versus("-w", "bank", "-w", "river", "-k", 3, "--json")) == result, "the same every time"
+    assert pair["words"] == ["bank", "river"] and len(pair["cosines"]) == 2
+    assert parsed(versus("bank", "river", "-n", 3, "--json")) == result, "the same every time"
 
 
 def test_word2vec_reads_what_the_run_was_trained_on(versus: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,45 +56,35 @@ def test_word2vec_reads_what_the_run_was_trained_on(versus: Command, monkeypatch
 
     train = word2vec.train_word2vec
     monkeypatch.setattr(word2vec, "train_word2vec", watch)
-    assert versus("-w", "bank").code == 0
+    assert versus("bank").code == 0
     text = "".join(read)
     assert make_text().startswith(text) and 0.94 < len(text) / len(make_text()) < 0.96, "without what was held out"
     read.clear()
     Path("other.txt").write_text(make_text(500, seed=9))
-    assert versus("-w", "bank", "--corpus", "other.txt").code == 0
+    assert versus("bank", "--corpus", "other.txt").code == 0
     assert "".join(read) == make_text(500, seed=9)
 
 
 def test_tables_stand_side_by_side(versus: Command) -> None:
-    outcome = versus("the [bank] and the [river]", "-w", "clock", "--w2v-epochs", 2)
+    outcome = versus("clock", "bank", "river", "--epochs", 2)
     assert outcome.code == 0
-    assert [f"nearest to {word}" in outcome.out for word in ("clock", "bank", "river")] == [True] * 3
-    assert "bank – river" in outcome.out
+    assert [f'nearest to "{word}"' in outcome.out for word in ("clock", "bank", "river")] == [True] * 3
+    assert "bank – river" in outcome.out and "in both: " in outcome.out
     assert "2 epochs" in outcome.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "name the words"),
-        (("-w", "rivre"), "near it: river"),
-        (("-w", "bank", "-k", "0"), "-k' / '--neighbours'"),
-        (("-w", "bank", "--w2v-epochs", "0"), "--w2v-epochs"),
-        (("-w", "bank", "--versus", "glove"), "--versus must be word2vec, not 'glove'"),
-    ],
-    ids=str,
-)
-def test_bad_requests_are_errors(versus: Command, arguments: tuple[str, ...], message: str) -> None:
-    outcome = versus(*arguments)
-    assert (outcome.code, outcome.out) == (2, "")
-    assert message in outcome.err
+def test_every_question_can_be_asked_of_both(gptlite: Command, trained_run: Path) -> None:
+    Path("pairs.tsv").write_text("bank\triver\t8\nbank\topens\t1\nsong\tletter\t7\n")
+    for line in ("analogy bank river song", "odd bank river opens", "evaluate pairs.tsv"):
+        result = parsed(gptlite("words", *line.split(), "-m", trained_run, "--versus", "word2vec", "--json"))
+        assert [vectors["name"] for vectors in result["vectors"]] == ["token table", "word2vec"]
 
 
 def test_a_text_that_is_gone_is_asked_for(gptlite: Command, corpus_file: Path, tokenizer: Tokenizer) -> None:
     assert gptlite("train", corpus_file, "-o", "run", "-q", *TRAIN_TINY, "--steps", "2").code == 0
     corpus_file.unlink()
-    outcome = gptlite("embed", "-m", "run", "--versus", "word2vec", "-w", "bank")
+    outcome = gptlite("words", "nearest", "-m", "run", "--versus", "word2vec", "bank")
     assert outcome.code == 3 and "--corpus FILE" in outcome.err
     save_step(Path("hub"), random_model(tiny_config("gpt2", vocab_size=tokenizer.vocab_size)), tokenizer, {})
-    outcome = gptlite("embed", "-m", "hub", "--versus", "word2vec", "-w", "bank")
+    outcome = gptlite("words", "nearest", "-m", "hub", "--versus", "word2vec", "bank")
     assert outcome.code == 2 and "--corpus FILE" in outcome.err

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli.shared import console
@@ -19,7 +18,6 @@ BAR = 12  # columns
 SPACES = str.maketrans({" ": "_", "\n": "⏎", "\t": "⇥"})
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 GUESS = 15  # columns of a layer's guess
-FORMULA = re.compile(r"\s*[=+\-@]")  # what a spreadsheet would compute
 CONVENTION = (
     "A word's bits are the sum of its tokens', the space before it included; a character of a script without spaces "
     "is a word."
@@ -148,7 +146,7 @@ def print_words(words: Sequence[Word]) -> None:
 def print_summary(reading: Reading, words: Sequence[Word], level: str) -> None:
     """What the tables add up to, and what they leave out."""
     n = len(reading.ids) if level == "token" else len(words)
-    notes = [f"The first {MOST_ROWS} of {n:,} {level}s; --format tsv has all."] if n > MOST_ROWS else []
+    notes = [f"The first {MOST_ROWS} of {n:,} {level}s; --format tsv prints all."] if n > MOST_ROWS else []
     notes += [CONVENTION] if level == "word" else []
     console.print_lines([[], [(summary(reading, words), "")], *([(note, "dim")] for note in notes)], wrap=True)
 
@@ -172,7 +170,7 @@ def print_lens(reading: Reading, names: Names) -> None:
     console.print_table(["#", "what came", *titles], rows, right=frozenset({0}))
     notes = ["Each column: the likeliest token if the model ended after that block (logit lens). ✓ is what came."]
     if fit <= n_layers:
-        notes.append(f"{len(layers)} of {n_layers + 1} layers; --format json has all.")
+        notes.append(f"{len(layers)} of {n_layers + 1} layers; --json prints all.")
     console.print_lines([[], *([(note, "dim")] for note in notes)], wrap=True)
 
 
@@ -245,16 +243,6 @@ def word_table(words: Sequence[Word]) -> Iterator[list[str]]:
     yield ["number", "word", "kind", "start", "end", "tokens", "surprisal"]
     for i, w in enumerate(words, 1):
         yield [str(i), w.text, w.kind, str(w.start), str(w.end), str(w.last - w.first), f"{w.surprisal:.6f}"]
-
-
-def to_tsv(rows: Iterable[Sequence[str]]) -> str:
-    """Rows with tabs between; line breaks and tabs in cells are written \\n and \\t, and none is a formula."""
-    return "".join("\t".join(map(_cell, row)) + "\n" for row in rows)
-
-
-def _cell(text: str) -> str:
-    text = text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
-    return f"'{text}" if FORMULA.match(text) else text
 
 
 def _rounded(number: Any) -> float:

@@ -1,4 +1,4 @@
-"""gptlite embed --layers: one row a layer, and the control with random weights."""
+"""gptlite embed --by-layer: one row a layer, and the control with random weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROW = {"number", "unrelated", "same_word", "separation", "occurrences"}
 
 
 def test_json_has_a_row_for_each_layer(gptlite: Command, trained_run: Path) -> None:
-    outcome = gptlite("embed", "-m", trained_run, "--layers", *TEXTS, "--json")
+    outcome = gptlite("embed", "-m", trained_run, "--by-layer", *TEXTS, "--json")
     result = json.loads(outcome.out)
     assert set(result) == {"model", "pool", "correct", "n", "trained"} and result["n"] == 2
     assert [row["number"] for row in result["trained"]] == [0, 1, 2]
@@ -28,7 +28,7 @@ def test_json_has_a_row_for_each_layer(gptlite: Command, trained_run: Path) -> N
 
 
 def test_the_control_has_the_same_rows(gptlite: Command, trained_run: Path) -> None:
-    outcome = gptlite("embed", "-m", trained_run, "--layers", "--untrained", *TEXTS, "--json")
+    outcome = gptlite("embed", "-m", trained_run, "--by-layer", "--untrained", *TEXTS, "--json")
     result = json.loads(outcome.out)
     assert [row["number"] for row in result["untrained"]] == [0, 1, 2]
     assert result["untrained"][0]["separation"] == result["trained"][0]["separation"] == 1.0
@@ -37,19 +37,29 @@ def test_the_control_has_the_same_rows(gptlite: Command, trained_run: Path) -> N
 
 
 def test_the_table_is_of_layers(gptlite: Command, trained_run: Path) -> None:
-    out = gptlite("embed", "-m", trained_run, "--layers", "--untrained", *TEXTS).out
+    out = gptlite("embed", "-m", trained_run, "--by-layer", "--untrained", *TEXTS).out
     assert out.count("0  below the blocks") == out.count("2  last block") == 2
     assert "random weights" in out and "told apart" in out
-    alone = gptlite("embed", "-m", trained_run, "--layers", TEXTS[0])
+    alone = gptlite("embed", "-m", trained_run, "--by-layer", TEXTS[0])
     assert alone.code == 0 and "nothing to be compared with" in alone.out
 
 
 def test_a_control_needs_something_to_control(gptlite: Command, trained_run: Path) -> None:
     outcome = gptlite("embed", "-m", trained_run, "--untrained", *TEXTS)
-    assert outcome.code == 2 and "--layers" in outcome.err
+    assert (
+        outcome.code == 2
+        and "--untrained does nothing with a comparison and marked words; it goes with: --by-layer." in outcome.err
+    )
+
+
+def test_tokens_and_sentences_have_layers_too(gptlite: Command, trained_run: Path) -> None:
+    for unit, n in (("--sentence", 2), ("--tokens", 4)):
+        outcome = gptlite("embed", "-m", trained_run, "--by-layer", unit, "the bank", "a bank", "--json")
+        assert outcome.code == 0, outcome.err
+        assert json.loads(outcome.out)["n"] >= n
 
 
 def test_a_model_without_statistics_is_refused(gptlite: Command, tokenizer: Tokenizer) -> None:
     save_step(Path("hub"), random_model(tiny_config("gpt2", vocab_size=tokenizer.vocab_size)), tokenizer, {})
-    outcome = gptlite("embed", "-m", "hub", "--layers", *TEXTS)
+    outcome = gptlite("embed", "-m", "hub", "--by-layer", *TEXTS)
     assert outcome.code == 4 and "hub holds no statistics" in outcome.err

@@ -1,0 +1,148 @@
+"""Which vectors a question goes to: the model's own static vectors, those in files, and Word2Vec's of the same text."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gptlite.cli.shared import console, options
+from gptlite.cli.shared.corpora import training_text
+from gptlite.errors import UsageError, plural
+
+if TYPE_CHECKING:
+    from gptlite.embedding.static import TokenTable, WordVectors
+
+StaticFrom = Literal["table", "average"]
+Versus = Literal["word2vec"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The options that all questions share; see the help page of `gptlite words nearest`."""
+
+    model: str | None
+    static_from: StaticFrom
+    correct: str | None
+    min_count: int | None
+    corpus: str | None
+    device: str
+    threads: int | None
+    quiet: bool
+    files: Sequence[str] = ()
+    versus: Versus | None = None
+    epochs: int = 5
+    lossy: bool = False
+
+    def modes(self) -> Iterator[str]:
+        """The modes of `MODES` that these options mean."""
+        yield f"--static-from {self.static_from}"
+        if self.versus:
+            yield f"--versus {self.versus}"
+
+    def read_table(self) -> TokenTable:
+        """The token table of the model, with its words and their counts."""
+        if self.static_from == "table":
+            # Matrices of this size gain nothing from threads, and to start them takes NumPy longer than to multiply.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        from gptlite.embedding import static
+
+        return static.read_table(self.model)
+
+    def own(self, table: TokenTable, correction: str | None = None) -> WordVectors:
+        """The model's own vectors: the rows of its table, or averages over the places of words in a text."""
+        if self.static_from == "average":
+            return self._averages(table)
+        return table.word_vectors(self.min_count, self.correct or correction)
+
+    def read(self, table: TokenTable) -> list[WordVectors]:
+        """The model's own vectors first; the correction of cosines is the same for all, unless none is named."""
+        from gptlite.embedding.static import WordVectors
+        from gptlite.embedding.word2vec_format import read_word2vec
+
+        spaces = [self.own(table)]
+        for name in self.files:
+            with options.open_text(name, "vectors") as file:
+                vectors = read_word2vec(file, name, lossy=self.lossy)
+            spaces.append(WordVectors(name, *vectors, correction=self.correct))
+        if self.versus:
+            spaces.append(self._word2vec(table, spaces[0]))
+        return spaces
+
+    def _averages(self, table: TokenTable) -> WordVectors:
+        """Vectors of what the model expects around each word that the text has as often as the table's words."""
+        from gptlite import device as machine
+        from gptlite.checkpoint import saved_step
+        from gptlite.embedding import averaged
+        from gptlite.embedding.static import WordVectors
+
+        messages = console.Messages(self.quiet)
+        hardware = machine.choose_hardware(self.device, "fp32", self.threads)
+        loaded = saved_step.load(table.path, hardware.device)
+        least = max(1, table.words(self.min_count)[1])
+        started = time.monotonic()
+        with training_text(table.path, self.corpus, messages) as blocks:
+            contexts = averaged.read_contexts(
+                loaded.model, loaded.tokenizer, blocks, min_count=min(averaged.MIN_COUNT, least),
+                progress=console.seldom(lambda n: messages.say(f"{n / 1e6:.1f} million characters read")),
+            )  # fmt: skip
+        vectors = averaged.average_vectors(contexts)
+        messages.say(f"contexts of {len(contexts.words):,} words averaged in {time.monotonic() - started:.0f} s")
+        counts = dict(zip(contexts.words, contexts.counts.tolist(), strict=True))
+        kept = int((contexts.counts >= least).sum())  # the most frequent come first
+        words, vectors = contexts.words[:kept], vectors[:kept]
+        return WordVectors("average", words, vectors, correction=self.correct or "none", counts=counts)
+
+    def _word2vec(self, table: TokenTable, own: WordVectors) -> WordVectors:
+        """Skip-gram vectors of the same text, of those words that the model's own vectors have too."""
+        from gptlite.baselines import word2vec
+        from gptlite.embedding.static import WordVectors
+
+        word2vec.check_gensim()
+        messages = console.Messages(self.quiet)
+        started = time.monotonic()
+        with training_text(table.path, self.corpus, messages) as blocks:
+            words, vectors = word2vec.train_word2vec(blocks, epochs=self.epochs)
+        messages.say(
+            f"word2vec: skip-gram of {word2vec.DIM} dimensions, window {word2vec.WINDOW}, "
+            f"{plural(self.epochs, 'epoch', 'epochs')} in {time.monotonic() - started:.0f} s"
+        )
+        shared = [i for i, word in enumerate(words) if word in own.index]
+        if not shared:
+            raise UsageError("word2vec knows none of the words that the model's text has often; lower --min-count.")
+        # Without a correction unless one is asked for, as is usual for Word2Vec.
+        return WordVectors("word2vec", [words[i] for i in shared], vectors[shared], correction=self.correct or "none")
+
+
+def about(space: WordVectors) -> dict[str, Any]:
+    """What JSON says of one set of vectors."""
+    return {
+        "name": space.name,
+        "words": len(space.words),
+        "answers": len(space.answers),
+        "dim": space.vectors.shape[1],
+        "correct": space.correction,
+        "unrelated": [round(x, 4) for x in space.unrelated],
+    }
+
+
+def print_captions(table: TokenTable, spaces: Sequence[WordVectors], min_count: int | None, *, chosen: bool) -> None:
+    """What was compared, and what a cosine is worth there; `chosen` if answers were chosen among words."""
+    _, least = table.words(min_count)
+    console.write("\n")
+    for i, space in enumerate(spaces):
+        n, n_answers = len(space.words), len(space.answers)
+        seen = f" seen at least {least:,} times" if least else ", all that are one token"
+        which = f"{n:,} words{seen if i == 0 else ''}"
+        if chosen and n_answers < n:
+            which += f", answers from the {n_answers:,} that are one token"
+        correction = "raw cosines" if space.correction == "none" else f"cosines after {space.correction}"
+        mean, deviation = (decimals(x) for x in space.unrelated)
+        console.write(f"{space.name}: {which}; {correction}, of two words at random {mean} ± {deviation}\n")
+
+
+def decimals(value: float | None) -> str:
+    """A cosine or a correlation; never "-0.00"."""
+    return "" if value is None else f"{round(value, 2) + 0.0:.2f}"
