@@ -198,7 +198,7 @@ def ours(name: str, model: Path, prompt: list[int], threads: int) -> Write:
     from gptlite.config import SamplingConfig
     from gptlite.generation.decoding import choose_decoding
     from gptlite.generation.generate import generate_ids
-    from gptlite.generation.sampling import make_sampler
+    from gptlite.generation.reproducible import make_sampler
     from gptlite.randomness import derive
 
     torch.set_num_threads(threads)

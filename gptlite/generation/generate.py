@@ -6,7 +6,7 @@ The model sees at most `context_length` tokens. When that window is full, its ne
 goes on from there, so a text can be of any length.
 
 What is written for a prompt and a seed depends on nothing else: not on the other rows of its batch, nor on whether the
-text is streamed. Rows share no padding, and `sampling` draws what the model says of a row alone.
+text is streamed. Rows share no padding, and `reproducible` draws what the model says of a row alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gptlite.config import ModelConfig, SamplingConfig
 from gptlite.generation.constraints import Constraints
 from gptlite.generation.decoding import Decoding, choose_decoding
 from gptlite.generation.logprobs import Alternative, Recorder
-from gptlite.generation.sampling import Draw, make_sampler
+from gptlite.generation.reproducible import Draw, make_sampler
 from gptlite.generation.stopping import Stopping
 from gptlite.model import GPT
 from gptlite.randomness import derive

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gptlite.config import SamplingConfig
 from gptlite.errors import UsageError
 from gptlite.generation.constraints import Bans, Constraints, Phrases, Vocabulary, WordBiases, _count
-from gptlite.generation.sampling import make_sampler
+from gptlite.generation.reproducible import make_sampler
 from gptlite.text.tokenizer import Tokenizer
 
 # -- Bans

@@ -14,10 +14,10 @@ from conftest import make_text, random_model, tiny_config
 from gptlite.config import ARCHITECTURES, ModelConfig, SamplingConfig
 from gptlite.errors import UsageError
 from gptlite.generation import generate as generation
-from gptlite.generation import sampling
+from gptlite.generation import reproducible
 from gptlite.generation.decoding import EagerDecoder
 from gptlite.generation.generate import Generation, generate, generate_ids, generate_together, rows_at_once
-from gptlite.generation.sampling import make_sampler
+from gptlite.generation.reproducible import make_sampler
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
 
@@ -252,10 +252,10 @@ def test_how_logits_are_rounded_changes_nothing(
         with monkeypatch.context() as patch:
             for method in ("prefill", "step"):
                 patch.setattr(EagerDecoder, method, rough(getattr(EagerDecoder, method)))
-            patch.setattr(sampling, "ROUNDING", allowed)
+            patch.setattr(reproducible, "ROUNDING", allowed)
             return [sample.tokens for sample in generate(model, tokenizer, "Ada finds", config, seed=3)]
 
-    exact = ids(0.0, sampling.ROUNDING)
+    exact = ids(0.0, reproducible.ROUNDING)
     assert ids(0.01, 0.01) == exact
     assert ids(0.01, 0.0) != exact, "else this shows nothing"
 

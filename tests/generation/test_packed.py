@@ -20,7 +20,7 @@ from gptlite.errors import CheckpointError
 from gptlite.generation.decoding import DTYPES, Decoder, Decoding, EagerDecoder
 from gptlite.generation.generate import generate_ids
 from gptlite.generation.packed import MOST_TOKENS, CompiledDecoder, Packed, quantise
-from gptlite.generation.sampling import make_sampler
+from gptlite.generation.reproducible import make_sampler
 from gptlite.kernels.build import Kernel
 
 both_dtypes = pytest.mark.parametrize("dtype", DTYPES)

@@ -35,7 +35,8 @@ from gptlite.config import SamplingConfig
 from gptlite.errors import CheckpointError
 from gptlite.generation import generate as generation
 from gptlite.generation.generate import Generation, generate_ids
-from gptlite.generation.sampling import distribution, make_sampler
+from gptlite.generation.reproducible import make_sampler
+from gptlite.generation.sampling import distribution
 from gptlite.generation.stopping import StopFilter
 from gptlite.model import GPT
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
