@@ -1,7 +1,7 @@
 """gptlite: your own text files to a small GPT on your own computer.
 
     import gptlite
-    run = gptlite.train("corpus.txt", seconds=180)["run"]
+    run = gptlite.train("corpus.txt", time="3m")["run"]
     model = gptlite.load(run)
     print(model.generate("Once", n=3, seed=1)[0].text)
     model.embed(["on the river [bank] .", "money into the [bank] ."]).cosine()

@@ -50,6 +50,7 @@ SIZES: dict[str, dict[str, int]] = {
 CORRECTIONS = ("none", "center", "zscore", "abtt")
 MOST_COMPONENTS = 8
 
+DEFAULT_SECONDS = 300.0  # of a run without a budget
 LARGEST_RATE = 1e3  # a typing error; rates between this and the useful ones are found out by training
 LARGEST_CLIP = 1e30  # float32, in which gradients are kept, ends at 3e38
 LARGEST_PENALTY = 100  # of a repetition; beyond it nothing changes any more
@@ -200,7 +201,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train: exactly one of `seconds`, `steps`, `epochs` is the budget.
+    """How to train. The budget is one of `seconds`, `steps` and `epochs`; without any of them it is 300 seconds.
 
     - `optimizer`: muon (with AdamW for embeddings, head and norms) or adamw; `momentum` is Muon's, the betas AdamW's.
     - `accumulate`: parts in which a batch is computed, one after the other, in less memory and to the same gradient.
@@ -216,7 +217,7 @@ class TrainConfig:
     - `log`: another log beside `metrics.jsonl`: tensorboard, or none.
     """
 
-    seconds: float | None = 300.0
+    seconds: float | None = None
     steps: int | None = None
     epochs: float | None = None
     batch_size: int = 16
@@ -244,9 +245,11 @@ class TrainConfig:
     log: str = "none"
 
     def __post_init__(self) -> None:
+        if self.budget == (None, None, None):
+            object.__setattr__(self, "seconds", DEFAULT_SECONDS)
         budgets = [name for name in ("seconds", "steps", "epochs") if getattr(self, name) is not None]
         if len(budgets) != 1:
-            raise UsageError("give exactly one of `seconds`, `steps` and `epochs`.")
+            raise UsageError("give only one of `seconds`, `steps` and `epochs`.")
         budget = getattr(self, budgets[0])
         _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
         _require(self.batch_size >= 1, f"`batch_size` must be at least 1, not {self.batch_size}")
@@ -316,7 +319,7 @@ class SamplingConfig:
     - `presence_penalty` is taken once from the logits of tokens that the text has, `frequency_penalty` as often as it
       has them; the prompt does not count. Both as in OpenAI's interface; 0 is off.
     - `no_repeat_ngram`: no so many tokens in a row twice, prompt and text taken together; 0 is off.
-    - `logit_bias`: pairs of a token, as its text or as its id, and what is added to its logit.
+    - `logit_bias`: pairs of a token, as its text or as its id, and what is added to its logit; or a dict of them.
     - `bans`: texts that never come, whichever tokens they might come in.
     - `min_new_tokens`: before so many neither the model nor a stop ends the text.
     """
@@ -337,6 +340,10 @@ class SamplingConfig:
     num_samples: int = 1
 
     def __post_init__(self) -> None:
+        _require(not isinstance(self.bans, str), f"`bans` must be texts in a list, not the text {self.bans!r}")
+        object.__setattr__(self, "bans", tuple(self.bans))
+        biases = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias
+        object.__setattr__(self, "logit_bias", tuple((token, bias) for token, bias in biases))
         _require(
             math.isfinite(self.temperature) and self.temperature >= 0,
             f"`temperature` must be zero or above, not {self.temperature}",

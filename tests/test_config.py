@@ -33,8 +33,7 @@ WRONG_MODELS: list[tuple[dict[str, Any], str]] = [
 ]  # fmt: skip
 
 WRONG_TRAININGS: list[tuple[dict[str, Any], str]] = [
-    ({"seconds": None}, "exactly one of `seconds`, `steps` and `epochs`"),
-    ({"seconds": 1.0, "steps": 1}, "exactly one of `seconds`, `steps` and `epochs`"),
+    ({"seconds": 1.0, "steps": 1}, "only one of `seconds`, `steps` and `epochs`"),
     *(({"seconds": value}, "the training budget must be above zero") for value in (0, -1.0, NAN, INFINITY)),
     *(({"seconds": None, "steps": value}, "the training budget must be above zero") for value in (0, -5)),
     *(({"seconds": None, "epochs": value}, "the training budget must be above zero") for value in (0.0, NAN)),
@@ -213,3 +212,17 @@ def test_an_architecture_is_its_choices(architecture: str) -> None:
 def test_heads_that_nobody_chose_always_fit(dim: int) -> None:
     config = ModelConfig.preset("qwen3", "tiny", 300, dim=dim)
     assert config.n_heads * config.head_dim == dim
+
+
+@pytest.mark.parametrize(("given", "budget"), [({}, (300.0, None, None)), ({"steps": 5}, (None, 5, None))], ids=str)
+def test_a_budget_needs_no_second_one_taken_back(given: dict[str, Any], budget: tuple[Any, ...]) -> None:
+    assert TrainConfig(**given).budget == budget
+    assert TrainConfig(**TrainConfig(**given).to_dict()).budget == budget
+
+
+def test_lists_and_dicts_of_a_sampling_configuration_are_made_tuples() -> None:
+    config = SamplingConfig(bans=["a", "b"], logit_bias={"the": -1.5})  # type: ignore[arg-type]
+    assert (config.bans, config.logit_bias) == (("a", "b"), (("the", -1.5),))
+    assert hash(config) == hash(SamplingConfig(bans=("a", "b"), logit_bias=(("the", -1.5),)))
+    with pytest.raises(UsageError, match="`bans` must be texts in a list"):
+        SamplingConfig(bans="abc")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -193,3 +194,42 @@ def test_this_torch_takes_both_values() -> None:
 def test_the_defaults_are_among_the_choices() -> None:
     for choices in (device_module.DEVICES, device_module.DTYPES, device_module.COMPILE):
         assert choices[0] == "auto"
+
+
+# -- Memory
+
+
+def write(folder: Path, **files: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+    return folder
+
+
+def test_a_container_of_control_groups_2_limits_memory(tmp_path: Path) -> None:
+    """Cached files do not count as used; the tightest limit on the way up is the one that kills."""
+    proc = tmp_path / "cgroup"
+    proc.write_text("0::/box/inner\n")
+    root = tmp_path / "fs"
+    write(root / "box/inner", memory__max="max", memory__current=70, memory__stat="inactive_file 10")
+    write(root / "box", memory__max=1000, memory__current=700, memory__stat="anon 500\ninactive_file 150")
+    assert device_module._cgroup_memory(proc, root) == 1000 - (700 - 150)
+    write(root, memory__max=100, memory__current=90, memory__stat="inactive_file 0")
+    assert device_module._cgroup_memory(proc, root) == 10
+
+
+def test_a_container_of_control_groups_1_limits_memory(tmp_path: Path) -> None:
+    """Inside, the path is that of the host, which does not exist; the limit is at the mount."""
+    proc, root = tmp_path / "cgroup", tmp_path / "fs"
+    proc.write_text("3:cpu,cpuacct:/docker/1f\n2:memory:/docker/1f\n")
+    stat = "total_inactive_file 5"
+    write(root / "memory", memory__limit_in_bytes=200, memory__usage_in_bytes=25, memory__stat=stat)
+    assert device_module._cgroup_memory(proc, root) == 180
+
+
+def test_without_control_groups_the_host_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_module._cgroup_memory(tmp_path / "none", tmp_path) is None
+    for host, group, left in ((10, None, 10), (10, 4, 4), (3, 4, 3), (None, None, None)):
+        monkeypatch.setattr(device_module, "_host_memory", lambda host=host: host)
+        monkeypatch.setattr(device_module, "_cgroup_memory", lambda group=group: group)
+        assert device_module.available_memory(torch.device("cpu")) == left

@@ -30,13 +30,13 @@ def facts() -> dict[str, Any]:
 
 
 def differences(previous: Mapping[str, Any]) -> list[str]:
-    """What is not as `previous`, a run.json, has it, such as "MKL_CBWR is not set, was COMPATIBLE"."""
+    """What is not as `previous`, a run.json, has it, such as "MKL_CBWR is not set and was COMPATIBLE"."""
     now, before = facts(), previous.get("numerics")
     unlike: list[str] = []
     if isinstance(before, dict):
         was, variables = before.get("variables", {}), now["variables"]
         unlike += [
-            f"{name} {variables.get(name, 'not set')}, not {was.get(name, 'not set')}"
+            f"{name} is {variables.get(name, 'not set')} and was {was.get(name, 'not set')}"
             for name in VARIABLES
             if was.get(name) != variables.get(name)
         ]

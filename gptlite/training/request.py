@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptlite.config import TrainConfig
+from gptlite.config import DEFAULT_SECONDS
 from gptlite.errors import UsageError
 from gptlite.training.watcher import Watcher
 
@@ -98,4 +98,4 @@ def time_budget(settings: Mapping[str, Any]) -> float | None:
     """The time budget of `settings` in seconds, the default where they name none; None for steps or epochs."""
     if settings.get("steps") is not None or settings.get("epochs") is not None:
         return None
-    return settings.get("seconds") or TrainConfig.seconds
+    return settings.get("seconds") or DEFAULT_SECONDS

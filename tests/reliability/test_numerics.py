@@ -20,8 +20,8 @@ from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import Interrupted, NumericsError
 from gptlite.evaluation.scoring import Score
+from gptlite.training import memory, speed
 from gptlite.training import optimizer as optim
-from gptlite.training import plan, speed
 from gptlite.training.pipeline import train
 
 TINY: dict[str, Any] = {
@@ -211,10 +211,10 @@ def test_a_huge_loss_has_an_infinite_perplexity(
 
 
 def test_no_memory_is_guessed_for_parts_that_do_not_exist() -> None:
-    assert plan.more_parts(TrainConfig(batch_size=7)) == 7
-    assert plan.more_parts(TrainConfig(batch_size=12, accumulate=4)) == 6
-    assert plan.more_parts(TrainConfig(batch_size=5, accumulate=5)) is None
-    assert plan.more_parts(TrainConfig(batch_size=2_147_483_647)) is None
+    assert memory.more_parts(TrainConfig(batch_size=7)) == 7
+    assert memory.more_parts(TrainConfig(batch_size=12, accumulate=4)) == 6
+    assert memory.more_parts(TrainConfig(batch_size=5, accumulate=5)) is None
+    assert memory.more_parts(TrainConfig(batch_size=2_147_483_647)) is None
     assert choose_hardware("cpu", threads=1).choices() == {
         "device": "cpu", "dtype": "fp32", "threads": 1, "compile": "off"
     }  # fmt: skip

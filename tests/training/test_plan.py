@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
+from gptlite.config import ARCHITECTURES, DEFAULT_SECONDS, SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import UsageError
 from gptlite.training.plan import (
@@ -338,7 +338,7 @@ def test_none_leaves_the_choice_to_the_plan() -> None:
 
 def test_the_default_budget_is_time() -> None:
     train = make_plan(facts(10**6)).train
-    assert (train.seconds, train.steps, train.epochs) == (TrainConfig.seconds, None, None)
+    assert (train.seconds, train.steps, train.epochs) == (DEFAULT_SECONDS, None, None)
 
 
 @pytest.mark.parametrize("budget", ["steps", "epochs"])
@@ -355,7 +355,7 @@ def test_another_budget_replaces_time(budget: str) -> None:
         ({"size": "huge"}, "unknown size 'huge'"),
         ({"architecture": "rnn"}, "unknown architecture 'rnn'"),
         ({"architecture": "rnn", "size": "small"}, "unknown architecture 'rnn'"),
-        ({"overrides": {"seconds": 1.0, "steps": 1}}, "exactly one"),
+        ({"overrides": {"seconds": 1.0, "steps": 1}}, "only one"),
         ({"overrides": {"dim": 100, "n_heads": 3}}, "multiple"),
         ({"overrides": {"lr": -1.0}}, "lr"),
     ],
