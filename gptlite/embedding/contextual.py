@@ -35,6 +35,7 @@ KNOWN_SEPARATOR = 100  # times that a separator must have been seen to be a bett
 POOLS = ("last", "mean", "first", "weighted")
 CONTEXTS = ("left", "echo")
 LONGEST_WORD = 65_536  # characters
+LONGEST_STRETCH = 1 << 18  # characters to both sides of a word; what has no gap in as many is cut all the same
 WORDS_AT_ONCE = 4096  # that are sorted by length together
 TOKENS_AT_ONCE = {"cpu": 1024}  # of one forward pass: what a processor's cache holds, ...
 MOST_TOKENS_AT_ONCE = 4096  # ... or elsewhere this many
@@ -271,10 +272,10 @@ def _neighbourhood(
     text, start, end = o.text, o.start, o.end
     while True:
         left, right = max(0, start - reach), min(len(text), end + reach)
-        if left and (safe := SAFE_CUT.search(text, left, start)):
+        if left and reach < LONGEST_STRETCH and (safe := SAFE_CUT.search(text, left, start)):
             left = safe.start()
         stretch = _Stretch.make(text, left, right, tokenizer.encode_with_spans(text[left:right]), prefix)
-        if left == 0 or _cover(tokenizer, stretch, o)[0][-1] >= context:
+        if left == 0 or reach >= LONGEST_STRETCH or _cover(tokenizer, stretch, o)[0][-1] >= context:
             return stretch
         reach *= 4
 

@@ -20,6 +20,7 @@ from gptlite.config import ARCHITECTURES
 from gptlite.embedding import contextual
 from gptlite.embedding.contextual import (
     KNOWN_SEPARATOR,
+    LONGEST_STRETCH,
     PREFIX,
     WordVector,
     embed,
@@ -604,3 +605,20 @@ def test_white_space_at_the_ends_of_a_place_is_not_the_word(tokenizer: Tokenizer
     for other in others:
         assert other.occurrence == exact.occurrence and other.tokens == exact.tokens
         assert np.array_equal(other.contextual, exact.contextual) and np.array_equal(other.static, exact.static)
+
+
+def test_a_word_without_an_end_is_not_tokenized_as_a_whole(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 3 million letters without a gap, those near the word are read: time grows with what is read, not with them."""
+    model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size))
+    lengths: list[int] = []
+    encode = type(tokenizer).encode_with_spans
+
+    def watched(self: Tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        lengths.append(len(text))
+        return encode(self, text)
+
+    monkeypatch.setattr(type(tokenizer), "encode_with_spans", watched)
+    (found,) = embed(model, tokenizer, parse_marked("a" * 3_000_000 + " [bank]", 0), n_expected=0)
+    assert found.truncated and max(lengths) < 2 * LONGEST_STRETCH and sum(lengths) < 3 * LONGEST_STRETCH
