@@ -44,6 +44,7 @@ Count = Annotated[int, Rule(lambda n: n >= 0, "zero or more")]
 Digest = Annotated[str, Rule(lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None, "a sha256")]
 TextPath = Annotated[str, Rule(lambda text: text == "-" or os.path.isabs(text), "an absolute path or -")]
 HeldOut = Annotated[str, Rule(_is_share_or_path, "a share of the text or an absolute path")]
+Split = Annotated[str, Rule(lambda text: text in ("documents", "ends", "tail"), "documents, ends or tail")]
 Limits = Annotated[list[Count], Rule(lambda limits: len(limits) == 2, "two numbers of bytes")]
 
 
@@ -53,6 +54,17 @@ class Source(TypedDict):
     path: str
     bytes: Count
     sha256: Digest
+
+
+class Reading(TypedDict, total=False):
+    """How the text was read: fields of `TextOptions`."""
+
+    lossy: bool
+    encoding: str | None
+    keep_line_ends: bool
+    separator: str | None
+    as_text: bool
+    keep_copies: bool
 
 
 class TextFacts(TypedDict):
@@ -154,7 +166,9 @@ class RunInfo(TypedDict, total=False):
     created: str
     arguments: list[TextPath]
     val: HeldOut
-    lossy: bool
+    lossy: bool  # in versions without `reading`
+    reading: Reading
+    split: Split | None
     vocab_size_asked: Count | None
     size_asked: str | None
     text_limits: Limits | None

@@ -20,6 +20,10 @@ def evaluate(
     ],
     model: options.ModelOption = None,
     lossy: options.LossyOption = False,
+    encoding: options.EncodingOption = None,
+    keep_line_ends: options.KeepLineEndsOption = False,
+    separator: options.SeparatorOption = None,
+    as_text: options.AsTextOption = False,
     check_copies: memorisation.CheckOption = False,
     corpus_file: memorisation.CorpusOption = None,
     device: options.DeviceOption = "auto",
@@ -38,11 +42,13 @@ def evaluate(
     from gptlite.evaluation import scoring
     from gptlite.paths import cache_directory
     from gptlite.text import corpus, token_files
+    from gptlite.text.options import TextOptions
 
+    reading = TextOptions(lossy, encoding, keep_line_ends, separator, as_text)
     hardware = machine.choose_hardware(device, dtype, threads)
     loaded = runs.load(model, hardware.device)
     copy_check = memorisation.open_check(check_copies, corpus_file, loaded.path, messages, json)
-    with corpus.opened(files, cache_directory(), notice=messages.notice, smallest=1, lossy=lossy) as text:
+    with corpus.opened(files, cache_directory(), notice=messages.notice, smallest=1, options=reading) as text:
         tokens = token_files.tokenize(text, loaded.tokenizer)
         content = "".join(block for _, block in text.spread(MOST_CHECKED).blocks()) if check_copies else ""
     began = time.monotonic()

@@ -92,6 +92,10 @@ def train(
         ),
     ] = None,
     lossy: options.LossyOption = False,
+    encoding: options.EncodingOption = None,
+    keep_line_ends: options.KeepLineEndsOption = False,
+    separator: options.SeparatorOption = None,
+    as_text: options.AsTextOption = False,
     vocab_size: Annotated[
         int | None,
         _option(
@@ -339,7 +343,9 @@ def train(
 
         inputs = [str(built_in.demo_text(cache_directory(), HOMONYMS in (files or ())))] if demo else files or []
         request: dict[str, Any] = {
-            "val": val, "lossy": lossy, "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
+            "val": val, "lossy": lossy, "encoding": encoding, "keep_line_ends": keep_line_ends,
+            "separator": separator, "as_text": as_text or demo,
+            "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
             "init_from": init_from, "tokenizer": tokenizer,
             "device": device, "dtype": dtype, "threads": threads, "compile": compile, "watcher": _Sheltered(display),
             **given,

@@ -134,7 +134,7 @@ def choose_lengths(texts: Sequence[str]) -> tuple[int, int, int]:
 def take_pieces(text: Text, size: int) -> list[str]:
     """At most 16 pieces of `size` characters, evenly spread over the text, none overlapping; all of a shorter text."""
     part = text.spread(max(1 << 20, 8 * PIECES * size))
-    characters = "".join(block for _, block in part.blocks())
+    characters = "".join(block for _, block in part.characters())
     n = max(1, min(PIECES, len(characters) // size))
     return [characters[start : start + size] for start in (i * len(characters) // n for i in range(n))]
 
@@ -194,7 +194,7 @@ def _stretches(text: Text, reach: int) -> Iterator[tuple[np.ndarray, int]]:
     """Codes of a text, and how many of them have `reach` more behind them, or the end; each is such a one once."""
     held: list[str] = []
     size = 0
-    for first, block in text.blocks():
+    for first, block in text.characters():
         held += [BOUNDARY, block] if first else [block]
         size += len(block) + 1
         if size >= BLOCK + 2 * reach:
@@ -375,7 +375,7 @@ def locate(passages: Sequence[str], text: Text) -> list[Source]:
     count = dict.fromkeys(wanted, 0)
     for piece in text.pieces if wanted else ():
         cursor, tail = _Cursor(), ""
-        for _, block in Text((piece,)).blocks():
+        for _, block in Text((piece,)).characters():
             stretch = tail + block
             for passage in wanted:
                 at = stretch.find(passage, max(0, len(tail) - len(passage) + 1))
@@ -397,6 +397,6 @@ def _in_file(piece: Piece, line: int, column: int) -> tuple[Path, int, int]:
     before = _Cursor()
     document = piece.document
     if piece.start > document.start:
-        for _, block in Text((Piece(document, document.start, piece.start),)).blocks():
+        for _, block in Text((Piece(document, document.start, piece.start),)).characters():
             before.advance(block)
     return document.path, before.line + line - 1, column + (before.column - 1 if line == 1 else 0)

@@ -11,17 +11,20 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptlite.errors import CorpusError, UsageError
+from gptlite.errors import CorpusError, UsageError, plural
 from gptlite.text.files import find_files
-from gptlite.text.reading import READ_SIZE, Document, check_file, read_range, spool_stdin
+from gptlite.text.options import TextOptions
+from gptlite.text.reading import READ_SIZE, Document, WrongEncoding, check_file, read_range
+from gptlite.text.spool import spooled_stdin
 
 SMALLEST_TEXT = 2048  # bytes; less teaches a model nothing
 SHORTEST_STRETCH, MOST_STRETCHES = 1 << 16, 64  # bytes, and how many, when only a part of a long text is used
 LONGEST_BLOCK = 1 << 22  # characters held while looking for a place to cut
+STANDARD_INPUT = "standard input"
 CONTINUATIONS = bytes(range(0x80, 0xC0))  # what follows the first byte of a character
 
 # Places where GPT-2's pattern always ends a piece, so that the text on both sides tokenizes as if it stood alone:
@@ -53,7 +56,12 @@ class Text:
         """sha256 over what is in the text: changes when any byte, boundary or order of it changes."""
         h = hashlib.sha256()
         for piece in self.pieces:
-            h.update(f"{piece.document.digest}:{piece.start}:{piece.end}\n".encode())
+            document, how = piece.document, ""
+            if document.converted:
+                how += f":{document.encoding}{':lf' if document.n_crlf else ''}"
+            if document.separator is not None:
+                how += f":separator={document.separator!r}"
+            h.update(f"{document.digest}:{piece.start}:{piece.end}{how}\n".encode())
         return h.hexdigest()
 
     def split(self, fraction: float) -> tuple[Text, Text]:
@@ -90,10 +98,13 @@ class Text:
         Raises `CorpusError` when a file changed since it was checked.
         """
         for piece in self.pieces:
-            first = True
-            for block in _blocks_of(piece, read_size):
-                yield first, block
-                first = False
+            yield from _blocks_of(piece, read_size)
+
+    def characters(self, read_size: int = READ_SIZE) -> Iterator[tuple[bool, str]]:
+        """(starts a piece, characters): everything that stands in the files, separators inside them too."""
+        for piece in self.pieces:
+            for i, part in enumerate(_characters_of(piece, read_size)):
+                yield not i, part
 
     def sample(self, max_bytes: int) -> Iterator[str]:
         """Blocks of text, all of them or about `max_bytes` evenly spread over the whole."""
@@ -108,44 +119,31 @@ def open_text(
     *,
     notice: Callable[[str], None] = lambda _: None,
     smallest: int = SMALLEST_TEXT,
-    lossy: bool = False,
+    options: TextOptions | None = None,
     called: Mapping[Path, str] | None = None,
 ) -> Text:
     """Check the files, folders and patterns named by `arguments` and return them as one text.
 
-    Files come in the order of their paths, each once. In a folder, files that are not text are passed over with a
-    `notice`, and so are folders that gptlite wrote; a file named directly must be text. With `lossy`, bytes that are no
-    UTF-8 are read as U+FFFD, and a file named directly may hold NULs. `called` gives files another name in messages.
+    Files come in the order of their paths, each once, and of files with equal contents the first one. In a folder,
+    files that are not text are passed over with a `notice`, and so are folders that gptlite wrote; a file named
+    directly must be text. `called` gives files another name in messages.
     Raises `CorpusError`, `StorageError` or `UsageError`.
     """
-    called = called or {}
+    called, options = called or {}, options or TextOptions()
     names = ", ".join(called.get(Path(argument), argument) for argument in arguments[:3])
     names += f" and {len(arguments) - 3:,} more" if len(arguments) > 3 else ""
     if not arguments:
         raise UsageError("name at least one text file, folder or pattern, or - for standard input.")
-    documents: list[Document] = []
-    seen: set[tuple[int, int]] = set()
-    twice: list[Path] = []
-    skipped: list[Path] = []
-    paths, outputs = find_files(arguments)
+    found = _Found(options)
+    paths, found.outputs = find_files(arguments)
     for path, named in paths:
-        try:
-            status = os.stat(path)
-            if (status.st_dev, status.st_ino) in seen:
-                twice.append(path)
-                continue
-            documents.append(check_file(path, called.get(path), lossy=lossy, nul=lossy and named))
-            seen.add((status.st_dev, status.st_ino))
-        except OSError as error:
-            raise CorpusError(f"cannot read {path}: {error.strerror or error}.") from error
-        except CorpusError:
-            if named:
-                raise
-            skipped.append(path)
-    _report(notice, outputs, skipped, twice, documents)
-    if not documents:
+        found.add(path, named, called.get(path))
+    found.report(notice)
+    if not found.documents:
+        if found.undecoded:
+            raise CorpusError(f"{names}: no UTF-8 text files there; {found.undecoded[0][1]}")
         raise CorpusError(f"{names}: no text files there.")
-    text = Text(tuple(Piece(d, d.start, d.size) for d in documents if d.size > d.start))
+    text = Text(tuple(Piece(d, d.start, d.size) for d in found.documents if d.size > d.start))
     if all(not block.strip() for _, block in text.blocks()):
         raise CorpusError(f"{names}: contains only white space.")
     if text.n_bytes < smallest:
@@ -156,26 +154,90 @@ def open_text(
     return text
 
 
-def _report(
-    notice: Callable[[str], None],
-    outputs: Sequence[Path],
-    skipped: Sequence[Path],
-    twice: Sequence[Path],
-    documents: Sequence[Document],
-) -> None:
-    """Say what was left out or changed: a sentence for each kind, however many files there are."""
-    marked = [d.name for d in documents if d.start]
-    mended = [d.name for d in documents if d.replaced]
-    replaced = sum(d.replaced for d in documents)
-    for what, which in (
-        ("passed over {} folder(s) that gptlite wrote", outputs),
-        ("passed over {} file(s) that are not text", skipped),
-        ("counted {} file(s) once that are there under another name too", twice),
-        ("left out the byte order mark of {} file(s)", marked),
-        (f"put {replaced:,} � for bytes that are not UTF-8 in {{}} file(s)", mended),
-    ):
-        if which:
-            notice(f"{what.format(len(which))}, such as {which[0]}.")
+class _Found:
+    """The documents among the files that were added, and what there is to say about the others."""
+
+    def __init__(self, options: TextOptions) -> None:
+        self.options = options
+        self.documents: list[Document] = []
+        self.outputs: list[Path] = []  # folders that gptlite wrote
+        self.twice: list[Path] = []
+        self.copies: list[Path] = []
+        self.skipped: list[Path] = []
+        self.undecoded: list[tuple[Path, WrongEncoding]] = []
+        self._files: set[tuple[int, int]] = set()
+        self._digests: set[str] = set()
+
+    def add(self, path: Path, named: bool, name: str | None = None) -> None:
+        """Check a file; one that was not `named` directly may be something else than text."""
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in self._files:
+                self.twice.append(path)
+                return
+            document = check_file(path, name, self.options, nul=self.options.lossy and named)
+        except OSError as error:
+            raise CorpusError(f"cannot read {path}: {error.strerror or error}.") from error
+        except WrongEncoding as error:
+            if named:
+                raise
+            self.undecoded.append((path, error))
+            return
+        except CorpusError:
+            if named:
+                raise
+            self.skipped.append(path)
+            return
+        self._files.add((status.st_dev, status.st_ino))
+        if document.digest in self._digests and not self.options.keep_copies:
+            self.copies.append(path)
+            return
+        self._digests.add(document.digest)
+        self.documents.append(document)
+
+    def report(self, notice: Callable[[str], None]) -> None:
+        """Say what was left out or changed: a sentence for each kind, however many files there are."""
+
+        def are(which: Sequence[object]) -> str:
+            return "is" if len(which) == 1 else "are"
+
+        documents = self.documents
+        mended = [d.name for d in documents if d.replaced]
+        replaced, encoding = sum(d.replaced for d in documents), self.options.encoding or "UTF-8"
+        for what, noun, rest, which in (
+            ("passed over", "folder", "that gptlite wrote", self.outputs),
+            ("passed over", "file", f"that {are(self.skipped)} not text", self.skipped),
+            ("left out", "file", f"that {are(self.twice)} there under another name too", self.twice),
+            ("left out", "copy", "of another file", self.copies),
+            ("left out the byte order mark of", "file", "", [d.name for d in documents if d.start]),
+            (f"put {replaced:,} \ufffd for bytes that are not {encoding} in", "file", "", mended),
+        ):
+            if which:
+                counted = f"{what} {plural(len(which), noun)} {rest}".rstrip()
+                notice(f"{counted}, such as {which[0]}.")
+        if self.undecoded:
+            paths = [path for path, _ in self.undecoded]
+            notice(f"passed over {_count(paths)} that {are(paths)} not {encoding}: {self.undecoded[0][1]}")
+        if crlf := [d.name for d in documents if d.n_crlf]:
+            notice(
+                f"CRLF line ends are read as line feeds in {_count(crlf)}, such as {crlf[0]}; "
+                "`keep_line_ends=True` keeps them."
+            )
+        if seen := [d for d in documents if d.seen]:
+            notice(
+                f"{seen[0].seen} stands in {_count(seen)}, such as {seen[0].name}, and is read as text; "
+                f"`separator={seen[0].seen!r}` ends a document there."
+            )
+        for kind in sorted({d.kind for d in documents if d.kind}):
+            alike = [d.name for d in documents if d.kind == kind]
+            notice(
+                f"{_count(alike)}, such as {alike[0]}, {'looks' if len(alike) == 1 else 'look'} like {kind}: its keys, "
+                "tags and separators are learned as text. Extract the text first, or confirm it with `as_text=True`."
+            )
+
+
+def _count(which: Sequence[object]) -> str:
+    return plural(len(which), "file")
 
 
 @contextmanager
@@ -185,50 +247,100 @@ def opened(
     *,
     notice: Callable[[str], None] = lambda _: None,
     smallest: int = SMALLEST_TEXT,
-    lossy: bool = False,
+    options: TextOptions | None = None,
 ) -> Iterator[Text]:
-    """`open_text`, with standard input ("-") kept in a file of the folder `spool` for as long as the context lasts."""
-    spooled: list[Path] = []
-    try:
-        paths = []
-        for argument in arguments:
-            if argument == "-" and not spooled:
-                spooled.append(spool_stdin(spool))
-            paths.append(str(spooled[0]) if argument == "-" else argument)
-        called = dict.fromkeys(spooled, "standard input")
-        yield open_text(paths, notice=notice, smallest=smallest, lossy=lossy, called=called)
-    finally:
-        for path in spooled:
-            path.unlink(missing_ok=True)
+    """`open_text`, with a copy of standard input ("-") in the folder `spool` for as long as the context lasts."""
+    with ExitStack() as stack:
+        standard_input = stack.enter_context(spooled_stdin(spool)) if "-" in arguments else Path()
+        paths = [str(standard_input) if argument == "-" else argument for argument in arguments]
+        called = {standard_input: STANDARD_INPUT}
+        text = open_text(paths, notice=notice, smallest=smallest, options=options, called=called)
+        if options and options.separator and not any(piece.document.separator for piece in text.pieces):
+            raise CorpusError(f"the text does not contain the `separator` {options.separator!r}; leave it out.")
+        yield text
 
 
-def _blocks_of(piece: Piece, read_size: int) -> Iterator[str]:
+def _blocks_of(piece: Piece, read_size: int) -> Iterator[tuple[bool, str]]:
+    """(starts a document, characters) of one piece."""
+    if piece.document.separator is None:
+        first = True
+        for block in _cut_into_blocks(_characters_of(piece, read_size)):
+            yield first, block
+            first = False
+        return
+    for document in _documents_of(piece, piece.document.separator, read_size):
+        first = True
+        for block in _cut_into_blocks(document):
+            yield first, block
+            first = False
+
+
+def _characters_of(piece: Piece, read_size: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    held = ""
     for raw in read_range(piece.document, piece.start, piece.end, read_size):
-        held += decoder.decode(raw)
-        cut = _last_safe_cut(held)
+        yield decoder.decode(raw)
+    yield decoder.decode(b"", final=True)
+
+
+def _documents_of(piece: Piece, separator: str, read_size: int) -> Iterator[Iterator[str]]:
+    """The documents between separators, without the line ends beside these; each must be read before the next one."""
+    parts = _characters_of(piece, read_size)
+    held, ended = "", False
+
+    def document() -> Iterator[str]:
+        nonlocal held, ended
+        begun = False
+        while True:
+            if not begun:
+                held = held.lstrip("\r\n")
+            at = held.find(separator)
+            if at >= 0 or ended:
+                content, held = (held[:at], held[at + len(separator) :]) if at >= 0 else (held, "")
+                yield content.rstrip("\r\n") if at >= 0 else content
+                return
+            # Whatever may be the beginning of a separator, and the line ends before it, waits for what follows.
+            safe = len(held[: max(0, len(held) - len(separator) + 1)].rstrip("\r\n"))
+            if safe:
+                begun = True
+                content, held = held[:safe], held[safe:]
+                yield content
+            part = next(parts, None)
+            ended = part is None
+            held += part or ""
+
+    while held or not ended:
+        yield document()
+
+
+def _cut_into_blocks(parts: Iterator[str]) -> Iterator[str]:
+    held, searched = "", 0  # there is no safe cut among the first `searched` characters
+    for part in parts:
+        held += part
+        cut = _last_safe_cut(held, searched)
         if not cut and len(held) > LONGEST_BLOCK:
             cut = len(held)  # megabytes without a boundary: cut anyway, memory stays bounded
         if cut:
             yield held[:cut]
             held = held[cut:]
-    held += decoder.decode(b"", final=True)
+        searched = max(0, len(held) - 1)
     if held:
         yield held
 
 
-def _last_safe_cut(text: str) -> int:
-    """Index of the last safe cut in `text`, 0 if there is none; the end is never safe, for what follows is unknown."""
+def _last_safe_cut(text: str, searched: int = 0) -> int:
+    """Index of the last safe cut in `text`, 0 if there is none; the end is never safe, for what follows is unknown.
+
+    - `searched`: characters at the beginning that are known to have none.
+    """
     size = 4096
     while True:
-        start = max(0, len(text) - size)
+        start = max(searched, len(text) - size)
         cuts = [m.start() for m in SAFE_CUT.finditer(text, start)]
         # A match at `start` itself may rest on a look-behind before the window, which finditer does see.
         cuts = [cut for cut in cuts if 0 < cut < len(text)]
         if cuts:
             return cuts[-1]
-        if start == 0:
+        if start == searched:
             return 0
         size *= 8
 

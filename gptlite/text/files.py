@@ -22,6 +22,8 @@ def find_files(arguments: Iterable[str]) -> tuple[list[tuple[Path, bool]], list[
     found: dict[Path, bool] = {}
     outputs: set[Path] = set()
     for argument in arguments:
+        if not argument:
+            raise UsageError("one of the names of files is empty; is a variable of the shell not set?")
         path = Path(argument)
         if glob.has_magic(argument) and not os.path.lexists(path):
             matches = [Path(p) for p in glob.glob(argument, recursive=True) if os.path.isfile(p)]

@@ -1,53 +1,42 @@
 """One file of text: opened with care, checked to its last byte, and read again in parts.
 
-A file is read once to check it (UTF-8, not binary) and to take its digest; a file that has changed since is refused.
+A file is read once to check it (its encoding, not binary) and to take its digest. A file that has changed since then
+is refused.
+
+The text of a file is UTF-8 without its byte order mark. Where the file is in another encoding, or its CRLF line ends
+are read as line feeds, it is converted whenever it is read; an index of places where conversion can begin makes every
+part of it quick to reach.
 """
 
 from __future__ import annotations
 
+import bisect
 import codecs
 import hashlib
 import os
-import re
 import stat
-import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from gptlite.errors import CorpusError, StorageError, UsageError
+from gptlite.errors import CorpusError, StorageError
+from gptlite.text import encodings, formats
+from gptlite.text.encodings import Converter
+from gptlite.text.options import UTF8, TextOptions
 
 READ_SIZE = 1 << 18  # bytes read at a time
 BOM = codecs.BOM_UTF8
 REPLACEMENT = "\ufffd"
-
-# Patterns of the first bytes of what people pass by mistake, and what to do about it.
-KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"\x1f\x8b", "gzip; unpack it first, for example with gunzip"),
-    (b"BZh[1-9]1AY&SY", "bzip2; unpack it first with bunzip2"),
-    (b"\xfd7zXZ\x00", "xz; unpack it first with unxz"),
-    (b"[(]\xb5/\xfd", "zstandard; unpack it first with unzstd"),
-    (b"PK\x03\x04", "a zip archive (perhaps .docx or .epub); extract its text first"),
-    (b"%PDF", "a PDF; extract its text first, for example with pdftotext"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\x7fELF", "a program"),
-    (b"PAR1\x15", "a Parquet table; export its text column first"),
-    (b"SQLite format 3\x00", "an SQLite database; export its text first"),
-    (b"\x80[\x02-\x05]", "a pickle; export its text with the program that wrote it"),
-    (b".{4}\x00{4}{", "a model in safetensors"),  # the length of its header, and the header
-    (b"GGUF.\x00{3}", "a model in GGUF"),
-    (b"\xff\xfe\x00\x00", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
-    (b"\x00\x00\xfe\xff", "UTF-32; convert it first with iconv -f UTF-32 -t UTF-8"),
-    (b"\xff\xfe", "UTF-16; convert it first with iconv -f UTF-16 -t UTF-8"),
-    (b"\xfe\xff", "UTF-16; convert it first with iconv -f UTF-16 -t UTF-8"),
-)
+SEPARATORS = (b"<|endoftext|>", b"<|end_of_text|>", b"<|eot_id|>")  # that other tools write between documents
 
 
 @dataclass(frozen=True)
 class Document:
-    """One checked file: bytes [start, size) of it are text; `digest` is the sha256 of the whole file."""
+    """One checked file: bytes [start, size) of its text; `digest` is the sha256 of the whole file.
+
+    In a converted document, `start` and `size` count bytes of the converted text, otherwise those of the file.
+    """
 
     path: Path
     name: str
@@ -55,57 +44,172 @@ class Document:
     size: int
     digest: str
     stamp: tuple[int, ...]  # of the file system, to notice a change between two readings
-    replaced: int = 0  # stretches of bytes that are no UTF-8, each read as U+FFFD
+    replaced: int = 0  # stretches of bytes that the encoding does not allow, each read as U+FFFD
+    encoding: str = UTF8
+    n_crlf: int = 0  # line ends CRLF that are read as line feeds
+    separator: str | None = None  # ends a document inside the file
+    kind: str | None = None  # of markup or data, where the file is not prose
+    seen: str | None = None  # a separator of other tools that stands in the text as text
+    index: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)  # (in the file, in the text)
+
+    @property
+    def converted(self) -> bool:
+        return bool(self.encoding != UTF8 or self.n_crlf)
+
+    @property
+    def file_size(self) -> int:
+        return self.stamp[2] or self.size
 
 
-def check_file(path: Path, name: str | None = None, *, lossy: bool = False, nul: bool = False) -> Document:
-    """Read the whole file once; raise `CorpusError` with file, offset and remedy unless it is UTF-8 text.
+class WrongEncoding(CorpusError):
+    """A file that may be text, but not in the encoding in which it is read."""
 
-    `lossy` lets bytes pass that are no UTF-8, and counts them; `nul` lets NUL pass.
+
+def check_file(
+    path: Path, name: str | None = None, options: TextOptions | None = None, *, nul: bool = False
+) -> Document:
+    """Read the whole file once; raise `CorpusError` with file, offset and remedy unless it is text.
+
+    - `options`: how it is read; UTF-8 with line feeds where none are given.
+    - `nul`: let NUL pass.
     """
+    options = options or TextOptions()
     name = name or str(path)
     with open_regular(path) as file:
         before = os.fstat(file.fileno())
         head = read_some(file, 16, name, 0)
         if not head:
             raise CorpusError(f"{name} is empty.")
-        for magic, kind in KINDS:
-            if re.match(magic, head, re.DOTALL):
-                raise CorpusError(f"{name} is not plain text: it looks like {kind}.")
+        if kind := formats.binary_kind(head):
+            raise CorpusError(f"{name} is not plain text: it looks like {kind}.")
+        if options.encoding is None and (marked := formats.marked_encoding(head)):
+            kind = f"{marked.upper()}; read it with `encoding={marked!r}`"
+            raise WrongEncoding(f"{name} is not plain text: it looks like {kind}.")
         file.seek(0)
-        digest = hashlib.sha256()
-        decoder = codecs.getincrementaldecoder("utf-8")("replace" if lossy else "strict")
-        offset = lines = replaced = 0
-        tail = b""
-        while raw := read_some(file, READ_SIZE, name, offset):
-            digest.update(raw)
-            at = -1 if nul else raw.find(b"\x00")
-            if at >= 0:
-                raise CorpusError(
-                    f"{name} looks binary: NUL byte at offset {offset + at:,}; if it is text all the same, add --lossy."
-                )
-            replaced += decode(decoder, raw, name, offset, lines).count(REPLACEMENT)
-            replaced -= (tail + raw).count(REPLACEMENT.encode())  # those that stand in the file itself
-            tail = raw[-2:]
-            offset += len(raw)
-            if before.st_size and offset > before.st_size:
+        checked = _Check(path, name, options, nul)
+        while raw := read_some(file, READ_SIZE, name, checked.offset):
+            checked.add(raw)
+            if before.st_size and checked.offset > before.st_size:
                 break  # it grows, perhaps as fast as it is read
-            lines += raw.count(b"\n")
-        replaced += decode(decoder, b"", name, offset, lines, final=True).count(REPLACEMENT)
+        checked.add(b"", final=True)
         after = os.fstat(file.fileno())
     if _stamp(before) != _stamp(after):
         raise _changed(name)
-    start = len(BOM) if head.startswith(BOM) else 0
-    return Document(path, name, start, offset, digest.hexdigest(), _stamp(after), replaced)
+    return checked.document(_stamp(after))
+
+
+class _Check:
+    """What is known of a file after the blocks that were added."""
+
+    def __init__(self, path: Path, name: str, options: TextOptions, nul: bool) -> None:
+        self.path, self.name, self.options, self.nul = path, name, options, nul
+        self.digest = hashlib.sha256()
+        errors = "replace" if options.lossy else "strict"
+        self.decoder = codecs.getincrementaldecoder(options.codec)(errors)
+        self.converter = Converter(options.codec, line_feeds=not options.keep_line_ends, lossy=options.lossy)
+        self.offset = self.size = self.lines = self.replaced = 0  # size: of the text
+        self.tails = b"", b""  # the last bytes of the file, and of the text
+        self.start, self.kind, self.seen = 0, None, None
+        self.n_separators = 0
+        self.index = [(0, 0)]
+
+    def add(self, raw: bytes, final: bool = False) -> None:
+        utf8 = self.options.codec == UTF8
+        content = decode(self.decoder, raw, self, final=final)
+        if not self.nul:
+            self._refuse_nul(raw if utf8 else content.encode(UTF8, "replace"))
+        self.replaced += content.count(REPLACEMENT)
+        if utf8:  # those that stand in the file itself
+            self.replaced -= (self.tails[0] + raw).count(REPLACEMENT.encode())
+        text = self.converter.feed(raw, final)
+        if not self.size and text:
+            self.start = len(BOM) if text.startswith(BOM) else 0
+            if not self.options.as_text:
+                self.kind = formats.markup_kind(content, self.path)
+        self._look_for_separators(text)
+        self.digest.update(raw)
+        self.lines += content.count("\n")
+        self.offset += len(raw)
+        self.size += len(text)
+        self.tails = raw[-2:], (self.tails[1] + text)[-1024:]
+        if not final and (pending := self.converter.n_pending()) is not None:
+            self.index.append((self.offset - pending, self.size))
+
+    def _refuse_nul(self, text: bytes) -> None:
+        at = text.find(b"\x00")
+        if at >= 0:
+            raise CorpusError(
+                f"{self.name} looks binary: NUL byte at offset {self.offset + at:,}; if it is text all the same, use "
+                "`lossy=True`."
+            )
+
+    def _look_for_separators(self, text: bytes) -> None:
+        if self.options.separator is not None:
+            wanted = self.options.separator.encode()
+            tail = self.tails[1][len(self.tails[1]) - len(wanted) + 1 :] if len(wanted) > 1 else b""
+            self.n_separators += (tail + text).count(wanted)
+        elif self.seen is None:
+            both = self.tails[1] + text
+            self.seen = next((mark.decode() for mark in SEPARATORS if mark in both), None)
+
+    def document(self, stamp: tuple[int, ...]) -> Document:
+        converted = self.converter.n_crlf or self.options.codec != UTF8
+        return Document(
+            self.path,
+            self.name,
+            self.start,
+            self.size,
+            self.digest.hexdigest(),
+            stamp,
+            self.replaced,
+            encoding=self.options.codec,
+            n_crlf=self.converter.n_crlf,
+            separator=self.options.separator if self.n_separators else None,
+            kind=self.kind,
+            seen=self.seen,
+            index=tuple(self.index) if converted else (),
+        )
+
+
+def decode(decoder: codecs.IncrementalDecoder, raw: bytes, checked: _Check, final: bool = False) -> str:
+    """The next characters of a file that is being checked. Raises `CorpusError` with the place of a wrong byte."""
+    pending = len(decoder.getstate()[0])
+    try:
+        return decoder.decode(raw, final)
+    except UnicodeDecodeError as error:
+        at = checked.offset - pending + error.start
+        line = 1 + checked.lines + raw[: max(0, error.start - pending)].count(b"\n")
+        byte = error.object[error.start]
+        where = f"byte 0x{byte:02X} at offset {at:,} (line {line:,})"
+        if checked.options.encoding is not None:
+            raise WrongEncoding(f"{checked.name} is not {checked.options.encoding}: {where}.") from None
+        raise WrongEncoding(f"{checked.name} is not UTF-8: {where}; {_advice(checked.path, at)}") from None
+
+
+def _advice(path: Path, at: int) -> str:
+    """Which other encodings the file may be in; the sample ends after the wrong byte at offset `at`."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, at - encodings.SAMPLE // 2))
+            file.readline()
+            sample = file.read(encodings.SAMPLE) if file.tell() <= at else b""
+            file.seek(0)
+            whole = iter(lambda: file.read(READ_SIZE), b"")
+            return encodings.advice(sample or file.read(encodings.SAMPLE), whole)
+    except OSError:
+        return "read it with `lossy=True`, or convert it to UTF-8 first."
 
 
 def read_range(document: Document, start: int, end: int, read_size: int = READ_SIZE) -> Iterator[bytes]:
-    """Bytes [start, end) of a file, in parts. Raises `CorpusError` when it is not the file that was checked."""
+    """Bytes [start, end) of the text of a file, in parts.
+
+    Raises `CorpusError` when it is not the file that was checked.
+    """
     try:
         with open_regular(document.path) as file:
-            file.seek(start)
+            parts = _read_converted if document.converted else _read_plain
             left = end - start
-            while left and (raw := read_some(file, min(read_size, left), document.name, end - left)):
+            for raw in parts(file, document, start, end, read_size):
                 left -= len(raw)
                 yield raw
             status = os.fstat(file.fileno())
@@ -115,23 +219,27 @@ def read_range(document: Document, start: int, end: int, read_size: int = READ_S
         raise _changed(document.name)
 
 
-def spool_stdin(directory: Path) -> Path:
-    """Copy standard input to a file in `directory` and return its path; the caller removes it."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("- reads standard input, but nothing is piped into it; try: cat FILES | gptlite train -")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix="stdin-", suffix=".txt", delete=False) as spool:
-            path = Path(spool.name)
-            try:
-                while raw := sys.stdin.buffer.read(READ_SIZE):
-                    spool.write(raw)
-            except BaseException:
-                path.unlink()
-                raise
-    except OSError as error:
-        raise StorageError(f"cannot keep standard input in {directory}: {error.strerror or error}.") from error
-    return path
+def _read_plain(file: BinaryIO, document: Document, start: int, end: int, read_size: int) -> Iterator[bytes]:
+    file.seek(start)
+    left = end - start
+    while left and (raw := read_some(file, min(read_size, left), document.name, end - left)):
+        left -= len(raw)
+        yield raw
+
+
+def _read_converted(file: BinaryIO, document: Document, start: int, end: int, read_size: int) -> Iterator[bytes]:
+    where, position = document.index[bisect.bisect_right(document.index, start, key=lambda entry: entry[1]) - 1]
+    file.seek(where)
+    converter = Converter(document.encoding, line_feeds=document.n_crlf > 0, lossy=True)
+    ended = False
+    while position < end and not ended:
+        raw = read_some(file, read_size, document.name, where)
+        where, ended = where + len(raw), not raw
+        text = converter.feed(raw, final=ended)
+        part = text[max(0, start - position) : end - position]
+        position += len(text)
+        if part:
+            yield part
 
 
 def _stamp(status: os.stat_result) -> tuple[int, ...]:
@@ -158,19 +266,3 @@ def read_some(file: BinaryIO, size: int, name: str, offset: int) -> bytes:
         raise StorageError(
             f"cannot read {name} at offset {offset:,}: {error.strerror or error}; is its disk failing?"
         ) from error
-
-
-def decode(
-    decoder: codecs.IncrementalDecoder, raw: bytes, name: str, offset: int, lines: int, final: bool = False
-) -> str:
-    pending = len(decoder.getstate()[0])
-    try:
-        return decoder.decode(raw, final)
-    except UnicodeDecodeError as error:
-        at = offset - pending + error.start
-        line = 1 + lines + raw[: max(0, error.start - pending)].count(b"\n")
-        byte = error.object[error.start]
-        raise CorpusError(
-            f"{name} is not UTF-8: byte 0x{byte:02X} at offset {at:,} (line {line:,}); "
-            "convert it first, for example with iconv -f LATIN1 -t UTF-8, or add --lossy."
-        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Any
 
 from gptlite.checkpoint import run_info
 from gptlite.errors import CorpusError, UsageError
-from gptlite.text import corpus, token_files
+from gptlite.text import corpus, splitting, token_files
+from gptlite.text.options import TextOptions
+from gptlite.text.reading import Document
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import plan
 from gptlite.training.watcher import Watcher
@@ -21,15 +24,24 @@ TOKENIZER_SAMPLE = 64 << 20  # bytes of training text that the vocabulary is lea
 
 @dataclass(frozen=True)
 class Inputs:
-    """The texts of a run: what is trained on, what is held out, and the files they came from."""
+    """The texts of a run: what is trained on, what is held out, and the kind of split where that is a share."""
 
     train: corpus.Text
     val: corpus.Text
+    split: str | None = None  # see `splitting`; None where a file is held out
+    sources: tuple[Document, ...] = ()  # the files in the order in which they were split
 
     def documents(self) -> list[dict[str, Any]]:
         """Path, size and digest of each file."""
-        documents = dict.fromkeys(p.document for p in (*self.train.pieces, *self.val.pieces))
-        return [{"path": str(d.path.absolute()), "bytes": d.size, "sha256": d.digest} for d in documents]
+        documents = dict.fromkeys((*self.sources, *(p.document for p in (*self.train.pieces, *self.val.pieces))))
+        return [
+            {
+                "path": "-" if d.name == corpus.STANDARD_INPUT else str(d.path.absolute()),
+                "bytes": d.file_size,
+                "sha256": d.digest,
+            }
+            for d in documents
+        ]
 
     def facts(self) -> dict[str, Any]:
         """Size and digest of what is trained on and of what is held out."""
@@ -37,37 +49,35 @@ class Inputs:
         return {part: {"bytes": text.n_bytes, "sha256": text.digest} for part, text in parts}
 
 
-def hold_out(text: corpus.Text, val: str, watcher: Watcher, lossy: bool = False) -> Inputs:
+def hold_out(
+    text: corpus.Text,
+    val: str | float,
+    watcher: Watcher,
+    options: TextOptions | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Inputs:
     """The text to train on and the text held out.
 
-    - `val`: a share such as "5%" of the end of `text`, or the name of a file.
-    Raises `UsageError` where nothing is left of either, or where the file is also trained on.
+    - `val`: a share of `text` such as "5%" or 0.05, or the name of a file.
+    - `info`: the `run.json` of the run that is resumed or opened again; its kind of split is used.
+    Raises `UsageError` where nothing or too little is left of either, or where the file is also trained on.
     """
-    if (fraction := _fraction(val)) is not None:
-        head, tail = text.split(fraction)
-        if not head.pieces or not tail.pieces:
+    if (share := splitting.parse_share(val)) is not None:
+        kind = None if info is None else info.get("split") or "tail"
+        found = splitting.split(text, share, kind)
+        if not found.train.pieces or not found.held_out.pieces:
             raise UsageError(f"`val={val!r}` leaves nothing to train on or nothing to hold out; choose another share.")
-        return Inputs(head, tail)
-    held_out = corpus.open_text([val], notice=watcher.notice, smallest=1, lossy=lossy)
+        if info is None and (described := splitting.describe(found)):
+            watcher.notice(described)
+        return Inputs(found.train, found.held_out, found.kind, tuple(piece.document for piece in text.pieces))
+    name = str(val)
+    if re.fullmatch(r"[0-9.]+", name) and not Path(name).exists():
+        raise UsageError(f"`val={name!r}` is neither a share nor a file; for a share write {_as_percent(name)}.")
+    held_out = corpus.open_text([name], notice=watcher.notice, smallest=1, options=options)
     digests = {p.document.digest for p in held_out.pieces}
     if any(p.document.digest in digests for p in text.pieces):
-        raise UsageError(f"`val={val!r}` is also among the texts to train on; leave it out there.")
+        raise UsageError(f"`val={name!r}` is also among the texts to train on; leave it out there.")
     return Inputs(text, held_out)
-
-
-def _fraction(val: str) -> float | None:
-    """0.05 of "5%"; None for the name of a file. Raises `UsageError` for an impossible share."""
-    if not val.endswith("%"):
-        if re.fullmatch(r"[0-9.]+", val) and not Path(val).exists():
-            raise UsageError(f"`val={val!r}` is neither a share nor a file; for a share write {_as_percent(val)}.")
-        return None
-    try:
-        fraction = float(val[:-1]) / 100
-    except ValueError:
-        return None
-    if not 0 < fraction <= 0.9:
-        raise UsageError(f"`val={val!r}`: hold out more than 0% and at most 90% of the text.")
-    return fraction
 
 
 def _as_percent(val: str) -> str:
@@ -76,21 +86,24 @@ def _as_percent(val: str) -> str:
     return f"{100 * number if number < 1 else number:g}%"
 
 
-def remembered_val(val: str) -> str:
-    """`val` as run.json has it: a share as it is, a file with its absolute path."""
-    return val if _fraction(val) is not None else str(Path(val).absolute())
+def remembered_val(val: str | float) -> str:
+    """`val` as `run.json` has it: a share in percent, or the absolute path of a file."""
+    if (share := splitting.parse_share(val)) is None:
+        return str(Path(str(val)).absolute())
+    return val if isinstance(val, str) else f"{100 * share:.10g}%"
 
 
-def is_same_val(val: str, remembered: str) -> bool:
+def is_same_val(val: str | float, remembered: str) -> bool:
     """Does `val` hold out what a run remembers: the same share, or the same file?"""
-    return remembered_val(val) == remembered or (_fraction(val) is not None and _fraction(val) == _fraction(remembered))
+    share = splitting.parse_share(val)
+    return remembered_val(val) == remembered or (share is not None and share == splitting.parse_share(remembered))
 
 
 def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> Inputs:
     """Of texts longer than `limits` (bytes to train on, bytes to hold out), parts spread over the whole."""
     if limits is None:
         return texts
-    shorter = Inputs(texts.train.spread(limits[0]), texts.val.spread(limits[1]))
+    shorter = dataclasses.replace(texts, train=texts.train.spread(limits[0]), val=texts.val.spread(limits[1]))
     if shorter.train is not texts.train:
         watcher.notice(
             f"there is no time to read all {texts.train.n_bytes / 1e6:,.0f} MB; "
@@ -115,14 +128,15 @@ def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
     run_info.require(info, "the run.json of the model", "inputs", "arguments", "val", "text")
     paths = {source["sha256"]: source["path"] for source in info["inputs"]}
     files, val, facts = list(files or info["arguments"]), info["val"], info["text"]
-    lossy, limits = info.get("lossy", False), info.get("text_limits")
+    options, limits = TextOptions.of_run(info), info.get("text_limits")
     if "-" in files:
         raise CorpusError("the model was trained on standard input, which is not kept.")
-    text = corpus.open_text(files, smallest=1, lossy=lossy)
+    text = corpus.open_text(files, smallest=1, options=options)
     found = {piece.document.digest for piece in text.pieces}
     known = corpus.Text(tuple(piece for piece in text.pieces if piece.document.digest in paths))
     if known.pieces:
-        texts = shorten(hold_out(in_order(info, known), val, Watcher(), lossy), limits, Watcher())
+        texts = hold_out(in_order(info, known), val, Watcher(), options, info)
+        texts = shorten(texts, limits, Watcher())
         if texts.facts() == facts:
             return texts
         found |= {piece.document.digest for piece in texts.val.pieces}

@@ -44,8 +44,12 @@ def train(
     time: str | float | None = None,
     steps: int | None = None,
     epochs: float | None = None,
-    val: str | None = None,
+    val: str | float | None = None,
     lossy: bool = False,
+    encoding: str | None = None,
+    keep_line_ends: bool = False,
+    separator: str | None = None,
+    as_text: bool = False,
     architecture: str | None = None,
     size: str | None = None,
     vocab_size: int | None = None,
@@ -107,8 +111,11 @@ def train(
     - `out`: the run directory; by default `checkpoints/<name of the first input>`.
     - `time`: for everything, as a text such as "90s", "3m" or "1h30m", or in seconds; by default 5 minutes.
     - `steps`, `epochs`: train for so many optimizer steps, or passes through the text, instead.
-    - `val`: what is held out from all training: a share of the text's end such as "5%" (the default), or a file.
-    - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing the file.
+    - `val`: what is held out from all training: a share of the text such as "5%" (the default) or 0.05, or a file. Of
+      several files, whole ones spread over all of them are held out, otherwise the end of each.
+    - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing the file; `encoding`: of the files, such as
+      "gb18030"; `keep_line_ends`: keep CRLF instead of reading it as a line feed; `separator`: what ends a document
+      inside a file, such as "<|endoftext|>"; `as_text`: no notice about markup and data in the text.
     - `resume`: go on with the newest saved step of the run. The budget may change, and `accumulate`, `recompute`,
       `shard`, `eval_every`, `save_every`, `sample_every`, `sample_prompt`, `keep` and `log`; another value for anything
       else is refused. Device, precision and threads are as before unless they are given.

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from gptlite.paths import cache_directory
 from gptlite.storage.durable import check_storage
 from gptlite.text import corpus
 from gptlite.text.batches import Batches
+from gptlite.text.options import TextOptions
 from gptlite.text.token_files import TokenFile
 from gptlite.text.tokenizer import check_vocab_size
 from gptlite.training import clock, machine, numerics, resume, tensorboard
@@ -96,7 +96,8 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     if run is not None and locked:
         stack.enter_context(run.lock())
     limits = planning.text_limits(request.time_budget, hardware)
-    texts = _read(request, request.inputs, request.val or DEFAULT_VAL, limits, stack)
+    options, val = request.text_options, DEFAULT_VAL if request.val is None else request.val
+    texts = _read(request, request.inputs, val, options, limits, stack)
     if not in_directory:
         run = Run(Path(request.out or runs.DEFAULT_PARENT / runs.run_name(request.inputs)))
     elif run is None:
@@ -123,8 +124,9 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
         "command": list(request.command),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "arguments": [a if a == "-" else str(Path(a).absolute()) for a in request.inputs],
-        "val": remembered_val(request.val or DEFAULT_VAL),
-        "lossy": request.lossy,
+        "val": remembered_val(val),
+        "reading": options.to_dict(),
+        "split": texts.split,
         "vocab_size_asked": request.vocab_size,
         "size_asked": request.size,
         "text_limits": limits,
@@ -144,8 +146,8 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     tensorboard.check_library(plan.train.log)
     stack.enter_context(run.lock())
     arguments = request.inputs or tuple(previous["arguments"])
-    request = dataclasses.replace(request, lossy=request.lossy or bool(previous.get("lossy")))
-    texts = _read(request, arguments, previous["val"], previous.get("text_limits"), stack, previous)
+    options = request.text_options.for_resume(previous)
+    texts = _read(request, arguments, previous["val"], options, previous.get("text_limits"), stack, previous)
     resume.check_same_text(run, previous["text"], texts.facts())
     if "result" in previous and not resume.asks_for_more(previous, plan) and run.latest():
         watcher.notice(f"{run.path} is complete: nothing to do, unless `steps` or `time` asks for more.")
@@ -210,7 +212,8 @@ def _total_steps(plan: planning.Plan, tokens: TokenFile, team: Team) -> int:
 def _read(
     request: Request,
     arguments: Sequence[str],
-    val: str,
+    val: str | float,
+    options: TextOptions,
     limits: Sequence[int] | None,
     stack: ExitStack,
     previous: Mapping[str, Any] | None = None,
@@ -218,11 +221,11 @@ def _read(
     """The text, split into training and held-out text and shortened to `limits`."""
     watcher: Watcher = request.watcher
     watcher.phase("reading", 0.0)
-    opened = corpus.opened(list(arguments), cache_directory(), notice=watcher.notice, lossy=request.lossy)
+    opened = corpus.opened(list(arguments), cache_directory(), notice=watcher.notice, options=options)
     text = stack.enter_context(opened)
     if previous is not None:
         text = in_order(previous, text)
-    return shorten(hold_out(text, val, watcher, request.lossy), limits, watcher)
+    return shorten(hold_out(text, val, watcher, options, previous), limits, watcher)
 
 
 def _facts(plan: planning.Plan, dataset: Dataset) -> dict[str, Any]:

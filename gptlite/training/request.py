@@ -13,6 +13,7 @@ from typing import Any
 
 from gptlite.config import DEFAULT_SECONDS
 from gptlite.errors import UsageError
+from gptlite.text.options import TextOptions
 from gptlite.training.watcher import Watcher
 
 BUDGETS = ("seconds", "steps", "epochs")
@@ -50,9 +51,13 @@ class Request:
 
     inputs: tuple[str, ...]
     out: str | Path | None = None
-    val: str | None = None
+    val: str | float | None = None
     vocab_size: int | None = None
     lossy: bool = False
+    encoding: str | None = None
+    keep_line_ends: bool = False
+    separator: str | None = None
+    as_text: bool = False
     architecture: str | None = None
     size: str | None = None
     init_from: str | Path | None = None
@@ -87,6 +92,11 @@ class Request:
         settings = {name: value for name, value in given.items() if name not in own}
         listed = (str(inputs),) if isinstance(inputs, (str, Path)) else tuple(map(str, inputs))
         return cls(listed, settings=settings, **{name: given[name] for name in own & given.keys()})
+
+    @property
+    def text_options(self) -> TextOptions:
+        """How the text is read. Raises `UsageError`."""
+        return TextOptions(self.lossy, self.encoding, self.keep_line_ends, self.separator, self.as_text)
 
     @property
     def time_budget(self) -> float | None:

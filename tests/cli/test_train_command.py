@@ -204,7 +204,7 @@ def test_files_in_a_folder_that_are_no_text_are_passed_over(gptlite: Command) ->
     Path("texts/picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     outcome = gptlite("train", "texts", *FEW)
     assert outcome.code == 0
-    assert "note: passed over 1 file(s)" in outcome.err and "picture.png" in outcome.err
+    assert "note: passed over 1 file that is not text" in outcome.err and "picture.png" in outcome.err
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,18 @@ from gptlite.evaluation.memorisation import (
 )
 from gptlite.randomness import mix
 from gptlite.text.corpus import Piece, Text, open_text
+from gptlite.text.options import TextOptions
 
 PASSAGE = "so she walked down to the harbour and counted every mast that stood against the evening"
+
+
+AS_IT_IS = TextOptions(keep_line_ends=True, keep_copies=True)
 
 
 def open_files(**contents: str) -> Text:
     for name, content in contents.items():
         Path(f"{name}.txt").write_bytes(content.encode())
-    return open_text([f"{name}.txt" for name in contents], smallest=1)
+    return open_text([f"{name}.txt" for name in contents], smallest=1, options=AS_IT_IS)
 
 
 def longest_from(text: str, i: int, documents: list[str]) -> int:
@@ -66,9 +70,9 @@ def test_every_match_is_as_long_as_a_search_by_hand_finds_it(
         for old in Path.cwd().glob("*.txt"):
             old.unlink()
         train = open_files(**{f"d{i}": document for i, document in enumerate(documents)})
-        blocks = Text.blocks
+        characters = Text.characters
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Text, "blocks", lambda self: blocks(self, read_size=3))
+            patch.setattr(Text, "characters", lambda self: characters(self, read_size=3))
             found = match_lengths(texts, train, seed)
         for text, matches in zip(texts, found, strict=True):
             expected = [longest_from(text, i, documents) for i in range(len(text))]
@@ -226,9 +230,9 @@ def test_all_places_are_counted_wherever_blocks_end(text: str, data: st.DataObje
         return
     start = data.draw(st.integers(0, len(text) - 1))
     passage = text[start : start + data.draw(st.integers(1, 10))]
-    train, blocks = open_files(d=text), Text.blocks
+    train, characters = open_files(d=text), Text.characters
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Text, "blocks", lambda self: blocks(self, read_size=4))
+        patch.setattr(Text, "characters", lambda self: characters(self, read_size=4))
         (source,) = locate([passage], train)
     assert source.count == sum(text.startswith(passage, i) for i in range(len(text)))
     at = text.index(passage)

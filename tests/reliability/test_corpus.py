@@ -28,6 +28,7 @@ from support.processes import run
 from gptlite.errors import CorpusError, StorageError, UsageError
 from gptlite.text import reading, token_files
 from gptlite.text.corpus import Text, open_text
+from gptlite.text.options import TextOptions
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
 
 TEXT = make_text(100)
@@ -149,7 +150,7 @@ def test_time_is_linear_in_the_length_of_a_word(tokenizer: Tokenizer, letter: st
 )
 def test_code_points_that_do_not_exist_are_refused(bad: bytes) -> None:
     write("a.txt", b"x" * 3000 + b"\n" + bad + b"\n")
-    with pytest.raises(CorpusError, match=rf"byte 0x{bad[0]:02X} at offset 3,001 \(line 2\); .*or add --lossy"):
+    with pytest.raises(CorpusError, match=rf"byte 0x{bad[0]:02X} at offset 3,001 \(line 2\); .*`lossy=True`"):
         open_text(["a.txt"])
 
 
@@ -159,12 +160,12 @@ def test_lossy_reads_them_as_replacement_characters_and_counts(before: int) -> N
     """Those that stand in the file are not counted, wherever blocks of reading end."""
     content = b"x" * before + "\ufffd".encode() + b"a\xffb\xed\xa0\x80c" + TEXT.encode() + "天".encode()[:2]
     said: list[str] = []
-    text = open_text([str(write("a.txt", content))], lossy=True, notice=said.append)
+    text = open_text([str(write("a.txt", content))], options=TextOptions(lossy=True), notice=said.append)
     expected = content.decode(errors="replace")
     assert read(text) == expected
     replaced = expected.count("\ufffd") - content.count("\ufffd".encode())
     assert text.pieces[0].document.replaced == replaced
-    assert said == [f"put {replaced} � for bytes that are not UTF-8 in 1 file(s), such as a.txt."]
+    assert said == [f"put {replaced} � for bytes that are not UTF-8 in 1 file, such as a.txt."]
 
 
 @pytest.mark.row("C08", "C14")
@@ -174,7 +175,7 @@ def test_a_lossy_run_says_so_and_is_resumed_as_it_began(gptlite: Command, tokeni
         assert gptlite(*line.split(), *(SMALL if "train" in line else ()), "-o", "x").code in (2, 3)
     outcome = gptlite("train", "a.txt", "--lossy", *SMALL, "-o", "run")
     assert outcome.code == 0
-    assert "note: put 20 � for bytes that are not UTF-8 in 1 file(s), such as a.txt." in outcome.err
+    assert "note: put 20 � for bytes that are not UTF-8 in 1 file, such as a.txt." in outcome.err
     assert gptlite("train", "--resume", "-o", "run", "--steps", "2").code == 0
     assert gptlite("eval", "a.txt", "--lossy", "-m", "run").code == 0
     assert gptlite("eval", "a.txt", "-m", "run").code == 3
@@ -185,16 +186,16 @@ def test_a_lossy_run_says_so_and_is_resumed_as_it_began(gptlite: Command, tokeni
 def test_nul_bytes_are_refused_unless_they_are_wanted(content: bytes) -> None:
     write("a.txt", content)
     offset = content.index(b"\x00")
-    with pytest.raises(CorpusError, match=rf"looks binary: NUL byte at offset {offset:,}; .* add --lossy"):
+    with pytest.raises(CorpusError, match=rf"looks binary: NUL byte at offset {offset:,}; .* use `lossy=True`"):
         open_text(["a.txt"])
-    assert read(open_text(["a.txt"], lossy=True)) == content.decode()
+    assert read(open_text(["a.txt"], options=TextOptions(lossy=True))) == content.decode()
 
 
 @pytest.mark.row("C14")
 def test_lossy_does_not_make_text_of_the_pictures_in_a_folder() -> None:
     write("d/a.txt")
     write("d/picture.jpg", b"\xff\xd8\xff\xe0\x00\x10JFIF" * 300)
-    assert [p.document.name for p in open_text(["d"], lossy=True).pieces] == ["d/a.txt"]
+    assert [p.document.name for p in open_text(["d"], options=TextOptions(lossy=True)).pieces] == ["d/a.txt"]
 
 
 @pytest.mark.row("C11")
@@ -203,7 +204,7 @@ def test_a_byte_order_mark_is_left_out_and_said_to_be() -> None:
     write("d/b.txt", TEXT + "\ufeff middle")
     said: list[str] = []
     text = open_text(["d"], notice=said.append)
-    assert said == ["left out the byte order mark of 1 file(s), such as d/a.txt."]
+    assert said == ["left out the byte order mark of 1 file, such as d/a.txt."]
     assert read(text) == TEXT + TEXT + "\ufeff middle"
     assert "\ufeff" not in read(open_text(["d/a.txt"]))
 
@@ -227,7 +228,7 @@ def test_models_and_pickles_are_recognised_even_when_lossy(content: bytes, kind:
     write("a.txt", content)
     for lossy in (False, True):
         with pytest.raises(CorpusError, match=f"not plain text: it looks like {kind}"):
-            open_text(["a.txt"], lossy=lossy)
+            open_text(["a.txt"], options=TextOptions(lossy=lossy))
 
 
 @pytest.mark.row("C17")
@@ -475,7 +476,7 @@ def test_a_folder_is_read_without_the_runs_in_it(trained_run: Path, argument: st
     write("project/a.txt")
     said: list[str] = []
     assert [p.document.name for p in open_text([argument], notice=said.append).pieces] == ["project/a.txt"]
-    assert len(said) == 1 and "passed over 1 folder(s) that gptlite wrote, such as" in said[0]
+    assert len(said) == 1 and "passed over 1 folder that gptlite wrote, such as" in said[0]
 
 
 @pytest.mark.row("C38")
@@ -485,7 +486,7 @@ def test_models_and_token_caches_in_a_folder_are_passed_over(trained_run: Path, 
     token_files.tokenize(open_text(["project/a.txt"]), tokenizer, cache=Path("project/cache"))
     said: list[str] = []
     assert [p.document.name for p in open_text(["project"], notice=said.append).pieces] == ["project/a.txt"]
-    assert "passed over 2 folder(s) that gptlite wrote" in said[0]
+    assert "passed over 2 folders that gptlite wrote" in said[0]
     with pytest.raises(CorpusError, match="no text files there"):
         open_text(["project/model"])
 
@@ -562,3 +563,76 @@ def test_memory_does_not_grow_with_the_text(tmp_path: Path, small: int, large: i
     assert peaks[2] - peaks[0] <= 1 << 30
     if small > 64:  # MiB: what the vocabulary is learned from
         assert peaks[2] - peaks[1] <= 64 << 20
+
+
+# How texts are read, and what a run remembers of it
+
+
+CHINESE = "房间很好，服务很差。早上起来看到窗外的山，心情非常愉快。早餐不错，但是价格有点贵，下次还会来。\n"
+
+
+def test_a_text_in_another_encoding_is_trained_on_and_resumed(gptlite: Command) -> None:
+    write("a.txt", (CHINESE * 60).encode("gbk"))
+    refused = gptlite("train", "a.txt", *SMALL, "-o", "run")
+    assert refused.code == 3
+    assert "it reads as gb18030" in refused.err and "use --encoding gb18030" in refused.err
+    assert gptlite("eval", "a.txt", "-m", "run").code in (3, 4)
+    assert gptlite("train", "a.txt", "--encoding", "gb18030", *SMALL, "-o", "run", "-q").code == 0
+    assert gptlite("train", "--resume", "-o", "run", "--steps", "2", "-q").code == 0
+    other = gptlite("train", "--resume", "-o", "run", "--steps", "3", "--encoding", "big5")
+    assert other.code == 2 and "--encoding is 'big5', and the run was started with 'gb18030'" in other.err
+    assert gptlite("eval", "a.txt", "-m", "run").code == 3
+    scored = gptlite("eval", "a.txt", "-m", "run", "--encoding", "GBK", "--json")
+    assert json.loads(scored.out)["bytes"] == len((CHINESE * 60).encode())
+
+
+def test_scores_of_crlf_and_lf_are_the_same(gptlite: Command) -> None:
+    write("lf.txt", TEXT)
+    write("crlf.txt", TEXT.replace("\n", "\r\n"))
+    for name in ("lf", "crlf"):
+        outcome = gptlite("train", f"{name}.txt", *SMALL, "-o", name, "--json")
+        assert outcome.code == 0 and ("--keep-line-ends keeps them" in outcome.err) == (name == "crlf")
+    facts = [json.loads(Path(name, "run.json").read_text()) for name in ("lf", "crlf")]
+    assert facts[0]["result"]["val_bits_per_byte"] == facts[1]["result"]["val_bits_per_byte"]
+    assert facts[0]["result"]["val_bytes"] == facts[1]["result"]["val_bytes"]
+    kept = gptlite("train", "crlf.txt", *SMALL, "-o", "kept", "--keep-line-ends", "--json")
+    assert json.loads(kept.out)["val_bytes"] > facts[0]["result"]["val_bytes"]
+    assert "line ends" not in kept.err
+
+
+def test_what_is_held_out_of_a_folder_is_said_once_and_stays_held_out(gptlite: Command) -> None:
+    for i in range(40):
+        write(f"d/{'json/' if i > 30 else ''}{i:02}.txt", make_text(10, seed=i))
+    outcome = gptlite("train", "d", *SMALL, "-o", "run")
+    assert outcome.code == 0
+    assert outcome.err.count("held out: 2 of 40 files, spread over all of them") == 1
+    resumed = gptlite("train", "--resume", "-o", "run", "--steps", "2")
+    assert resumed.code == 0 and "held out:" not in resumed.err
+    assert json.loads(Path("run/run.json").read_text())["split"] == "documents"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("train", ""), ("train", "a.txt", ""), ("eval", "", "-m", "run"), ("train", "a.txt", "--val", "")],
+    ids=" ".join,
+)
+def test_an_empty_name_is_refused(gptlite: Command, arguments: tuple[str, ...], trained_run: Path) -> None:
+    """Not read as the folder of work, where an unset variable of the shell leaves it."""
+    Path("run").symlink_to(trained_run)
+    write("a.txt")
+    outcome = gptlite(*arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+
+
+@pytest.mark.parametrize("option", ["--separator", "--as-text"])
+def test_options_of_reading_reach_the_text(gptlite: Command, option: str) -> None:
+    write("a.jsonl", '{"text": "on the bank"}\n<|endoftext|>\n' * 120)
+    plain = gptlite("train", "a.jsonl", *SMALL, "-o", "plain")
+    assert plain.code == 0 and "looks like JSON" in plain.err and "--separator '<|endoftext|>'" in plain.err
+    value = ("<|endoftext|>",) if option == "--separator" else ()
+    outcome = gptlite("train", "a.jsonl", option, *value, *SMALL, "-o", "run")
+    assert outcome.code == 0
+    assert ("looks like JSON" in outcome.err) == (option != "--as-text")
+    assert ("--separator" in outcome.err) == (option != "--separator")
+    missing = gptlite("train", "a.jsonl", "--separator", "nowhere", *SMALL, "-o", "missing")
+    assert missing.code == 3 and "does not contain the --separator 'nowhere'" in missing.err

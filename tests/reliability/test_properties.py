@@ -32,6 +32,7 @@ from gptlite.cli.shared import console
 from gptlite.errors import CorpusError
 from gptlite.text import demo, token_files
 from gptlite.text.corpus import open_text
+from gptlite.text.options import TextOptions
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
 from gptlite.training import estimate, pipeline, prepare
 from gptlite.training.speed import Speed
@@ -101,8 +102,9 @@ def test_any_text_in_files_comes_back_exactly(times: int, bpe: Tokenizer) -> Non
             os.unlink(f"texts/{name}")
         for i, content in enumerate(contents):
             Path(f"texts/{i}").write_bytes(content.encode())
+        options = TextOptions(lossy=True, keep_line_ends=True, keep_copies=True)
         try:
-            text = open_text(["texts"], smallest=1, lossy=True)
+            text = open_text(["texts"], smallest=1, options=options)
         except CorpusError as error:
             assert not any(c.removeprefix("\ufeff").strip() for c in contents if "\x00" not in c), error
             return
@@ -132,8 +134,9 @@ def test_any_bytes_are_text_or_an_error_that_says_where(times: int) -> None:
             expected, strict = content.decode(errors="replace"), False
             at = error.start
         for lossy in (False, True):
+            options = TextOptions(lossy=lossy, keep_line_ends=True)
             try:
-                read = "".join(block for _, block in open_text(["bytes"], smallest=1, lossy=lossy).blocks(3))
+                read = "".join(block for _, block in open_text(["bytes"], smallest=1, options=options).blocks(3))
             except CorpusError as error:
                 said = str(error)
                 if "not UTF-8" in said:

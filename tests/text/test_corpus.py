@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from gptlite.errors import CorpusError, UsageError
 from gptlite.text import corpus, reading
 from gptlite.text.corpus import SMALLEST_TEXT, Piece, Text, open_text, opened
+from gptlite.text.options import TextOptions
 from gptlite.text.reading import BOM, READ_SIZE, Document, check_file
 from gptlite.text.tokenizer import Tokenizer
 
 TEXT = make_text(100)
 assert len(TEXT) > SMALLEST_TEXT
+AS_IT_IS = TextOptions(keep_line_ends=True)
 
 
 def write(path: str | Path, content: str | bytes = TEXT) -> Path:
@@ -54,7 +56,7 @@ class Notices(list[str]):
 
 def test_a_file_is_read_as_it_is() -> None:
     write("a.txt", TEXT + "天地\r\nend")
-    text = open_text(["a.txt"])
+    text = open_text(["a.txt"], options=AS_IT_IS)
     assert read(text) == TEXT + "天地\r\nend"
     assert text.n_bytes == Path("a.txt").stat().st_size
     assert names(text) == ["a.txt"]
@@ -63,7 +65,7 @@ def test_a_file_is_read_as_it_is() -> None:
 @pytest.mark.row("C32")
 def test_files_come_in_the_order_of_their_paths() -> None:
     for name in ("b.txt", "a/z.txt", "c/x.txt", "B.txt", "ä.txt"):
-        write(name)
+        write(name, TEXT + name)
     expected = ["B.txt", "a/z.txt", "b.txt", "c/x.txt", "ä.txt"]
     assert names(open_text(["ä.txt", "c", "b.txt", "a", "B.txt"], smallest=1)) == expected
     assert names(open_text(["."])) == expected
@@ -83,28 +85,40 @@ def test_the_same_file_under_two_names_counts_once(link: type[os.symlink]) -> No
     link("a.txt", "b.txt")
     notices = Notices()
     assert names(open_text(["a.txt", "b.txt"], notice=notices)) == ["a.txt"]
-    assert notices == ["counted 1 file(s) once that are there under another name too, such as b.txt."]
+    assert notices == ["left out 1 file that is there under another name too, such as b.txt."]
 
 
 @pytest.mark.row("C40")
-def test_equal_files_count_twice() -> None:
-    write("a.txt")
-    write("b.txt")
+def test_equal_files_count_once() -> None:
+    """What is held out of one of them would otherwise be trained on in the other."""
+    for name in ("d/a.txt", "d/b.txt", "e/a.txt"):
+        write(name)
+    write("d/c.txt", TEXT + "more")
     notices = Notices()
-    assert read(open_text(["a.txt", "b.txt"], notice=notices)) == TEXT * 2
+    text = open_text(["d", "e"], notice=notices)
+    assert (names(text), read(text)) == (["d/a.txt", "d/c.txt"], TEXT + TEXT + "more")
+    assert notices == ["left out 2 copies of another file, such as d/b.txt."]
+
+
+def test_runs_that_used_copies_go_on_using_them() -> None:
+    for name in ("a.txt", "b.txt"):
+        write(name)
+    notices = Notices()
+    assert read(open_text(["a.txt", "b.txt"], notice=notices, options=TextOptions.of_run({}))) == TEXT * 2
     assert notices == []
 
 
 @pytest.mark.row("C18")
 def test_in_a_folder_what_is_no_text_is_passed_over() -> None:
     write("d/a.txt")
-    write("d/deep/er/b.md")
+    write("d/deep/er/b.md", TEXT + "b")
     write("d/picture.png", b"\x89PNG\r\n\x1a\n\x00")
     write("d/empty", b"")
     write("d/latin1.txt", "Käse".encode("latin1"))
     notices = Notices()
     assert names(open_text(["d"], notice=notices)) == ["d/a.txt", "d/deep/er/b.md"]
-    assert notices == ["passed over 3 file(s) that are not text, such as d/empty."]
+    assert notices[0] == "passed over 2 files that are not text, such as d/empty."
+    assert notices[1].startswith("passed over 1 file that is not UTF-8: d/latin1.txt is not UTF-8: byte 0xE4")
 
 
 def test_a_file_named_directly_must_be_text() -> None:
@@ -132,13 +146,13 @@ def test_hidden_files_in_a_folder_are_ignored_in_silence() -> None:
 
 def test_a_hidden_file_or_folder_that_is_named_is_read() -> None:
     write(".hidden/a.txt")
-    write(".b.txt")
+    write(".b.txt", TEXT + "b")
     assert names(open_text([".b.txt", ".hidden"])) == [".b.txt", ".hidden/a.txt"]
 
 
 def test_patterns_reach_into_folders() -> None:
     for name in ("a.txt", "x/b.txt", "x/y/c.txt", "x/y/c.md"):
-        write(name)
+        write(name, TEXT + name)
     assert names(open_text(["**/*.txt"])) == ["a.txt", "x/b.txt", "x/y/c.txt"]
     assert names(open_text(["x/*/c.??"])) == ["x/y/c.md"]
     assert names(open_text(["*"])) == ["a.txt"]  # folders that match are not entered
@@ -189,7 +203,7 @@ def test_a_folder_without_text_is_named() -> None:
     notices = Notices()
     with pytest.raises(CorpusError, match="d: no text files there"):
         open_text(["d"], notice=notices)
-    assert notices == ["passed over 1 file(s) that are not text, such as d/a.bin."]
+    assert notices == ["passed over 1 file that is not text, such as d/a.bin."]
 
 
 # What is no text
@@ -232,7 +246,9 @@ def test_the_smallest_text_is_enough() -> None:
 @pytest.mark.parametrize("offset", [0, 5, 2999, READ_SIZE - 1, READ_SIZE, READ_SIZE + 7, 1_234_567])
 def test_a_nul_byte_is_found_where_it_is(offset: int) -> None:
     write("a.txt", b"x" * offset + b"\x00" + b"y" * 50)
-    with pytest.raises(CorpusError, match=rf"a\.txt looks binary: NUL byte at offset {offset:,}; .* add --lossy\."):
+    with pytest.raises(
+        CorpusError, match=rf"a\.txt looks binary: NUL byte at offset {offset:,}; .* use `lossy=True`\."
+    ):
         open_text(["a.txt"])
 
 
@@ -259,7 +275,7 @@ def test_wrong_bytes_are_found_where_they_are(bad: bytes, shift: int, byte: int,
     write("a.txt", content)
     offset = before + shift
     line = 1 + content[:offset].count(b"\n")
-    message = rf"a\.txt is not UTF-8: byte 0x{byte:02X} at offset {offset:,} \(line {line:,}\); convert it first"
+    message = rf"a\.txt is not UTF-8: byte 0x{byte:02X} at offset {offset:,} \(line {line:,}\); "
     with pytest.raises(CorpusError, match=message):
         open_text(["a.txt"])
 
@@ -300,9 +316,9 @@ def zipped() -> bytes:
         (b"\x7fELF" + b"x" * 3000, "a program"),
         (b"PAR1" + b"\x15" * 3000, "a Parquet table"),
         (b"SQLite format 3\x00" + b"x" * 3000, "an SQLite database"),
-        (TEXT.encode("utf-16"), "UTF-16; convert it first with iconv -f UTF-16"),
+        (TEXT.encode("utf-16"), "UTF-16; read it with `encoding='utf-16'`"),
         (b"\xfe\xff" + TEXT.encode("utf-16-be"), "UTF-16"),
-        (TEXT.encode("utf-32"), "UTF-32; convert it first with iconv -f UTF-32"),
+        (TEXT.encode("utf-32"), "UTF-32; read it with `encoding='utf-32'`"),
         (b"\x00\x00\xfe\xff" + TEXT.encode("utf-32-be"), "UTF-32"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -355,8 +371,7 @@ def test_standard_input_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> 
     pipe_in(monkeypatch, TEXT.encode() + "天地\r\n".encode())
     spool = Path("spool").absolute()
     with opened(["-", "zz.txt", "-"], spool) as text:
-        assert read(text) == TEXT + "天地\r\n" + "more"
-        assert len(list(spool.iterdir())) == 1
+        assert read(text) == TEXT + "天地\n" + "more"
     assert list(spool.iterdir()) == []
 
 
@@ -417,7 +432,7 @@ WORDS = st.text(st.sampled_from("ab \n\r天é👍,。"), min_size=1, max_size=60
 
 
 def text_of(*contents: str) -> Text:
-    documents = [check_file(write(f"{i:03d}.txt", content)) for i, content in enumerate(contents)]
+    documents = [check_file(write(f"{i:03d}.txt", content), options=AS_IT_IS) for i, content in enumerate(contents)]
     return Text(tuple(Piece(d, d.start, d.size) for d in documents))
 
 

@@ -15,6 +15,7 @@ from gptlite.errors import CorpusError, StorageError
 from gptlite.paths import cache_directory
 from gptlite.text import token_files
 from gptlite.text.corpus import Piece, Text, open_text
+from gptlite.text.options import TextOptions
 from gptlite.text.reading import check_file
 from gptlite.text.token_files import tokenize
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
@@ -46,7 +47,7 @@ def text(corpus_file: Path) -> Text:
 
 def text_of(name: str, content: str) -> Text:
     Path(name).write_text(content, encoding="utf-8", newline="")
-    document = check_file(Path(name))
+    document = check_file(Path(name), options=TextOptions(keep_line_ends=True))
     return Text((Piece(document, 0, document.size),))
 
 

@@ -138,6 +138,38 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 LossyOption = Annotated[
     bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", rich_help_panel="Data")
 ]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Of the text, such as gb18030, cp1252 or utf-16.",
+        show_default="utf-8",
+        rich_help_panel="Data",
+    ),
+]
+KeepLineEndsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-line-ends", help="Keep CRLF line ends instead of reading them as line feeds.", rich_help_panel="Data"
+    ),
+]
+SeparatorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--separator",
+        metavar="TEXT",
+        help="What ends a document inside a file, such as '<|endoftext|>'.",
+        show_default="none",
+        rich_help_panel="Data",
+    ),
+]
+AsTextOption = Annotated[
+    bool,
+    typer.Option(
+        "--as-text", help="Learn markup, tables and JSON as they stand, without a notice.", rich_help_panel="Data"
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.")]
 
 # Of vectors of words in texts.

@@ -1,0 +1,39 @@
+"""Locks that the kernel releases when a process ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> bool:
+    """Lock an open file; False where another process has it and `wait` is off.
+
+    Windows and some network file systems have no such locks; there, nothing is locked and the answer is True.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time: hold the lock of the file `path`, which is made where it is missing. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    try:
+        lock_file(descriptor)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

@@ -1,0 +1,90 @@
+"""How texts are read: everything that changes which characters come out of the same files."""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gptlite.errors import CheckpointError, UsageError
+
+UTF8 = "utf-8"
+SAME_AS_UTF8 = ("utf-8", "utf-8-sig", "ascii")
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Options of reading. A run records them, so that a resumed run reads the same characters.
+
+    - `lossy`: bytes that the encoding does not allow are read as U+FFFD; a file named directly may hold NULs.
+    - `encoding`: of all files, a name that Python's `codecs` knows; None is UTF-8.
+    - `keep_line_ends`: leave CRLF as it is, instead of reading it as a line feed.
+    - `separator`: a string that ends a document inside a file and is no text itself, such as "<|endoftext|>".
+    - `as_text`: say nothing about markup and data formats in the text.
+    - `keep_copies`: use files with equal contents as often as they are there, instead of once.
+    Raises `UsageError` for an encoding that Python does not know and for an empty separator.
+    """
+
+    lossy: bool = False
+    encoding: str | None = None
+    keep_line_ends: bool = False
+    separator: str | None = None
+    as_text: bool = False
+    keep_copies: bool = False
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None:
+            object.__setattr__(self, "encoding", _canonical(self.encoding))
+        if self.separator is not None and not (self.separator.strip() and len(self.separator.encode()) <= 1000):
+            raise UsageError("`separator` must be at most 1,000 bytes with visible characters, such as <|endoftext|>.")
+
+    @property
+    def codec(self) -> str:
+        """The canonical name of the encoding."""
+        return self.encoding or UTF8
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def of_run(cls, info: Mapping[str, Any]) -> TextOptions:
+        """The options in a `run.json`. Runs of versions that recorded none kept line ends and copies.
+
+        Raises `CheckpointError` for an encoding that is not known here.
+        """
+        stored = info.get("reading")
+        if stored is None:
+            return cls(lossy=bool(info.get("lossy")), keep_line_ends=True, as_text=True, keep_copies=True)
+        try:
+            return cls(**{**stored, "as_text": True})
+        except UsageError as error:
+            raise CheckpointError(f"run.json says of the text what this gptlite does not know: {error}") from error
+
+    def for_resume(self, info: Mapping[str, Any]) -> TextOptions:
+        """The options of the run, where these, given with `resume`, do not ask for others. Raises `UsageError`."""
+        stored = TextOptions.of_run(info)
+        for field in dataclasses.fields(self):
+            given = getattr(self, field.name)
+            if field.name != "as_text" and given != field.default and given != getattr(stored, field.name):
+                was = getattr(stored, field.name)
+                before = f"with {was!r}" if was else "without it"
+                raise UsageError(
+                    f"`{field.name}` is {given!r}, and the run was started {before}; leave it out, or start a new run."
+                )
+        return stored
+
+
+def _canonical(name: str) -> str | None:
+    """The name under which Python knows an encoding of text; None for UTF-8."""
+    try:
+        "".encode(name)
+        found = codecs.lookup(name).name
+        codecs.getincrementaldecoder(name)
+    except (LookupError, ValueError) as error:
+        raise UsageError(
+            f"`encoding` {name!r} is not known; use a name such as utf-8, gb18030, big5, cp932, euc_jp, cp949, cp1251, "
+            "cp1252 or utf-16."
+        ) from error
+    return None if found in SAME_AS_UTF8 else found

@@ -1,0 +1,67 @@
+"""Standard input as a file that can be read more than once, and that does not outlive the process.
+
+Where the system can open a file without a name again, the copy has none: when the process ends, however it ends, the
+text is gone. Elsewhere it is a file that is locked while it is in use and removed afterwards. Files that killed
+processes have left are removed by the next process that reads standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gptlite.errors import StorageError, UsageError
+from gptlite.storage.locks import lock_file
+from gptlite.text.reading import READ_SIZE
+
+PREFIX = "stdin-"
+OPEN_FILES = Path("/proc/self/fd")  # Linux: opening a name in it opens the file itself again
+
+
+@contextmanager
+def spooled_stdin(directory: Path) -> Iterator[Path]:
+    """The path of a copy of standard input in `directory`, for as long as the context lasts.
+
+    Raises `UsageError` where standard input is a terminal, and `StorageError` where there is no space.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("- reads standard input, but nothing is piped into it; try: cat FILES | gptlite train -")
+    descriptor, name = -1, None
+    try:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            sweep(directory)
+            descriptor, name = tempfile.mkstemp(dir=directory, prefix=PREFIX, suffix=".txt")
+            path = Path(name)
+            lock_file(descriptor, shared=True)
+            if (again := OPEN_FILES / str(descriptor)).exists():
+                path.unlink(missing_ok=True)
+                path, name = again, None
+            with os.fdopen(os.dup(descriptor), "wb") as file:
+                while raw := sys.stdin.buffer.read(READ_SIZE):
+                    file.write(raw)
+        except OSError as error:
+            raise StorageError(f"cannot keep standard input in {directory}: {error.strerror or error}.") from error
+        yield path
+    finally:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def sweep(directory: Path) -> None:
+    """Remove copies of standard input that no process has locked."""
+    for path in directory.glob(f"{PREFIX}*.txt"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if lock_file(descriptor, wait=False):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
