@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from support import processes
 
 from gptlite.checkpoint.saved_step import save_step
-from gptlite.cli.embed.texts import Finder, Texts
+from gptlite.cli.shared.texts import Finder, Texts
 from gptlite.embedding import contextual
 from gptlite.embedding.contextual import WordVector, embed
 from gptlite.embedding.similarity import correct, cosine_matrix, nearest
@@ -165,7 +165,7 @@ def test_a_word_of_a_book_is_refused(model: GPT, tokenizer: Tokenizer) -> None:
 
 @pytest.mark.row("E04")
 def test_a_line_without_end_is_refused(run_embed: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptlite.cli.embed.texts.LONGEST_LINE", 1 << 16)
+    monkeypatch.setattr("gptlite.cli.shared.texts.LONGEST_LINE", 1 << 16)
     assert run_embed("-", "-w", "bank", stdin=b"the bank " + b"x" * 65_000).code == 0
     assert run_embed("-", "-w", "bank", stdin=b"the bank " + b"x" * 66_000).code == 8
 
@@ -179,21 +179,21 @@ NASTY = st.text(st.sampled_from("a[]\\ \t\r\x00\ufeff\u2028\x85\x1c\x0b银é"), 
 @given(lines=st.lists(st.sampled_from(["", "the bank", "a bank\r", "\ufeffbank", "x\x00bank"]) | NASTY, max_size=9))
 def test_each_line_is_a_text_and_keeps_its_number(lines: list[str]) -> None:
     Path("lines.txt").write_bytes("".join(f"{line}\n" for line in lines).encode())
-    source = Texts([], "lines.txt", lossy=False)
+    source = Texts([], ["lines.txt"])
     expected = [line.rstrip("\r") for line in lines]
     if expected and expected[0].startswith("\ufeff"):
         expected[0] = expected[0][1:]
     assert list(source) == expected
     found, numbers = Finder(source, ["bank"]), []
     try:
-        for i, place in found:
+        for i, place, *_ in found:
             numbers.append(i)
             assert (place is None) == (find_word(expected[i], i, "bank") == [])
             assert place is None or place.text == expected[i]
     except UsageError:
         assert not any(find_word(line, 0, "bank") for line in expected)
     assert sorted(set(numbers)) == list(range(len(lines)))
-    assert found.n_empty + found.n_words == len(numbers)
+    assert found.n_blank + found.n_empty + found.n_words == len(numbers)
 
 
 @pytest.mark.row("E02", "E03")
@@ -209,7 +209,7 @@ def test_lines_in_are_records_out(run_embed: Command, out: str) -> None:
         for key in ("span", "tokens", "n_left", "vector", "static"):
             assert (record[key] is None) == (record["word"] is None)
         assert record["layer"] == 2 and record["pool"] == "last"
-    assert "note: 4 texts held no word, and null stands for their vectors." in outcome.err
+    assert "note: 4 texts without what was looked for; a row of null stands for each." in outcome.err
 
 
 @pytest.mark.row("E02")
@@ -422,7 +422,7 @@ LIMITED = ("bash", "-c", 'ulimit -f 8; exec "$@"', "bash")  # files of at most 8
 @pytest.mark.parametrize(
     "line",
     [
-        "embed -f texts.txt -w the -o v.jsonl -m MODEL",
+        "embed -f texts.txt -w the -o v.jsonl -m MODEL --force",
         "export MODEL -o m.gguf",
     ],
     ids=["jsonl", "gguf"],

@@ -18,7 +18,11 @@ MODES = modes.Modes(
         "files", "model", "pairs", "unit", "raw", "base", "skip_bad", "lossy", "out", "form", "force", "resume",
         "device", "dtype", "threads", "quiet",
     },
-    only={"a table of units": {"split", "text_column", "context", "spans"}, "--pairs": {"by", "region"}},
+    only={
+        "a table of units": {"split", "text_column", "context", "spans"},
+        "--pairs": {"by", "region"},
+        "cells of .csv or .tsv": {"raw_cells"},
+    },
     needs={"force": "out", "resume": "out", "by": "pairs", "region": "pairs"},
     exclusive=[("out", "form"), ("force", "resume")],
 )  # fmt: skip
@@ -98,6 +102,7 @@ def score(
     form: Annotated[
         Literal["csv", "tsv", "jsonl"], typer.Option("--format", help="Of standard output.", rich_help_panel=OUTPUT)
     ] = "tsv",
+    raw_cells: outputs.RawCellsOption = False,
     force: outputs.ForceOption = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a FILE that was interrupted.", rich_help_panel=OUTPUT)
@@ -111,8 +116,9 @@ def score(
 
     [bold]gptlite score sentences.tsv -o surprisals.csv[/bold]
     """
-    MODES.check(call, "--pairs" if pairs else "a table of units")
     written = outputs.format_of(out, FORMATS) if out else form
+    cells = ["cells of .csv or .tsv"] if written != "jsonl" else []
+    MODES.check(call, "--pairs" if pairs else "a table of units", *cells)
     for name in model or [None]:
         outputs.check(out, force=force, inputs=files, model=name)
     messages = console.Messages(quiet)
@@ -137,7 +143,7 @@ def score(
         "files": files, "models": [str(judge.loaded.path) for judge in judges], "skip_bad": skip_bad,
     }  # fmt: skip
     sink: Sink = FileSink(Path(out), settings, resume) if out else Sink()
-    rows = Rows(written)
+    rows = Rows(written, raw_cells)
     try:
         if pairs:
             minimal_pairs.run(items, judges, layout, region, by, rows, sink, messages, to_file=out is not None)

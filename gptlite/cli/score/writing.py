@@ -7,8 +7,6 @@ texts and bytes are complete and with what settings. An interrupted run goes on 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,15 +15,16 @@ from typing import Any
 
 from gptlite.cli.shared import console
 from gptlite.errors import StorageError, UsageError
+from gptlite.storage import delimited
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
 
 
 class Rows:
-    """Rows as lines of one format. Cells are quoted where a reader of CSV needs it; what is missing is empty."""
+    """Rows as lines of one format. Cells are written as `storage.delimited` says; what is missing is empty."""
 
-    def __init__(self, form: str) -> None:
-        self.form = form
+    def __init__(self, form: str, raw_cells: bool = False) -> None:
+        self.form, self.raw_cells = form, raw_cells
         self.columns: Sequence[str] = ()
 
     def header(self, columns: Sequence[str]) -> str:
@@ -38,9 +37,7 @@ class Rows:
         return self._table([_cell(row.get(column)) for column in self.columns] for row in rows)
 
     def _table(self, cells: Iterable[Sequence[Any]]) -> str:
-        text = io.StringIO()
-        csv.writer(text, delimiter="\t" if self.form == "tsv" else ",", lineterminator="\n").writerows(cells)
-        return text.getvalue()
+        return "".join(delimited.lines(cells, delimited.SEPARATORS[f".{self.form}"], raw=self.raw_cells))
 
 
 def _cell(value: Any) -> Any:

@@ -124,8 +124,9 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     **{("words analogy", f"a b c {options}"): modes for options, modes in ASKING.items()},
     **{("words odd", f"a b c {options}"): modes for options, modes in ASKING.items()},
     **{("words evaluate", f"x.tsv {options}"): modes for options, modes in ASKING.items()},
-    ("score", "x.txt"): ("a table of units",),
-    ("score", "x.csv --pairs"): ("--pairs",),
+    ("score", "x.txt"): ("a table of units", "cells of .csv or .tsv"),
+    ("score", "x.txt --format jsonl"): ("a table of units",),
+    ("score", "x.csv --pairs"): ("--pairs", "cells of .csv or .tsv"),
     ("words export", "-o -"): ("--static-from table",),
     ("words export", "-o x.vec"): ("--static-from table", "-o FILE"),
     ("words export", "-o x.csv --static-from average"): ("--static-from average", "-o FILE", "-o FILE.csv or .tsv"),
@@ -140,11 +141,14 @@ SWITCHES = {
 }
 
 
-def value(parameter: Any) -> list[str]:
+OTHER_FILES = {"score": "y.tsv"}  # that a command writes, where y.json is none
+
+
+def value(parameter: Any, command: str) -> list[str]:
     """Arguments that give a parameter."""
     annotation = parameter.type_descriptor
     example = str(annotation.choices[-1]) if annotation.choices else "3"
-    example = {"out": "y.json", "file": "marked.txt"}.get(parameter.name, example)
+    example = {"out": OTHER_FILES.get(command, "y.json"), "file": "marked.txt"}.get(parameter.name, example)
     if parameter.param_type_name == "argument":
         return [example]
     return [parameter.opts[-1]] if parameter.is_flag else [parameter.opts[-1], *[example] * parameter.nargs]
@@ -170,7 +174,7 @@ def test_each_option_acts_in_a_mode_or_is_refused(gptlite: Command, name: str, l
     for parameter in parameters:
         if parameter.name in given or parameter.param_type_name == "argument":
             continue
-        outcome = gptlite(*words, *value(parameter))
+        outcome = gptlite(*words, *value(parameter, name))
         refused = f"{parameter.opts[-1]} does nothing with {' and '.join(modes)}" in outcome.err
         if any({parameter.name, other} <= {*group} for group in table.exclusive for other in given):
             assert "give only one of" in outcome.err, (parameter.name, outcome)
