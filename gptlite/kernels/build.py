@@ -40,6 +40,7 @@ LARGEST = 16 << 20  # bytes of a library; ours have 0.1 MB
 CAREFULLY = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC if sys.platform != "win32" else 0
 
 _loaded: dict[str, ctypes.CDLL] = {}  # by digest
+_notices: list[str] = []
 
 
 class NoKernel(Exception):
@@ -113,6 +114,7 @@ class Kernel:
         self.build(retry=retry)
         if damaged:
             self.notice = f"a compiled library in {self.directory} was damaged and has been compiled again."
+            _notices.append(self.notice)
         return self.load(), time.perf_counter() - began
 
     def build(self, *, retry: bool = False) -> None:
@@ -200,6 +202,13 @@ class Kernel:
         theirs = [*(ctypes.c_int64 * len(sizes)).in_dll(library, "kernel_sizes")]
         if (abi, theirs) != (self.abi, sizes):
             raise ValueError(f"made for {abi} {theirs}, not for {self.abi} {sizes}")
+
+
+def take_notices() -> list[str]:
+    """The notices of all kernels since the last call, for whoever talks to the user."""
+    taken = [*_notices]
+    _notices.clear()
+    return taken
 
 
 def is_parallel(library: ctypes.CDLL) -> bool:

@@ -6,10 +6,13 @@ A user who may write to one of these could replace everything below it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,24 +78,29 @@ def code_directory(name: str) -> Path:
 
 
 def use_private_inductor_cache() -> Path:
-    """Give torch's compiler a cache that nobody else can write to; returns it. Call it before anything is compiled.
+    """Give torch's compiler a cache that nobody else can write to, and return it. Call it before torch's compiler, or
+    an optimizer, is used for the first time: then torch looks for its folder, and makes it.
 
-    torch sets $TORCHINDUCTOR_CACHE_DIR itself, to a folder in the temporary directory whose name is known to all users,
-    and runs what it finds there. A folder that the user has chosen is kept if it is as private as ours.
-    Raises `StorageError` where there is no such folder.
+    Left to itself, torch takes a folder in the temporary directory whose name is known to all users, and runs the code
+    that it finds there. A folder that the user has chosen is kept if it is as private as ours. Where no cache is
+    private, it is a temporary folder, which is deleted when the process ends.
     """
-    if (chosen := os.environ.get(TORCH_FOLDER)) and not Path(chosen).name.startswith("torchinductor_"):
-        folder = Path(chosen)
-    else:
-        folder = code_directory("inductor")
-    if sys.platform != "win32":
-        try:
+    chosen = os.environ.get(TORCH_FOLDER)
+    folder = Path(chosen) if chosen and not Path(chosen).name.startswith("torchinductor_") else None
+    try:
+        folder = (folder or code_directory("inductor")).absolute()
+        if sys.platform != "win32":
             with opened(folder, make=True):
                 pass
-        except OSError as error:
-            reason = str(error) if isinstance(error, Untrusted) else f"{folder}: {error.strerror or error}"
-            raise StorageError(f"{reason}, so no compiled code is kept there; choose another folder.") from error
-    os.environ[TORCH_FOLDER] = str(folder.absolute())
+    except (OSError, StorageError):
+        folder = Path(tempfile.mkdtemp(prefix="gptlite-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ[TORCH_FOLDER] = str(folder)
+    # Precompiled headers would still be in the temporary directory.
+    os.environ["TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"] = "0"
+    if (settings := sys.modules.get("torch._inductor.config")) is not None:  # which has read the environment already
+        with contextlib.suppress(AttributeError):
+            settings.cpp_cache_precompile_headers = False  # type: ignore[attr-defined]
     return folder
 
 

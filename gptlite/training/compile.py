@@ -24,6 +24,7 @@ from gptlite.device import Hardware
 from gptlite.errors import StorageError
 from gptlite.kernels import fused
 from gptlite.kernels.build import Kernel, NoKernel
+from gptlite.kernels.folder import code_directory, use_private_inductor_cache
 from gptlite.model import GPT
 from gptlite.paths import cache_directory
 from gptlite.training.optimizer import Loss, mean_loss
@@ -100,7 +101,7 @@ def load_fused_loss(hardware: Hardware) -> Loss:
 
 def _kernel(hardware: Hardware) -> Kernel:
     """The place of fused.c as machine code. Raises `NoKernel` and `StorageError`."""
-    return Kernel("fused", cache_directory() / "kernels", *(("BF16",) if hardware.bf16 else ()))
+    return Kernel("fused", code_directory("kernels"), *(("BF16",) if hardware.bf16 else ()))
 
 
 def compile_with_torch(model: GPT, train: TrainConfig, hardware: Hardware) -> Loss:
@@ -108,7 +109,7 @@ def compile_with_torch(model: GPT, train: TrainConfig, hardware: Hardware) -> Lo
 
     Leaves no trace in the model. Raises whatever torch's compiler raises.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_directory() / "inductor"))
+    use_private_inductor_cache()
     compiled: Loss = torch.compile(mean_loss, dynamic=False)
     batch = torch.zeros(
         train.windows_at_once, model.config.context_length + 1, dtype=torch.long, device=hardware.device

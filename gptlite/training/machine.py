@@ -24,6 +24,7 @@ from gptlite.device import (
     has_tiles,
 )
 from gptlite.errors import UsageError
+from gptlite.kernels.build import take_notices
 from gptlite.model import GPT
 from gptlite.training import compile, launch
 from gptlite.training.optimizer import Loss, mean_loss
@@ -158,5 +159,7 @@ def ready(model: GPT, train: TrainConfig, hardware: Hardware, team: Team, watche
         except Exception as error:
             watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
             hardware = dataclasses.replace(hardware, compile=False, fused=False)
+        for text in take_notices():
+            watcher.notice(text)
     team.prepare(model, loss_of)
     return loss_of, hardware

@@ -16,6 +16,7 @@ from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, RopeScaling, TrainConfig
 from gptlite.device import count_gpus
 from gptlite.errors import Interrupted, NumericsError, StorageError, is_out_of_memory
+from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.text import corpus, token_files
 from gptlite.text.tokenizer import Tokenizer
@@ -157,6 +158,7 @@ def train(
 
 def run(request: Request) -> dict[str, Any]:
     """`train` with its arguments as a value."""
+    use_private_inductor_cache()  # before the first optimizer, which makes torch look for its own
     with ExitStack() as stack:
         stack.enter_context(_unchanged_torch())
         stack.enter_context(clock.noticing_pauses())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import random_model, tiny_config
+from conftest import TRAIN_TINY, Command, random_model, tiny_config
 from torch import Tensor
 
 from gptlite.checkpoint.runs import Run
@@ -243,6 +243,23 @@ def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(cached: Non
     train(str(corpus_file), out="plain", compile="off", **settings)
     weights = {run: Path(run, "latest", "model.safetensors").read_bytes() for run in ("whole", "parts", "plain")}
     assert weights["whole"] == weights["parts"] != weights["plain"]
+
+
+@pytest.mark.parametrize("kind", ["bit", "truncation"])
+def test_a_damaged_library_is_compiled_again_and_the_result_is_the_same(
+    cached: None, corpus_file: Path, gptlite: Command, kind: str
+) -> None:
+    line = ("train", corpus_file, *TRAIN_TINY, "--steps", "5", "--compile", "on")
+    assert "damaged" not in gptlite(*line, "-o", "whole").err
+    (library,) = Path("cache/kernels").glob("fused-*.so")
+    content = bytearray(library.read_bytes())
+    content[len(content) // 2] ^= 1
+    library.write_bytes(content if kind == "bit" else content[:5000])
+    outcome = gptlite(*line, "-o", "again")
+    assert outcome.code == 0 and outcome.err.count("was damaged and has been compiled again") == 1
+    assert "damaged" not in gptlite(*line, "-o", "third").err
+    weights = {Path(run, "latest", "model.safetensors").read_bytes() for run in ("whole", "again", "third")}
+    assert len(weights) == 1
 
 
 def test_it_pays_where_the_run_is_longer_than_the_compiler_needs() -> None:
