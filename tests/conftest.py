@@ -157,6 +157,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
     def call(*arguments: object, columns: int = 100) -> tuple[int, str]:
         screen = Screen(columns)
         with monkeypatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))  # rich looks at files 0 to 2, which here are not the terminal
             for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
                 raw = open(os.dup(screen.slave), mode + "b", buffering=0)  # noqa: SIM115
                 file = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)

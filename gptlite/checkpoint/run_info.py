@@ -127,12 +127,15 @@ class Change(TypedDict):
     plan: dict[str, list[Any]]
 
 
-class Baselines(TypedDict):
-    """Bits per byte of the held-out text by simple methods, and how many bytes each of them was given."""
-
+class _Baselines(TypedDict):
     xz: float
     unigram: float
     ngram: float
+
+
+class Baselines(_Baselines, total=False):
+    """Bits per byte of the held-out text by simple methods, and how many bytes each of them was given."""
+
     val_bytes: Count
     train_bytes: Count
     xz_train_bytes: Count

@@ -40,6 +40,9 @@ SKIPPED_AT_MOST = 64 << 20  # bytes besides twice those of the weights: masks an
 ALWAYS_THERE = 256 << 20  # bytes of memory that are not worth a question
 
 
+SENTENCES = ("sentence_unrelated", "sentence_unrelated_quantiles")  # which not every step has
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model that was read from a directory, with its tokenizer and what its manifest says (if it has one)."""
@@ -240,11 +243,17 @@ def _check_vocabularies(directory: Path, tokenizer: Tokenizer, config: ModelConf
 
 
 def read_embedding_statistics(loaded: Checkpoint) -> dict[str, Tensor] | None:
-    """What `calibration` found when the step was saved; None for models made elsewhere."""
+    """What `measure_statistics` found when the step was saved; None for models made elsewhere.
+
+    Steps of older versions, and those of texts with few sentences, have no scale of sentences.
+    """
     with Reader(loaded.path, loaded.manifest) as reader:
         if not reader.has(EMBEDDING_STATISTICS):
             return None
-        return reader.tensors(EMBEDDING_STATISTICS, _embedding_entries(loaded.config))
+        entries = _embedding_entries(loaded.config)
+        if not set(SENTENCES) & reader.table(EMBEDDING_STATISTICS).entries.keys():
+            entries = {name: entry for name, entry in entries.items() if name not in SENTENCES}
+        return reader.tensors(EMBEDDING_STATISTICS, entries)
 
 
 def read_words(reader: Reader) -> list[tuple[str, int]]:
@@ -264,7 +273,7 @@ def _embedding_entries(config: ModelConfig) -> dict[str, Entry]:
     rows, dim, n_corrections = config.n_layers + 1, config.dim, len(CORRECTIONS)
     entries = {"mean": Entry("F32", (rows, dim)), "std": Entry("F32", (rows, dim))}
     entries["components"] = Entry("F32", (rows, min(MOST_COMPONENTS, dim), dim))
-    for name in ("unrelated", "same_word"):
+    for name in ("unrelated", "same_word", "sentence_unrelated"):
         entries[name] = Entry("F32", (rows, n_corrections, 2))
         entries[f"{name}_quantiles"] = Entry("F32", (rows, n_corrections, 101))
     entries["token_counts"] = Entry("I64", (config.vocab_size,))

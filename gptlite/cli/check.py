@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli.shared import console, options
+from gptlite.cli.shared import console, models, options, schemas
 from gptlite.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def check(
     run: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="A run or a step.", show_default="$GPTLITE_MODEL, else the newest run"),
+        str | None, typer.Argument(metavar="RUN", help="A run or a step.", show_default=options.NEWEST)
     ] = None,
+    model: models.RunOption = None,
     resume_proof: Annotated[
         bool,
         typer.Option(
@@ -39,6 +39,7 @@ def check(
     """
     from gptlite.checkpoint import check as checking
 
+    run = models.choose(run, model)
     report = proof = None
     if run is not None or not resume_proof:
         report = checking.check_run(checking.find_run(run))
@@ -48,7 +49,7 @@ def check(
         with tempfile.TemporaryDirectory(prefix="gptlite-") as folder:
             proof = prove_resume(Path(folder))
     if json:
-        console.write_json(_facts(report, proof))
+        console.write_json(schemas.named("check", _facts(report, proof)))
     else:
         if report:
             _show(report)
@@ -57,7 +58,7 @@ def check(
     if report and not report.intact:
         raise CheckpointError(_verdict(report))
     if proof and not proof.equal:
-        console.error("the resumed run is not the one that nobody interrupted.")
+        console.error("the resumed run differs from the one that was not interrupted; please report this as a bug.")
         raise typer.Exit(1)
 
 

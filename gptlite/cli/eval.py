@@ -1,24 +1,48 @@
-"""gptlite eval: how well a model predicts a text."""
+"""gptlite eval: how well one model, or several, predict texts."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Annotated
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli.shared import console, memorisation, options
-from gptlite.errors import CheckpointError
+from gptlite.cli.shared import console, memorisation, modes, options, pages, schemas
+from gptlite.errors import NumericsError
+
+if TYPE_CHECKING:
+    from gptlite.checkpoint.saved_step import Checkpoint
+    from gptlite.device import Hardware
+    from gptlite.text.corpus import Text
 
 MOST_CHECKED = 1 << 20  # bytes of a text in which copies are looked for
 
 
+MODES = modes.Modes(
+    everywhere={
+        "files", "model", "lossy", "encoding", "keep_line_ends", "separator", "as_text", "device", "dtype", "threads",
+        "json", "quiet",
+    },
+    only={"one model": {"check_copies", "corpus_file"}, "several models": set()},
+    needs={"corpus_file": "check_copies"},
+)  # fmt: skip
+
+
 def evaluate(
+    call: typer.Context,
     files: Annotated[
         list[str], typer.Argument(metavar="FILES", help="Text files, folders or patterns; - reads standard input.")
     ],
-    model: options.ModelOption = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-m", "--model", metavar="DIR", help="A run, a step or a Hugging Face model. Repeatable: several make a "
+            "table of FILES and models.", show_default=options.NEWEST,
+        ),
+    ] = None,
     lossy: options.LossyOption = False,
     encoding: options.EncodingOption = None,
     keep_line_ends: options.KeepLineEndsOption = False,
@@ -31,52 +55,98 @@ def evaluate(
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Bits per byte and perplexity of a text.
 
     [bold]gptlite eval chapter.txt[/bold]
     """
+    MODES.check(call, "several models" if len(model or []) > 1 else "one model")
     messages = console.Messages(quiet)
     from gptlite import device as machine
     from gptlite.checkpoint import runs
-    from gptlite.evaluation import scoring
     from gptlite.paths import cache_directory
-    from gptlite.text import corpus, token_files
+    from gptlite.text import corpus
     from gptlite.text.options import TextOptions
 
     reading = TextOptions(lossy, encoding, keep_line_ends, separator, as_text)
     hardware = machine.choose_hardware(device, dtype, threads)
-    loaded = runs.load(model, hardware.device)
-    copy_check = memorisation.open_check(check_copies, corpus_file, loaded.path, messages, json)
-    with corpus.opened(files, cache_directory(), notice=messages.notice, smallest=1, options=reading) as text:
-        tokens = token_files.tokenize(text, loaded.tokenizer)
+    with ExitStack() as held:
+
+        def opened(names: list[str]) -> Text:
+            text = corpus.opened(names, cache_directory(), notice=messages.notice, smallest=1, options=reading)
+            return held.enter_context(text)
+
+        if model and len(model) > 1:
+            loaded = (runs.load(name, hardware.device) for name in model)  # one after the other: memory may be scarce
+            texts = {name: opened([name]) for name in dict.fromkeys(files)}
+            _print_matrix([score(each, texts, hardware) for each in loaded], [*texts], json)
+            return
+        one = runs.load(model[0] if model else None, hardware.device)
+        copy_check = memorisation.open_check(check_copies, corpus_file, one.path, messages, json)
+        text = opened(files)
         content = "".join(block for _, block in text.spread(MOST_CHECKED).blocks()) if check_copies else ""
-    began = time.monotonic()
-    result = scoring.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware)
-    seconds = time.monotonic() - began
-    if not math.isfinite(result.loss):
-        raise CheckpointError(
-            f"the predictions of {loaded.path} are not numbers, so its weights are damaged; use another step."
-        )
-    messages.say(f"{loaded.path}", "dim")
-    facts = {
-        "model": str(loaded.path),
-        "bits_per_byte": result.bits_per_byte,
-        "perplexity": result.perplexity if math.isfinite(result.perplexity) else None,  # JSON has no infinity
-        "loss": result.loss,
-        "tokens": result.tokens,
-        "bytes": result.bytes,
-        "tokens_per_second": round(result.tokens / max(1e-9, seconds)),
-    }
+        (facts,) = score(one, {"": text}, hardware).values()
+    messages.say(f"{one.path}", "dim")
     if json:
-        console.write_json(copy_check.add(facts, [content]))
+        console.write_json(schemas.named("eval", copy_check.add(facts, [content])))
         return
+    _print_one(facts)
+    copy_check.show([content])
+
+
+def score(loaded: Checkpoint, texts: dict[str, Text], hardware: Hardware) -> dict[str, dict[str, Any]]:
+    """What --json says of each of the texts. Raises `NumericsError` where predictions are not numbers."""
+    from gptlite.evaluation import scoring
+    from gptlite.text import token_files
+
+    scores: dict[str, dict[str, Any]] = {}
+    for name, text in texts.items():
+        tokens = token_files.tokenize(text, loaded.tokenizer)
+        began = time.monotonic()
+        result = scoring.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware)
+        seconds = time.monotonic() - began
+        if not math.isfinite(result.loss):
+            raise NumericsError(
+                f"the predictions of {loaded.path} are not finite numbers, so its weights or its config are damaged; "
+                "use another step."
+            )
+        scores[name] = {
+            "model": str(loaded.path),
+            "bits_per_byte": result.bits_per_byte,
+            "perplexity": result.perplexity if math.isfinite(result.perplexity) else None,  # JSON has no infinity
+            "loss_nats": result.loss,
+            "n_tokens": result.tokens,
+            "n_bytes": result.bytes,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(result.tokens / max(1e-9, seconds)),
+        }
+    return scores
+
+
+def _print_one(facts: dict[str, Any]) -> None:
+    perplexity = "infinite" if facts["perplexity"] is None else f"{facts['perplexity']:,.2f}"
     rows = [
-        ["bits per byte", f"{result.bits_per_byte:.4f}"],
-        ["perplexity a token", f"{result.perplexity:.2f}"],
-        ["loss (nats a token)", f"{result.loss:.4f}"],
-        ["tokens", f"{result.tokens:,}"],
-        ["bytes", f"{result.bytes:,}"],
+        ["bits per byte", f"{facts['bits_per_byte']:.4f}"],
+        ["perplexity per token", perplexity],
+        ["loss (nats per token)", f"{facts['loss_nats']:.4f}"],
+        ["tokens", f"{facts['n_tokens']:,}"],
+        ["bytes", f"{facts['n_bytes']:,}"],
     ]
     console.print_table(["measure", "value"], rows, right=frozenset({1}))
-    copy_check.show([content])
+
+
+def _print_matrix(scores: list[dict[str, dict[str, Any]]], names: list[str], json: bool) -> None:
+    """Bits per byte: a row for each text, a column for each model, the best of a row in bold."""
+    models = [next(iter(of_model.values()))["model"] for of_model in scores]
+    bits = [[of_model[name]["bits_per_byte"] for of_model in scores] for name in names]
+    if json:
+        results = [{"file": name, **of_model[name]} for name in names for of_model in scores]
+        facts = {"models": models, "files": names, "bits_per_byte": bits, "results": results}
+        console.write_json(schemas.named("eval-matrix", facts))
+        return
+    rows: list[list[console.Cell]] = [
+        [name, f"{scores[0][name]['n_bytes']:,}", *([(f"{x:.4f}", "bold" if x == min(row) else "")] for x in row)]
+        for name, row in zip(names, bits, strict=True)
+    ]
+    head = ["bits per byte of", "bytes", *(pages.model_name(Path(model)) for model in models)]
+    console.print_table(head, rows, right=frozenset(range(1, len(head))))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gptlite.cli.shared import console, options
+from gptlite.cli.shared import console, models, options, outputs, schemas
 from gptlite.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -15,18 +16,18 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: options.ModelArgument = None,
+    directory: options.ModelArgument = None,
+    model: models.RunOption = None,
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="gguf, for llama.cpp.")] = "gguf",
-    dtype: Annotated[str, typer.Option("--dtype", metavar="NAME", help="f32, f16 or q8_0.")] = "f16",
+    dtype: Annotated[Literal["f32", "f16", "q8_0"], typer.Option("--dtype", help="Of the matrices.")] = "f16",
     out: Annotated[
         str | None, typer.Option("-o", "--out", metavar="FILE", help="The file.", show_default="<run>-<dtype>.gguf")
     ] = None,
+    force: outputs.ForceOption = False,
     verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify", help="Let llama.cpp read the file and compare (needs llama-cpp-python).", show_default="off"
-        ),
+        bool, typer.Option("--verify", help="Let llama.cpp read the file and compare (needs llama-cpp-python).")
     ] = False,
+    json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
     """Write a model for llama.cpp and its kin; a saved step is already a Hugging Face directory.
@@ -39,15 +40,26 @@ def export(
 
     if verify:
         gguf_check.check_installed()
-    loaded = runs.load(model)
+    if out is not None:
+        outputs.format_of(out, {".gguf": "gguf"})
+    chosen = models.choose(directory, model)
+    outputs.check(out, force=force, model=chosen)
+    loaded = runs.load(chosen)
     path = loaded.path
     name = path.parent.name if runs.STEP_NAME.fullmatch(path.name) else path.name
     target = Path(out or f"{name}-{dtype}.gguf")
+    if out is None:
+        outputs.check(target, force=force, model=chosen)
     gguf.export_gguf(target, loaded.config, loaded.model.state_dict(), loaded.tokenizer, dtype=dtype)
     messages = console.Messages(quiet)
-    messages.say(f"{target}: {target.stat().st_size:,} bytes")
-    if verify:
-        report = gguf_check.verify_gguf(target, loaded.model, loaded.tokenizer)
+    size = target.stat().st_size
+    messages.say(f"{target}: {console.plural(size, 'byte')}")
+    report = gguf_check.verify_gguf(target, loaded.model, loaded.tokenizer) if verify else None
+    if json:
+        facts = {"model": str(path), "file": str(target), "file_bytes": size, "dtype": dtype}
+        verified = None if report is None else {**dataclasses.asdict(report), "problem": report.problem(dtype)}
+        console.write_json(schemas.named("export", {**facts, "llama_cpp": verified}))
+    if report is not None:
         _show(report, messages)
         if problem := report.problem(dtype):
             raise CheckpointError(f"{target}: llama.cpp does not read what the model says: {problem}.")
@@ -64,6 +76,6 @@ def _show(report: GgufReport, messages: console.Messages) -> None:
     else:
         messages.say(f"  likeliest     the same {report.n_equal} of {report.n_greedy} tokens, {ended}")
     messages.say(
-        f"  probabilities {report.divergence:.2g} nats a token away; {report.n_sampled} tokens that the model wrote "
+        f"  probabilities {report.divergence:.2g} nats per token away; {report.n_sampled} tokens that the model wrote "
         f"take {report.their_loss:.4f} nats each instead of {report.loss:.4f} ({lost:+.4f})"
     )

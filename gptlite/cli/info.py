@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptlite.cli.shared import console, options
+from gptlite.cli.shared import console, models, options, schemas
 from gptlite.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float6
 
 
 def info(
-    model: options.ModelArgument = None,
+    directory: options.ModelArgument = None,
+    model: models.RunOption = None,
     json: options.JsonOption = False,
 ) -> None:
     """Shapes, parameters, tokenizer and provenance of a model.
@@ -27,7 +28,7 @@ def info(
     """
     from gptlite.checkpoint import runs, saved_step
 
-    found = runs.read_model(model, saved_step.describe)
+    found = runs.read_model(models.choose(directory, model), saved_step.describe)
     path = found.path
     run = runs.Run(path.parent)
     facts: dict[str, Any] = {
@@ -35,7 +36,7 @@ def info(
         "parameters": found.config.n_params,
         "config": found.config.to_dict(),
         "tokenizer": {
-            "tokens": found.tokenizer.vocab_size,
+            "vocab_size": found.tokenizer.vocab_size,
             "sha256": found.tokenizer.digest,
             "cut": found.tokenizer.cut,
             "separator": found.tokenizer.separator,
@@ -48,7 +49,7 @@ def info(
         "run": run.read_info() if run.is_run() else None,
     }
     if json:
-        console.write_json(facts)
+        console.write_json(schemas.named("info", facts))
         return
     rows = _shape(found)
     if facts["run"]:
@@ -76,7 +77,7 @@ def _shape(found: Description) -> list[list[str]]:
         ["in Hugging Face's words", _named(found.source.get("architectures"))],
         ["parameters", f"{config.n_params:,}"],
         ["weights", f"{files}, {console.count(weights['bytes'])}B, {kinds}"],
-        ["layers, dim, feed-forward", f"{config.n_layers}, {config.dim}, {config.hidden_dim}"],
+        ["layers, dim, hidden dim", f"{config.n_layers}, {config.dim}, {config.hidden_dim}"],
         ["heads, key-value heads, head dim", f"{config.n_heads}, {config.n_kv_heads}, {config.head_dim}"],
         ["context", f"{config.context_length:,} tokens"],
         ["vocabulary", f"{config.vocab_size:,} tokens" + (f", {unused:,} of them unused" if unused else "")],

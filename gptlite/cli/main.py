@@ -31,6 +31,7 @@ COMMANDS = {
     "eval": ("eval", "evaluate", TEXTS),
     "report": ("report.command", "report", RUNS),
     "info": ("info", "info", RUNS),
+    "runs": ("runs", "runs", RUNS),
     "check": ("check", "check", RUNS),
     "export": ("export", "export", RUNS),
 }

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gptlite.cli import process
-from gptlite.cli.shared import console, options
+from gptlite.cli.shared import console, options, progress
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.errors import UsageError
 from gptlite.text import demo as built_in
@@ -333,7 +333,7 @@ def train(
         if (n := launch.count_processes(gpus, n_gpus)) > 1:
             raise typer.Exit(launch.launch(sys.argv[1:], n, console.Messages(quiet).notice))
     with (
-        console.TrainingDisplay(quiet or process.follows()) as display,
+        progress.TrainingDisplay(quiet or process.follows()) as display,
         process.stoppable(display.stopping) as should_stop,
     ):
         display.phase("starting", 0.0)
@@ -402,9 +402,9 @@ def show_plan(preview: dict[str, Any]) -> None:
         return "yours" if given & set(names) else "the plan's"
 
     if training["seconds"] is not None:
-        budget, how_long = f"{console.duration(training['seconds'])} min", whose("seconds")
+        budget, how_long = console.duration(training["seconds"]), whose("seconds")
     else:
-        budget, how_long = f"{expected['steps']:,.0f} steps", whose("steps", "epochs")
+        budget, how_long = console.plural(round(expected["steps"]), "step"), whose("steps", "epochs")
     bytes_per_token = preview["train_bytes"] / preview["train_tokens"]
     by_size = ("size", "n_layers", "dim", "n_heads")
     rows = [
@@ -412,17 +412,17 @@ def show_plan(preview: dict[str, Any]) -> None:
         ["held out", f"{preview['val_bytes']:,} bytes", ""],
         ["vocabulary", f"{model['vocab_size']:,} tokens of {bytes_per_token:.2f} bytes", ""],
         ["architecture", model["architecture"], ""],
-        ["shape", f"{model['n_layers']} layers, width {model['dim']}, {model['n_heads']} heads", whose(*by_size)],
+        ["shape", _shape(model), whose(*by_size)],
         ["parameters", f"{preview['parameters']:,}", ""],
-        ["context", f"{model['context_length']} tokens", whose("context_length")],
-        ["batch", f"{training['batch_size']} windows", whose("batch_size")],
+        ["context", console.plural(model["context_length"], "token"), whose("context_length")],
+        ["batch", console.plural(training["batch_size"], "window"), whose("batch_size")],
         ["optimizer", f"{training['optimizer']}, rate {training['lr']:g}", whose("optimizer", "lr")],
         ["dropout", f"{training['dropout']:g}", whose("dropout")],
         ["budget", budget, how_long],
         ["", "", ""],
         ["speed", f"{expected['tokens_per_second']:,.0f} tokens/s, on {preview['hardware']}", ""],
         ["steps", f"about {expected['steps']:,.0f}, {expected['epochs']:.1f} times through the text", ""],
-        ["time", f"{console.duration(expected['seconds'])} min", ""],
+        ["time", console.duration(expected["seconds"]), ""],
         ["memory", f"{expected['memory'] / 1e9:.2f} GB", ""],
     ]
     if expected["bits_per_byte"] is not None:
@@ -432,10 +432,15 @@ def show_plan(preview: dict[str, Any]) -> None:
     console.print_table(["", "plan", "chosen by"], rows)
 
 
+def _shape(model: dict[str, Any]) -> str:
+    layers, heads = console.plural(model["n_layers"], "layer"), console.plural(model["n_heads"], "head")
+    return f"{layers}, width {model['dim']}, {heads}"
+
+
 class _Sheltered:
     """A display that may fail: it is told once, and no training ends for it."""
 
-    def __init__(self, display: console.TrainingDisplay) -> None:
+    def __init__(self, display: progress.TrainingDisplay) -> None:
         self.display, self.failed = display, False
 
     def __getattr__(self, name: str) -> Any:

@@ -139,7 +139,7 @@ class Sums:
 def _words_of(tokenizer: Tokenizer, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Ids of a separator and the text; the positions of the token before each word and of its last one; the words.
 
-    In scripts without spaces, tokens of their characters are the words, as in `calibration.count_words`.
+    In scripts without spaces, tokens of their characters are the words, as in `statistics.count_words`.
     """
     ids, spans = tokenizer.encode_with_spans(text)
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T

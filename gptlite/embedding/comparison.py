@@ -73,7 +73,7 @@ class Embeddings:
 
     - `items`: the words, with `.occurrence`, `.tokens`, `.n_left`, `.words_left`, `.partial`, `.truncated`, ...
     - `layers`: which of their vectors count; of several, the mean.
-    - `statistics`: what `calibration` measured about the model, as arrays; None for models made elsewhere.
+    - `statistics`: what `statistics` measured about the model, as arrays; None for models made elsewhere.
     - `meta`: where the vectors are from, for files.
     - `unit`: what they are vectors of, "word", "token" or "sentence". The scale of sentences is their own.
     """

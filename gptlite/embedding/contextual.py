@@ -7,7 +7,7 @@ to its left, and of nothing to its right, because attention is causal.
 That is also what makes it cheap. Nothing right of a word is read, texts that begin alike are read once, shorter ones
 are padded on the right without a mask, and blocks above the layer that is asked for are not computed.
 
-How alike vectors are is the business of `similarity`; what a cosine is worth in a model, of `calibration`.
+How alike vectors are is in `similarity`; what a cosine is worth in a model, in `statistics`.
 """
 
 from __future__ import annotations
@@ -180,12 +180,12 @@ def embed(
     vectors: list[WordVector] = []
     for start in range(0, len(occurrences), WORDS_AT_ONCE):
         chunk = [o.trimmed() for o in occurrences[start : start + WORDS_AT_ONCE]]
-        readings = _read(tokenizer, chunk if context == "left" else [_echo(o) for o in chunk], begin, model)
-        computed = _compute(model, tokenizer, readings, pool, wanted, n_expected)
+        windows = _read(tokenizer, chunk if context == "left" else [_echo(o) for o in chunk], begin, model)
+        computed = _compute(model, tokenizer, windows, pool, wanted, n_expected)
         numbers: dict[str, int] = {}  # of the different words
         of_word = [numbers.setdefault(o.word, len(numbers)) for o in chunk]
         static = list(_static_vectors(model, tokenizer, list(numbers)))
-        for o, r, (contextual, expected), i in zip(chunk, readings, computed, of_word, strict=True):
+        for o, r, (contextual, expected), i in zip(chunk, windows, computed, of_word, strict=True):
             tokens = tuple(map(text_of, r.covering))
             seen = (r.n_left, expected, r.words_left, r.truncated, kept)
             vectors.append(WordVector(o, contextual, static[i], tokens, r.partial, *seen))
@@ -206,7 +206,7 @@ def _echo(o: Occurrence) -> Occurrence:
 # -- From words to positions of windows
 
 
-class _Reading(NamedTuple):
+class _Window(NamedTuple):
     """What is to be read for one word: `ids[begin:end]`, and where the word stands in it."""
 
     ids: list[int]  # shared by the words of a text
@@ -242,7 +242,7 @@ class _Stretch:
         return cls(text, left, right, ids, spans, [*prefix, *ids], [end for _, end in spans], word_starts(part))
 
 
-def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[int], model: GPT) -> list[_Reading]:
+def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[int], model: GPT) -> list[_Window]:
     """Tokenize, and find the last tokens up to each word that fit into the context."""
     context = model.config.context_length
     reach = max(8 * context, 4096)  # characters to both sides of a word
@@ -251,7 +251,7 @@ def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[
         text: _Stretch.make(text, 0, len(text), tokens, prefix)
         for text, tokens in zip(whole, tokenizer.encode_batch_with_spans(whole), strict=True)
     }
-    readings, near = [], None
+    windows, near = [], None
     for o in occurrences:
         if (length := o.end - o.start) > LONGEST_WORD:
             raise LimitError(
@@ -259,8 +259,8 @@ def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[
             )
         if (stretch := known.get(o.text)) is None:
             stretch = near = _neighbourhood(tokenizer, o, prefix, context, reach, near)
-        readings.append(_reading(tokenizer, stretch, o, len(prefix), context))
-    return readings
+        windows.append(_window(tokenizer, stretch, o, len(prefix), context))
+    return windows
 
 
 def _neighbourhood(
@@ -290,7 +290,7 @@ def _suffices(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, context: i
     return right == len(text) or bool(SAFE_CUT.search(text, o.end, right))
 
 
-def _reading(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: int, context: int) -> _Reading:
+def _window(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: int, context: int) -> _Window:
     covering, partial = _cover(tokenizer, stretch, o)
     end = n_prefix + covering[-1] + 1
     begin = max(0, end - context)
@@ -299,7 +299,7 @@ def _reading(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: i
     words_left = bisect_left(words, o.start - stretch.left)
     if seen_from := stretch.spans[dropped][0]:
         words_left = max(0, words_left - bisect_left(words, seen_from))
-    return _Reading(
+    return _Window(
         stretch.full,
         begin,
         end,
@@ -345,13 +345,13 @@ def _cover(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence) -> tuple[list
 
 
 def _compute(
-    model: GPT, tokenizer: Tokenizer, readings: Sequence[_Reading], pool: str, wanted: Sequence[int], n_expected: int
+    model: GPT, tokenizer: Tokenizer, windows: Sequence[_Window], pool: str, wanted: Sequence[int], n_expected: int
 ) -> list[tuple[np.ndarray, tuple[str, ...]]]:
-    """For each reading the hidden states (len(wanted), D) of its word, and what the model expects next."""
+    """For each window the hidden states (len(wanted), D) of its word, and what the model expects next."""
     n_layers, device = model.config.n_layers, next(model.parameters()).device
     layers = [*wanted, *([n_layers] if n_expected and wanted[-1] != n_layers else [])]
-    results: list[tuple[np.ndarray, tuple[str, ...]]] = [(np.empty(0), ())] * len(readings)
-    for rows in _batches(readings, TOKENS_AT_ONCE.get(device.type, MOST_TOKENS_AT_ONCE)):
+    results: list[tuple[np.ndarray, tuple[str, ...]]] = [(np.empty(0), ())] * len(windows)
+    for rows in _batches(windows, TOKENS_AT_ONCE.get(device.type, MOST_TOKENS_AT_ONCE)):
         width = max(len(ids) for ids, _ in rows)
         tokens = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids, _ in rows], device=device)
         numbers = [i for _, members in rows for i in members]
@@ -362,7 +362,7 @@ def _compute(
         last: list[int] = []
         for row, (_, members) in enumerate(rows):
             for i in members:
-                positions = readings[i].positions
+                positions = windows[i].positions
                 if pool != "last":
                     for position, weight in _weights(positions, pool):
                         at.append(row * width + position)
@@ -386,25 +386,25 @@ def _compute(
     return results
 
 
-def _batches(readings: Sequence[_Reading], n_tokens: int) -> Iterator[list[tuple[list[int], list[int]]]]:
-    """Windows of about equal length, `n_tokens` in all, each with the numbers of the readings that it serves.
+def _batches(windows: Sequence[_Window], n_tokens: int) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Inputs of about equal length, `n_tokens` in all, each with the numbers of the windows that it serves.
 
-    A window that another one begins with is not read by itself: the states of the beginning are the same (E1).
+    A window that another one begins with is not read by itself: attention is causal, so the states are the same.
     """
     longest: dict[tuple[int, int], int] = {}  # of the windows with one beginning
-    for r in readings:
+    for r in windows:
         key = (id(r.ids), r.begin)
         longest[key] = max(longest.get(key, 0), r.end)
     members: dict[tuple[int, int], list[int]] = {key: [] for key in longest}
-    windows: dict[tuple[int, int], list[int]] = {}
-    for i, r in enumerate(readings):
+    inputs: dict[tuple[int, int], list[int]] = {}
+    for i, r in enumerate(windows):
         key = (id(r.ids), r.begin)
         members[key].append(i)
-        if key not in windows:
-            windows[key] = r.ids[r.begin : longest[key]]
+        if key not in inputs:
+            inputs[key] = r.ids[r.begin : longest[key]]
     rows: list[tuple[list[int], list[int]]] = []
-    for key in sorted(windows, key=windows.__getitem__):  # what begins alike stands together, the shortest first
-        window = windows[key]
+    for key in sorted(inputs, key=inputs.__getitem__):  # what begins alike stands together, the shortest first
+        window = inputs[key]
         if rows and window[: len(rows[-1][0])] == rows[-1][0]:
             rows[-1] = window, [*rows[-1][1], *members[key]]
         else:

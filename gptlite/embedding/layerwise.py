@@ -35,7 +35,7 @@ class Layer:
 
 
 def describe_layers(vectors: np.ndarray, statistics: dict[str, torch.Tensor], correction: str) -> list[Layer]:
-    """Every layer of `vectors` (n, L + 1, D), with what `calibration.measure_statistics` found in the same model."""
+    """Every layer of `vectors` (n, L + 1, D), with what `statistics.measure_statistics` found in the same model."""
     row = CORRECTIONS.index(correction.partition(":")[0])
     described: list[Layer] = []
     for number in range(vectors.shape[1]):

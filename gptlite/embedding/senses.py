@@ -21,7 +21,7 @@ FEWEST = 4  # occurrences a sense, on average
 MOST_SENSES = 20
 RESTARTS, ROUNDS = 8, 100  # of k-means
 CONTROLS = 20  # clouds without groups
-CLEAR = 0.5  # of the way from the control to 1: homonyms of `speakers` come 0.6 far, words of one sense 0.45 at most
+CLEAR = 0.5  # of the way from the control to 1: made-up homonyms come 0.6 far, words of one sense 0.45 at most
 WINDOW = 10  # words to both sides of an occurrence that count as its context
 PRIOR = 0.1  # of a word's frequency in all contexts, that is believed of each sense before counting
 
@@ -144,14 +144,14 @@ def same_above_different(cosines: np.ndarray, same: np.ndarray) -> float:
     return float((mean_rank[ranks][same].sum() - n_same * (n_same + 1) / 2) / (n_same * n_other))
 
 
-def separate(vectors: np.ndarray, senses: np.ndarray, speakers: np.ndarray) -> float:
+def separate(vectors: np.ndarray, senses: np.ndarray, groups: np.ndarray) -> float:
     """How well vectors (n, D) of one word tell its known senses (n,) apart: `same_above_different` of their cosines.
 
-    Only pairs with different `speakers` (n,) count: places with the same one are alike for that alone.
+    Only pairs of different `groups` (n,) count, such as the names in the sentences: what shares one is alike for that.
     """
     cosines = cosine_matrix(vectors)
     first, second = np.triu_indices(len(cosines), 1)
-    counts = speakers[first] != speakers[second]
+    counts = groups[first] != groups[second]
     first, second = first[counts], second[counts]
     return same_above_different(cosines[first, second], senses[first] == senses[second])
 

@@ -5,21 +5,28 @@ All of it is measured while the model is saved, so that vectors made later mean 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gptlite.embedding.contextual import embed
 from gptlite.embedding.similarity import CORRECTIONS, MOST_COMPONENTS, correct, measure, unit
 from gptlite.errors import NumericsError
 from gptlite.model import GPT
 from gptlite.text.token_files import spread_ids
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.text.words import UNSPACED, word_pattern
+from gptlite.text.words import UNSPACED, Occurrence, word_pattern, word_starts
 from gptlite.tracing import trace
 
-STATISTICS_TOKENS = 8192
+WINDOW_TOKENS = 8192  # whose hidden states are measured
+SENTENCE_TOKENS = 2048  # of the sentences that are read one by one
+STATISTICS_TOKENS = WINDOW_TOKENS + SENTENCE_TOKENS  # in all
+FEWEST_SENTENCES, MOST_SENTENCES = 20, 200
+SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*|\n+")
 N_PAIRS = 4000
 SAME_WORD_PAIRS = 2000
 COUNTED_TOKENS = 1 << 21  # that words are counted in, in stretches spread over a longer text
@@ -27,13 +34,17 @@ MOST_TOKENS, COUNTED_AT_ONCE = 1 << 24, 1 << 18  # that tokens are counted in
 MOST_WORDS, LONGEST_WORD = 50_000, 100  # and characters
 
 
-def measure_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> dict[str, Tensor]:
+def measure_statistics(
+    model: GPT, tokenizer: Tokenizer, ids: np.ndarray, *, prefix: Sequence[int] | None = None
+) -> dict[str, Tensor]:
     """What cosines of this model are worth, from the first tokens of `ids` (N,), usually the held-out text:
 
     - `mean`, `std` (L + 1, D) and principal `components` (L + 1, K, D) of the hidden states of each layer
     - `unrelated` (L + 1, 4, 2): mean and standard deviation of the cosine between random positions with different
       tokens, after each of the four `similarity.CORRECTIONS`; `unrelated_quantiles` (L + 1, 4, 101)
     - `same_word`, `same_word_quantiles`: the same for one word in two random places
+    - `sentence_unrelated`, `sentence_unrelated_quantiles`: the same for two sentences of the text, each read alone
+      after `prefix` (see `contextual.embed`), as the weighted mean of its tokens; only where there are at least 20
 
     The first position of a window and separators are left out: they are outliers of their own kind. Raises
     `NumericsError` for a model that does not compute numbers.
@@ -46,19 +57,49 @@ def measure_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> dic
         "unrelated": (pairs[0].numpy(), pairs[1].numpy()),
         "same_word": tuple(p.numpy() for p in _same_word_pairs(words, tokenizer, generator)),
     }
+    sentences = _sentence_vectors(model, tokenizer, ids, prefix)  # (L + 1, n, D)
+    sentence_pairs = np.stack(np.triu_indices(len(sentences[0]), 1), axis=1)
+    sentence_pairs = np.random.default_rng(0).permutation(sentence_pairs)[:N_PAIRS].T
     layers: list[dict[str, np.ndarray]] = []
-    for vectors in states.numpy():
+    for vectors, of_sentences in zip(states.numpy(), sentences, strict=True):
         space = measure(vectors) if len(vectors) else _empty_space(vectors.shape[1])
         layer = dict(space)
         for name, (first, second) in places.items():
-            cosines = [
-                (unit(correct(vectors[first], c, space)) * unit(correct(vectors[second], c, space))).sum(axis=1)
-                for c in CORRECTIONS
-            ]
-            layer[name] = np.array([_moments(x) for x in cosines], dtype=np.float32)
-            layer[f"{name}_quantiles"] = np.array([_quantiles(x) for x in cosines], dtype=np.float32)
+            layer |= _scale(name, vectors[first], vectors[second], space)
+        if len(of_sentences):
+            first, second = sentence_pairs
+            layer |= _scale("sentence_unrelated", of_sentences[first], of_sentences[second], space)
         layers.append(layer)
     return {name: torch.from_numpy(np.stack([layer[name] for layer in layers])) for name in layers[0]}
+
+
+def _scale(name: str, first: np.ndarray, second: np.ndarray, space: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Moments (4, 2) and quantiles (4, 101) of the cosines of pairs of vectors (n, D), after each correction."""
+    cosines = [(unit(correct(first, c, space)) * unit(correct(second, c, space))).sum(axis=1) for c in CORRECTIONS]
+    return {
+        name: np.array([_moments(x) for x in cosines], dtype=np.float32),
+        f"{name}_quantiles": np.array([_quantiles(x) for x in cosines], dtype=np.float32),
+    }
+
+
+def _sentence_vectors(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, prefix: Sequence[int] | None) -> np.ndarray:
+    """The vectors (L + 1, n, D) of different sentences of the text, as `embed --sentence` makes them; n may be 0."""
+    text = tokenizer.decode([i for i in ids[: 4 * SENTENCE_TOKENS].tolist() if i != tokenizer.separator_id])
+    room = model.config.context_length - max(1, len(prefix or ()))
+    places: list[Occurrence] = []
+    n_tokens = 0
+    for sentence in dict.fromkeys(part.strip() for part in SENTENCE_END.split(text)[:-1]):
+        length = len(tokenizer.encode(sentence))
+        if len(word_starts(sentence)) < 2 or length > room:
+            continue
+        n_tokens += length
+        if n_tokens > SENTENCE_TOKENS or len(places) == MOST_SENTENCES:
+            break
+        places.append(Occurrence(len(places), sentence, 0, len(sentence)))
+    if len(places) < FEWEST_SENTENCES:
+        return np.zeros((model.config.n_layers + 1, 0, model.config.dim), dtype=np.float32)
+    vectors = embed(model, tokenizer, places, pool="weighted", n_expected=0, prefix=prefix)
+    return np.stack([v.contextual for v in vectors], axis=1)
 
 
 def count_tokens(ids: np.ndarray, vocab_size: int) -> Tensor:
@@ -91,7 +132,7 @@ def count_words(tokenizer: Tokenizer, ids: np.ndarray) -> list[tuple[str, int]]:
 def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> tuple[Tensor, Tensor]:
     """Tokens (N,) and their hidden states (L + 1, N, D)."""
     context = model.config.context_length
-    n_windows = max(1, min(STATISTICS_TOKENS // context, len(ids) // context))
+    n_windows = max(1, min(WINDOW_TOKENS // context, len(ids) // context))
     length = min(context, len(ids))
     device = next(model.parameters()).device
     tokens = torch.from_numpy(ids[: n_windows * length].astype(np.int64)).view(n_windows, length)

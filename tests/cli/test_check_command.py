@@ -43,7 +43,7 @@ def test_an_intact_run_is_intact(gptlite: Command, trained_run: Path) -> None:
 
 def test_json_has_what_the_table_has(gptlite: Command, trained_run: Path) -> None:
     facts = json.loads(gptlite("check", trained_run, "--json").out)
-    assert set(facts) == {"path", "steps", "problems", "intact"}
+    assert set(facts) == {"schema", "path", "steps", "problems", "intact"}
     assert (facts["path"], facts["problems"], facts["intact"]) == (str(trained_run), [], True)
     step = facts["steps"][-1]
     folder = trained_run / step["name"]
@@ -173,7 +173,7 @@ def test_the_proof_can_fail(gptlite: Command, trained_run: Path, monkeypatch: py
     """As it would if the random numbers of dropout were not put back."""
     monkeypatch.setattr("gptlite.training.loop.torch.set_rng_state", lambda _: None)
     outcome = gptlite("check", trained_run, "--resume-proof", "--json")
-    assert outcome.code == 1 and "not the one that nobody interrupted" in outcome.err
+    assert outcome.code == 1 and "differs from the one that was not interrupted" in outcome.err
     facts: dict[str, Any] = json.loads(outcome.out)
     assert facts["intact"] is True
     proof = facts["resume_proof"]

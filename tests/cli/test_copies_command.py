@@ -58,7 +58,7 @@ def test_the_report_stands_on_standard_error_and_the_text_is_as_ever(
 
 def test_each_sample_has_a_row_and_its_longest_run(checked: Command) -> None:
     err = checked("-n", "3").err
-    assert re.findall(r"^sample (\d)  +\d+  ", err, re.MULTILINE) == ["1", "2", "3"]
+    assert re.findall(r"^ sample (\d)  +\d+  ", err, re.MULTILINE) == ["1", "2", "3"]
     assert re.findall(r"^sample (\d): \d+ characters, \d+ words, ", err, re.MULTILINE) == ["1", "2", "3"]
 
 
@@ -134,7 +134,8 @@ PIECES = tuple(Copies(600, 30, {25: 0.2, 50: share, 100: 0.0}) for share in (0.0
         (0.5, PIECES, "more than in any of 2 pieces of held-out text"),
         (0.03, PIECES, "no more than held-out text has: up to 4.0 %."),
         (0, PIECES, "Nothing of this text stands in the training text in runs of 50 characters or more: the longest "
-         "has 61, in held-out text of this length from 30 to 30."),
+         "has 61, and those of 2 pieces of held-out text of 600 characters have 30."),
+        (0, PIECES[:1], "the longest has 61, and that of 600 characters of held-out text 30."),
         (0.5, (), "50 % of this text stands in the training text in runs of 50 characters or more."),
     ],
 )  # fmt: skip

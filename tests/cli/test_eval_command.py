@@ -7,11 +7,12 @@ import math
 from pathlib import Path
 
 import pytest
-from conftest import Command, make_text
+from conftest import TRAIN_TINY, Command, make_text
 
 from gptlite.checkpoint import runs
 
-KEYS = {"model", "bits_per_byte", "perplexity", "loss", "tokens", "bytes", "tokens_per_second"}
+KEYS = {"schema", "model", "bits_per_byte", "perplexity", "loss_nats", "n_tokens", "n_bytes", "seconds"}
+KEYS |= {"tokens_per_second"}
 
 
 def test_json_is_one_object_with_the_documented_keys(gptlite: Command, corpus_file: Path, trained_run: Path) -> None:
@@ -20,9 +21,11 @@ def test_json_is_one_object_with_the_documented_keys(gptlite: Command, corpus_fi
     assert outcome.out.count("\n") == 1
     result = json.loads(outcome.out)
     assert set(result) == KEYS
-    assert result["bytes"] == corpus_file.stat().st_size
-    assert result["perplexity"] == pytest.approx(math.exp(result["loss"]))
-    assert result["bits_per_byte"] * result["bytes"] * math.log(2) == pytest.approx(result["loss"] * result["tokens"])
+    assert result["n_bytes"] == corpus_file.stat().st_size
+    assert result["perplexity"] == pytest.approx(math.exp(result["loss_nats"]))
+    assert result["bits_per_byte"] * result["n_bytes"] * math.log(2) == pytest.approx(
+        result["loss_nats"] * result["n_tokens"]
+    )
     assert result["model"] == str(runs.find_model(str(trained_run)))
 
 
@@ -31,10 +34,10 @@ def test_the_table_has_the_numbers_of_json(gptlite: Command, corpus_file: Path, 
     result = json.loads(gptlite("eval", "corpus.txt", "-m", trained_run, "--json").out)
     cells = {line.rsplit(None, 1)[0].strip(): line.rsplit(None, 1)[1] for line in outcome.out.splitlines() if line}
     assert cells["bits per byte"] == f"{result['bits_per_byte']:.4f}"
-    assert cells["perplexity a token"] == f"{result['perplexity']:.2f}"
-    assert cells["loss (nats a token)"] == f"{result['loss']:.4f}"
-    assert cells["tokens"] == f"{result['tokens']:,}"
-    assert cells["bytes"] == f"{result['bytes']:,}"
+    assert cells["perplexity per token"] == f"{result['perplexity']:,.2f}"
+    assert cells["loss (nats per token)"] == f"{result['loss_nats']:.4f}"
+    assert cells["tokens"] == f"{result['n_tokens']:,}"
+    assert cells["bytes"] == f"{result['n_bytes']:,}"
 
 
 def test_training_ends_with_the_same_number(gptlite: Command, trained_run: Path) -> None:
@@ -71,7 +74,7 @@ def test_several_texts_are_scored_as_one(gptlite: Command, trained_run: Path) ->
     total = sum(p.stat().st_size for p in Path("texts").iterdir())
     for names in (["texts"], ["texts/*.txt"], ["texts/0.txt", "texts/1.txt", "texts/2.txt"]):
         result = json.loads(gptlite("eval", *names, "-m", trained_run, "--json").out)
-        assert result["bytes"] == total, "each byte counts once, and separators not at all"
+        assert result["n_bytes"] == total, "each byte counts once, and separators not at all"
 
 
 @pytest.mark.parametrize("content", ["a", "ab", "汉", "🙂", "\ufeffx", "Ada finds the river"])
@@ -79,7 +82,7 @@ def test_a_text_may_be_short(gptlite: Command, trained_run: Path, content: str) 
     Path("short.txt").write_text(content, encoding="utf-8")
     outcome = gptlite("eval", "short.txt", "-m", trained_run, "--json")
     assert outcome.code == 0
-    assert json.loads(outcome.out)["bytes"] == len(content.lstrip("\ufeff").encode())
+    assert json.loads(outcome.out)["n_bytes"] == len(content.lstrip("\ufeff").encode())
 
 
 @pytest.mark.parametrize(("stdin", "message"), [(b"", "empty"), (b" \n", "white space"), (b"\xff\xfd", "UTF-8")])
@@ -95,3 +98,39 @@ def test_scoring_twice_is_scoring_once(gptlite: Command, corpus_file: Path, trai
         json.loads(gptlite("eval", "corpus.txt", "-m", trained_run, "--json").out)["bits_per_byte"] for _ in range(2)
     )
     assert first == second
+
+
+# -- Several models
+
+
+@pytest.fixture
+def other_run(gptlite: Command, corpus_file: Path) -> Path:
+    assert gptlite("train", corpus_file, "-o", "other", "-q", *TRAIN_TINY, "--steps", "3").code == 0
+    return Path("other")
+
+
+def test_several_models_and_texts_make_a_matrix(gptlite: Command, trained_run: Path, other_run: Path) -> None:
+    for name, seed in (("a.txt", 1), ("b.txt", 2)):
+        Path(name).write_text(make_text(30, seed=seed))
+    line = ("eval", "a.txt", "b.txt", "-m", trained_run, "-m", other_run)
+    result = json.loads(gptlite(*line, "--json").out)
+    assert result["schema"] == "gptlite.eval-matrix/1" and result["files"] == ["a.txt", "b.txt"]
+    assert [Path(model).parent.name for model in result["models"]] == ["run", "other"]
+    for i, name in enumerate(result["files"]):
+        for j, model in enumerate((trained_run, other_run)):
+            alone = json.loads(gptlite("eval", name, "-m", model, "--json").out)
+            assert result["bits_per_byte"][i][j] == pytest.approx(alone["bits_per_byte"], rel=1e-6)
+    table = [row.split() for row in gptlite(*line).out.splitlines()]
+    assert [row[0] for row in table[-2:]] == ["a.txt", "b.txt"]
+    assert [row[2:] for row in table[-2:]] == [[f"{x:.4f}" for x in row] for row in result["bits_per_byte"]]
+
+
+def test_a_pipe_is_read_once_for_several_models(gptlite: Command, trained_run: Path, corpus_file: Path) -> None:
+    line = ("eval", "-", "-m", trained_run, "-m", trained_run, "--json")
+    result = json.loads(gptlite(*line, stdin=corpus_file.read_bytes()).out)
+    assert result["bits_per_byte"][0][0] == result["bits_per_byte"][0][1]
+
+
+def test_copies_are_looked_for_in_one_models_text(gptlite: Command, trained_run: Path, corpus_file: Path) -> None:
+    outcome = gptlite("eval", corpus_file, "-m", trained_run, "-m", trained_run, "--check-copies")
+    assert outcome.code == 2 and "--check-copies does nothing with several models" in outcome.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -48,17 +49,20 @@ def test_a_model_made_elsewhere_gives_its_own_name(gptlite: Command, tokenizer: 
     assert Path("hub-f16.gguf").exists()
 
 
-def test_an_older_file_is_replaced(gptlite: Command, trained_run: Path) -> None:
+def test_an_older_file_is_replaced_when_asked_to(gptlite: Command, trained_run: Path) -> None:
     Path("run-f16.gguf").write_text("old")
-    assert gptlite("export", trained_run, "-q").code == 0
+    outcome = gptlite("export", trained_run, "-q")
+    assert outcome.code == 2 and "overwrite it with --force" in outcome.err
+    assert Path("run-f16.gguf").read_text() == "old"
+    assert gptlite("export", trained_run, "-q", "--force").code == 0
     assert Path("run-f16.gguf").read_bytes()[:4] == MAGIC
 
 
 def test_smaller_numbers_make_smaller_files(gptlite: Command, trained_run: Path) -> None:
     sizes = []
     for dtype in ("f32", "f16", "q8_0"):
-        gptlite("export", trained_run, "--dtype", dtype, "-o", dtype)
-        sizes.append(Path(dtype).stat().st_size)
+        gptlite("export", trained_run, "--dtype", dtype, "-o", f"{dtype}.gguf")
+        sizes.append(Path(f"{dtype}.gguf").stat().st_size)
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
 
 
@@ -77,13 +81,13 @@ def test_hugging_face_is_what_a_step_already_is(gptlite: Command, trained_run: P
     assert "use the step's directory as it is" in outcome.err
 
 
-@pytest.mark.parametrize("target", ["gone/model.gguf", "folder"])
+@pytest.mark.parametrize("target", ["gone/model.gguf", "folder.gguf"])
 def test_a_place_that_cannot_be_written_is_code_5(gptlite: Command, trained_run: Path, target: str) -> None:
-    Path("folder").mkdir()
+    Path("folder.gguf").mkdir()
     outcome = gptlite("export", trained_run, "-o", target)
     assert (outcome.code, outcome.out) == (5, "")
     assert outcome.err.startswith(f"gptlite: error: cannot write {target}")
-    assert os.listdir() == ["folder"]
+    assert os.listdir() == ["folder.gguf"]
 
 
 def test_a_missing_package_is_told_how_to_come(
@@ -93,3 +97,14 @@ def test_a_missing_package_is_told_how_to_come(
     outcome = gptlite("export", trained_run)
     assert outcome.code == 2
     assert "pip install 'gptlite[gguf]'" in outcome.err
+
+
+def test_the_name_must_be_that_of_a_gguf_file(gptlite: Command, trained_run: Path) -> None:
+    outcome = gptlite("export", trained_run, "-o", "model.safetensors")
+    assert outcome.code == 2 and "must end in .gguf" in outcome.err
+
+
+def test_json_says_what_was_written(gptlite: Command, trained_run: Path) -> None:
+    result = json.loads(gptlite("export", trained_run, "--json", "-q").out)
+    assert result["schema"] == "gptlite.export/1" and result["llama_cpp"] is None
+    assert Path(result["file"]).stat().st_size == result["file_bytes"]

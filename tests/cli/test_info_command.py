@@ -21,12 +21,12 @@ def test_json_is_one_object(gptlite: Command, trained_run: Path) -> None:
     assert (outcome.code, outcome.err, outcome.out.count("\n")) == (0, "", 1)
     facts = json.loads(outcome.out)
     assert set(facts) == {
-        "path", "parameters", "config", "tokenizer", "tensors", "weights", "source", "manifest", "run",
+        "schema", "path", "parameters", "config", "tokenizer", "tensors", "weights", "source", "manifest", "run",
     }  # fmt: skip
     step = runs.find_model(str(trained_run))
     assert facts["path"] == str(step)
     assert facts["config"]["dim"] == 32
-    assert facts["tokenizer"]["tokens"] == 320
+    assert facts["tokenizer"]["vocab_size"] == 320
     assert facts["tensors"]["transformer.embed.weight"] == [320, 32]
     assert facts["manifest"]["step"] == int(step.name.removeprefix("step-"))
     assert facts["run"] == json.loads((trained_run / "run.json").read_text())

@@ -45,7 +45,7 @@ def test_the_bits_are_those_of_eval(gptlite: Command, trained_run: Path) -> None
     for arguments in (("-f", "text.txt"), (make_text(30, seed=3),)):
         result = inspected(gptlite, *arguments, "-m", trained_run)
         assert result["bits_per_byte"] == pytest.approx(scored["bits_per_byte"], abs=2e-6)
-        assert (len(result["tokens"]), result["bytes"]) == (scored["tokens"], scored["bytes"])
+        assert (len(result["tokens"]), result["bytes"]) == (scored["n_tokens"], scored["n_bytes"])
 
 
 def test_a_text_comes_as_argument_file_or_pipe(gptlite: Command, trained_run: Path) -> None:

@@ -74,7 +74,7 @@ def test_it_says_how_much_is_copied_and_which_command_says_the_same(gptlite: Com
     for share in [s for sample in written["samples"] for s in sample["copies"]["shares"].values()] + [max(held_out)]:
         assert (f"{100 * share:.0f} %" if share in (0, 1) or share >= 0.095 else f"{100 * share:.1f} %") in cells
     assert str(run.parent.resolve()) not in page.split("<main>")[1], "whose directory it was is nobody's business"
-    assert gptlite("report", "run", "-o", "page.html", "-n", "0").code == 0
+    assert gptlite("report", "run", "-o", "page.html", "-n", "0", "--force").code == 0
     assert "What it writes" not in Path("page.html").read_text(encoding="utf-8")
 
 
@@ -128,7 +128,7 @@ def test_a_run_that_goes_on_has_a_page(gptlite: Command, run: Path) -> None:
     for step in run.glob("step-*"):
         shutil.rmtree(step)
     (run / "metrics.jsonl").unlink()
-    assert gptlite("report", "run", "-o", "page.html").code == 0
+    assert gptlite("report", "run", "-o", "page.html", "--force").code == 0
     assert "Nothing has been logged yet" in Path("page.html").read_text(encoding="utf-8")
 
 
@@ -158,3 +158,32 @@ def test_what_is_no_run_is_refused(gptlite: Command) -> None:
 
 def test_a_place_that_cannot_be_written_is_code_5(gptlite: Command, run: Path) -> None:
     assert gptlite("report", "run", "-o", "gone/page.html").code == 5
+
+
+def test_no_page_names_a_folder_of_this_computer(gptlite: Command, run: Path) -> None:
+    """Neither where the run lies, nor where the text was when the command was given."""
+    stored = json.loads((run / "run.json").read_text())
+    folder = "/home/secret"
+    stored["command"] = ["gptlite", "train", f"{folder}/texts/corpus.txt", f"--val={folder}/held.txt", "-o", "run"]
+    (run / "run.json").write_text(json.dumps(stored))
+    for index, source in enumerate((run.resolve(), run)):
+        assert gptlite("report", source, "-o", f"{index}.html", "-n", "1").code == 0
+        page = html.unescape(Path(f"{index}.html").read_text(encoding="utf-8"))
+        assert "/home/secret" not in page and str(run.parent.resolve()) not in page
+        assert "gptlite train corpus.txt --val=held.txt" in page
+        assert "gptlite generate -m run/step-" in page
+
+
+@pytest.mark.parametrize("name", ["page.pdf", "page", "page.json"])
+def test_the_suffix_says_that_it_is_a_page(gptlite: Command, run: Path, name: str) -> None:
+    outcome = gptlite("report", "run", "-o", name)
+    assert outcome.code == 2 and "must end in .html or .htm" in outcome.err
+    assert not Path(name).exists()
+
+
+def test_json_says_where_the_page_is(gptlite: Command, run: Path) -> None:
+    result = json.loads(gptlite("report", "-m", run, "-n", "0", "--json").out)
+    assert result == {
+        "schema": "gptlite.report/1", "run": "run", "page": "run/report.html", "logged_steps": 61, "figures": None,
+    } | {"logged_steps": result["logged_steps"]}  # fmt: skip
+    assert Path(result["page"]).exists()

@@ -7,9 +7,12 @@ import pytest
 import torch
 from conftest import make_text, random_model, tiny_config
 
+from gptlite.embedding.contextual import embed
+from gptlite.embedding.similarity import cosine_matrix
 from gptlite.embedding.statistics import count_tokens, count_words, measure_statistics
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
+from gptlite.text.words import Occurrence
 from gptlite.tracing import trace
 
 
@@ -37,6 +40,7 @@ def test_statistics_have_a_row_for_each_layer(model: GPT, tokenizer: Tokenizer, 
     rows, dim = model.config.n_layers + 1, model.config.dim
     pairs = {"unrelated": (rows, 4, 2), "unrelated_quantiles": (rows, 4, 101)}
     pairs |= {"same_word": (rows, 4, 2), "same_word_quantiles": (rows, 4, 101)}
+    pairs |= {"sentence_unrelated": (rows, 4, 2), "sentence_unrelated_quantiles": (rows, 4, 101)}
     space = {"mean": (rows, dim), "std": (rows, dim), "components": (rows, 8, dim)}
     assert {name: tuple(tensor.shape) for name, tensor in statistics.items()} == {**space, **pairs}
     assert all(torch.isfinite(tensor).all() for tensor in statistics.values())
@@ -115,3 +119,21 @@ def test_a_script_without_spaces_has_its_tokens_for_words() -> None:
 
 def test_an_empty_text_has_no_words(tokenizer: Tokenizer) -> None:
     assert count_words(tokenizer, np.array([], dtype="<u2")) == []
+
+
+def test_the_scale_of_sentences_is_of_sentences_read_alone(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
+    text = tokenizer.decode(ids[1:2000].tolist())
+    sentences = list(dict.fromkeys(part.strip() for part in text.split("\n")[:-1] if len(part.split()) > 1))[:40]
+    prefix = tokenizer.encode("\n")
+    short = np.array([tokenizer.separator_id, *tokenizer.encode("\n".join([*sentences, "end"]))])
+    statistics = measure_statistics(model, tokenizer, short, prefix=prefix)
+    places = [Occurrence(i, text, 0, len(text)) for i, text in enumerate(sentences)]
+    vectors = embed(model, tokenizer, places, pool="weighted", n_expected=0, prefix=prefix)
+    cosines = cosine_matrix(np.stack([v.contextual[-1] for v in vectors]))[np.triu_indices(len(sentences), 1)]
+    assert statistics["sentence_unrelated"][-1, 0, 0] == pytest.approx(float(cosines.mean()), abs=1e-3)
+    assert statistics["sentence_unrelated_quantiles"][-1, 0, 100] == pytest.approx(float(cosines.max()), abs=1e-3)
+
+
+def test_a_text_of_few_sentences_has_no_scale_of_them(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
+    statistics = measure_statistics(model, tokenizer, ids[:40])
+    assert "unrelated" in statistics and "sentence_unrelated" not in statistics

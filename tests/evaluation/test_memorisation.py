@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from conftest import make_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.copies import PASSAGE, longest_from, noise, open_files
 
 from gptlite.errors import CorpusError
 from gptlite.evaluation import memorisation
@@ -20,91 +20,9 @@ from gptlite.evaluation.memorisation import (
     check,
     locate,
     longest_runs,
-    match_lengths,
     share_in_runs,
 )
-from gptlite.randomness import mix
-from gptlite.text.corpus import Piece, Text, open_text
-from gptlite.text.options import TextOptions
-
-PASSAGE = "so she walked down to the harbour and counted every mast that stood against the evening"
-
-
-AS_IT_IS = TextOptions(keep_line_ends=True, keep_copies=True)
-
-
-def open_files(**contents: str) -> Text:
-    for name, content in contents.items():
-        Path(f"{name}.txt").write_bytes(content.encode())
-    return open_text([f"{name}.txt" for name in contents], smallest=1, options=AS_IT_IS)
-
-
-def longest_from(text: str, i: int, documents: list[str]) -> int:
-    """By hand: how many characters of text[i:] stand in one of the documents."""
-    length = 0
-    while i + length < len(text) and any(text[i : i + length + 1] in document for document in documents):
-        length += 1
-    return length
-
-
-def noise(n: int, seed: int = 0) -> str:
-    rng = random.Random(seed)
-    return "".join(rng.choice("bcdfghjklmnpqrstvwxyz") for _ in range(n))
-
-
-# -- Every length, against a search by hand
-
-LETTERS = st.text(st.sampled_from("ab"), max_size=40) | st.text(st.sampled_from("aé河🙂\r\n"), max_size=30)
-
-
-@pytest.mark.parametrize(("seed", "deep"), [(1, 256), (2, 3), (4, 1)])
-def test_every_match_is_as_long_as_a_search_by_hand_finds_it(
-    seed: int, deep: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memorisation, "BLOCK", 7)
-    monkeypatch.setattr(memorisation, "DEEP", deep)
-
-    @settings(max_examples=80, deadline=None)
-    @given(st.lists(LETTERS, min_size=1, max_size=3), st.lists(LETTERS.filter(str.strip), min_size=1, max_size=3))
-    def holds(texts: list[str], documents: list[str]) -> None:
-        for old in Path.cwd().glob("*.txt"):
-            old.unlink()
-        train = open_files(**{f"d{i}": document for i, document in enumerate(documents)})
-        characters = Text.characters
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Text, "characters", lambda self: characters(self, read_size=3))
-            found = match_lengths(texts, train, seed)
-        for text, matches in zip(texts, found, strict=True):
-            expected = [longest_from(text, i, documents) for i in range(len(text))]
-            known = seed
-            while 1 < known > max(expected, default=0):  # then shorter seeds are tried
-                known //= 2
-            assert [e if e >= known else 0 for e in expected] == [m if m >= known else 0 for m in matches]
-            assert all(m in (0, e) for m, e in zip(matches, expected, strict=True))
-
-    holds()
-
-
-def test_a_copy_is_found_at_every_offset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorisation, "BLOCK", 256)
-    for offset in range(0, 600, 7):
-        train = open_files(d=noise(offset) + PASSAGE + noise(600 - offset, seed=1))
-        (copied,) = check([f"0123{PASSAGE}4567"], train).texts
-        assert (copied.longest, copied.runs[0].start, copied.runs[0].source.column) == (len(PASSAGE), 4, offset + 1)
-
-
-def test_a_long_copy_among_many_that_look_like_it() -> None:
-    """A grammar whose sentences are all alike in part; one stretch of them is there word for word."""
-    text = make_text(3000, seed=1)
-    train = open_files(d=text)
-    sample = make_text(20, seed=2) + text[50_000:58_000] + make_text(20, seed=3)
-    start = len(make_text(20, seed=2))
-    (matches,) = match_lengths([sample], train, 16)
-    assert matches.max() >= 8000
-    for i in (0, 100, start - 9, start, start + 5000, start + 7990, len(sample) - 30):
-        expected = longest_from(sample, i, [text])
-        assert matches[i] == (expected if expected >= 16 else 0)
-
+from gptlite.text.corpus import Piece, Text
 
 # -- What is counted
 
@@ -167,6 +85,26 @@ def test_a_run_does_not_end_inside_a_character() -> None:
     train = open_files(d=f"{noise(100)}{PASSAGE} schö{noise(100)}")
     (copied,) = check([f"{PASSAGE} schôn"], train).texts
     assert copied.runs[0].text == f"{PASSAGE} sch"
+
+
+LINE = "=" * 70
+
+
+def test_runs_without_letters_do_not_count() -> None:
+    """Lines of signs, empty lines and tables of numbers are alike everywhere."""
+    table = "".join(f"{i * 7919 % 1000:5}\n" for i in range(40))
+    sample = f"{noise(100)}\n{LINE}\n{noise(100, 1)}\n{table}"
+    train = open_files(d=f"{noise(100, 2)}\n{LINE}\n{noise(100, 3)}\n{table}")
+    (copied,) = check([sample], train).texts
+    assert copied.shares == {25: 0, 50: 0, 100: 0}
+    assert copied.longest < 25 and all(character.isalpha() for run in copied.runs for character in run.text[1:-1])
+
+
+def test_words_about_a_line_of_signs_count() -> None:
+    sample = f"{LINE}{PASSAGE}{LINE}"
+    (copied,) = check([sample], open_files(d=f"{noise(50)}{LINE}{PASSAGE}{LINE}{noise(50, 1)}")).texts
+    assert copied.longest == len(sample)
+    assert len(PASSAGE) / len(sample) < copied.shares[25] < (len(PASSAGE) + 40) / len(sample)
 
 
 # -- The baseline
@@ -244,18 +182,3 @@ def test_a_text_that_changes_meanwhile_is_an_error() -> None:
     Path("d.txt").write_text("something else")
     with pytest.raises(CorpusError, match="changed while it was being read"):
         check(["a sample of some length"], train)
-
-
-# -- Cost
-
-
-def test_memory_does_not_grow_with_the_training_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memorisation, "BLOCK", 1 << 16)
-    peaks = []
-    for n_lines in (10_000, 40_000):
-        train = open_files(d="".join(f"{mix(i)} {mix(-i)}\n" for i in range(n_lines)))
-        tracemalloc.start()
-        check([make_text(20)], train)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert train.n_bytes > 1.5e6 and peaks[1] < 1.1 * peaks[0]

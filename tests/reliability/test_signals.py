@@ -19,7 +19,7 @@ import pytest
 from conftest import TRAIN_TINY, Command
 
 from gptlite.checkpoint.runs import Run
-from gptlite.cli.shared import console
+from gptlite.cli.shared import progress
 from gptlite.text import background
 from gptlite.training import held_out, loop
 
@@ -408,9 +408,9 @@ def test_a_display_that_fails_is_told_once_and_ends_nothing(
 
     with monkeypatch.context() as patch:
         if method == "phase":  # of which the command itself calls the first
-            when(patch, console.TrainingDisplay, method, broken, call=2)
+            when(patch, progress.TrainingDisplay, method, broken, call=2)
         else:
-            patch.setattr(console.TrainingDisplay, method, broken)
+            patch.setattr(progress.TrainingDisplay, method, broken)
         outcome = gptlite("train", corpus_file, *FEW, "--sample-every", "2", "--steps", "4")
     assert outcome.code == 0, outcome.err
     told = outcome.err.count("progress cannot be shown, and training goes on: ValueError('no such colour')")

@@ -412,6 +412,6 @@ def _write_choice(
         console.write_json({"model": str(loaded.path), "prompt": prompt, "choices": listed})
         return
     for choice in scored:
-        per = f"{choice.logprob_per_token:7.2f} per token, {console.plural(len(choice.tokens), 'token')}"
+        per = f"{choice.logprob_per_token:.2f} per token, {console.plural(len(choice.tokens), 'token')}"
         messages.say(f"log-probability {choice.logprob:8.2f}, {per}: {choice.text}", "dim")
     console.write(f"{prompt if echo else ''}{scored[0].text}\n")

@@ -6,7 +6,6 @@ import math
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from gptlite.text.tokenizer import Tokenizer
 
 MOST_ALTERNATIVES = 1000
+WIDEST_TOKEN = 24  # columns of a token in a table that leaves room for others
 DELIMITER = "=" * 20  # between samples in a file; gpt-2-simple's, so that its users' scripts go on working
 
 
@@ -120,17 +120,27 @@ class Writer:
             yield chunk.text
 
     def print_table(self, sample: Sample) -> None:
-        """For each token its probability, its surprise, and the likeliest alternatives."""
+        """For each token its probability, its surprise, and the likeliest alternatives that there is room for."""
         columns = ["token", "probability", "bits"] + ["likeliest"] * bool(self.form.logprobs)
         listed = list(self._listed(sample))
-        tops = [[f"{self._readable(i)} {_percent(p)}" for i, p in top] for _, _, top in listed]
-        widths = [max(map(len, column)) for column in zip_longest(*tops, fillvalue="")]
-        rows = []
-        for (token, logprob, _), top in zip(listed, tops, strict=True):
-            others = "   ".join(f"{text:{width}}" for text, width in zip(top, widths, strict=False)).rstrip()
-            rows.append([self._readable(token), _percent(logprob), f"{bits_of(logprob):.1f}", others][: len(columns)])
+        names = [self._readable(token) for token, _, _ in listed]
+        room = console.width() - max((min(console.columns_of(name), WIDEST_TOKEN) for name in names), default=0) - 24
+        rows = [
+            [name, _percent(logprob), f"{bits_of(logprob):.1f}", self._likeliest(top, room)][: len(columns)]
+            for name, (_, logprob, top) in zip(names, listed, strict=True)
+        ]
         console.write("\n")
         console.print_table(columns, rows, right=frozenset({1, 2}))
+
+    def _likeliest(self, top: Sequence[Alternative], room: int) -> str:
+        """The alternatives to a token; on a terminal as many as fit into `room` columns, but one at least."""
+        shown = ""
+        for i, p in top:
+            more = f"{'   ' if shown else ''}{self._readable(i)} {_percent(p)}"
+            if shown and console.is_terminal() and console.columns_of(shown + more) > room:
+                return f"{shown} …"
+            shown += more
+        return shown
 
     def close(self) -> None:
         """There are no more samples."""

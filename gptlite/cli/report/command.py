@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptlite.cli.report import samples as report_samples
-from gptlite.cli.shared import console, options, pages
+from gptlite.cli.shared import console, models, modes, options, outputs, pages, schemas
 from gptlite.errors import CheckpointError
 from gptlite.storage.validation import is_number
 
@@ -26,10 +26,15 @@ MOST_SAMPLES = 50
 BASELINES = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
 
 
+MODES = modes.Modes(
+    everywhere={"run", "model", "out", "num_samples", "figures", "force", "json", "quiet"}, needs={"force": "out"}
+)
+
+
 def report(
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="A run.", show_default="$GPTLITE_MODEL, else the newest run")
-    ] = None,
+    call: typer.Context,
+    run: models.RunArgument = None,
+    model: models.RunOption = None,
     out: Annotated[
         str | None,
         typer.Option("-o", "--out", metavar="FILE", help="The page to write.", show_default="report.html in the run"),
@@ -42,18 +47,27 @@ def report(
         ),
     ] = 4,
     figures: pages.FiguresOption = None,
+    force: outputs.ForceOption = False,
+    json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:  # fmt: skip
     """Write one page about a run: curves, plan and result, text, samples, a map of its words.
 
     [bold]gptlite report checkpoints/corpus -o report.html[/bold]
     """
+    MODES.check(call)
     messages = console.Messages(quiet)
     from gptlite.checkpoint import check
     from gptlite.report import page, training
 
+    chosen = models.choose(run, model)
+    if out is not None:
+        outputs.format_of(out, {".html": "html", ".htm": "html"})
+        outputs.check(out, force=force, model=chosen)
     page.check_libraries()
-    found = check.find_run(run)
+    found = check.find_run(chosen)
+    if not found.is_run() and type(found)(found.path.parent).is_run():  # one step of a run
+        found = type(found)(found.path.parent)
     info = found.read_info()
     metrics = found.read_log()
     try:
@@ -65,7 +79,10 @@ def report(
     pages.write(path, training.render(shown))
     if figures is not None:
         pages.write_figures(Path(figures), training.figures(shown), messages)
-    messages.say(f"{len(metrics):,} logged steps in {path}: open it in a browser")
+    messages.say(f"{console.plural(len(metrics), 'logged step')} in {path}: open it in a browser")
+    if json:
+        facts = {"run": str(found.path), "page": str(path), "logged_steps": len(metrics), "figures": figures}
+        console.write_json(schemas.named("report", facts))
 
 
 def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> Training:
@@ -102,7 +119,7 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
         facts=facts,
         headed=frozenset({"The plan, and what happened", "What it has to beat"}),
         samples=samples,
-        command=shlex.join(str(word) for word in info["command"]),
+        command=pages.without_folders(shlex.join(str(word) for word in info["command"])),
         **more,
     )
 
@@ -110,8 +127,8 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
 def _headline(result: Mapping[str, Any], baselines: Mapping[str, float], metrics: Sequence[Mapping[str, Any]]) -> str:
     if result:
         text = (
-            f"After {console.duration(result['seconds'])} min the best step, {result['best_step']:,}, needs "
-            f"{result['val_bits_per_byte']:.3f} bits for a byte of text that it has never seen."
+            f"After {console.duration(result['seconds'])} the best step, {result['best_step']:,}, takes "
+            f"{result['val_bits_per_byte']:.3f} bits per byte of text that was held out."
         )
         beaten = [name for name, bits in baselines.items() if result["val_bits_per_byte"] < bits]
         if baselines:
@@ -134,7 +151,7 @@ def _plan(
         ("bits per byte", expected.get("bits_per_byte"), result.get("val_bits_per_byte"), "{:.3f}"),
         ("seconds", expected.get("seconds"), result.get("seconds", last.get("elapsed")), "{:,.0f}"),
         ("steps", expected.get("steps"), result.get("step", last.get("step")), "{:,.0f}"),
-        ("tokens a second", expected.get("tokens_per_second"),
+        ("tokens per second", expected.get("tokens_per_second"),
          result.get("tokens_per_second", last.get("tokens_per_second")), "{:,.0f}"),
         ("times through the text", expected.get("epochs"), epochs, "{:.2f}"),
         ("bytes of memory", expected.get("memory"), None, "{:,.0f}"),
@@ -188,7 +205,7 @@ def _vocabulary(table: TokenTable, info: Mapping[str, Any]) -> list[list[str]]:
     for name, part in (("train", "the text"), ("val", "the held-out text")):
         n_tokens = info.get(f"{name}_tokens")
         if n_tokens:
-            rows.append([f"bytes a token of {part}", f"{info['text'][name]['bytes'] / n_tokens:.2f}"])
+            rows.append([f"bytes per token of {part}", f"{info['text'][name]['bytes'] / n_tokens:.2f}"])
     if table.counts:
         rows.append(["words seen twice or more", f"{len(table.counts):,}"])
         common = list(table.counts.items())[:LONG_TOKENS]
@@ -214,7 +231,9 @@ def _provenance(run: Run, info: Mapping[str, Any]) -> list[list[str]]:
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     rows = [["begun", str(info["created"])], ["versions", f"gptlite {info['gptlite']}, {versions}"]]
     for step in run.steps():
-        score = f"{step.val_bits_per_byte:.4f} bits per byte" if step.val_bits_per_byte is not None else "not scored"
+        # While training goes on, a part of the held-out text is scored; at the end all of it, by the best step.
+        scored = step.val_bits_per_byte is not None
+        score = f"{step.val_bits_per_byte:.4f} bits per byte when saved" if scored else "not scored"
         rows.append([f"step {step.number:,}", f"{score}, weights sha256 {_weights_digest(step.path)}"])
     return rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from gptlite.cli.shared import console, memorisation
+from gptlite.cli.shared import console, flags, memorisation, pages
 from gptlite.config import SamplingConfig
 from gptlite.errors import CorpusError, UsageError
 
@@ -32,12 +32,16 @@ def write(run: Run, n: int, messages: console.Messages) -> Writing | None:
     loaded = saved_step.load(best.path)
     config = SamplingConfig(num_samples=n)
     texts = [sample.text for sample in generate.generate(loaded.model, loaded.tokenizer, "", config, seed=SEED)]
-    words = ["gptlite", "generate", "-m", str(best.path), "-n", str(n), "--seed", str(SEED), "--check-copies"]
-    command = shlex.join(words)
+    model = pages.model_name(best.path) if best.path.is_absolute() else str(best.path)
+    command = shlex.join(["gptlite", "generate", "-m", model, "-n", str(n), "--seed", str(SEED), "--check-copies"])
     try:
         found = memorisation.CopyCheck(best.path, None, messages).check(texts)
     except (CorpusError, UsageError) as error:  # the text has changed since, or is gone
-        return Writing(command, texts, f"What of this is copied cannot be said: {error}")
+        return Writing(
+            command,
+            texts,
+            f"What of this is copied cannot be said: {pages.without_folders(flags.translate(str(error)))}",
+        )
     return Writing(command, texts, memorisation.verdict(found), memorisation.table(found), _passages(found))
 
 

@@ -1,7 +1,10 @@
-"""Everything a person sees: the only file that knows rich, and the one gate through which text reaches a terminal.
+"""Everything that is printed: the only file that knows rich, and the one gate through which text reaches a terminal.
 
 Results go to standard output, all else to standard error. Text that comes from data never carries control characters
 to a terminal, and is never read as markup; into a file or a pipe it goes as it is.
+
+A terminal gets lines that fit: they are broken between words, and cells of tables that are too long end in an ellipsis.
+Pipes and files get whole lines.
 """
 
 from __future__ import annotations
@@ -15,23 +18,28 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import COLOR_SYSTEMS, Console
+from rich.console import COLOR_SYSTEMS, Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from gptlite.cli.shared.flags import translate
+from gptlite.cli.shared.numbers import count as count
+from gptlite.cli.shared.numbers import duration as duration
+from gptlite.cli.shared.numbers import listing as listing
+from gptlite.cli.shared.numbers import plural as plural
 from gptlite.errors import StorageError
 
 # C0 but tab and line feed, DEL, C1; line and paragraph separators, what turns the direction of writing; and what stands
 # for bytes of a file name or an argument that are no UTF-8.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN_INTERVAL = 15.0  # seconds between progress lines where there is no terminal
-PLAIN_COLUMNS = 120  # of a table where there is no terminal
+PLAIN_COLUMNS = 120  # of text where there is no terminal
+PIPE_COLUMNS = 100_000  # of a table there: its lines are never broken
 WIDEST_WORD = 30  # columns, in the middle of a concordance
 # Five steps that differ in how much ink they are, so that they rise in this order on dark and on light ground and for
 # eyes that tell few colours apart: nothing, a colour, a line below it, a pale block, a strong one.
@@ -147,13 +155,17 @@ def write_json_if_read(value: Any) -> None:
 
 
 class Messages:
-    """What is said on standard error, a line each; nothing when quiet. Parameters in `backquotes` become flags."""
+    """What is said on standard error, a line each; nothing when quiet.
+
+    Parameters in `backquotes` become flags. On a terminal a long line is broken between words, and what follows is
+    indented, so that it is no line of its own.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = _console(cast(IO[str], _StandardError()), quiet=quiet, soft_wrap=True)
 
     def say(self, text: str, style: str = "") -> None:
-        self.console.print(Text(one_line(translate(text)), style=style))
+        self._print(Text(one_line(translate(text)), style=style), least=2)
 
     def notice(self, text: str) -> None:
         self.say(f"note: {text}", "yellow")
@@ -165,11 +177,23 @@ class Messages:
     def key(self, title: str, names: Sequence[str]) -> None:
         """What the steps of `Tint` stand for."""
         steps = (piece for name, step in zip(names, STEPS, strict=True) for piece in ("  ", (f" {name} ", step)))
-        self.console.print(Text.assemble((title, "dim"), *steps))
+        self._print(Text.assemble((title, "dim"), *steps), least=2)
 
     def show(self, text: str) -> None:
         """A text of several lines, such as a sample."""
-        self.console.print(Text(visible(text)))
+        for line in visible(text).split("\n"):
+            self._print(Text(line))
+
+    def table(self, columns: list[str], rows: Sequence[Sequence[Cell]], right: frozenset[int] = frozenset()) -> None:
+        """As `print_table`, but on standard error."""
+        if not self.console.quiet:
+            self.console.file.write(_draw_table(columns, rows, right, self.console))
+
+    def error(self, text: str) -> None:
+        self._print(Text.assemble(("gptlite: error: ", "bold red"), one_line(translate(text))[:2000]), least=2)
+
+    def _print(self, line: Text, least: int = 0) -> None:
+        self.console.print(Text("\n").join(_fitted(line, self.console, least)))
 
 
 def seldom(tell: Callable[[int], None]) -> Callable[[int], None]:
@@ -187,144 +211,156 @@ def seldom(tell: Callable[[int], None]) -> Callable[[int], None]:
 
 def error(text: str) -> None:
     """The one form that every error has."""
-    Messages().console.print(Text.assemble(("gptlite: error: ", "bold red"), one_line(translate(text))[:2000]))
+    Messages().error(text)
 
 
-def duration(seconds: float) -> str:
-    """75 as 1:15, 3700 as 1:01:40."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+# -- Lines that fit
+
+# Between these a line may be broken: words with the spaces after them; and of scripts without spaces, whose characters
+# take two columns, each with what stands beside it; closing punctuation and % stay with what is before them.
+_WIDE = (
+    r"\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff01-\uff60\uffe0-\uffe6"
+    r"\U00020000-\U0003fffd"
+)
+_CLOSING = "、。〉》」』】〕〗！），．：；？］｝"
+_NARROW = f"[^\\s{_WIDE}]"
+_PIECE = re.compile(f"(?:{_NARROW}*[{_WIDE}]{_NARROW}*|{_NARROW}+)(?:[{_CLOSING}]{_NARROW}*)*(?: %)?\\s*|^\\s+")
+_LABEL = re.compile(r" *(?:\S+(?: \S+)* {2,}(?=\S))?")  # of a list: what stands before a gap
+_WIDEST_LABEL = 24  # columns
 
 
-def plural(number: int, noun: str) -> str:
-    """ "1 step", "2,000 steps"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def wrap(text: str, columns: int, hanging: int = 0) -> list[tuple[int, int, int]]:
+    """Where to break one line: (start, end, columns of indentation) of each part; `hanging`: of all but the first.
+
+    A word that is longer than a line stays whole.
+    """
+    parts: list[tuple[int, int, int]] = []
+    start = end = used = 0
+    for piece in _PIECE.finditer(text):
+        content = len(piece[0].rstrip())
+        if text[start:end].strip() and used + cell_len(piece[0][:content]) > columns:
+            parts.append((start, end, hanging if parts else 0))
+            start, used = piece.start(), hanging
+        end = piece.start() + content
+        used += cell_len(piece[0])
+    return [*parts, (start, end, hanging if parts else 0)]
 
 
-def listing(parts: Sequence[str]) -> str:
-    """ "one, two and three"."""
-    return " and ".join((", ".join(parts[:-1]), parts[-1])) if len(parts) > 1 else "".join(parts)
+def hanging(text: str, columns: int) -> int:
+    """Columns of what stands before the gap in a line of a list, "name  what it is", or of spaces before a text."""
+    label = _LABEL.match(text)
+    return n if label and (n := cell_len(label[0])) <= min(_WIDEST_LABEL, columns // 2) else 0
 
 
-def count(number: float) -> str:
-    """1234567 as 1.2M."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if number >= limit:
-            return f"{number / limit if unit != 'k' else number / 1e3:.1f}{unit}"
-    return f"{number:.0f}"
+def _fitted(line: Text, console: Console, least: int = 0) -> Iterator[Text]:
+    """The line, on a terminal in parts that fit."""
+    if not console.is_terminal or line.cell_len <= console.width:
+        yield line
+        return
+    text, columns = line.plain, console.width
+    for start, end, indent in wrap(text, columns, max(least, hanging(text, columns))):
+        yield Text(" " * indent) + line[start:end]
 
 
-class TrainingDisplay:
-    """A progress bar on a terminal, a plain line now and then elsewhere, nothing when quiet.
+class LiveLine:
+    """The last line of a terminal, drawn again as it changes; nothing where there is no terminal.
 
-    It has the methods of `gptlite.training.loop.Watcher`, which it does not import: that would load torch.
+    - `render(columns)`: the pieces of the line, each with its style, in at most `columns` columns.
     """
 
-    def __init__(self, quiet: bool) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn  # which no other command has a use for
+    def __init__(self, messages: Messages, render: Callable[[int], Sequence[tuple[str, str]]]) -> None:
+        from rich.live import Live  # which no command but train has a use for
 
-        self.messages = Messages(quiet)
-        self.live = self.messages.console.is_terminal and not quiet
-        self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[facts]}", markup=False),
-            console=self.messages.console,
+        screen = messages.console
+        self.is_shown = screen.is_terminal and not screen.quiet
+        self.live = Live(
+            console=screen,
+            get_renderable=lambda: Text.assemble(*render(screen.width), no_wrap=True, overflow="ellipsis"),
+            refresh_per_second=10,
             transient=True,
-            disable=not self.live,
         )
-        self.task = self.bar.add_task("starting", total=1.0, facts="")
-        self.last_line = 0.0
 
-    def __enter__(self) -> TrainingDisplay:
-        self.bar.start()
-        return self
+    def start(self) -> None:
+        if self.is_shown:
+            self.live.start()
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def notice(self, text: str) -> None:
-        self.messages.notice(text)
-
-    def phase(self, name: str, fraction: float) -> None:
-        self.bar.update(self.task, description=one_line(name), completed=fraction, facts="")
-
-    def planned(self, plan: Any, run: Path, hardware: Any) -> None:
-        model, train = plan.model, plan.train
-        budget = (
-            f"{duration(train.seconds)} min" if train.seconds
-            else plural(train.steps, "step") if train.steps
-            else f"{train.epochs:g} epochs"
-        )  # fmt: skip
-        self.messages.say(
-            f"{model.architecture}: {count(model.n_params)} parameters ({model.n_layers} layers, dim {model.dim}, "
-            f"{model.n_heads} heads), vocabulary {model.vocab_size:,}, context {model.context_length}"
-        )
-        self.messages.say(f"{budget} with batches of {train.batch_size}, on {hardware.describe()}")
-        for reason in plan.reasons:
-            self.messages.say(f"chosen: {reason.sentence()}")
-        self.messages.say(f"writing to {run}")
-
-    def stepped(self, p: Any) -> None:
-        bits = f" · {p.val_bits_per_byte:.3f} bits/byte" if p.val_bits_per_byte is not None else ""
-        facts = (
-            f"step {p.step:,} · loss {p.train_loss:.3f}{bits} · {count(p.tokens_per_second)} tokens/s"
-            f" · {duration(p.remaining)} left"
-        )
-        self.bar.update(self.task, description="training", completed=p.fraction, facts=facts)
-        now = time.monotonic()
-        if not self.live and now - self.last_line >= PLAIN_INTERVAL:
-            self.last_line = now
-            self.messages.say(f"{100 * p.fraction:3.0f}% {facts}")
-
-    def stopping(self) -> None:
-        """Called by a signal's handler; the next signal shows nothing any more."""
-        self.messages.console.show_cursor(True)
-        self.notice("finishing this step, then saving; once more to stop at once.")
-
-    def evaluated(self, step: int, result: Any) -> None:
-        pass  # the score stands in the bar
-
-    def sampled(self, step: int, text: str) -> None:
-        self.messages.say(f"-- sample at step {step:,} --", "bold")
-        self.messages.show(text)
-
-    def saved(self, step: int, path: Path) -> None:
-        pass  # said once, at the end
+    def stop(self) -> None:
+        if self.is_shown:
+            self.live.stop()
 
 
 Cell = str | Sequence[tuple[str, str]]  # text, or pieces of text with a style each
 
 
 def print_table(columns: list[str], rows: Sequence[Sequence[Cell]], right: frozenset[int] = frozenset()) -> None:
-    """A table on standard output; cells are text, never markup."""
-    table = Table(box=None)
-    for i, column in enumerate(columns):
-        title = Text(one_line(column), style="dim")
-        table.add_column(title, justify="right" if i in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(cell) for cell in row))
+    """A table on standard output; cells are text, never markup.
+
+    On a terminal it fits: cells are broken between words, and what is too long for a column ends in an ellipsis.
+    - `right`: the columns of numbers, which stand at the right and are the last to be cut.
+    """
     with _standard_output() as stream:
-        _console(stream, width=None if stream.isatty() else PLAIN_COLUMNS).print(table)
+        stream.write(_draw_table(columns, rows, right, _console(stream)))
         stream.flush()
 
 
-def _cell(cell: Cell) -> Text:
-    pieces = [(cell, "")] if isinstance(cell, str) else cell
-    return Text.assemble(*((one_line(text), style) for text, style in pieces))
+def _draw_table(columns: list[str], rows: Sequence[Sequence[Cell]], right: frozenset[int], console: Console) -> str:
+    """The lines of a table for a terminal; elsewhere they have no styles, no limit and no spaces at their ends."""
+    table = Table(box=None)
+    for i, column in enumerate(columns):
+        justify = "right" if i in right else "left"
+        title = _Cell([(column, "dim")], breaks=True)
+        table.add_column(title, justify=justify, overflow="ellipsis", no_wrap=i in right)
+    for row in rows:
+        table.add_row(*(_Cell(cell, breaks=i not in right) for i, cell in enumerate(row)))
+    if not console.is_terminal:
+        console = _console(io.StringIO(), width=PIPE_COLUMNS)
+    with console.capture() as drawn:
+        console.print(table)
+    return re.sub(" +$", "", drawn.get(), flags=re.MULTILINE)
+
+
+class _Cell:
+    """A cell for rich, broken as all text is: between words and between wide characters."""
+
+    def __init__(self, cell: Cell, breaks: bool) -> None:
+        pieces = [(cell, "")] if isinstance(cell, str) else cell
+        self.text = Text.assemble(*((one_line(text), style) for text, style in pieces))
+        self.breaks = breaks
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        widest = self.text.cell_len
+        longest = max((cell_len(piece.rstrip()) for piece in _PIECE.findall(self.text.plain)), default=0)
+        return Measurement(longest if self.breaks else widest, widest).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        if not self.breaks or self.text.cell_len <= options.max_width:
+            yield self.text
+            return
+        for start, end, _ in wrap(self.text.plain, options.max_width):
+            yield from self._part(self.text[start:end], options.max_width)
+
+    def _part(self, part: Text, columns: int) -> Iterator[Text]:
+        """A path that is longer than a column is broken after its slashes."""
+        while part.cell_len > columns and (at := part.plain.rfind("/", 0, columns) + 1):
+            yield part[:at]
+            part = part[at:]
+        yield part
 
 
 def print_lines(lines: Iterable[Sequence[tuple[str, str]]], *, wrap: bool = False) -> None:
     """Lines of pieces of text on standard output, each piece with a style that only a terminal shows.
 
-    - `wrap`: break long lines between words.
+    - `wrap`: break long lines between words even where there is no terminal.
     """
     with _standard_output() as stream:
-        console = _console(stream, soft_wrap=not wrap, width=None if stream.isatty() else PLAIN_COLUMNS)
+        console = _console(stream, soft_wrap=True, width=None if stream.isatty() else PLAIN_COLUMNS)
         for line in lines:
-            console.print(Text.assemble(*((one_line(text), style) for text, style in line)))
+            text = Text.assemble(*((one_line(text), style) for text, style in line))
+            if wrap and not stream.isatty():
+                console.print(text, soft_wrap=False)
+                continue
+            for part in _fitted(text, console):
+                console.print(part)
         stream.flush()
 
 
@@ -351,11 +387,11 @@ def print_concordance(lines: Sequence[tuple[str, str, str, str]], columns: int |
         label_width = max((cell_len(one_line(label)) for label, *_ in lines), default=0)
         side = max(0, (columns - label_width - 2 - min(WIDEST_WORD, _widest(word for _, _, word, _ in lines))) // 2)
         for label, left, word, right in lines:
-            word = _cut(one_line(word), WIDEST_WORD)
+            word = cut(one_line(word), WIDEST_WORD)
             room = columns - label_width - 2 - side - cell_len(word)
             line = Text.assemble(
                 (one_line(label).rjust(label_width), "dim"), "  ", _cut_left(one_line(left), side), (word, "bold"),
-                _cut(one_line(right), room).rstrip(),
+                cut(one_line(right), room).rstrip(),
             )  # fmt: skip
             console.print(line, soft_wrap=True)
         stream.flush()
@@ -365,7 +401,12 @@ def _widest(texts: Iterator[str]) -> int:
     return max((cell_len(one_line(text)) for text in texts), default=0)
 
 
-def _cut(text: str, columns: int) -> str:
+def columns_of(text: str) -> int:
+    """Columns that a text takes on a terminal: wide characters take two."""
+    return cell_len(text)
+
+
+def cut(text: str, columns: int) -> str:
     """The beginning of a text, in at most so many columns."""
     if cell_len(text) <= columns:
         return text

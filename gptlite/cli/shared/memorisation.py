@@ -80,11 +80,8 @@ class CopyCheck(NoCheck):
         report = self.check(texts)
         self.messages.say("")
         self.messages.say(verdict(report), "bold")
-        rows = table(report)
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        for i, (name, *cells) in enumerate(rows):
-            figures = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-            self.messages.say("  ".join([name.ljust(widths[0]), *figures]), "" if i else "dim")
+        head, *rows = table(report)
+        self.messages.table(head, rows, right=frozenset(range(1, len(head))))
         for i, copied in enumerate(report.texts):
             for run in copied.runs[: 1 if len(report.texts) > 1 else None]:
                 self.messages.say(f"{_name(i, report)}{_describe(run)}", "dim")
@@ -146,11 +143,9 @@ def verdict(report: Report) -> str:
         return f"{what} {'is' if one else 'are'} too short for runs of {n} characters.".capitalize()
     share, pieces = report.share(n), report.held_out
     if not share:
-        longest = [copied.longest for copied in pieces]
-        beside = f", in held-out text of this length from {min(longest)} to {max(longest)}" if pieces else ""
         return (
             f"Nothing of {what} stands in the training text in runs of {n} characters or more: "
-            f"the longest has {report.longest}{beside}."
+            f"the longest has {report.longest}{_beside(report)}."
         )
     stands = "stands" if one else "stand"
     said = f"{_percent(share)} of {what} {stands} in the training text in runs of {n} characters or more"
@@ -161,6 +156,18 @@ def verdict(report: Report) -> str:
     if share > max(others):
         return f"{said} That is more than in any of {console.plural(len(others), 'piece')} of held-out text."
     return f"{said} That is no more than held-out text has: up to {_percent(max(others))}."
+
+
+def _beside(report: Report) -> str:
+    """The longest runs of the pieces of held-out text, and how long the pieces are: longer texts have longer runs."""
+    if not (pieces := report.held_out):
+        return ""
+    low, high = min(copied.longest for copied in pieces), max(copied.longest for copied in pieces)
+    size = f"{max(copied.characters for copied in pieces):,} characters"
+    if len(pieces) == 1:
+        return f", and that of {size} of held-out text {high}"
+    longest = f"{high}" if low == high else f"{low} to {high}"
+    return f", and those of {len(pieces)} pieces of held-out text of {size} have {longest}"
 
 
 def table(report: Report) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,8 @@ from gptlite.errors import StorageError, UsageError
 
 if TYPE_CHECKING:
     from gptlite.report.page import Figure
+
+FOLDERS = re.compile(r"""(?<![\w.~:/\\-])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'"]+[/\\])+(?=[^\s/\\])""")
 
 FiguresOption = Annotated[
     str | None,
@@ -28,6 +31,11 @@ FiguresOption = Annotated[
 def model_name(path: Path) -> str:
     """Of a model or a step: the last two parts of its path, and not whose directory it is in."""
     return "/".join(path.absolute().parts[-2:])
+
+
+def without_folders(text: str) -> str:
+    """A text in which the names of files that begin at the root of the file system have lost their folders."""
+    return FOLDERS.sub("", text)
 
 
 def write(path: Path, content: str) -> None:

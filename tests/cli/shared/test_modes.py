@@ -124,6 +124,8 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     **{("words analogy", f"a b c {options}"): modes for options, modes in ASKING.items()},
     **{("words odd", f"a b c {options}"): modes for options, modes in ASKING.items()},
     **{("words evaluate", f"x.tsv {options}"): modes for options, modes in ASKING.items()},
+    ("eval", "x.txt"): ("one model",),
+    ("eval", "x.txt -m gone"): ("several models",),
     ("score", "x.txt"): ("a table of units", "cells of .csv or .tsv"),
     ("score", "x.txt --format jsonl"): ("a table of units",),
     ("score", "x.csv --pairs"): ("--pairs", "cells of .csv or .tsv"),

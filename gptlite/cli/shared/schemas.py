@@ -1,0 +1,19 @@
+"""The JSON objects of commands: each says with "schema" what it is; docs/reference/json.md explains the keys.
+
+A schema's number grows when a key goes away or changes its meaning; new keys leave it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+VERSIONS = {
+    "check": 1, "choice": 1, "eval": 1, "eval-matrix": 1, "export": 1, "generate": 1, "info": 1, "report": 1, "runs": 1,
+    "sample": 1, "train": 1, "train-plan": 1,
+}  # fmt: skip
+
+
+def named(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`facts` as the object `name`: "schema" comes first."""
+    return {"schema": f"gptlite.{name}/{VERSIONS[name]}", **facts}
