@@ -29,8 +29,11 @@ def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> bo
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """One process at a time: hold the lock of the file `path`, which is made where it is missing. Raises `OSError`."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    """One process at a time: hold the lock of the directory `path`. Raises `OSError`."""
+    if os.name == "nt":  # directories cannot be opened, and there are no such locks
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         lock_file(descriptor)
         yield

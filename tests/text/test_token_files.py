@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 from conftest import make_text
@@ -17,7 +21,7 @@ from gptlite.text import token_files
 from gptlite.text.corpus import Piece, Text, open_text
 from gptlite.text.options import TextOptions
 from gptlite.text.reading import check_file
-from gptlite.text.token_files import tokenize
+from gptlite.text.token_files import TokenFile, tokenize
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
 
 
@@ -237,3 +241,102 @@ def test_a_text_that_changed_is_no_matter_of_storage(text: Text, tokenizer: Toke
     corpus_file.unlink()
     with pytest.raises(CorpusError, match=r"cannot read .*corpus\.txt"):
         tokenize(text, tokenizer)
+
+
+# Entries that others may have written, and other processes
+
+
+def rewrite(made: TokenFile, ids: np.ndarray) -> None:
+    """Other ids, with a digest that matches them."""
+    raw = ids.astype(made.dtype).tobytes()
+    made.path.write_bytes(raw)
+    facts = made.path.with_name("facts.json")
+    digest = hashlib.sha256(raw).hexdigest()
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "digest": digest, "n_tokens": len(ids)}))
+
+
+@pytest.mark.parametrize("change", ["reversed", "outside", "another text"])
+def test_a_rewritten_entry_with_a_right_digest_is_made_anew(text: Text, own_tokenizer: Tokenizer, change: str) -> None:
+    made = tokenize(text, own_tokenizer)
+    ids = np.array(made.ids())
+    changed = ids.copy()
+    if change == "outside":
+        changed[len(ids) // 2] = own_tokenizer.vocab_size
+    elif change == "reversed":
+        changed = ids[::-1]
+    else:
+        changed = np.array([own_tokenizer.separator_id, *own_tokenizer.encode(make_text(seed=5))])
+    rewrite(made, changed)
+    counter = Counter(own_tokenizer)
+    assert tokenize(text, own_tokenizer).ids().tolist() == ids.tolist()
+    assert counter.calls == 1
+
+
+@pytest.mark.parametrize("what", ["owner", "writable"])
+def test_entries_of_others_are_not_used(
+    text: Text, own_tokenizer: Tokenizer, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tokenize(text, own_tokenizer)
+    if what == "owner":
+        user = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+        monkeypatch.setattr(token_files, "_is_ours", lambda entry, real=token_files._is_ours: entry != made.path.parent)
+    else:
+        made.path.parent.chmod(0o777)
+    counter = Counter(own_tokenizer)
+    again = tokenize(text, own_tokenizer)
+    assert counter.calls == 1
+    assert again.path != made.path and again.ids().tolist() == made.ids().tolist()
+    tokenize(text, own_tokenizer)
+    assert counter.calls == 1, "this user's own entry is used from then on"
+
+
+def test_an_entry_in_use_is_not_removed(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_files, "CACHE_ENTRIES", 1)
+    held = tokenize(text_of("held.txt", "text in use\n"), tokenizer)
+    os.utime(held.path.parent, (0, 0))
+    for i in range(3):
+        path = tokenize(text_of(f"{i}.txt", f"text number {i}\n"), tokenizer).path
+    assert held.path.exists() and path.exists()
+    assert tokenizer.decode(held.ids()) == "text in use\n"
+    removed = held.path
+    del held
+    tokenize(text_of("last.txt", "the last text\n"), tokenizer)
+    assert not removed.exists()
+
+
+COLD_START = """
+import sys, time
+from pathlib import Path
+from gptlite.text import token_files
+from gptlite.text.corpus import open_text
+from gptlite.text.tokenizer import Tokenizer
+
+token_files.CACHE_ENTRIES = 2
+bpe = Tokenizer.from_json(Path("tokenizer.json").read_text())
+while not Path("go").exists():
+    time.sleep(0.001)
+for turn in range(int(sys.argv[1])):
+    for name in sorted(p.name for p in Path().glob("*.txt")):
+        made = token_files.tokenize(open_text([name], smallest=1), bpe, cache=Path(sys.argv[2]))
+        assert bpe.decode(made.ids()) == Path(name).read_text(), name
+"""
+
+
+@pytest.mark.parametrize(
+    ("processes", "texts", "turns"), [(4, 4, 6), pytest.param(32, 36, 3, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_many_processes_share_a_cold_cache(processes: int, texts: int, turns: int, tokenizer: Tokenizer) -> None:
+    """Two caches, too few entries for the texts, and all begin at once: nobody fails, and everybody gets right ids."""
+    Path("tokenizer.json").write_text(tokenizer.to_json())
+    for i in range(texts):
+        Path(f"{i}.txt").write_text(make_text(5, seed=i))
+    command = [sys.executable, "-c", COLD_START, str(turns)]
+    running = [
+        subprocess.Popen([*command, f"cache{i % 2}"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        for i in range(processes)
+    ]
+    Path("go").touch()
+    ended = [process.communicate(timeout=600) for process in running]
+    assert [errors.decode()[-500:] for _, errors in ended if errors] == []
+    assert [process.returncode for process in running] == [0] * processes
