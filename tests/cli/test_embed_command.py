@@ -542,7 +542,7 @@ def test_a_table_of_texts_has_a_row_for_each(embed: Command, suffix: str) -> Non
     assert found == [True, False, True]
     assert ids in ([], ["A1", "A3", "A2"])
     row = "null" if suffix == ".jsonl" else "NaN"
-    assert f"note: 1 text without what was looked for; a row of {row} stands for each." in outcome.err
+    assert f"note: 1 text without what was looked for; for it there is a row of {row}." in outcome.err
     assert embed("-f", "e.tsv", "-o", f"w{suffix}", "--skip-missing").code == 0
     ids, found = read_rows(f"w{suffix}")
     assert found == [True, True] and ids in ([], ["A1", "A2"])

@@ -209,7 +209,7 @@ def test_lines_in_are_records_out(run_embed: Command, out: str) -> None:
         for key in ("span", "tokens", "n_left", "vector", "static"):
             assert (record[key] is None) == (record["word"] is None)
         assert record["layer"] == 2 and record["pool"] == "last"
-    assert "note: 4 texts without what was looked for; a row of null stands for each." in outcome.err
+    assert "note: 4 texts without what was looked for; for each there is a row of null." in outcome.err
 
 
 @pytest.mark.row("E02")

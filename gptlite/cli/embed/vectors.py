@@ -216,9 +216,13 @@ def _say_what_happened(found: Finder, source: Texts, embedder: Embedder, message
     if n := found.n_empty + (0 if output.compared else found.n_blank):
         what = "what was looked for" if found.unit == "word" else "any"
         row = "null" if output.out == "-" or (output.file and output.file.suffix == ".jsonl") else "NaN"
-        stands = f"a row of {row} stands for each" if output.out and not output.page else "it is not compared"
-        stands = "they are left out" if found.skip_missing else stands
-        messages.notice(f"{console.plural(n, 'text')} without {what}; {stands}.")
+        if found.skip_missing:
+            then = "left out"
+        elif output.out is not None and output.page is None:
+            then = f"for {'it' if n == 1 else 'each'} there is a row of {row}"
+        else:
+            then = "left out of the comparison"
+        messages.notice(f"{console.plural(n, 'text')} without {what}; {then}.")
 
 
 def _compare(

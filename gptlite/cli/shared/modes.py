@@ -56,7 +56,10 @@ class Modes:
         return name in self.everywhere or any(name in self.only[mode] for mode in modes)
 
     def check(self, call: typer.Context, *modes: str) -> None:
-        """Raises `UsageError` for an option that was given and does nothing in `modes`, or does not go with another."""
+        """Raises `UsageError` for an option that was given and does nothing in `modes`, or does not go with another.
+
+        The message names the first of the modes.
+        """
         spelled = spellings(call)
         given = given_options(call)
         for group in self.exclusive:
@@ -65,7 +68,7 @@ class Modes:
                 raise UsageError(f"give only one of {spelled[first]} and {spelled[others[0]]}.")
         for name in given:
             if not self.acts(name, *modes):
-                raise UsageError(f"{spelled[name]} does nothing with {' and '.join(modes)}{self._elsewhere(name)}.")
+                raise UsageError(f"{spelled[name]} does nothing with {modes[0]}{self._elsewhere(name)}.")
         for name in given:
             others = self.needs.get(name, ())
             others = (others,) if isinstance(others, str) else others

@@ -15,7 +15,12 @@ HELP = ("-h", "--help")
 
 
 def asked_for_help(arguments: list[str]) -> list[str]:
-    """`help` and `help train` as `--help` and `train --help`; `words help odd` as `words odd --help`."""
+    """`help` and `help train` as `--help` and `train --help`; `words help odd` as `words odd --help`.
+
+    A group without a command is a question for help too.
+    """
+    if arguments == ["words"]:
+        return ["words", HELP[1]]
     if arguments[:1] == ["help"]:
         return [*arguments[1:], HELP[1]]
     if arguments[1:2] == ["help"] and arguments[0] == "words":

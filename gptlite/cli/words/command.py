@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Static vectors, one a word: the nearest words, analogies, agreement with people.",
-    rich_markup_mode="rich", pretty_exceptions_enable=False, no_args_is_help=True,
+    rich_markup_mode="rich", pretty_exceptions_enable=False,
 )  # fmt: skip
 
 WHICH, OUTPUT = "Which vectors", "Output"

@@ -10,7 +10,15 @@ from conftest import Command
 from gptlite.cli.shared import parsing
 
 
-@pytest.mark.parametrize(("words", "page"), [("help", "gptlite"), ("help info", "gptlite info")])
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("help", "gptlite"),
+        ("help info", "gptlite info"),
+        ("words", "gptlite words"),
+        ("words help odd", "gptlite words odd"),
+    ],
+)
 def test_help_is_a_word_too(gptlite: Command, words: str, page: str) -> None:
     outcome = gptlite(*words.split())
     assert (outcome.code, outcome.err) == (0, "")
