@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from gptlite.evaluation.scoring import Window
+
 ORDER = 5  # tokens in the longest n-gram: four of context, and the one predicted
 # On one core, counting takes about a second a million tokens, and xz, which reads the training text twice, about a
 # second a megabyte: with these limits both together some six seconds at most.
@@ -70,25 +72,74 @@ def measure(train_ids: np.ndarray, val_ids: np.ndarray, spellings: Sequence[byte
     )
 
 
+def measure_windows(
+    train_ids: np.ndarray,
+    val_ids: np.ndarray,
+    windows: Sequence[Window],
+    spellings: Sequence[bytes],
+    effort: float = 1.0,
+) -> Baselines:
+    """`measure` on the bytes that a model was scored on: the targets of `windows` of the stream `val_ids`.
+
+    The n-grams know the four tokens before each target, as they do in a whole text. xz reads the targets one after
+    another. `effort` limits the training text alone.
+    """
+    token_bytes = np.array([len(spelling) for spelling in spellings], dtype=np.int64)
+    train_ids = train_ids[max(0, len(train_ids) - int(effort * LARGEST_TRAIN)) :]
+    xz_train = _spell(_first(train_ids[::-1], token_bytes, int(effort * LARGEST_XZ))[::-1], spellings)
+    spans = [(max(0, begin - ORDER + 1), begin, end) for begin, end in _targets(windows)]
+    ids = np.concatenate([val_ids[first:end] for first, _, end in spans])
+    counted = np.concatenate([np.arange(first, end) >= begin for first, begin, end in spans])
+    held_out = _spell(ids[counted], spellings)
+    return Baselines(
+        xz=xz_bits_per_byte(xz_train, held_out),
+        unigram=unigram_bits_per_byte(train_ids, ids, token_bytes, counted),
+        ngram=ngram_bits_per_byte(train_ids, ids, token_bytes, counted=counted),
+        val_bytes=len(held_out),
+        train_bytes=int(token_bytes[train_ids].sum()),
+        xz_train_bytes=len(xz_train),
+    )
+
+
+def _targets(windows: Sequence[Window]) -> list[tuple[int, int]]:
+    """The positions that `windows` score, as ranges from a begin to an end; neighbours are joined."""
+    ranges: list[tuple[int, int]] = []
+    for window in sorted(windows, key=lambda window: window.start + window.length):
+        end = window.start + window.length + 1
+        begin = end - window.scored
+        if ranges and ranges[-1][1] >= begin:
+            begin = ranges.pop()[0]
+        ranges.append((begin, end))
+    return ranges
+
+
 def xz_bits_per_byte(train: bytes, val: bytes) -> float:
     """Bits that xz, having read `train`, needs for a byte of `val`."""
     return 8 * (_xz_size(train + val) - _xz_size(train)) / len(val) if val else math.nan
 
 
-def unigram_bits_per_byte(train_ids: np.ndarray, val_ids: np.ndarray, token_bytes: np.ndarray) -> float:
+def unigram_bits_per_byte(
+    train_ids: np.ndarray, val_ids: np.ndarray, token_bytes: np.ndarray, counted: np.ndarray | None = None
+) -> float:
     """Bits a byte when each token has its frequency in `train_ids`, with one added to every count (Laplace).
 
-    - `token_bytes` (V,): bytes of text behind each id; targets of no bytes do not count.
+    - `token_bytes` (V,): bytes of text of each id; targets of no bytes do not count.
+    - `counted` (M,): which held-out tokens count, by default all but the first.
     """
     counts = np.bincount(train_ids, minlength=len(token_bytes)) + 1.0
-    return _bits_per_byte((counts / counts.sum())[val_ids], val_ids, token_bytes)
+    return _bits_per_byte((counts / counts.sum())[val_ids], val_ids, token_bytes, counted)
 
 
 def ngram_bits_per_byte(
-    train_ids: np.ndarray, val_ids: np.ndarray, token_bytes: np.ndarray, order: int = ORDER
+    train_ids: np.ndarray,
+    val_ids: np.ndarray,
+    token_bytes: np.ndarray,
+    order: int = ORDER,
+    counted: np.ndarray | None = None,
 ) -> float:
-    """Bits a byte under `ngram_probabilities`. `token_bytes` as for the unigram."""
-    return _bits_per_byte(ngram_probabilities(train_ids, val_ids, len(token_bytes), order), val_ids, token_bytes)
+    """Bits per byte under `ngram_probabilities`. `token_bytes` and `counted` as for the unigram."""
+    p = ngram_probabilities(train_ids, val_ids, len(token_bytes), order)
+    return _bits_per_byte(p, val_ids, token_bytes, counted)
 
 
 def ngram_probabilities(train_ids: np.ndarray, ids: np.ndarray, vocab_size: int, order: int = ORDER) -> np.ndarray:
@@ -144,9 +195,12 @@ def _discounts(counts: np.ndarray) -> np.ndarray:
     return np.array([0, 0.5, 1, 1.5])  # the --discount_fallback of KenLM's lmplz (Heafield et al. 2013)
 
 
-def _bits_per_byte(p: np.ndarray, ids: np.ndarray, token_bytes: np.ndarray) -> float:
-    lengths = token_bytes[ids[1:]]
-    return float(-np.log2(p[1:][lengths > 0]).sum() / lengths.sum()) if lengths.any() else math.nan
+def _bits_per_byte(p: np.ndarray, ids: np.ndarray, token_bytes: np.ndarray, counted: np.ndarray | None = None) -> float:
+    """Of the tokens that are `counted` (M,), by default all but the first."""
+    if counted is None:
+        counted = np.arange(len(ids)) > 0
+    lengths = np.where(counted, token_bytes[ids], 0)
+    return float(-np.log2(p[lengths > 0]).sum() / lengths.sum()) if lengths.any() else math.nan
 
 
 def _first(ids: np.ndarray, token_bytes: np.ndarray, largest: int) -> np.ndarray:

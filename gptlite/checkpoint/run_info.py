@@ -160,6 +160,9 @@ class Result(_Result, total=False):
     """What `train` returns."""
 
     baselines: Baselines | None
+    val_bits_per_byte_interval: list[float] | None
+    held_out_bytes: Count
+    epochs: float
 
 
 class RunInfo(TypedDict, total=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from gptlite.errors import UsageError
 from gptlite.text import demo as built_in
 
 PLAN = "chosen by the plan"
+MANY_EPOCHS = 8  # passes through a text, after which more of them help less than more text
 BUDGETS = ("seconds", "steps", "epochs")
 HOMONYMS = "homonyms"  # the other demonstration
 DATA, SHAPE, OPTIMISE, MACHINE, OUTPUT = "Data", "Shape", "Optimise", "Machine", "Output"
@@ -373,13 +375,40 @@ def train(
     if json:
         console.write_json_if_read(result)
         return
-    display.messages.say(
-        f"done in {console.duration(result['seconds'])}: {result['val_bits_per_byte']:.3f} bits per byte on "
-        f"{result['val_bytes']:,} bytes of held-out text (step {result['best_step']:,})"
-    )
-    if others := result.get("baselines"):
-        display.messages.say(f"for comparison: {baselines(others)}")
+    for line in outcome(result):
+        display.messages.say(line)
     display.messages.say(f'try: gptlite generate -m {shlex.quote(result["run"])} --prompt "..."')
+
+
+def outcome(result: dict[str, Any]) -> Iterator[str]:
+    """What a run came to, in lines: its score, the baselines on the same bytes, and what would help."""
+    score, interval = f"{result['val_bits_per_byte']:.3f}", result.get("val_bits_per_byte_interval")
+    step, run = f"(step {result['best_step']:,})", shlex.quote(result["run"])
+    done = f"done in {console.duration(result['seconds'])}: "
+    if result["val_bytes"] < result.get("held_out_bytes", 0):
+        margin = f" ({interval[0]:.3f} to {interval[1]:.3f} for all of it)" if interval else ""
+        yield (
+            f"{done}{score} bits per byte{margin} on {result['val_bytes']:,} of {result['held_out_bytes']:,} bytes of "
+            f"held-out text {step}; all of it: gptlite eval --held-out {run}"
+        )
+    else:
+        yield f"{done}{score} bits per byte on {result['val_bytes']:,} bytes of held-out text {step}"
+    others = result.get("baselines")
+    if not others:
+        return
+    yield f"for comparison, on the same bytes: {baselines(others)}"
+    if not others["ngram"] > result["val_bits_per_byte"]:
+        yield f"This model does not beat the 5-gram, which only counts tokens. {_what_would_help(result)}"
+
+
+def _what_would_help(result: dict[str, Any]) -> str:
+    epochs = result.get("epochs", 0.0)
+    read = f"It read its text {epochs:,.1f} times" if epochs >= 1 else f"It read {epochs:.0%} of its text"
+    if epochs < MANY_EPOCHS:
+        return f"{read}: more time (--time) would help most."
+    if result["best_step"] < result["step"]:
+        return f"{read}, and was best at step {result['best_step']:,}: more text, or --dropout, would help most."
+    return f"{read}: more text would help most, or a trained model to start from (--init-from)."
 
 
 def _homonym_settings(given: dict[str, Any], size: str | None) -> dict[str, Any]:

@@ -39,10 +39,14 @@ class Estimate:
     expected: planning.Expected
     memory: int  # bytes that the whole program takes
     baselines: ngram.Baselines
+    baseline_seconds: float  # that they took
 
     def to_dict(self) -> dict[str, Any]:
         expected = dataclasses.asdict(self.expected) | {"memory": self.memory}
-        return {"expected": expected, "baselines": self.baselines.to_dict()}
+        return {
+            "expected": expected,
+            "baselines": self.baselines.to_dict() | {"seconds": round(self.baseline_seconds, 3)},
+        }
 
 
 def estimate(
@@ -83,15 +87,22 @@ def estimate(
     if speed is None and (seconds or thorough):
         stopwatch.until = math.inf  # what was chosen is timed in any case
         speed = stopwatch.measure(plan.model, plan.train)
-    effort = min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
-    baselines = ngram.measure(tokens.ids(), val_tokens.ids(), dataset.tokenizer.token_bytes, effort)
+    began = time.monotonic()
+    baselines = ngram.measure(tokens.ids(), val_tokens.ids(), dataset.tokenizer.token_bytes, baseline_effort(seconds))
+    baseline_seconds = time.monotonic() - began
     how_hard = None if base is not None or math.isnan(baselines.ngram) else baselines.ngram
     expected = planning.expect(facts, plan, speed, how_hard)
     # A step that was timed has shown what it needs; elsewhere it comes on top of what is there. Saving adds the weights
     # and the optimizers' state, as tensors and as bytes, and the heap of a long run has gaps.
     measured_here = speed is not None and hardware.device.type == "cpu"
     memory = (peak_memory() or 0) if measured_here else before + expected.memory
-    return Estimate(plan, expected, int(HEAP_GAPS * memory) + SAVING_BYTES * plan.model.n_params, baselines)
+    memory = int(HEAP_GAPS * memory) + SAVING_BYTES * plan.model.n_params
+    return Estimate(plan, expected, memory, baselines, baseline_seconds)
+
+
+def baseline_effort(seconds: float | None) -> float:
+    """How much of the text the baselines may read in a run of `seconds`; all of it where steps are the budget."""
+    return min(1.0, seconds / FULL_EFFORT) if seconds else 1.0
 
 
 class Stopwatch:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from gptlite.baselines import ngram
 from gptlite.checkpoint import saved_step
 from gptlite.embedding.statistics import STATISTICS_TOKENS
 from gptlite.errors import Interrupted
 from gptlite.evaluation.scoring import Score, Window, score_model, spread
 from gptlite.model import GPT
+from gptlite.training.estimate import baseline_effort
 from gptlite.training.failures import diverged, how_to_resume
 from gptlite.training.memory import save_seconds
 from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS
@@ -21,6 +23,10 @@ from gptlite.training.team import Team
 
 EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much again for all those before
 FEWEST_QUICK_WINDOWS = 16
+BLOCKS, T_VALUE = (
+    20,
+    2.093,
+)  # parts that a confidence interval is made from; Student's t at 97.5 %, 19 degrees of freedom
 MOST_SCORES = 1000  # that are remembered besides the best one; a run may be scored after every step
 
 
@@ -40,6 +46,10 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
         affordable = int(EVALUATION_SHARE * clock.seconds / max(1e-9, state.seconds_per_window))
         state.quick_windows = min(state.quick_windows, max(FEWEST_QUICK_WINDOWS, affordable // clock.milestones))
         state.final_windows = min(state.final_windows, max(state.quick_windows, affordable))
+        if setup.baselines and (
+            state.final_windows < len(windows) or (setup.baselines.get("val_bytes") or 0) < setup.held_out_bytes
+        ):
+            state.baseline_seconds = setup.baselines.get("seconds") or 0.0
     state.loop_started = clock.elapsed()
     state.quick_windows, state.final_windows = map(int, team.first(state.quick_windows, state.final_windows))
 
@@ -79,6 +89,14 @@ def evaluate(
     - `between`: called before every forward pass; what it raises ends the scoring.
     Raises `NumericsError` when the loss is not finite.
     """
+    result = _score(model, windows, state, team, setup, between)
+    setup.watcher.evaluated(state.step, result)
+    return result
+
+
+def _score(
+    model: GPT, windows: Sequence[Window], state: State, team: Team, setup: Setup, between: Callable[[], object]
+) -> Score:
     began = setup.clock.elapsed()
     share = team.share(windows, lambda window: replace(window, scored=0))
     own = score_model(model, setup.tokenizer, setup.val_ids, setup.hardware.for_reading(), share, between=between)
@@ -88,8 +106,38 @@ def evaluate(
     state.seconds_per_window = max(state.seconds_per_window, taken / len(windows))
     if not math.isfinite(result.nats):
         raise diverged(setup, f"step {state.step}: the held-out loss is {result.loss:.3g}")
-    setup.watcher.evaluated(state.step, result)
     return result
+
+
+def evaluate_part(
+    model: GPT, windows: Sequence[Window], state: State, team: Team, setup: Setup, between: Callable[[], object]
+) -> tuple[Score, tuple[float, float] | None]:
+    """Score `windows`, and the 95 % confidence interval, in bits per byte, of the score of all held-out text.
+
+    The interval comes from how the scores of `BLOCKS` parts of the windows differ (a ratio of two sums); it is None
+    where all of the text is scored, or too little for an interval.
+    """
+    n, blocks = len(windows), min(BLOCKS, len(windows))
+    if n == len(setup.windows) or blocks < BLOCKS:
+        return evaluate(model, windows, state, team, setup, between), None
+    parts = [windows[i * n // blocks : (i + 1) * n // blocks] for i in range(blocks)]
+    scores = [_score(model, part, state, team, setup, between) for part in parts]
+    total = Score(sum(s.nats for s in scores), sum(s.tokens for s in scores), sum(s.bytes for s in scores))
+    setup.watcher.evaluated(state.step, total)
+    per_byte, unseen = total.nats / total.bytes, 1 - n / len(setup.windows)
+    squares = sum((score.nats - per_byte * score.bytes) ** 2 for score in scores)
+    error = math.sqrt(unseen * blocks / (blocks - 1) * squares) / total.bytes / math.log(2)
+    return total, (total.bits_per_byte - T_VALUE * error, total.bits_per_byte + T_VALUE * error)
+
+
+def same_bytes(result: Score, windows: Sequence[Window], setup: Setup) -> Mapping[str, Any] | None:
+    """The baselines on the bytes that `result` was scored on, in `windows`; as before where they are the same."""
+    before = setup.baselines
+    if before is None or before.get("val_bytes") == result.bytes or not result.bytes:
+        return before
+    effort = baseline_effort(setup.plan.train.seconds)
+    spellings = setup.tokenizer.token_bytes
+    return ngram.measure_windows(setup.batches.ids, setup.val_ids, windows, spellings, effort).to_dict()
 
 
 def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]:
@@ -118,7 +166,9 @@ def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]
         quick = len(quick_windows(state, setup))
         affordable = min(affordable, max(quick, int(left / max(1e-9, state.seconds_per_window))))
     (affordable,) = team.first(affordable)
-    result = evaluate(model, spread(setup.windows, int(affordable)), state, team, setup, stop_if_asked)
+    windows = spread(setup.windows, int(affordable))
+    result, interval = evaluate_part(model, windows, state, team, setup, stop_if_asked)
+    baselines = same_bytes(result, windows, setup) if team.leads else None
     elapsed = clock.elapsed()
     return {
         "run": str(setup.run.path),
@@ -132,5 +182,9 @@ def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]
         "train_loss": state.train_loss,
         "val_loss": result.loss,
         "val_bits_per_byte": result.bits_per_byte,
+        "val_bits_per_byte_interval": interval and list(interval),
         "val_bytes": result.bytes,
+        "held_out_bytes": setup.held_out_bytes,
+        "epochs": round(state.tokens / max(1, len(setup.batches.ids)), 3),
+        "baselines": baselines,
     }

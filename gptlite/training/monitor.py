@@ -10,6 +10,7 @@ from gptlite.training.state import State
 
 HOPELESS, HOPELESS_STEPS = 1.0, 50  # nats per token above those of guessing, and for how many steps in a row
 WORSE = 1.01  # times the best score: a difference that is not due to chance
+OVERFITTING_EPOCHS = 2.0  # passes through the text before worse scores are called overfitting
 RISE = 1.0  # nats per token that the training loss rises before anyone is told
 
 
@@ -19,17 +20,30 @@ def stops_early(state: State, setup: Setup) -> bool:
     best_step = min(history, key=lambda step: history[step])
     best, now = history[best_step], history[max(history)]
     scores_since = max(state.scores_since_best, sum(step > best_step for step in history))
-    if scores_since >= 2 and now > WORSE * best and not state.warned_of_overfitting:
-        state.warned_of_overfitting = True
-        setup.watcher.notice(
-            f"held-out text was predicted best at step {best_step:,} ({best:.3f} bits per byte, now {now:.3f}): the "
-            "model is overfitting. That step is kept; more text or more `dropout` would help more than more time, and "
-            "`patience=2` stops by itself."
-        )
+    if scores_since >= 2 and now > WORSE * best:
+        _warn_of_scores(best_step, best, now, state, setup)
     if patience and scores_since >= patience:
         setup.watcher.notice(f"stopped early: no better score since step {best_step:,}, {scores_since} scores ago.")
         return True
     return False
+
+
+def _warn_of_scores(best_step: int, best: float, now: float, state: State, setup: Setup) -> None:
+    """Say once that scores get worse, and why: overfitting only where the text was read often enough for that."""
+    epochs = state.tokens / max(1, len(setup.batches.ids))
+    text = f"held-out text was predicted best at step {best_step:,} ({best:.3f} bits per byte, now {now:.3f})"
+    if epochs >= OVERFITTING_EPOCHS and not state.warned_of_overfitting:
+        state.warned_of_overfitting = True
+        setup.watcher.notice(
+            f"{text}, and the training text was read {epochs:,.1f} times: the model is overfitting. That step is kept; "
+            "more text or more `dropout` would help more than more time, and `patience=2` stops by itself."
+        )
+    elif epochs < OVERFITTING_EPOCHS and not state.warned_of_variation:
+        state.warned_of_variation = True
+        setup.watcher.notice(
+            f"{text}. That step is kept. The training text was read {epochs:,.2f} times so far, so this is no "
+            "overfitting: the score still varies, less so as the learning rate falls."
+        )
 
 
 def watch_loss(state: State, setup: Setup) -> None:

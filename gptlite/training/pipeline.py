@@ -184,7 +184,7 @@ def execute(prepared: Prepared) -> dict[str, Any]:
     if prepared.plan.train.log == "tensorboard":
         training.setup.log.open_events(training.setup.clock.elapsed())
     request.watcher.planned(prepared.plan, run.path, hardware)
-    result = {**_train(training), "baselines": info.get("baselines")}
+    result = _train(training)
     run.write_info({**info, "result": result})
     return result
 
@@ -238,6 +238,7 @@ def _build(prepared: Prepared) -> Training:
         clock=Clock.for_budget(config, batches.steps_per_epoch, request.started, state.elapsed),
         log=RunLog(prepared.run, request.watcher, active=team.leads),
         loss_of=loss_of,
+        baselines=prepared.info.get("baselines"),
         watcher=request.watcher,
         should_stop=request.should_stop,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -28,6 +29,7 @@ class Setup:
 
     - `val_ids`: (M,) the held-out text as tokens.
     - `loss_of`: computes the loss of a training step, compiled or not.
+    - `baselines`: what run.json says of them, measured before training.
     - `should_stop`: a signal number when the run is to end, else None; asked after every step.
     """
 
@@ -42,6 +44,7 @@ class Setup:
     watcher: Watcher
     should_stop: Callable[[], int | None] = lambda: None
     loss_of: Loss = mean_loss
+    baselines: Mapping[str, Any] | None = None
 
     @cached_property
     def windows(self) -> Sequence[Window]:
@@ -57,3 +60,9 @@ class Setup:
     def words(self) -> list[tuple[str, int]]:
         """The words of the training text, and how often each occurs."""
         return statistics.count_words(self.tokenizer, self.batches.ids)
+
+    @cached_property
+    def held_out_bytes(self) -> int:
+        """Bytes of held-out text that can be scored: those of all tokens but the first."""
+        lengths = np.array(self.tokenizer.byte_lengths(self.plan.model.vocab_size))
+        return int(lengths[self.val_ids[1:]].sum())

@@ -37,6 +37,7 @@ class State:
 
     - `elapsed`, `loop_started`: seconds on the scale of `Clock.elapsed`.
     - `seconds_per_window`, `save_seconds`: of the slowest scoring and the slowest save so far.
+    - `baseline_seconds`: that the baselines take at the end, where they are measured on other bytes than before.
     - `losses`: of the steps since the last line of the log, nats per token.
     - `hopeless_steps`: in a row, with a training loss far above that of guessing.
     - `enough`: the run has stopped early.
@@ -52,11 +53,13 @@ class State:
     final_windows: int = FINAL_WINDOWS
     seconds_per_window: float = 0.0
     save_seconds: float = 0.0
+    baseline_seconds: float = 0.0
     train_loss: float | None = None
     losses: list[float] = field(default_factory=list)
     hopeless_steps: int = 0
     lowest_train_loss: float | None = None
     warned_of_overfitting: bool = False
+    warned_of_variation: bool = False  # of scores
     warned_of_rise: bool = False  # of the training loss
     enough: bool = False
     scores_since_best: int = 0
@@ -64,8 +67,9 @@ class State:
 
     @property
     def reserve(self) -> float:
-        """Seconds kept for the end: two scores and a save."""
-        return (self.quick_windows + self.final_windows) * self.seconds_per_window + self.save_seconds
+        """Seconds kept for the end: two scores, a save, and the baselines where they are measured again."""
+        scores = (self.quick_windows + self.final_windows) * self.seconds_per_window
+        return scores + self.save_seconds + self.baseline_seconds
 
 
 def tell_state(state: State, team: Team) -> State:

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 
 from gptlite.baselines.ngram import (
     measure,
+    measure_windows,
     ngram_bits_per_byte,
     ngram_probabilities,
     unigram_bits_per_byte,
     xz_bits_per_byte,
 )
+from gptlite.evaluation.scoring import sliding_windows
 from gptlite.text.tokenizer import Tokenizer
 
 V = 5
@@ -196,3 +198,21 @@ def test_tiny_streams(n_train: int, n_val: int) -> None:
 
 def test_nothing_but_separators_has_no_bits() -> None:
     assert math.isnan(measure(stream(50), np.zeros(9, dtype="<u2"), LETTERS).ngram)
+
+
+def test_on_the_windows_of_a_model_the_same_tokens_are_scored() -> None:
+    """All windows give what the whole text gives; some of them the bits of their targets, each with its context."""
+    train, val = stream(3000, 1), stream(400, 2)
+    windows = sliding_windows(len(val), 16)
+    whole, by_windows = measure(train, val, LETTERS), measure_windows(train, val, windows, LETTERS)
+    assert by_windows.ngram == pytest.approx(whole.ngram) and by_windows.unigram == pytest.approx(whole.unigram)
+    assert by_windows.val_bytes == whole.val_bytes
+    some = [windows[i] for i in (0, 3, 4, 20)]
+    scored = sorted({i for w in some for i in range(w.start + w.length - w.scored + 1, w.start + w.length + 1)})
+    lengths = np.array([len(LETTERS[i]) for i in val])
+    p = ngram_probabilities(train, val, V)
+    assert measure_windows(train, val, some, LETTERS).val_bytes == lengths[scored].sum()
+    counted = np.isin(np.arange(len(val)), scored)
+    plain = -np.log2(p[counted & (lengths > 0)]).sum() / lengths[scored].sum()
+    # Other held-out tokens before a target than its four change nothing.
+    assert measure_windows(train, val, some, LETTERS).ngram == pytest.approx(plain)

@@ -17,13 +17,14 @@ import pytest
 from conftest import TRAIN_TINY, Command, make_text
 
 from gptlite.checkpoint.runs import Run
+from gptlite.cli import train as train_command
 from gptlite.text import demo
 
 # A few steps, and one score and one save at the end.
 FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 KEYS = {
     "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
-    "val_loss", "val_bits_per_byte", "val_bytes", "baselines",
+    "val_loss", "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "epochs", "baselines",
 }  # fmt: skip
 
 
@@ -369,3 +370,41 @@ def test_a_signal_before_training_ends_at_once(
     assert "Traceback" not in outcome.err
     assert signal.getsignal(number) == before
     assert gptlite("train", "--resume", "-o", "run").code == 4
+
+
+# -- What a run came to
+
+
+def result_of(**changed: Any) -> dict[str, Any]:
+    result = {
+        "run": "run", "step": 100, "best_step": 100, "seconds": 60.0, "val_bits_per_byte": 2.0, "val_bytes": 500,
+        "held_out_bytes": 500, "val_bits_per_byte_interval": None, "epochs": 0.4,
+        "baselines": {"ngram": 2.2, "xz": 2.6, "unigram": 3.3},
+    }  # fmt: skip
+    return result | changed
+
+
+def test_a_part_of_the_held_out_text_is_called_one_with_its_interval() -> None:
+    done, compared = train_command.outcome(result_of(val_bytes=300, val_bits_per_byte_interval=[1.9, 2.1]))
+    assert "2.000 bits per byte (1.900 to 2.100 for all of it) on 300 of 500 bytes of held-out text" in done
+    assert done.endswith("all of it: gptlite eval --held-out run")
+    assert compared.startswith("for comparison, on the same bytes: 5-gram 2.200")
+
+
+@pytest.mark.parametrize(
+    ("changed", "help"),
+    [
+        ({"epochs": 0.4}, "It read 40% of its text: more time (--time) would help most."),
+        ({"epochs": 20.0}, "It read its text 20.0 times: more text would help most, or a trained model"),
+        ({"epochs": 20.0, "best_step": 30}, "and was best at step 30: more text, or --dropout, would help most."),
+    ],
+    ids=str,
+)
+def test_a_run_that_does_not_beat_the_5_gram_says_so_and_what_would_help(changed: dict[str, Any], help: str) -> None:
+    last = [*train_command.outcome(result_of(val_bits_per_byte=2.3, **changed))][-1]
+    assert last.startswith("This model does not beat the 5-gram") and help in last
+
+
+def test_a_run_that_beats_the_5_gram_or_cannot_be_compared_says_nothing() -> None:
+    assert len([*train_command.outcome(result_of())]) == 2
+    assert len([*train_command.outcome(result_of(baselines=None))]) == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -25,7 +28,7 @@ from gptlite.checkpoint import runs, saved_step
 from gptlite.checkpoint.runs import Run
 from gptlite.cli.main import find_command
 from gptlite.cli.shared import flags
-from gptlite.config import ARCHITECTURES
+from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
 from gptlite.errors import (
     CheckpointError,
     CorpusError,
@@ -369,7 +372,7 @@ def test_a_changed_text_is_refused(corpus_file: Path, change: Callable[[Path], N
     train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
     change(corpus_file)
     fingerprints = r"then [\d,]+ bytes with sha256 \w{16}, now [\d,]+ with \w{16}"
-    with pytest.raises(CheckpointError, match=rf"not the one.* {fingerprints}"):
+    with pytest.raises(CheckpointError, match=rf"not the one.* {fingerprints}.*`init_from='run'`"):
         train(inputs=[], out="run", resume=True, steps=4, threads=1)
 
 
@@ -625,7 +628,7 @@ def test_as_many_steps_stay_as_were_asked_for(corpus_file: Path, keep: int, kept
 EACH_LINE = {"step", "elapsed", "tokens", "lr", "train_loss", "tokens_per_second"}
 RESULT = {
     "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
-    "val_loss", "val_bits_per_byte", "val_bytes", "baselines",
+    "val_loss", "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "epochs", "baselines",
 }  # fmt: skip
 
 
@@ -696,7 +699,7 @@ def test_the_loop_ends_at_the_step_nearest_to_its_time(
     assert a_clock.over(State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
 
 
-def test_a_loss_that_climbed_does_not_hide_what_is_learned_by_heart() -> None:
+def test_a_loss_that_climbed_does_not_hide_overfitting() -> None:
     s = session_with({1: 2.0, 2: 2.1, 3: 2.2})
     for loss in (3.0, 5.0):
         s.state.train_loss = loss
@@ -708,20 +711,34 @@ def test_a_loss_that_climbed_does_not_hide_what_is_learned_by_heart() -> None:
 # -- Trouble that is seen coming
 
 
-def session_with(history: dict[int, float], patience: int = 0) -> SimpleNamespace:
+def session_with(history: dict[int, float], patience: int = 0, epochs: float = 5.0) -> SimpleNamespace:
     """As much of a setup as monitor.py looks at, and a state."""
     plan = SimpleNamespace(train=SimpleNamespace(patience=patience, lr=0.02), model=SimpleNamespace(vocab_size=10_000))
-    state = State(step=max(history, default=0), history=history)
-    return SimpleNamespace(state=state, plan=plan, watcher=Log())
+    state = State(step=max(history, default=0), history=history, tokens=int(1000 * epochs))
+    return SimpleNamespace(state=state, plan=plan, watcher=Log(), batches=SimpleNamespace(ids=range(1000)))
 
 
-def test_a_text_that_is_learned_by_heart_is_told_once() -> None:
+def test_overfitting_is_told_once() -> None:
     s = session_with({})
     for step, bits in enumerate((2.5, 2.2, 2.21, 2.25, 2.3)):
         s.state.history[step] = bits
         assert monitor.stops_early(s.state, s) is False
     (notice,) = s.watcher.notices
     assert "step 1 (2.200 bits per byte, now 2.250)" in notice and "`patience=2`" in notice
+    assert "read 5.0 times: the model is overfitting" in notice
+
+
+def test_a_text_that_was_not_read_twice_is_not_said_to_be_overfitted() -> None:
+    """But when it was read often later, that is said then."""
+    s = session_with({}, epochs=0.05)
+    for step, bits in enumerate((2.5, 2.2, 2.21, 2.25, 2.3)):
+        s.state.history[step] = bits
+        monitor.stops_early(s.state, s)
+    (notice,) = s.watcher.notices
+    assert "read 0.05 times so far, so this is no overfitting: the score still varies" in notice
+    s.state.tokens = 9000
+    monitor.stops_early(s.state, s)
+    assert "overfitting. That step is kept" in s.watcher.notices[1]
 
 
 def test_a_score_that_wavers_is_not_told() -> None:
@@ -913,3 +930,149 @@ def test_the_library_is_three_lines(corpus_file: Path) -> None:
     result = gptlite.train(str(corpus_file), steps=2, **TINY, **SELDOM)
     model = gptlite.load(runs.find_model(result["run"]))
     assert model.config.n_params == result["params"]
+
+
+# -- What the caller gets back
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_torch_is_left_as_it_was(corpus_file: Path, fails: bool) -> None:
+    """Random state and number of threads, also after an error."""
+    torch.manual_seed(5)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    settings: dict[str, Any] = {**TINY, **SELDOM, "steps": 2, "threads": threads + 1, "dropout": 0.1}
+    with pytest.raises(SystemExit) if fails else contextlib.nullcontext():
+        train(str(corpus_file), out="run", watcher=Crash(1) if fails else None, **settings)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.get_num_threads() == threads
+
+
+def test_every_setting_is_a_keyword_of_train() -> None:
+    """But what an architecture means, and the budget in seconds, which is `time`."""
+    names = {f.name for config in (ModelConfig, TrainConfig) for f in dataclasses.fields(config)}
+    names -= {*ARCHITECTURES["qwen3"], "seconds"} - {"norm_eps"}
+    assert names <= set(inspect.signature(train).parameters)
+    assert all(p.annotation for p in inspect.signature(train).parameters.values())
+
+
+def test_an_unknown_keyword_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="contxt"):
+        train("corpus.txt", contxt=3)  # pyright: ignore[reportCallIssue]
+
+
+def test_a_time_may_be_a_text(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeTime(monkeypatch)
+    assert train(str(corpus_file), out="run", time="2s", started=0.0, **TINY)["seconds"] <= 2.0
+    assert info(Path("run"))["plan"]["train"]["seconds"] == 2.0
+
+
+def test_what_was_given_before_may_be_given_again(corpus_file: Path) -> None:
+    settings: dict[str, Any] = {"size": "tiny", "val": "10%", "vocab_size": 320, "architecture": "qwen3", **SELDOM}
+    with pytest.raises(Interrupted):
+        train(str(corpus_file), out="run", steps=2, should_stop=stop_after(1), **settings)
+    assert train(out="run", resume=True, **{**settings, "val": "10.0%"})["step"] == 2
+    with pytest.raises(UsageError, match="`size` is 'small', and the run was started with 'tiny'"):
+        train(out="run", resume=True, steps=4, size="small")
+
+
+def test_a_run_may_be_resumed_with_the_model_it_started_from(corpus_file: Path, trained_run: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(str(corpus_file), out="run", steps=2, init_from=trained_run, should_stop=stop_after(1), **SELDOM)
+    assert train(out="run", resume=True, init_from=trained_run)["step"] == 2
+    with pytest.raises(UsageError, match="`init_from` is 'run', and the run was started with"):
+        train(out="run", resume=True, steps=4, init_from="run")
+
+
+# -- Scores of a part of the held-out text
+
+
+def test_a_part_of_the_held_out_text_is_scored_with_an_interval_and_the_same_bytes_for_all(
+    corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(held_out, "FINAL_WINDOWS", 40)
+        result = train(str(corpus_file), out="run", steps=8, val="40%", **TINY, **SELDOM)
+    low, high = result["val_bits_per_byte_interval"]
+    assert low < result["val_bits_per_byte"] < high < low + 1
+    assert result["val_bytes"] == result["baselines"]["val_bytes"] < result["held_out_bytes"]
+    assert info(Path("run"))["baselines"]["val_bytes"] == result["held_out_bytes"]
+    whole = train(str(corpus_file), out="whole", steps=8, val="40%", **TINY, **SELDOM)
+    assert whole["val_bits_per_byte_interval"] is None
+    assert whole["val_bytes"] == whole["held_out_bytes"] == whole["baselines"]["val_bytes"]
+    assert low < whole["val_bits_per_byte"] < high
+
+
+# -- A process that was stopped
+
+
+class Ticks:
+    """Time on the wall and of the processor, for clock.py."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.wall = self.processor = 100.0
+        patch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: self.wall, process_time=lambda: self.processor))
+        patch.setattr(clock, "INTERVAL", 1e6)
+        patch.setattr(clock, "_pauses", clock._Pauses())
+
+    def work(self, seconds: float) -> None:
+        self.wall, self.processor = self.wall + seconds, self.processor + seconds
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = Ticks(monkeypatch)
+    with clock.noticing_pauses():
+        ticks.work(0.2)
+        ticks.wall += 25.0
+        assert clock.now() == pytest.approx(100.2, abs=0.3) and clock.paused() == pytest.approx(25.2)
+        ticks.work(5.0)  # native code that keeps the thread from looking
+        ticks.wall += 0.8  # a busy machine
+        assert clock.now() == pytest.approx(105.8, abs=0.3)
+    with clock.noticing_pauses():
+        assert clock.paused() == 0, "those of another run"
+
+
+class SleepyTime(FakeTime):
+    """The same clock, but real pauses are noticed: on the wall more time passes than the processor works."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        now = clock.now
+        super().__init__(patch)
+        self.slept = 0.0
+        fake = SimpleNamespace(monotonic=lambda: self.now + self.slept, process_time=lambda: self.now)
+        patch.setattr(clock, "time", fake)
+        patch.setattr(clock, "INTERVAL", 1e6)
+        patch.setattr(clock, "_pauses", clock._Pauses())
+        patch.setattr(clock, "now", now)
+
+
+class Sleeper(Log):
+    """Closes the lid of the computer after a step."""
+
+    def __init__(self, time: SleepyTime, step: int, seconds: float) -> None:
+        super().__init__()
+        self.time, self.step, self.seconds = time, step, seconds
+
+    def stepped(self, progress: Progress) -> None:
+        super().stepped(progress)
+        if progress.step == self.step:
+            self.time.slept += self.seconds
+
+
+@pytest.mark.parametrize("asleep", [3.0, 3600.0])
+@pytest.mark.parametrize("step", [1, 20, 40])
+def test_a_run_that_was_stopped_takes_the_same_steps(
+    corpus_file: Path, monkeypatch: pytest.MonkeyPatch, step: int, asleep: float
+) -> None:
+    results = []
+    for seconds in (0.0, asleep):
+        with monkeypatch.context() as patch:
+            log = Sleeper(SleepyTime(patch), step, seconds)
+            out = f"run{seconds}"
+            results.append(
+                train(str(corpus_file), out=out, time=6.0, started=0.0, watcher=log, dropout=0.0, **TINY, **SELDOM)
+            )
+        assert any("the process was stopped for" in notice for notice in log.notices) is (seconds > 0)
+    awake, stopped = results
+    assert awake["step"] == pytest.approx(stopped["step"], abs=1) and stopped["step"] > 40
+    assert awake["val_bits_per_byte"] == pytest.approx(stopped["val_bits_per_byte"], abs=0.02)
+    assert stopped["seconds"] <= 6.0

@@ -11,6 +11,7 @@ from gptlite.cli.shared import console
 from gptlite.errors import CheckpointError, CorpusError, UsageError
 
 if TYPE_CHECKING:
+    from gptlite.text.corpus import Text
     from gptlite.training.dataset import Inputs
 
 
@@ -30,6 +31,18 @@ def training_text(
         return
     with corpus.opened([corpus_file], cache_directory(), notice=messages.notice) as text:
         yield (block for _, block in text.blocks())
+
+
+def held_out_text(run: str) -> Text:
+    """All that a run held out, whatever part of it was scored. Raises `CorpusError` and `CheckpointError`."""
+    from gptlite.checkpoint import runs
+    from gptlite.training import dataset
+
+    path = Path(run)
+    found = runs.Run(path if runs.Run(path).is_run() else path.resolve().parent)
+    if not found.is_run():
+        raise CheckpointError(f"{run} is not a run, nor a step of one, so nothing is known of a held-out text.")
+    return dataset.reopen(found.read_info()).val
 
 
 def texts_of_run(step: Path, remedy: str = "name the text with --corpus FILE") -> Inputs:
