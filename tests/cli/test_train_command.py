@@ -94,7 +94,7 @@ def test_a_dry_run_resumes_nothing(gptlite: Command, corpus_file: Path) -> None:
 def test_baselines_stand_beside_the_result(gptlite: Command, corpus_file: Path) -> None:
     outcome = gptlite("train", "corpus.txt", *FEW)
     measured = info("checkpoints/corpus")["baselines"]
-    assert f"for comparison: 5-gram {measured['ngram']:.3f}, xz {measured['xz']:.3f}" in outcome.err
+    assert f"for comparison, on the same bytes: 5-gram {measured['ngram']:.3f}, xz {measured['xz']:.3f}" in outcome.err
 
 
 def test_samples_are_shown_on_standard_error(gptlite: Command, corpus_file: Path) -> None:

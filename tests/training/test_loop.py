@@ -844,7 +844,7 @@ def test_the_held_out_file_must_not_be_trained_on(corpus_file: Path, how: str) -
 
 @pytest.mark.parametrize("val", ["0%", "-5%", "91%", "100%", "500%", "nan%", "inf%", "0.001%"])
 def test_impossible_shares_are_refused(corpus_file: Path, val: str) -> None:
-    with pytest.raises(UsageError, match="`val="):
+    with pytest.raises(UsageError, match="`val"):
         train(str(corpus_file), out="run", steps=1, val=val, **TINY)
     assert not Path("run").exists()
 
