@@ -1,16 +1,15 @@
-"""Our names and theirs: the only file that knows how Hugging Face spells a model.
+"""A model directory of Hugging Face and ours: configurations, names and shapes of tensors, translated both ways.
 
-One `Family` per `model_type`: which config keys mean what, and which tensors become which. Nothing is permuted; GPT-2
-and its ancestor keep matrices transposed, and query, key and value in one piece, so their rules transpose and join.
+What differs from family to family is a table in hf_families.py; these functions read the tables.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gptlite.checkpoint.hf_families import BY_ARCHITECTURE, FAMILIES, SAME_ACTIVATION, Family, Field, Requirement, Rule
 from gptlite.config import ARCHITECTURES, ModelConfig, RopeScaling
 from gptlite.errors import CheckpointError, LimitError, UsageError, as_fields
 from gptlite.storage.validation import shown
@@ -18,165 +17,7 @@ from gptlite.storage.validation import shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Rule:
-    """Tensors of ours, joined along their output dimension, are one of theirs; `{i}` is the layer."""
-
-    ours: tuple[str, ...]
-    theirs: str
-    transposed: bool = False
-
-
-@dataclass(frozen=True)
-class Family:
-    """One `model_type`: `keys` maps our config fields to theirs, `constants` is what theirs must say besides."""
-
-    model_type: str
-    hf_class: str
-    architecture: str
-    keys: Mapping[str, str]
-    constants: Mapping[str, Any]
-    outer: tuple[Rule, ...]
-    layer: tuple[Rule, ...]
-    head: str
-    prefix: str
-    skip: tuple[str, ...] = field(default=())  # endings of tensors that hold no weights
-
-
-def _layer(ours: str, theirs: str, transposed: bool = False) -> Rule:
-    names = tuple(f"transformer.blocks.{{i}}.{name}" for name in ours.split("+"))
-    return Rule(names, theirs, transposed)
-
-
-def _llama_like(model_type: str, hf_class: str, qk_norm: bool) -> Family:
-    layer = [
-        _layer("attn_norm.weight", "model.layers.{i}.input_layernorm.weight"),
-        _layer("attn.q_proj.weight", "model.layers.{i}.self_attn.q_proj.weight"),
-        _layer("attn.k_proj.weight", "model.layers.{i}.self_attn.k_proj.weight"),
-        _layer("attn.v_proj.weight", "model.layers.{i}.self_attn.v_proj.weight"),
-        _layer("attn.o_proj.weight", "model.layers.{i}.self_attn.o_proj.weight"),
-        _layer("mlp_norm.weight", "model.layers.{i}.post_attention_layernorm.weight"),
-        _layer("mlp.gate_proj.weight", "model.layers.{i}.mlp.gate_proj.weight"),
-        _layer("mlp.up_proj.weight", "model.layers.{i}.mlp.up_proj.weight"),
-        _layer("mlp.down_proj.weight", "model.layers.{i}.mlp.down_proj.weight"),
-    ]
-    if qk_norm:
-        layer += [
-            _layer("attn.q_norm.weight", "model.layers.{i}.self_attn.q_norm.weight"),
-            _layer("attn.k_norm.weight", "model.layers.{i}.self_attn.k_norm.weight"),
-        ]
-    return Family(
-        model_type=model_type,
-        hf_class=hf_class,
-        architecture=model_type,
-        keys={
-            "vocab_size": "vocab_size",
-            "context_length": "max_position_embeddings",
-            "dim": "hidden_size",
-            "n_layers": "num_hidden_layers",
-            "n_heads": "num_attention_heads",
-            "n_kv_heads": "num_key_value_heads",
-            "head_dim": "head_dim",
-            "hidden_dim": "intermediate_size",
-            "norm_eps": "rms_norm_eps",
-            "rope_theta": "rope_theta",
-        },
-        constants={"hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0}
-        | ({"mlp_bias": False} if model_type == "llama" else {"use_sliding_window": False}),
-        outer=(
-            Rule(("transformer.embed.weight",), "model.embed_tokens.weight"),
-            Rule(("transformer.norm.weight",), "model.norm.weight"),
-        ),
-        layer=tuple(layer),
-        head="lm_head.weight",
-        prefix="model.",
-        skip=("rotary_emb.inv_freq",),
-    )
-
-
-def _gpt_like(model_type: str, hf_class: str, architecture: str, **differences: Any) -> Family:
-    layer: list[Rule] = []
-    for part in ("weight", "bias"):
-        t = part == "weight"
-        layer += [
-            _layer(f"attn_norm.{part}", f"transformer.h.{{i}}.ln_1.{part}"),
-            _layer(
-                f"attn.q_proj.{part}+attn.k_proj.{part}+attn.v_proj.{part}",
-                f"transformer.h.{{i}}.attn.c_attn.{part}",
-                transposed=t,
-            ),
-            _layer(f"attn.o_proj.{part}", f"transformer.h.{{i}}.attn.c_proj.{part}", transposed=t),
-            _layer(f"mlp_norm.{part}", f"transformer.h.{{i}}.ln_2.{part}"),
-            _layer(f"mlp.up_proj.{part}", f"transformer.h.{{i}}.mlp.c_fc.{part}", transposed=t),
-            _layer(f"mlp.down_proj.{part}", f"transformer.h.{{i}}.mlp.c_proj.{part}", transposed=t),
-        ]
-    return Family(
-        model_type=model_type,
-        hf_class=hf_class,
-        architecture=architecture,
-        keys={
-            "vocab_size": "vocab_size",
-            "context_length": "n_positions",
-            "dim": "n_embd",
-            "n_layers": "n_layer",
-            "n_heads": "n_head",
-            "norm_eps": "layer_norm_epsilon",
-        },
-        layer=tuple(layer),
-        head="lm_head.weight",
-        prefix="transformer.",
-        skip=(".attn.bias", ".attn.masked_bias", "position_ids"),
-        **differences,
-    )
-
-
-FAMILIES: dict[str, Family] = {
-    family.model_type: family
-    for family in (
-        _llama_like("qwen3", "Qwen3ForCausalLM", qk_norm=True),
-        _llama_like("llama", "LlamaForCausalLM", qk_norm=False),
-        _gpt_like(
-            "gpt2",
-            "GPT2LMHeadModel",
-            "gpt2",
-            constants={
-                "activation_function": "gelu_new",
-                "scale_attn_weights": True,
-                "scale_attn_by_inverse_layer_idx": False,
-                "resid_pdrop": 0.0,
-                "embd_pdrop": 0.0,
-                "attn_pdrop": 0.0,
-            },
-            outer=(
-                Rule(("transformer.embed.weight",), "transformer.wte.weight"),
-                Rule(("transformer.position.table",), "transformer.wpe.weight"),
-                Rule(("transformer.norm.weight",), "transformer.ln_f.weight"),
-                Rule(("transformer.norm.bias",), "transformer.ln_f.bias"),
-            ),
-        ),
-        # GPT's first edition has the block of 2017: the norm stands after each sub-layer. What it does not know goes
-        # into its tables: the sinusoids as positions, the embeddings already multiplied by sqrt(dim), the plain ones
-        # as an untied head.
-        _gpt_like(
-            "openai-gpt",
-            "OpenAIGPTLMHeadModel",
-            "transformer-2017",
-            constants={"afn": "relu", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
-            outer=(
-                Rule(("transformer.embed.weight",), "transformer.tokens_embed.weight"),
-                Rule(("transformer.position.table",), "transformer.positions_embed.weight"),
-            ),
-        ),
-    )
-}
-BY_ARCHITECTURE = {family.architecture: family for family in FAMILIES.values()}
 MODEL_TYPES = ", ".join(FAMILIES)
-# What transformers takes where a config leaves a key out and our own default is another.
-THEIR_DEFAULTS = {"rms_norm_eps": 1e-6, "layer_norm_epsilon": 1e-5, "afn": "gelu"}
-QWEN3_HEAD_DIM = 128
-# Other names of the same function.
-SAME_ACTIVATION = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new"}
 # Keys of a rope scaling by its kind: those that it needs, and those that it may have.
 ORIGINAL = "original_max_position_embeddings"
 ROPE_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -198,18 +39,17 @@ def to_hf_config(config: ModelConfig, separator_id: int, end_ids: Sequence[int] 
     """`config.json` for this model, whose documents begin with one token and end with it or with others."""
     family = BY_ARCHITECTURE[config.architecture]
     theirs: dict[str, Any] = {"architectures": [family.hf_class], "model_type": family.model_type, "dtype": "float32"}
-    theirs |= {key: getattr(config, name) for name, key in family.keys.items()}
+    theirs |= {each.theirs: getattr(config, each.ours) for each in family.fields if each.theirs and each.is_written}
+    theirs |= {key: getattr(config, each.ours) for each in family.fields for key in each.also}
     if config.position == "rope":
         scaling = _to_hf_scaling(config.rope_scaling)
         theirs["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta, **scaling}
         if scaling:  # under the name that it had before transformers 5
             theirs["rope_scaling"] = scaling
-    if config.architecture == "gpt2":
-        theirs |= {"n_inner": config.hidden_dim, "n_ctx": config.context_length}
-    tied = config.tie_embeddings and config.architecture != "transformer-2017"
+    tied = config.tie_embeddings and not family.split_head
     eos = list(end_ids) if len(end_ids) > 1 else end_ids[0] if end_ids else separator_id
     theirs |= {"tie_word_embeddings": tied, "bos_token_id": separator_id, "eos_token_id": eos}
-    return theirs | dict(family.constants)
+    return theirs | {each.key: each.value for each in family.requirements}
 
 
 def from_hf_config(theirs: Mapping[str, Any], where: object = "config.json") -> ModelConfig:
@@ -218,44 +58,59 @@ def from_hf_config(theirs: Mapping[str, Any], where: object = "config.json") -> 
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise CheckpointError(f"{where}: model_type {model_type!r} is not one of {MODEL_TYPES}.")
     family = FAMILIES[model_type]
-    theirs = {**THEIR_DEFAULTS, **theirs}
     values: dict[str, Any] = {**ARCHITECTURES[family.architecture], "architecture": family.architecture}
-    for name, key in family.keys.items():
-        if theirs.get(key) is not None:
-            values[name] = (_real if name in ("norm_eps", "rope_theta") else _whole)(theirs[key], key, where)
-        elif name not in ("n_kv_heads", "head_dim", "rope_theta", "norm_eps"):
-            raise CheckpointError(f"{where} has no '{key}'.")
-    values.setdefault("n_kv_heads", values["n_heads"])
-    per_head = values["dim"] // max(1, values["n_heads"])
-    values.setdefault("head_dim", QWEN3_HEAD_DIM if model_type == "qwen3" else per_head)
-    if "hidden_dim" not in family.keys:
-        inner = theirs.get("n_inner")
-        values["hidden_dim"] = 4 * values["dim"] if inner is None else _whole(inner, "n_inner", where)
-    for key, expected in family.constants.items():
-        value = theirs.get(key, expected)
-        if isinstance(value, str):
-            value = SAME_ACTIVATION.get(value, value)
-        if key.endswith(("pdrop", "dropout")):  # nothing is dropped here, but the file must make sense
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise CheckpointError(f"{where}: '{key}' must be a number from 0 to 1, not {shown(value)}.")
-        elif type(value) is not type(expected) or value != expected:
-            raise CheckpointError(f"{where}: '{key}' is {shown(value)}, which is not supported (only {expected!r} is).")
+    for each in family.fields:
+        values[each.ours] = _read_field(each, theirs, values, where)
+    for requirement in family.requirements:
+        _check_requirement(requirement, theirs, where)
+    _refuse_quantized(theirs, where)
+    if values["position"] == "rope":
+        values |= _from_hf_rope(theirs, where)
+    values["tie_embeddings"] = _read_tied(family, theirs, where)
+    try:
+        return ModelConfig(**values)
+    except UsageError as error:
+        raise CheckpointError(f"{where}: {as_fields(error)}") from error
+
+
+def _read_field(each: Field, theirs: Mapping[str, Any], values: Mapping[str, Any], where: object) -> int | float:
+    """The value of one of our fields: theirs, or what theirs means where it is left out."""
+    value = theirs.get(each.theirs) if each.theirs else None
+    if value is not None and each.theirs is not None:
+        return (_real if each.real else _whole)(value, each.theirs, where)
+    if each.missing is None:
+        raise CheckpointError(f"{where} has no '{each.theirs}'.")
+    return each.missing(values)
+
+
+def _check_requirement(requirement: Requirement, theirs: Mapping[str, Any], where: object) -> None:
+    """Raises `CheckpointError` where the configuration asks for something else than this decoder computes."""
+    key, expected = requirement.key, requirement.value
+    value = theirs.get(key, expected if requirement.missing is None else requirement.missing)
+    if requirement.is_share:  # nothing is dropped outside of training, but the file must make sense
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise CheckpointError(f"{where}: '{key}' must be a number from 0 to 1, not {shown(value)}.")
+        return
+    if isinstance(value, str):
+        value = SAME_ACTIVATION.get(value, value)
+    if type(value) is not type(expected) or value != expected:
+        raise CheckpointError(f"{where}: '{key}' is {shown(value)}, which is not supported (only {expected!r} is).")
+
+
+def _refuse_quantized(theirs: Mapping[str, Any], where: object) -> None:
     quantized = theirs.get("quantization_config")
     if isinstance(quantized, Mapping) and "quant_method" in quantized:
         raise CheckpointError(
             f"{where}: its weights are quantized ({shown(quantized['quant_method'])}), which is not supported; "
             "use the directory of the same model with float weights."
         )
-    if values["position"] == "rope":
-        values |= _from_hf_rope(theirs, where)
-    tied = theirs.get("tie_word_embeddings", model_type not in ("llama", "qwen3"))
+
+
+def _read_tied(family: Family, theirs: Mapping[str, Any], where: object) -> bool:
+    tied = theirs.get("tie_word_embeddings", family.tied)
     if not isinstance(tied, bool):
         raise CheckpointError(f"{where}: 'tie_word_embeddings' must be true or false, not {shown(tied)}.")
-    values["tie_embeddings"] = tied or model_type == "openai-gpt"  # stored untied on purpose; from_hf_tensors checks
-    try:
-        return ModelConfig(**values)
-    except UsageError as error:
-        raise CheckpointError(f"{where}: {as_fields(error)}") from error
+    return tied or family.split_head  # which `from_hf_tensors` checks
 
 
 def _from_hf_rope(theirs: Mapping[str, Any], where: object) -> dict[str, Any]:
@@ -360,7 +215,7 @@ def our_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def token_table(config: ModelConfig) -> str:
     """Their full name of the tensor that is our embedding table, unscaled: that of 2017 stands in its head."""
-    if config.architecture == "transformer-2017":
+    if BY_ARCHITECTURE[config.architecture].split_head:
         return BY_ARCHITECTURE[config.architecture].head
     return next(rule.theirs for rule in _rules(config) if rule.ours == ("transformer.embed.weight",))
 
@@ -406,7 +261,7 @@ def to_hf_tensors(config: ModelConfig, state: Mapping[str, Tensor]) -> dict[str,
         pieces = [state[name] for name in rule.ours]
         joined = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
         tensors[rule.theirs] = joined.t() if rule.transposed else joined
-    if config.architecture == "transformer-2017":
+    if BY_ARCHITECTURE[config.architecture].split_head:
         embed = BY_ARCHITECTURE[config.architecture].outer[0].theirs
         tensors[embed] = tensors[embed] * math.sqrt(config.dim)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -424,7 +279,7 @@ def from_hf_tensors(
         tensor = tensors[names[rule.theirs]].to(torch.float32)
         tensor = tensor.t() if rule.transposed else tensor
         state |= zip(rule.ours, tensor.split([_shape(config, name)[0] for name in rule.ours]), strict=True)
-    if config.architecture == "transformer-2017":
+    if BY_ARCHITECTURE[config.architecture].split_head:
         rounding = torch.finfo(tensors[names[BY_ARCHITECTURE[config.architecture].outer[0].theirs]].dtype).eps
         _undo_scaling(config, state, max(1e-5, 2 * rounding), where)
     elif config.tie_embeddings:
@@ -437,7 +292,7 @@ def _rules(config: ModelConfig) -> list[Rule]:
     rules = list(family.outer)
     for i in range(config.n_layers):
         rules += [Rule(tuple(n.format(i=i) for n in r.ours), r.theirs.format(i=i), r.transposed) for r in family.layer]
-    if not config.tie_embeddings or config.architecture == "transformer-2017":
+    if not config.tie_embeddings or family.split_head:
         rules.append(Rule(("head.weight",), family.head))
     return rules
 

@@ -256,11 +256,12 @@ def test_what_a_config_leaves_out_is_what_transformers_takes(architecture: str) 
     family = hf.BY_ARCHITECTURE[architecture]
     theirs = hf.to_hf_config(tiny_config(architecture), 0)
     defaults = AutoConfig.for_model(family.model_type)
-    for name, key in {"norm_eps": family.keys["norm_eps"], "tie_embeddings": "tie_word_embeddings"}.items():
+    eps = next(field.theirs for field in family.fields if field.ours == "norm_eps")
+    for name, key in {"norm_eps": eps, "tie_embeddings": "tie_word_embeddings"}.items():
         if (name, architecture) != ("tie_embeddings", "transformer-2017"):
             config = hf.from_hf_config({k: v for k, v in theirs.items() if k != key})
             assert getattr(config, name) == getattr(defaults, key), key
-    for key, expected in family.constants.items():
+    for key, expected in ((each.key, each.value) for each in family.requirements):
         without = {k: v for k, v in theirs.items() if k != key}
         default = getattr(defaults, key)
         if default == expected or "drop" in key:
