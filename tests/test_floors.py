@@ -94,6 +94,19 @@ def test_the_library_renders_nothing(path: Path) -> None:
     assert not [c for c in calls if isinstance(c, ast.Name) and c.id in ("print", "input")]
 
 
+@pytest.mark.parametrize("path", [path for path in COMPUTING if room(path) != "report"], ids=named)
+def test_messages_name_parameters_not_flags(path: Path) -> None:
+    """The library says `context_length`, the command line --context: cli/shared/flags.py translates.
+
+    Docstrings may speak of commands. In pages, names such as --ink are those of style sheets.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bodies = [n.body for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef) and n.body]
+    docstrings = {body[0].value for body in bodies if isinstance(body[0], ast.Expr)}
+    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n not in docstrings]
+    assert not [text for text in texts if isinstance(text, str) and re.search(r"(?<![\w-])--[a-z]", text)]
+
+
 def test_the_ground_floor_needs_only_python() -> None:
     for path in FILES:
         if room(path) in PYTHON_ALONE:

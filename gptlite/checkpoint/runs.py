@@ -30,7 +30,7 @@ from gptlite.checkpoint.run_lock import NAME as LOCK
 from gptlite.checkpoint.run_lock import RunLock, RunLostError
 from gptlite.checkpoint.saved_step import PICKLES, Checkpoint, read_tokenizer, verify
 from gptlite.checkpoint.saved_step import load as read_checkpoint
-from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError
+from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError, as_call
 from gptlite.storage import durable
 from gptlite.storage.durable import MANIFEST
 from gptlite.storage.reader import STEP_NAME, Reader, read_manifest
@@ -375,7 +375,7 @@ def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Pa
         trained = [best.path for run in candidates if (best := run.best())]
         if not trained:
             raise CheckpointError(
-                f"no trained model under {parent}; train one with: gptlite train FILE, or name one with -m DIR."
+                f"no trained model under {parent}; train one with {as_call('train', 'FILE')}, or name one as `model`."
             )
         return max(trained, key=lambda path: (_modified(path), path))
     path = Path(argument)

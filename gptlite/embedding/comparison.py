@@ -55,6 +55,7 @@ class Pair:
     same_word: bool
     same_prefix: bool
     same_tokens: bool = True
+    unit: str = "word"
 
     @property
     def verdict(self) -> str | None:
@@ -64,7 +65,8 @@ class Pair:
         if self.percentile is None:
             return None
         names = USES if self.same_word else RELATIONS
-        return [name for lowest, name in names if self.percentile >= lowest][-1]
+        verdict = [name for lowest, name in names if self.percentile >= lowest][-1]
+        return verdict.replace("words", "sentences") if self.unit == "sentence" else verdict
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Embeddings:
             Pair(
                 i, j, float(cosines[i, j]), float(raw[i, j]), float(static[i, j]),
                 None if ranks is None or np.isnan(ranks[i, j]) else float(ranks[i, j]), bool(same[i, j]),
-                self._same_prefix(i, j), bool(tokens[i, j]),
+                self._same_prefix(i, j), bool(tokens[i, j]), self.unit,
             )
             for i, j in zip(first.tolist(), second.tolist(), strict=True)
         ]  # fmt: skip

@@ -40,7 +40,7 @@ def score_choices(model: GPT, tokenizer: Tokenizer, prompt: str, choices: Sequen
     for choice in choices:
         ids = tokenizer.encode(choice)
         if not ids:
-            raise UsageError("--choice needs a text.")
+            raise UsageError("`choices` needs texts: an empty one is as likely as can be.")
         if len(ids) > context:
             raise LimitError(f"a choice of {len(ids):,} tokens is longer than the {context:,} that the model sees.")
         read = torch.tensor([(before + ids)[-context - 1 : -1]], device=device)

@@ -48,9 +48,9 @@ class Stopping:
 
     def __init__(self, stop: Sequence[str] = (), unit: str = "document") -> None:
         if "" in stop:
-            raise UsageError("--stop needs a text: every text has an empty one at once.")
+            raise UsageError("`stop` needs a text: every text has an empty one at once.")
         if unit not in UNITS:
-            raise UsageError(f"--stop-at must be one of {', '.join(UNITS)}, not '{unit}'.")
+            raise UsageError(f"`stop_at` must be one of {', '.join(UNITS)}, not '{unit}'.")
         self.strings = StopFilter(stop)
         self.unit = UnitFilter(ENDS[unit]) if unit in ENDS else None
 

@@ -29,7 +29,7 @@ class Batches:
         if tokens.n_tokens < context + 1:
             raise CorpusError(
                 f"the training text has {tokens.n_tokens:,} tokens, but one window needs {context + 1:,}; "
-                f"use --context {max(1, tokens.n_tokens - 1)} or less, or give more text."
+                f"use a `context_length` of {max(1, tokens.n_tokens - 1)} or less, or give more text."
             )
         self.ids = tokens.ids()
         self.context, self.batch_size, self.seed = context, batch_size, seed

@@ -142,7 +142,7 @@ def _python_reference() -> str:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise CorpusError(
-            "this Python was packaged without pydoc_data, the text of --demo; give a text file of your own instead."
+            "this Python was packaged without pydoc_data, its language reference; give a text file of your own instead."
         ) from error
     seen: set[str] = set()
     paragraphs: list[str] = []

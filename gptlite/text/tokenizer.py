@@ -213,7 +213,7 @@ def check_vocab_size(vocab_size: int) -> None:
     """Raises `UsageError` unless the size is possible; the library aborts the process on some that are not."""
     if not SMALLEST_VOCABULARY <= vocab_size <= LARGEST_VOCABULARY:
         raise UsageError(
-            f"--vocab-size must be between {SMALLEST_VOCABULARY} (the bytes and the separator) and "
+            f"`vocab_size` must be between {SMALLEST_VOCABULARY} (the bytes and the separator) and "
             f"{LARGEST_VOCABULARY:,}, not {vocab_size}."
         )
 

@@ -30,8 +30,8 @@ def check_library(log: str | None) -> None:
         _format("event")
     except ImportError as error:
         raise UsageError(
-            "--log tensorboard needs the package tensorboard; install it: pip install 'gptlite[tensorboard]', "
-            "or leave it out with --log none."
+            "`log='tensorboard'` needs the package tensorboard; install it: pip install 'gptlite[tensorboard]', "
+            "or leave it out with `log='none'`."
         ) from error
 
 

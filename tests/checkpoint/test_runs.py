@@ -392,7 +392,7 @@ def test_no_name_means_the_newest_run(run: Run, nothing: str | None, monkeypatch
 
 
 def test_no_model_at_all_says_how_to_make_one() -> None:
-    with pytest.raises(CheckpointError, match="gptlite train FILE"):
+    with pytest.raises(CheckpointError, match=r"gptlite\.train\('FILE'\)"):
         find_model()
 
 

@@ -115,3 +115,17 @@ def test_nothing_is_claimed_that_was_not_measured() -> None:
         assert pair.percentile is None and pair.verdict is None
     with pytest.raises(UsageError, match="no statistics"):
         compare(*items, statistics=None).cosine("zscore")
+
+
+def test_sentences_are_judged_by_sentences() -> None:
+    """With the scale of their own, where the step has one; what cosines of words are worth says nothing of them."""
+    texts = [vector("a bank", "a bank", [1, 0, 0, 0]), vector("a river", "a river", at_angle(0.2))]
+    of_sentences = {"sentence_unrelated": np.full((N_LAYERS + 1, len(CORRECTIONS), 2), 0.8, dtype=np.float32)}
+    ramp = np.linspace(0, 1, 101, dtype=np.float32)
+    of_sentences["sentence_unrelated_quantiles"] = np.broadcast_to(ramp, (N_LAYERS + 1, len(CORRECTIONS), 101))
+    e = compare(*texts, unit="sentence", statistics={**statistics(), **of_sentences})
+    (pair,) = e.pairs()
+    assert not pair.same_word and pair.percentile == pytest.approx(20, abs=0.1)
+    assert pair.verdict == "no more alike than unrelated sentences" and e.scale() == {"unrelated": [0.8, 0.8]}
+    without = compare(*texts, unit="sentence")
+    assert without.scale() is None and without.percentile() is None and without.pairs()[0].verdict is None

@@ -93,7 +93,7 @@ def test_stop_strings_that_never_come_hold_nothing_back(model: GPT, tokenizer: T
 
 @pytest.mark.row("G10")
 def test_an_empty_stop_string_is_a_usage_error(model: GPT, tokenizer: Tokenizer) -> None:
-    with pytest.raises(UsageError, match="--stop needs a text"):
+    with pytest.raises(UsageError, match="`stop` needs a text"):
         Generation(model, tokenizer, "Ada", wild(40), seed=1, stop=["end", ""])
 
 

@@ -44,7 +44,7 @@ def test_the_probabilities_of_all_that_may_come_add_up(model: GPT, tokenizer: To
 
 
 def test_choices_that_cannot_be_scored(model: GPT, tokenizer: Tokenizer) -> None:
-    with pytest.raises(UsageError, match="--choice needs a text"):
+    with pytest.raises(UsageError, match="`choices` needs texts"):
         score_choices(model, tokenizer, "Ada", [" the", ""])
     assert score_choices(model, tokenizer, "Ada", ["x" * CONTEXT])[0].logprob < 0
     with pytest.raises(LimitError, match="a choice of 33 tokens is longer than the 32"):

@@ -125,7 +125,7 @@ def test_possible_vocabulary_sizes(vocab_size: int) -> None:
 @pytest.mark.row("C36")
 @pytest.mark.parametrize("vocab_size", [256, 0, -1, 1_000_001, 10**12])
 def test_impossible_vocabulary_sizes_are_refused(vocab_size: int) -> None:
-    with pytest.raises(UsageError, match=f"--vocab-size must be between 257 .* and 1,000,000, not {vocab_size}"):
+    with pytest.raises(UsageError, match=f"`vocab_size` must be between 257 .* and 1,000,000, not {vocab_size}"):
         Tokenizer.train([make_text(20)], vocab_size)
 
 

@@ -23,7 +23,8 @@ NAME = re.compile(r"[a-z_][a-z0-9_]*", re.ASCII)
 # Parameters of the library whose name differs from that of the command's parameter.
 OTHER_NAMES = {
     "bans": "ban", "choices": "choice", "correction": "correct", "inputs": "files", "n_senses": "senses",
-    "seconds": "time", "top": "top_k", "path": "out",
+    "seconds": "time", "top": "top_k",
+    "path": "out",
 }  # fmt: skip
 
 FindCommand = Callable[[str], Any]  # a command of click's by its name, or None
