@@ -165,7 +165,7 @@ def draw(scores: Array, random: Array, config: SamplingConfig) -> Array:
 
 
 class Nucleus(NamedTuple):
-    """What top-p looked at: the options in descending order, and the weight of those before each."""
+    """What top-p looks at: the options in descending order, and the weight of those before each."""
 
     mass: Array  # (R, 1): what all weights that top-k keeps come to
     z: Array  # (R, n)
@@ -212,8 +212,8 @@ def keep(scores: Array, config: SamplingConfig, margin: Array | float = 0.0) -> 
     ids, listed_z = _candidates(z, listed)
     kept, weights = listed_z >= lowest, np.exp(listed_z)
     if mass is not None:
-        is_needed, order, before = _fewest(listed_z, weights, config.top_p * mass)
-        kept, nucleus = kept & is_needed, Nucleus(mass, take(listed_z, order), before)
+        nucleus = _nucleus(listed_z, mass)
+        kept &= _top_p(listed_z, nucleus, config.top_p)
     options = Options(ids, listed_z, weights, kept, kept, z, nucleus)
     return options if config.typical_p == 1 else options._replace(kept=_typical(options, config.typical_p))
 
@@ -237,23 +237,31 @@ def _candidates(z: Array, lowest: Array) -> tuple[Array, Array]:
     return ids, few
 
 
-def _fewest(key: Array, weights: Array, wanted: Array) -> tuple[Array, Array, Array]:
-    """Which are the fewest with the largest keys whose weights reach `wanted` (R, 1); of equals the first ones.
+def _nucleus(z: Array, mass: Array) -> Nucleus:
+    ordered = -np.sort(-z, axis=1)
+    weights = np.exp(ordered)
+    return Nucleus(mass, ordered, weights.cumsum(axis=1) - weights)
 
-    Also the order of all, descending, and in this order the weight of those before each.
-    """
-    order = np.argsort(-key, axis=1, kind="stable")
-    ordered = take(weights, order)
-    before = ordered.cumsum(axis=1) - ordered
-    is_needed = np.empty(key.shape, dtype=bool)
-    is_needed[np.arange(len(key))[:, None], order] = before < wanted
-    return is_needed, order, before
+
+def _top_p(z: Array, nucleus: Nucleus, p: float) -> Array:
+    """Which are the fewest of the likeliest whose weights reach p of all; of equals the first ones."""
+    n_kept = (nucleus.before < p * nucleus.mass).sum(axis=1, keepdims=True)
+    lowest = take(nucleus.z, n_kept - 1)
+    kept = z >= lowest
+    for row in (kept.sum(axis=1) > n_kept[:, 0]).nonzero()[0]:
+        equals = (z[row] == lowest[row]).nonzero()[0]
+        kept[row, equals[int(n_kept[row, 0] - kept[row].sum()) :]] = False
+    return kept
 
 
 def _typical(options: Options, typical_p: float) -> Array:
     """Of those kept, the fewest whose probabilities reach `typical_p`, those nearest to the entropy first."""
     p, distance = typicality(options)
-    return options.eligible & _fewest(-distance, p, np.full((len(p), 1), typical_p))[0]
+    order = np.argsort(distance, axis=1, kind="stable")
+    ordered = take(p, order)
+    kept = np.empty(p.shape, dtype=bool)
+    kept[np.arange(len(p))[:, None], order] = ordered.cumsum(axis=1) - ordered < typical_p
+    return options.eligible & kept
 
 
 def typicality(options: Options) -> tuple[Array, Array]:
