@@ -19,7 +19,7 @@ ROW = {"number", "unrelated", "same_word", "separation", "occurrences"}
 def test_json_has_a_row_for_each_layer(gptlite: Command, trained_run: Path) -> None:
     outcome = gptlite("embed", "-m", trained_run, "--by-layer", *TEXTS, "--json")
     result = json.loads(outcome.out)
-    assert set(result) == {"model", "pool", "correct", "n", "trained"} and result["n"] == 2
+    assert set(result) == {"schema", "model", "pool", "correct", "n", "trained"} and result["n"] == 2
     assert [row["number"] for row in result["trained"]] == [0, 1, 2]
     assert all(set(row) == ROW for row in result["trained"])
     compared = json.loads(gptlite("embed", "-m", trained_run, "--layer", "1", *TEXTS, "--json").out)

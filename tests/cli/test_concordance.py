@@ -157,8 +157,8 @@ def parsed(outcome: Outcome) -> dict[str, Any]:
 def test_senses_come_with_their_evidence(grouped: Command, trained_run: Path) -> None:
     result = parsed(grouped("--senses", 2, "--json"))
     assert set(result) == {
-        "n_found", "n_grouped", "model", "layer", "n_layers", "pool", "correct", "clear", "silhouette", "control",
-        "groups", "lines",
+        "schema", "n_found", "n_grouped", "model", "layer", "n_layers", "pool", "correct", "clear", "silhouette",
+        "control", "groups", "lines",
     }  # fmt: skip
     assert sum(group["n"] for group in result["groups"]) == result["n_grouped"] == result["n_found"]
     assert {line["sense"] for line in result["lines"]} == {1, 2}

@@ -26,7 +26,7 @@ BANKS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [
 PLAIN = tuple(text.replace("[", "").replace("]", "") for text in BANKS)
 META = {"model", "gptlite", "model_sha256", "tokenizer_sha256", "pool", "prefix", "context"}
 KEYS = META | {
-    "layer", "correct", "scale", "items", "contextual", "raw", "static", "percentile", "pairs", "notes",
+    "schema", "layer", "correct", "scale", "items", "contextual", "raw", "static", "percentile", "pairs", "notes",
 }  # fmt: skip
 ITEM = {"text_index", "word", "span", "tokens", "partial", "n_left", "words_left", "truncated", "expected"}
 

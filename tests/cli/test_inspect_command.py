@@ -26,7 +26,7 @@ def inspected(gptlite: Command, *arguments: object) -> dict:
 
 def test_json_has_the_documented_keys(gptlite: Command, trained_run: Path) -> None:
     result = inspected(gptlite, SENTENCE, "-m", trained_run)
-    assert set(result) == {"model", "text", "bits", "bytes", "bits_per_byte", "convention", "tokens", "words"}
+    assert set(result) == {"schema", "model", "text", "bits", "bytes", "bits_per_byte", "convention", "tokens", "words"}
     assert result["model"] == str(runs.find_model(str(trained_run)))
     for token in result["tokens"]:
         assert set(token) == {"text", "id", "start", "end", "surprisal", "entropy", "rank", "top"}

@@ -51,8 +51,8 @@ def test_the_help_page_has_the_commands_in_groups(gptlite: Command) -> None:
     assert [name or panel for name, panel in shown][1:] == [
         "Make a model and use it", "train", "generate", "embed",
         "Words", "words", "concordance",
-        "Texts", "inspect", "eval",
-        "Runs, and other programs", "report", "info", "check", "export",
+        "Texts", "inspect", "score", "eval",
+        "Runs, and other programs", "report", "info", "runs", "check", "export",
     ]  # fmt: skip
 
 
@@ -314,7 +314,7 @@ def test_no_model_at_all_says_how_to_make_one(gptlite: Command, corpus_file: Pat
 
 
 @pytest.mark.parametrize(
-    "line", ["generate --max-new-tokens 1", "embed 'a [b]'", "eval corpus.txt", "info", "export -o model.gguf"]
+    "line", ["generate --max-new-tokens 1", "embed 'a [b]'", "eval corpus.txt", "info", "export --force -o model.gguf"]
 )
 def test_the_newest_run_is_used_unless_told_otherwise(
     gptlite: Command, corpus_file: Path, trained_run: Path, line: str, monkeypatch: pytest.MonkeyPatch
@@ -547,7 +547,7 @@ SPEAKING = (
     "generate -m MODEL --seed 1 --max-new-tokens 20 -n 2",
     "eval corpus.txt -m MODEL",
     "embed 'the [bank]' 'a [bank]' -m MODEL",
-    "export MODEL -o model.gguf",
+    "export MODEL -o model.gguf --force",
 )
 
 

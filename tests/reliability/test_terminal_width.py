@@ -94,7 +94,7 @@ def test_every_line_fits(terminal: Terminal, trained_run: Path, chinese_run: Pat
             assert all(console.columns_of(x) <= columns for x in lines_of(narrow))
             assert not re.search(r"\b1 (heads|layers|threads)\b", narrow)
         else:
-            assert_fits(narrow, f"{wide} has of layers; --format json all.", columns)
+            assert_fits(narrow, f"{wide} prints of layers; --json all.", columns)
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
@@ -131,7 +131,7 @@ def test_the_help_of_writing_by_turns(terminal: Terminal, columns: int, monkeypa
     monkeypatch.setattr(command_line, "run", lambda _: console.Messages().show(interactive.HELP) or 0)
     _, wide = terminal("help", columns=WIDE)
     _, narrow = terminal("help", columns=columns)
-    assert_fits(narrow, f"{wide} has of layers; --format json all.", columns)
+    assert_fits(narrow, f"{wide} prints of layers; --json all.", columns)
 
 
 def parts(text: str, columns: int, hanging: int = 0) -> list[str]:

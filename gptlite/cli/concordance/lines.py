@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from gptlite.cli.shared import console
+from gptlite.cli.shared import console, schemas
 from gptlite.cli.shared.texts import Found
 from gptlite.errors import UsageError
 from gptlite.text.words import Occurrence
@@ -52,7 +52,7 @@ def show(
     if not view.senses:
         shown = sort_places(_spread(places, limit), view.sort or "text")
         if json:
-            console.write_json({"n_found": n_found, "lines": [_line(place) for place in shown]})
+            console.write_json(schemas.named("concordance", {"n_found": n_found, "lines": [_line(p) for p in shown]}))
             return
         console.print_concordance([_columns(place) for place in shown], view.width)
         _say_how_many(len(shown), n_found, messages)
@@ -62,7 +62,8 @@ def show(
     groups = _groups(clustered, induced, view, limit)
     if json:
         lines = [_line(p, label, fit) for label, group in enumerate(groups) for p, fit in group]
-        console.write_json({"n_found": n_found, "n_grouped": len(clustered), **facts, "lines": lines})
+        found_facts = {"n_found": n_found, "n_grouped": len(clustered), **facts, "lines": lines}
+        console.write_json(schemas.named("concordance", found_facts))
         return
     console.write(_verdict(facts, len(clustered)) + "\n")
     if not facts["clear"] and view.sort != "sense":

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gptlite.cli.shared import console
+from gptlite.cli.shared import console, schemas
 from gptlite.cli.shared.texts import Finder
 from gptlite.errors import CheckpointError, LimitError
 
@@ -55,7 +55,8 @@ def show(found: Finder, read: Read, *, pool: str, correct: str, untrained: bool,
         tables["untrained"] = described(control, measured)
     if json:
         rows = {name: [_rounded(layer) for layer in table] for name, table in tables.items()}
-        console.write_json({"model": str(loaded.path), "pool": pool, "correct": correct, "n": len(places), **rows})
+        facts = {"model": str(loaded.path), "pool": pool, "correct": correct, "n": len(places), **rows}
+        console.write_json(schemas.named("embed-by-layer", facts))
         return
     correction = {"zscore": "z-scored", "none": "raw"}.get(correct, correct)
     console.write(f"{correction} cosines, {pool} token, {console.plural(len(places), 'place')}\n")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gptlite.cli.embed import page
 from gptlite.cli.embed.comparison import Comparison
-from gptlite.cli.shared import console, outputs, pages
+from gptlite.cli.shared import console, outputs, pages, schemas
 from gptlite.cli.shared.models import ModelReader
 from gptlite.cli.shared.texts import Finder, Found, Texts, in_batches
 from gptlite.errors import LimitError, UsageError
@@ -247,6 +247,6 @@ def _compare(
     embeddings = Embeddings(vectors, embedder.layers, embedder.statistics, embedder.meta, unit)
     comparison = Comparison(embeddings, correct, config.n_layers, unit, embedder.which.context, counts, rows)
     if embedder.output.json:
-        console.write_json(comparison.as_json())
+        console.write_json(schemas.named("embed", comparison.as_json()))
     else:
         comparison.print()

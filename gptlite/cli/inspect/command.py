@@ -13,7 +13,7 @@ import typer
 from gptlite.cli.inspect import attention as attention_views
 from gptlite.cli.inspect import page as html_page
 from gptlite.cli.inspect import tables
-from gptlite.cli.shared import console, modes, options, outputs, pages
+from gptlite.cli.shared import console, modes, options, outputs, pages, schemas
 from gptlite.errors import CorpusError, LimitError, UsageError
 from gptlite.storage import delimited
 
@@ -295,7 +295,8 @@ def _written(seen: Seen, form: str, level: str, raw_cells: bool) -> str:
     if form != "json":
         rows = tables.token_table(reading, tokenizer) if level == "token" else tables.word_table(seen.words)
         return "".join(delimited.lines(rows, delimited.SEPARATORS[f".{form}"], raw=raw_cells))
-    written = {"model": str(seen.loaded.path), **tables.as_json(reading, seen.words, tokenizer)}
+    facts = {"model": str(seen.loaded.path), **tables.as_json(reading, seen.words, tokenizer)}
+    written = schemas.named("inspect", facts)
     if seen.attended is not None:
         written["attention"] = attention_views.maps_as_json(seen.attended)
     if seen.step is not None:

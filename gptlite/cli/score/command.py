@@ -19,7 +19,7 @@ MODES = modes.Modes(
         "device", "dtype", "threads", "quiet",
     },
     only={
-        "a table of units": {"split", "text_column", "context", "spans"},
+        "a table of units": {"split", "text_column", "before", "spans"},
         "--pairs": {"by", "region"},
         "cells of .csv or .tsv": {"raw_cells"},
     },
@@ -46,7 +46,7 @@ def score(
     ] = "unicode",
     raw: Annotated[bool, typer.Option("--raw", help="Sums over tokens, without the end of the word.")] = False,
     base: Annotated[Literal["2", "e", "10"], typer.Option(help="Of the logarithm: bits, nats or dits.")] = "2",
-    context: Annotated[
+    before: Annotated[
         str, typer.Option(metavar="TEXT", help="What is read before each text: none, previous (texts), or a text.")
     ] = "none",
     text_column: Annotated[
@@ -139,7 +139,7 @@ def score(
     names = tuple(judge.name for judge in judges) if len(judges) > 1 else ()
     layout = Layout(unit, split, raw, base, names)
     settings = {
-        "unit": unit, "split": split, "raw": raw, "base": base, "context": context, "pairs": pairs, "region": region,
+        "unit": unit, "split": split, "raw": raw, "base": base, "context": before, "pairs": pairs, "region": region,
         "files": files, "models": [str(judge.loaded.path) for judge in judges], "skip_bad": skip_bad,
     }  # fmt: skip
     sink: Sink = FileSink(Path(out), settings, resume) if out else Sink()
@@ -148,7 +148,7 @@ def score(
         if pairs:
             minimal_pairs.run(items, judges, layout, region, by, rows, sink, messages, to_file=out is not None)
         else:
-            write_table(items, judges, layout, context, rows, sink, messages)
+            write_table(items, judges, layout, before, rows, sink, messages)
     except BaseException:
         if isinstance(sink, FileSink):
             sink.abandon()

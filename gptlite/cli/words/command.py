@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli.shared import console, modes, options, outputs
+from gptlite.cli.shared import console, modes, options, outputs, schemas
 from gptlite.cli.words.spaces import Source, StaticFrom, Versus, about, print_captions
 from gptlite.errors import UsageError
 
@@ -121,7 +121,7 @@ def nearest(
     table, spaces = _read(source)
     from gptlite.cli.words import neighbours
 
-    _finish(source, table, spaces, neighbours.nearest(table, spaces, words, k, json), json, chosen=True)
+    _finish("nearest", source, table, spaces, neighbours.nearest(table, spaces, words, k, json), json, chosen=True)
 
 
 @app.command()
@@ -157,7 +157,7 @@ def analogy(
     table, spaces = _read(source)
     from gptlite.cli.words import neighbours
 
-    _finish(source, table, spaces, neighbours.analogy(table, spaces, (a, b, c), k, json), json, chosen=True)
+    _finish("analogy", source, table, spaces, neighbours.analogy(table, spaces, (a, b, c), k, json), json, chosen=True)
 
 
 @app.command()
@@ -190,7 +190,7 @@ def odd(
     table, spaces = _read(source)
     from gptlite.cli.words import neighbours
 
-    _finish(source, table, spaces, neighbours.odd(table, spaces, words, json), json)
+    _finish("odd", source, table, spaces, neighbours.odd(table, spaces, words, json), json)
 
 
 @app.command()
@@ -225,7 +225,7 @@ def evaluate(
     table, spaces = _read(source)
     from gptlite.cli.words import evaluation
 
-    _finish(source, table, spaces, evaluation.evaluate(spaces, files, json), json)
+    _finish("evaluate", source, table, spaces, evaluation.evaluate(spaces, files, json), json)
 
 
 @app.command()
@@ -288,13 +288,14 @@ def _read(source: Source) -> tuple[TokenTable, list[WordVectors]]:
 
 
 def _finish(
-    source: Source, table: TokenTable, spaces: Sequence[WordVectors], result: dict[str, Any], json: bool, *,
+    name: str, source: Source, table: TokenTable, spaces: Sequence[WordVectors], result: dict[str, Any], json: bool, *,
     chosen: bool = False,
 ) -> None:  # fmt: skip
     """Print the answer as JSON, or below the tables that are printed already what was compared."""
     if json:
         least = table.words(source.min_count)[1]
         vectors = [about(space) for space in spaces]
-        console.write_json({"model": str(table.path), "min_count": least, "vectors": vectors, **result})
+        facts = {"model": str(table.path), "min_count": least, "vectors": vectors, **result}
+        console.write_json(schemas.named(f"words-{name}", facts))
     else:
         print_captions(table, spaces, source.min_count, chosen=chosen)

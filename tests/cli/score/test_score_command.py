@@ -94,8 +94,8 @@ def test_sums_agree_between_units_and_bases(gptlite: Command, trained_run: Path,
 def test_lines_of_text_and_running_discourse(gptlite: Command, trained_run: Path) -> None:
     Path("lines.txt").write_text("Ada finds the river .\n\nBela opens the bank .\n", encoding="utf-8")
     alone = scored(gptlite, "lines.txt", "-m", trained_run)
-    after = scored(gptlite, "lines.txt", "-m", trained_run, "--context", "previous")
-    given = scored(gptlite, "lines.txt", "-m", trained_run, "--context", "Ada finds the river .")
+    after = scored(gptlite, "lines.txt", "-m", trained_run, "--before", "previous")
+    given = scored(gptlite, "lines.txt", "-m", trained_run, "--before", "Ada finds the river .")
     n = sum(row["item"] == "0" for row in alone)
     assert alone[:n] == after[:n] and int(after[n]["seen"]) > 0 and alone[n]["seen"] == "0"
     assert after[n:] == given[n:] and after[n]["surprisal_bits"] != alone[n]["surprisal_bits"]
@@ -201,7 +201,7 @@ def interrupted(gptlite: Command, monkeypatch: pytest.MonkeyPatch, *line: object
 def test_an_interrupted_run_goes_on(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "TEXTS_AT_ONCE", 10)
     Path("lines.txt").write_text(make_text(45), encoding="utf-8")
-    line = ("score", "lines.txt", "-m", trained_run, "-o", "out.csv", "--context", "previous")
+    line = ("score", "lines.txt", "-m", trained_run, "-o", "out.csv", "--before", "previous")
     assert gptlite(*line[:4], "-o", "whole.csv", *line[6:]).code == 0
     outcome = interrupted(gptlite, monkeypatch, *line)
     assert outcome.code == 130 and "20 texts are complete" in outcome.err and not Path("out.csv").exists()
