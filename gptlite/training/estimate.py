@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from gptlite.baselines import ngram
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, peak_memory
-from gptlite.training import compile, machine
+from gptlite.training import compile, machine, pauses
 from gptlite.training import plan as planning
 from gptlite.training.dataset import Dataset
 from gptlite.training.memory import check_memory
@@ -87,9 +86,9 @@ def estimate(
     if speed is None and (seconds or thorough):
         stopwatch.until = math.inf  # what was chosen is timed in any case
         speed = stopwatch.measure(plan.model, plan.train)
-    began = time.monotonic()
+    began = pauses.now()
     baselines = ngram.measure(tokens.ids(), val_tokens.ids(), dataset.tokenizer.token_bytes, baseline_effort(seconds))
-    baseline_seconds = time.monotonic() - began
+    baseline_seconds = pauses.now() - began
     how_hard = None if base is not None or math.isnan(baselines.ngram) else baselines.ngram
     expected = planning.expect(facts, plan, speed, how_hard)
     # A step that was timed has shown what it needs; elsewhere it comes on top of what is there. Saving adds the weights
@@ -114,17 +113,17 @@ class Stopwatch:
 
     def __init__(self, hardware: Hardware, seconds: float, budget: float | None = None) -> None:
         self.hardware, self.seconds, self.budget = hardware, seconds, budget
-        self.until = time.monotonic() + seconds
+        self.until = pauses.now() + seconds
         self.speeds: dict[tuple[ModelConfig, int], Speed] = {}  # by shape and batch size
 
     def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
         """The speed of one shape, or None when the time is used up."""
-        if time.monotonic() > self.until:
+        if pauses.now() > self.until:
             return None
         hardware = machine.decide(self.hardware, self.budget, train.steps or 0, model, train)
-        began = time.monotonic()
+        began = pauses.now()
         loss_of = compile.fused_loss(model, train, hardware) if hardware.compile else None
-        self.until += time.monotonic() - began  # a compiler, the first time on a machine
+        self.until += pauses.now() - began  # a compiler, the first time on a machine
         speed = measure_speed(model, train, hardware, self.seconds / 6, loss_of or mean_loss)
         self.speeds[model, train.batch_size] = speed
         return speed

@@ -18,8 +18,7 @@ from gptlite.config import SamplingConfig
 from gptlite.errors import Interrupted
 from gptlite.generation import generate
 from gptlite.model import GPT
-from gptlite.training import clock as timing
-from gptlite.training import held_out, monitor, optimizer, saving
+from gptlite.training import held_out, monitor, optimizer, pauses, saving
 from gptlite.training.failures import diverged, how_to_resume
 from gptlite.training.setup import Setup
 from gptlite.training.state import State
@@ -42,7 +41,7 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
         held_out.first_look(model, state, team, setup)
     if team.leads:
         _ = setup.words  # counted now, so that no save takes longer than the others
-    began, first_step, paused = clock.elapsed(), state.step, timing.paused()
+    began, first_step, paused = clock.elapsed(), state.step, 0.0
     model.train()
     (progress,) = team.first(clock.progress(state))
     if progress >= 1 and state.step == 0:  # one step at least, or there is nothing to save
@@ -179,7 +178,7 @@ def _write_log(
 
 def _tell_pause(before: float, state: State, setup: Setup) -> float:
     """Say that the process was stopped for a while, where it was; returns the seconds of all pauses so far."""
-    paused = timing.paused()
+    paused = pauses.paused()
     if setup.clock.seconds is not None and paused - before >= SHORTEST_PAUSE:
         setup.watcher.notice(
             f"the process was stopped for {paused - before:,.0f} s around step {state.step:,} (a computer asleep, or a "

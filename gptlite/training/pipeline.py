@@ -20,7 +20,7 @@ from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.text import corpus, token_files
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.training import bigram_init, clock, launch, machine, optimizer, resume
+from gptlite.training import bigram_init, launch, machine, optimizer, pauses, resume
 from gptlite.training import team as distributed
 from gptlite.training.clock import Clock
 from gptlite.training.dataset import Dataset, Inputs
@@ -161,7 +161,7 @@ def run(request: Request) -> dict[str, Any]:
     use_private_inductor_cache()  # before the first optimizer, which makes torch look for its own
     with ExitStack() as stack:
         stack.enter_context(_unchanged_torch())
-        stack.enter_context(clock.noticing_pauses())
+        stack.enter_context(pauses.noticing_pauses())
         team = stack.enter_context(distributed.together(count_gpus(), request.should_stop))
         if not team.leads:
             return _follow(request, team)

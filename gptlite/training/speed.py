@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.model import GPT, initialise
+from gptlite.training import pauses
 from gptlite.training.optimizer import Loss, make_optimizers, mean_loss, recompute_blocks, training_step
 
 MOST_STEPS = 5
@@ -50,11 +50,11 @@ def measure_speed(
         shape = (train.batch_size, config.context_length + 1)
         batch = torch.randint(config.vocab_size, shape, generator=generator)
         times: list[float] = []
-        began = time.monotonic()
-        while len(times) < 2 or (len(times) <= MOST_STEPS and time.monotonic() - began < seconds):
-            before = time.monotonic()
+        began = pauses.now()
+        while len(times) < 2 or (len(times) <= MOST_STEPS and pauses.now() - began < seconds):
+            before = pauses.now()
             training_step(model, optimizers, batch, hardware, train.clip, loss_of, train.accumulate)
-            times.append(time.monotonic() - before)
+            times.append(pauses.now() - before)
     # Other programs slow steps down, so the fastest one counts; the first one builds what later ones reuse.
     fastest = min(times[1:])
     return Speed(fastest, hardware.processes * train.batch_size * config.context_length / fastest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,9 +82,7 @@ def write_training_state(
     state: State, model: GPT, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
 ) -> dict[str, bytes]:
     """The files that resuming needs: optimizer, random numbers, and the state; for the first process."""
-    rng = {"cpu": torch.get_rng_state()}
-    if (device := next(model.parameters()).device.type) in GENERATORS:
-        rng[device] = GENERATORS[device].get_rng_state()
+    rng = random_states(next(model.parameters()).device.type)
     return {
         "optimizer.safetensors": saved_step.tensors_to_bytes(optimizer.optimizer_tensors(model, optimizers, team)),
         "rng.safetensors": saved_step.tensors_to_bytes(rng),
@@ -110,9 +108,7 @@ def restore_training_state(
         )
     device = next(model.parameters()).device.type
     try:
-        torch.set_rng_state(rng["cpu"])
-        if device in rng and device in GENERATORS:
-            GENERATORS[device].set_rng_state(rng[device])
+        restore_random_states(rng, device)
     except RuntimeError as error:
         raise CheckpointError(f"{folder}/rng.safetensors holds no state of random numbers: {shown(error)}.") from error
     try:
@@ -120,6 +116,21 @@ def restore_training_state(
     except CheckpointError as error:
         raise CheckpointError(f"{folder}/optimizer.safetensors: {error}") from error
     return state
+
+
+def random_states(device: str) -> dict[str, torch.Tensor]:
+    """The states (n,) of the random numbers of the CPU, and of `device` where that has its own."""
+    states = {"cpu": torch.get_rng_state()}
+    if device in GENERATORS:
+        states[device] = GENERATORS[device].get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, torch.Tensor], device: str) -> None:
+    """Undo `random_states`, as far as the same `device` is used. Raises `RuntimeError`."""
+    torch.set_rng_state(states["cpu"])
+    if device in states and device in GENERATORS:
+        GENERATORS[device].set_rng_state(states[device])
 
 
 def read_state(saved: saved_step.Checkpoint) -> State:

@@ -41,7 +41,7 @@ from gptlite.errors import (
 from gptlite.evaluation import scoring
 from gptlite.evaluation.scoring import Score
 from gptlite.storage import durable
-from gptlite.training import clock, held_out, loop, monitor, optimizer
+from gptlite.training import clock, held_out, loop, monitor, optimizer, pauses, speed
 from gptlite.training import plan as planning
 from gptlite.training.pipeline import train
 from gptlite.training.state import State
@@ -443,8 +443,9 @@ class FakeTime:
 
     def __init__(self, patch: pytest.MonkeyPatch, later: float = math.inf, slowdown: float = 1.0) -> None:
         self.now, self.later, self.slowdown = 0.0, later, slowdown
-        patch.setattr(clock, "now", lambda: self.now)
+        patch.setattr(pauses, "now", lambda: self.now)
         self.count(patch, loop, "train_step", lambda *_: 0.1)
+        self.count(patch, speed, "training_step", lambda *_: 0.1)
         self.count(patch, held_out, "score_model", lambda *arguments: 0.001 * len(arguments[-1]))
         self.count(patch, saved_step, "save_step", lambda *_: 0.05)
 
@@ -694,7 +695,7 @@ def test_the_loop_ends_at_the_step_nearest_to_its_time(
     elapsed: float, over: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """100 seconds without a reserve, and steps of 10: at 94 another one ends nearer, at 96 it would end further."""
-    monkeypatch.setattr(clock, "now", lambda: elapsed)
+    monkeypatch.setattr(pauses, "now", lambda: elapsed)
     a_clock = clock.Clock(seconds=100.0, total_steps=0, milestones=3, started=0.0)
     assert a_clock.over(State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
 
@@ -1006,13 +1007,13 @@ def test_a_part_of_the_held_out_text_is_scored_with_an_interval_and_the_same_byt
 
 
 class Ticks:
-    """Time on the wall and of the processor, for clock.py."""
+    """Time on the wall and of the processor, for pauses.py."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.wall = self.processor = 100.0
-        patch.setattr(clock, "time", SimpleNamespace(monotonic=lambda: self.wall, process_time=lambda: self.processor))
-        patch.setattr(clock, "INTERVAL", 1e6)
-        patch.setattr(clock, "_pauses", clock._Pauses())
+        patch.setattr(pauses, "time", SimpleNamespace(monotonic=lambda: self.wall, process_time=lambda: self.processor))
+        patch.setattr(pauses, "INTERVAL", 1e6)
+        patch.setattr(pauses, "_pauses", pauses._Pauses())
 
     def work(self, seconds: float) -> None:
         self.wall, self.processor = self.wall + seconds, self.processor + seconds
@@ -1020,29 +1021,29 @@ class Ticks:
 
 def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = Ticks(monkeypatch)
-    with clock.noticing_pauses():
+    with pauses.noticing_pauses():
         ticks.work(0.2)
         ticks.wall += 25.0
-        assert clock.now() == pytest.approx(100.2, abs=0.3) and clock.paused() == pytest.approx(25.2)
+        assert pauses.now() == pytest.approx(100.2, abs=0.3) and pauses.paused() == pytest.approx(25.2)
         ticks.work(5.0)  # native code that keeps the thread from looking
         ticks.wall += 0.8  # a busy machine
-        assert clock.now() == pytest.approx(105.8, abs=0.3)
-    with clock.noticing_pauses():
-        assert clock.paused() == 0, "those of another run"
+        assert pauses.now() == pytest.approx(105.8, abs=0.3)
+    with pauses.noticing_pauses():
+        assert pauses.paused() == 0, "those of another run"
 
 
 class SleepyTime(FakeTime):
     """The same clock, but real pauses are noticed: on the wall more time passes than the processor works."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        now = clock.now
+        now = pauses.now
         super().__init__(patch)
         self.slept = 0.0
         fake = SimpleNamespace(monotonic=lambda: self.now + self.slept, process_time=lambda: self.now)
-        patch.setattr(clock, "time", fake)
-        patch.setattr(clock, "INTERVAL", 1e6)
-        patch.setattr(clock, "_pauses", clock._Pauses())
-        patch.setattr(clock, "now", now)
+        patch.setattr(pauses, "time", fake)
+        patch.setattr(pauses, "INTERVAL", 1e6)
+        patch.setattr(pauses, "_pauses", pauses._Pauses())
+        patch.setattr(pauses, "now", now)
 
 
 class Sleeper(Log):
