@@ -22,10 +22,10 @@ from gptlite.training.watcher import Progress, Watcher
 TESTS = Path(__file__).parent.parent
 
 
-def kill(*options: object) -> dict[str, Any]:
+def kill(*options: object, module: str = "reliability.killing") -> dict[str, Any]:
     """The report of killing.py, which must have found nothing."""
     path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "reliability.killing", *(str(option) for option in options)]
+    command = [sys.executable, "-m", module, *(str(option) for option in options)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     )
@@ -55,6 +55,17 @@ def test_a_chain_of_kills_ends_with_the_same_bits(kills: int) -> None:
     print(json.dumps(report, indent=2))
     assert report["kills"] == kills
     assert report["before the first step"] > 0
+
+
+@pytest.mark.row("P25", "D23")
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
+def test_two_trainings_that_share_all_caches_keep_apart(kills: int) -> None:
+    """Whatever is killed, moved or deleted of one, nothing of it lands in the other."""
+    report = kill("--kills", kills, module="reliability.killing_two")
+    print(json.dumps(report, indent=2))
+    assert report["failures"] == []
+    if kills >= 100:
+        assert min(report[kind] for kind in ("killed", "moved", "deleted", "ended with the same bits")) >= kills // 20
 
 
 class Crash(Watcher):
