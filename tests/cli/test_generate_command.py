@@ -21,7 +21,8 @@ pytestmark = pytest.mark.usefixtures("own_signals")
 @pytest.fixture
 def generate(gptlite: Command, trained_run: Path) -> Command:
     def call(*arguments: object, stdin: bytes | None = None) -> Outcome:
-        return gptlite("generate", "-m", trained_run, "--max-new-tokens", "60", *arguments, stdin=stdin)
+        length = () if "--choice" in arguments else ("--max-new-tokens", "60")
+        return gptlite("generate", "-m", trained_run, *length, *arguments, stdin=stdin)
 
     return call
 
@@ -179,16 +180,23 @@ def test_one_of_many_samples_can_be_had_alone(generate: Command) -> None:
         (("--logit-bias", "the=x"), "--logit-bias needs a text and a number"),
         (("--logit-bias", "the=inf"), "the bias of 'the' must be a number, not inf."),
         (("--logit-bias", "#99999=1"), "there is no token #99999"),
-        (("--escapes",), "--escapes is about the texts of --stop, --ban, --choice and --logit-bias; give one of them."),
+        (("--escapes",), "--escapes does nothing without --stop or --ban or --choice or --logit-bias."),
         (("--repetition-penalty", "0"), "--repetition-penalty must be between 0.01 and 100, 1 being off, not 0.0."),
         (("--presence-penalty", "nan"), "--presence-penalty must be between -100 and 100"),
         (("--typical-p", "0"), "--typical-p must be above 0 and at most 1"),
         (("--no-repeat-ngram", "-1"), "--no-repeat-ngram must be between 0 (off) and 1024, not -1."),
         (("--stop-at", "word"), "--stop-at must be one of document, paragraph, line, sentence, not 'word'."),
-        (("--per-token",), "--per-token compares the texts of --choice, and there are none."),
-        (("--choice", ""), "--choice needs texts: an empty one is as likely as can be."),
-        (("--prompts", "gone.txt"), "give one prompt, or a file of them with --prompts."),
+        (("--per-token",), "--per-token does nothing with a prompt; it goes with: --choice."),
+        (("--choice", ""), "--choice needs a text."),
+        (("--prompts", "gone.txt"), "give only one of PROMPT and --prompts."),
         (("--batch-size", "0"), "invalid value for '--batch-size'"),
+        (("--choice", "x", "--temperature", "9"), "--temperature does nothing with --choice; it goes with: a prompt"),
+        (("--choice", "x", "--stop", "x"), "--stop does nothing with --choice; it goes with: a prompt"),
+        (("--choice", "x", "-o", "x.txt"), "--out does nothing with --choice"),
+        (("-i", "--json"), "--json does nothing with -i"),
+        (("-o", "x.html"), "-o x.html: the name must end in .txt, .md, .jsonl or .json."),
+        (("-o", "x.txt", "--json"), "-o x.txt with --json: the name must end in .jsonl or .json."),
+        (("--json", "--color", "surprise"), "--color tints text on a terminal"),
     ],
     ids=str,
 )
@@ -231,7 +239,7 @@ def test_prompts_may_be_objects_with_their_own_seeds(generate: Command) -> None:
     found = [json.loads(line) for line in outcome.out.splitlines()]
     assert [(each["prompt"], each["seed"]) for each in found] == [("Ada\nfinds", 9), ("", 4), ("x", 4)]
     alone = generate("Ada\nfinds", "--seed", "9", "--json").out
-    assert found[0] == about(alone)
+    assert found[0] == {**about(alone), "columns": {"id": "a"}}
     piped = generate("--prompts", "-", "--seed", "4", "--no-echo", stdin=b"x")
     assert piped.out == found[2]["samples"][0]["text"] + "\n"
 
@@ -274,6 +282,37 @@ def test_a_prompt_among_many_that_is_too_long_is_named(generate: Command) -> Non
 CHOICES = ("--choice", " the river", "--choice", " xq", "--choice", " the")
 
 
+@pytest.mark.parametrize(("name", "between"), [("p.csv", ","), ("p.TSV", "\t")])
+def test_prompts_of_a_table_bring_their_columns_along(generate: Command, name: str, between: str) -> None:
+    rows = [["id", "prompt", "seed"], ["A1", '"Ada finds"', "9"], ["A2", '"a ""b"""', ""]]
+    Path(name).write_text("\n".join(between.join(row) for row in rows))
+    line = ("--prompts", name, "--seed", "4")
+    found = [json.loads(line) for line in generate(*line, "--json").out.splitlines()]
+    told = [(each["prompt"], each["seed"], each["columns"]) for each in found]
+    assert told == [("Ada finds", 9, {"id": "A1"}), ('a "b"', 4, {"id": "A2"})]
+    assert generate(*line, "-o", "x.jsonl").code == 0
+    lines = [json.loads(line) for line in Path("x.jsonl").read_text().splitlines()]
+    assert [each["columns"]["id"] for each in lines] == ["A1", "A2"]
+    chosen = generate(*line[:2], "--choice", " the", "--json").out.splitlines()
+    assert [json.loads(line)["columns"] for line in chosen] == [{"id": "A1"}, {"id": "A2"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("id,text\n1,x\n", 'names no column "prompt"'),
+        ("id,prompt\n1\n", "line 2 of p.csv has another number of columns"),
+        ('id,prompt\n1,"x\n2,y\n', "in line 2 of p.csv: unexpected end of data"),
+        ("prompt,seed\nx,-1\n", "the seed in line 2 of p.csv"),
+        ("prompt\n", "holds no prompts"),
+    ],
+)
+def test_a_table_that_is_none_is_code_3(generate: Command, content: str, message: str) -> None:
+    Path("p.csv").write_text(content)
+    outcome = generate("--prompts", "p.csv")
+    assert outcome.code == 3 and message in outcome.err
+
+
 def test_the_likeliest_of_given_texts_is_written(generate: Command, trained_run: Path) -> None:
     outcome = generate("Ada finds", *CHOICES)
     assert (outcome.code, outcome.out) == (0, "Ada finds the\n")
@@ -283,7 +322,7 @@ def test_the_likeliest_of_given_texts_is_written(generate: Command, trained_run:
     result = json.loads(generate("Ada finds", *CHOICES, "--json").out)
     model = saved_step.load(Path(result["model"]))
     scored = score_choices(model.model, model.tokenizer, "Ada finds", [" the", " the river", " xq"])
-    assert [(c["text"], c["logprob"], c["tokens"]) for c in result["choices"]] == [
+    assert [(c["text"], c["logprob"], c["token_ids"]) for c in result["choices"]] == [
         (c.text, c.logprob, c.tokens) for c in scored
     ]
 
@@ -293,7 +332,7 @@ def test_choices_can_be_compared_by_token_and_for_many_prompts(generate: Command
     line = ("--prompts", "prompts.txt", "--choice", " finds", "--choice", " river and the", "--no-echo")
     assert generate(*line).out == " finds\n river and the\n"
     by_token = json.loads(generate("Ada", *line[2:], "--per-token", "--json").out)["choices"]
-    assert [c["logprob_per_token"] for c in by_token] == [c["logprob"] / len(c["tokens"]) for c in by_token]
+    assert [c["logprob_per_token"] for c in by_token] == [c["logprob"] / len(c["token_ids"]) for c in by_token]
     assert by_token[0]["logprob_per_token"] >= by_token[1]["logprob_per_token"]
 
 
@@ -312,7 +351,7 @@ def test_json_is_one_object_with_the_documented_keys(generate: Command, trained_
     assert outcome.code == 0
     assert outcome.out.count("\n") == 1
     result = json.loads(outcome.out)
-    assert set(result) == {"model", "prompt", "seed", "samples", "usage"}
+    assert set(result) == {"schema", "model", "prompt", "seed", "samples", "usage"}
     assert (result["prompt"], result["seed"]) == ("Ada finds", 5)
     assert result["model"] == str(runs.find_model(str(trained_run)))
     loaded = saved_step.load(Path(result["model"]))

@@ -39,9 +39,11 @@ class Parrot:
 
     asked: list[tuple[str, float]] = field(default_factory=list)
     says: Callable[[int], Iterator[str]] = lambda seed: iter([" [", f"{seed}]"])
+    settings: tuple[int, str] = (0, "")
 
-    def __call__(self, text: str, config: SamplingConfig, seed: int) -> Any:
+    def __call__(self, text: str, config: SamplingConfig, seed: int, stop_at: str) -> Any:
         self.asked.append((text, config.temperature))
+        self.settings = (config.max_new_tokens, stop_at)
         return Work(self.says(seed))
 
 
@@ -133,8 +135,8 @@ def test_the_temperature_is_that_of_the_turns_to_come(make: Make) -> None:
     ("line", "said"),
     [
         ("/temperature hot", "needs a number"),
-        ("/temperature -1", "temperature must be"),
-        ("/temperature nan", "temperature must be"),
+        ("/temperature -1", "`temperature` must be"),
+        ("/temperature nan", "`temperature` must be"),
         ("/seed 1.5", "needs a number"),
         ("/seed " + "9" * 5000, "needs a number"),
         ("/retry please", "stands alone"),
@@ -163,6 +165,32 @@ def test_a_file_holds_the_text_after_each_turn(make: Make) -> None:
     for line, text in (("Ada", "Ada [7]"), ("", "Ada [7] [8]"), ("/retry", "Ada [7] [9]"), ("/undo", "Ada [7]")):
         session.take(line)
         assert Path("story.txt").read_text() == session.text == text
+
+
+def test_a_typed_line_is_a_new_word(make: Make) -> None:
+    session = take(make(Parrot(says=lambda _: iter([" the"]))), "Ada", "bank", ", and", "/join s", "")
+    assert session.text == "Ada the bank the, and thes the the"
+    assert take(make(Parrot(says=lambda _: iter(["河\n"]))), "在", "银行", "x").text == "在河\n银行河\nx河\n"
+
+
+def test_where_the_models_part_ends_can_be_chosen(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    parrot = Parrot()
+    take(make(parrot), "/max 12", "/stop-at sentence", "Ada")
+    assert parrot.settings == (12, "sentence")
+    err = capsys.readouterr().err
+    assert "at most 12 tokens" in err and "ends with a sentence" in err
+    for line in ("/max many", "/max -1", "/stop-at word"):
+        with pytest.raises(UsageError):
+            make().take(line)
+
+
+def test_a_file_that_is_there_is_not_saved_over(make: Make) -> None:
+    Path("story.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists"):
+        take(make(), "Ada", "/save story.txt")
+    assert Path("story.txt").read_text() == "mine"
+    take(make(), "Ada", "/save new.txt", "", "/save new.txt")
+    assert Path("new.txt").read_text() == "Ada [7] [8]"
 
 
 # -- What is typed

@@ -150,10 +150,11 @@ def test_more_alternatives_than_tokens_are_all_of_them(generate: Command, loaded
 
 @pytest.mark.parametrize("more", [(), ("--no-stream",), ("--no-echo",), ("--json",), ("--json", "--logprobs", "2")])
 def test_a_file_gets_what_would_be_printed(generate: Command, more: tuple[str, ...]) -> None:
-    outcome = generate("-o", "story.txt", *more)
+    name = "story.json" if "--json" in more else "story.txt"
+    outcome = generate("-o", name, *more)
     assert (outcome.code, outcome.out) == (0, "")
-    assert outcome.err.endswith("1 sample in story.txt\n")
-    assert Path("story.txt").read_bytes().decode() == generate(*more).out
+    assert outcome.err.endswith(f"1 sample in {name}\n")
+    assert Path(name).read_bytes().decode() == generate(*more).out
 
 
 def test_a_line_stands_between_samples(generate: Command) -> None:
@@ -172,7 +173,7 @@ def test_a_jsonl_file_has_an_object_a_line(generate: Command, more: tuple[str, .
     lines = [json.loads(line) for line in Path("two.jsonl").read_text("utf-8").splitlines()]
     facts = {key: whole[key] for key in ("model", "prompt", "seed")}
     for i, (line, sample) in enumerate(zip(lines, whole["samples"], strict=True)):
-        expected: dict[str, Any] = {**facts, "sample": i + 1, **sample}
+        expected: dict[str, Any] = {"schema": "gptlite.sample/1", **facts, "sample": i, **sample}
         if not has_tokens:
             del expected["tokens"]
         assert line == expected
@@ -198,7 +199,7 @@ def test_a_file_is_as_it_was_when_writing_does_not_end(
         raise end
 
     monkeypatch.setattr(generation, "make_sampler", lambda *_: fail)
-    assert generate("-o", "story.txt").code in (8, 130)
+    assert generate("-o", "story.txt", "--force").code in (8, 130)
     assert Path("story.txt").read_text() == "before" and os.listdir() == ["story.txt"]
 
 

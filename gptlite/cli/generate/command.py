@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import secrets
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gptlite.cli.generate import interactive as by_turns
-from gptlite.cli.generate import samples
+from gptlite.cli.generate import samples, work
 from gptlite.cli.generate.prompts import Prompt, read_prompt, read_prompts
-from gptlite.cli.shared import console, memorisation, options
+from gptlite.cli.shared import console, memorisation, modes, options, outputs
 from gptlite.config import LARGEST_NUMBER, SamplingConfig
 from gptlite.errors import UsageError
 from gptlite.generation.stopping import Stopping
 
-if TYPE_CHECKING:
-    from gptlite.generation.generate import Generation
-
 SAMPLING, STOPPING, OUTPUT = "Sampling", "Stopping", "Output"
+_ONE_PROMPT = {"prompt", "prompt_option", "prompt_file"}
+_WRITING = {
+    "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "no_repeat_ngram", "logit_bias", "ban", "seed", "sample", "max_new_tokens", "min_new_tokens",
+    "stop", "stop_at", "out", "force", "logprobs", "color", "dtype", "compile",
+}  # fmt: skip
+_SAMPLES = _WRITING | {"num_samples", "stream", "check_copies", "corpus", "batch_size", "json"}
+MODES = modes.Modes(
+    everywhere={"model", "device", "threads", "quiet", "echo", "escapes", "prompts", "choice", "interactive"},
+    only={
+        "a prompt": _ONE_PROMPT | _SAMPLES,
+        "--prompts": _SAMPLES,
+        "--choice": _ONE_PROMPT | {"per_token", "json"},
+        "-i": _ONE_PROMPT | _WRITING,
+    },
+    needs={"per_token": "choice", "corpus": "check_copies", "force": "out",
+           "escapes": ("stop", "ban", "choice", "logit_bias")},
+    exclusive=[("interactive", "choice"), ("interactive", "prompts"),
+               ("prompt", "prompts"), ("prompt_option", "prompts"), ("prompt_file", "prompts")],
+)  # fmt: skip
 
 
 def generate(
+    call: typer.Context,
     prompt: Annotated[
         str | None,
         typer.Argument(
@@ -42,7 +58,7 @@ def generate(
         typer.Option(
             "--prompts",
             metavar="FILE",
-            help='Continue each line of a file, or the "prompt" of each object in a .jsonl file.',
+            help="Continue each line of a file, or the column prompt of a .jsonl, .csv or .tsv file.",
             show_default="none",
         ),
     ] = None,
@@ -215,7 +231,7 @@ def generate(
         typer.Option(
             "--stop-at",
             metavar="UNIT",
-            help="Stop behind the first sentence, paragraph, line or document.",
+            help="Stop after the first sentence, paragraph, line or document.",
             rich_help_panel=STOPPING,
         ),
     ] = "document",
@@ -257,6 +273,7 @@ def generate(
             rich_help_panel=OUTPUT,
         ),
     ] = samples.Form.color,
+    force: outputs.ForceOption = False,
     interactive: Annotated[
         bool,
         typer.Option(
@@ -308,7 +325,8 @@ def generate(
 
     [bold]gptlite generate --prompt "Once upon a time"[/bold]
     """
-    messages = console.Messages(quiet)
+    mode = "-i" if interactive else "--choice" if choice else "--prompts" if prompts is not None else "a prompt"
+    MODES.check(call, mode)
     config = SamplingConfig(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
         repetition_penalty=repetition_penalty, presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
@@ -316,71 +334,26 @@ def generate(
         logit_bias=tuple(options.parse_bias(text, escapes) for text in logit_bias or []),
         min_new_tokens=min_new_tokens, max_new_tokens=max_new_tokens, num_samples=num_samples,
     )  # fmt: skip
-    form = samples.Form(echo, stream, json, logprobs, color, None if out in (None, "-") else Path(out))
-    numbers = _numbers(sample, num_samples)
+    form = samples.make_form(out, echo=echo, stream=stream, json=json, logprobs=logprobs, color=color)
+    outputs.check(form.out, force=force, inputs=[prompt_file, prompts, corpus], model=model)
     stops, choices = _texts(stop, "--stop", escapes), _texts(choice, "--choice", escapes)
-    if escapes and not (stop or ban or choice or logit_bias):
-        raise UsageError("--escapes is about the texts of --stop, --ban, --choice and --logit-bias; give one of them.")
     Stopping(stops, stop_at)  # what is wrong with them is said now
-    if per_token and not choices:
-        raise UsageError("--per-token compares the texts of --choice, and there are none.")
-    if choices and (interactive or form.out is not None or logprobs is not None or check_copies):
-        raise UsageError("--choice writes no text of its own; leave out -i, -o, --logprobs and --check-copies.")
-    if interactive and check_copies:
-        raise UsageError("--check-copies judges a text that is complete; leave out -i.")
     if interactive:
-        by_turns.check(form, config, "-" in (prompt, prompt_option, prompt_file, prompts))
-    if prompts is None:
-        requests = [Prompt(read_prompt(prompt, prompt_option, prompt_file))]
-    elif interactive:
-        raise UsageError("-i begins with one prompt; leave --prompts out.")
-    elif (prompt, prompt_option, prompt_file) == (None, None, None):
-        requests = read_prompts(prompts)
-    else:
-        raise UsageError("give one prompt, or a file of them with --prompts.")
-    if seed is None:
-        seed = secrets.randbelow(2**31)
-
-    from gptlite import device as machine
-    from gptlite.checkpoint import runs
-    from gptlite.generation import decoding as decoders
-    from gptlite.generation import generate as generation
-
-    hardware = machine.choose_hardware(device, "fp32", threads)
-    loaded = runs.load(model, hardware.device)
+        by_turns.check(form, config, "-" in (prompt, prompt_option, prompt_file))
+    requests = read_prompts(prompts) if prompts else [Prompt(read_prompt(prompt, prompt_option, prompt_file))]
+    asked = work.Request(
+        prompts=requests, config=config, form=form, numbers=_numbers(sample, num_samples), stops=stops,
+        stop_at=stop_at, seed=secrets.randbelow(2**31) if seed is None else seed, check_copies=check_copies,
+        corpus=corpus, batch_size=batch_size, model=model, device=device, dtype=dtype, compile=compile,
+        threads=threads,
+    )  # fmt: skip
+    messages = console.Messages(quiet)
     if choices:
-        messages.say(str(loaded.path), "dim")
-        for request in requests:
-            _write_choice(loaded, request.text, choices, per_token, echo, json, messages)
-        return
-    messages.say(f"{loaded.path} · seed {seed}{'' if sample is None else f' · sample {sample}'}", "dim")
-    decoding = decoders.choose_decoding(loaded.model, max_new_tokens, dtype=dtype, compile=compile)
-    if decoding.packed or dtype == "int8" or compile == "on":  # else it is as everywhere
-        messages.say(decoding.describe(), "dim")
-    copy_check = memorisation.open_check(check_copies, corpus, loaded.path, messages, json)
-    writer = samples.Writer(form, loaded, messages, copy_check, n_prompts=len(requests), n_samples=len(numbers))
-
-    def begin(text: str, config: SamplingConfig, seed: int) -> Generation:
-        return generation.Generation(
-            loaded.model, loaded.tokenizer, text, config, seed=seed, numbers=numbers, stop=stops, stop_at=stop_at,
-            keep=writer.keeps, batch_size=batch_size, logprobs=writer.recorded, decoding=decoding,
-        )  # fmt: skip
-
-    def begin_request(request: Prompt) -> Generation:
-        work = begin(request.text, config, seed if request.seed is None else request.seed)
-        if (n := len(work.prompt_ids)) > (context := loaded.config.context_length):
-            which = "the prompt" if prompts is None else f"the prompt '{request.text[:30]}…'"
-            messages.notice(f"{which} has {n:,} tokens; the model sees the last {context:,}.")
-        return work
-
-    if interactive:
-        session = by_turns.Session(begin, config, seed, writer, patient=sys.stdin.isatty())
-        session.run(by_turns.read_line, begin_request(requests[0]).prompt)
-        return
-    works = map(begin_request, requests)
-    for work in works if writer.streams else generation.generate_together(works, batch_size):
-        writer.write(work)
-    writer.close()
+        work.choose(asked, choices, per_token, messages)
+    elif interactive:
+        work.take_turns(asked, messages)
+    else:
+        work.write(asked, messages)
 
 
 def _texts(given: list[str] | None, option: str, escapes: bool) -> list[str]:
@@ -395,23 +368,3 @@ def _numbers(sample: int | None, num_samples: int) -> list[int]:
     if not 1 <= sample <= last:
         raise UsageError(f"--sample must be between 1 and {last}, not {sample}.")
     return [sample - 1]
-
-
-def _write_choice(
-    loaded: Any, prompt: str, choices: list[str], per_token: bool, echo: bool, json: bool, messages: console.Messages
-) -> None:
-    from gptlite.generation.multiple_choice import score_choices
-
-    scored = score_choices(loaded.model, loaded.tokenizer, prompt, choices)
-    scored.sort(key=lambda choice: -(choice.logprob_per_token if per_token else choice.logprob))
-    if json:
-        listed = [
-            {"text": c.text, "logprob": c.logprob, "logprob_per_token": c.logprob_per_token, "tokens": c.tokens}
-            for c in scored
-        ]
-        console.write_json({"model": str(loaded.path), "prompt": prompt, "choices": listed})
-        return
-    for choice in scored:
-        per = f"{choice.logprob_per_token:.2f} per token, {console.plural(len(choice.tokens), 'token')}"
-        messages.say(f"log-probability {choice.logprob:8.2f}, {per}: {choice.text}", "dim")
-    console.write(f"{prompt if echo else ''}{scored[0].text}\n")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptlite.cli.shared import console
+from gptlite.cli.shared import console, outputs, schemas
 from gptlite.cli.shared.memorisation import NoCheck
-from gptlite.errors import StorageError, UsageError
+from gptlite.errors import UsageError
 from gptlite.evaluation.surprisal import STEP_NAMES, bits_of, step_of
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class Form:
     - `logprobs`: how many alternatives are shown beside each token; None shows no probabilities.
     - `color`: none or surprise.
     - `out`: a file, or None for standard output.
-    Raises `UsageError`, and `StorageError` where such a file can never be written: before there is anything to lose.
+    Raises `UsageError`.
     """
 
     echo: bool = True
@@ -47,8 +46,20 @@ class Form:
             raise UsageError(f"--logprobs must be between 0 and {MOST_ALTERNATIVES:,}, not {self.logprobs}.")
         if self.color not in ("none", "surprise"):
             raise UsageError(f"--color must be none or surprise, not '{self.color}'.")
-        if self.out is not None:
-            check_place(self.out)
+        if self.color != "none" and self.json:
+            raise UsageError("--color tints text on a terminal; leave it out with --json.")
+
+
+FORMATS = {".txt": "text", ".md": "text", ".jsonl": "jsonl", ".json": "json"}  # a name without a suffix is of text
+
+
+def make_form(out: str | None, *, json: bool, **more: Any) -> Form:
+    """The form whose file's suffix decides the format. Raises `UsageError` for a suffix of another one."""
+    path = None if out in (None, "-") else Path(out)
+    kind = outputs.format_of(path, FORMATS) if path is not None and path.suffix else "text"
+    if path is not None and json and kind == "text":
+        raise UsageError(f"-o {out} with --json: the name must end in .jsonl or .json.")
+    return Form(out=path, json=json or kind == "json", **more)
 
 
 class Writer:
@@ -61,8 +72,11 @@ class Writer:
 
     def __init__(
         self, form: Form, loaded: Checkpoint, messages: console.Messages, copy_check: NoCheck | None = None, *,
-        n_prompts: int = 1, n_samples: int = 1,
+        n_prompts: int = 1, n_samples: int = 1, columns: Sequence[Mapping[str, Any]] = (),
     ) -> None:  # fmt: skip
+        if n_prompts > 1 and form.out is not None and form.out.suffix.lower() == ".json":
+            raise UsageError("a .json file holds the samples of one prompt; give -o a name that ends in .jsonl.")
+        self.columns = columns  # of each prompt, what stands beside it in its file
         self.form, self.messages, self.n_prompts = form, messages, n_prompts
         self.copy_check = copy_check or NoCheck()
         self.texts: list[str] = []  # that are to be checked when there are no more
@@ -166,10 +180,11 @@ class Writer:
         console.write("\n")
 
     def _for_file(self, out: Path, work: Generation) -> Iterator[str]:
-        if out.suffix == ".jsonl":
+        if out.suffix.lower() == ".jsonl":
             for number, sample in zip(work.numbers, work.samples, strict=True):
-                facts = {"model": self.model, "prompt": work.prompt, "seed": work.seed, "sample": number + 1}
-                yield console.json_line({**facts, **self._sample_as_json(sample)})
+                facts = {"model": self.model, "prompt": work.prompt, "seed": work.seed, "sample": number}
+                facts |= {**self._columns(), **self._sample_as_json(sample)}
+                yield console.json_line(schemas.named("sample", facts))
         elif self.form.json:
             yield console.json_line(self._as_json(work))
         else:
@@ -182,11 +197,17 @@ class Writer:
         facts = {
             "model": self.model,
             "prompt": work.prompt,
+            **self._columns(),
             "seed": work.seed,
             "samples": [self._sample_as_json(sample) for sample in work.samples],
             "usage": {"prompt_tokens": len(work.prompt_ids), "completion_tokens": n_tokens},
         }
-        return self.copy_check.add(facts, [sample.text for sample in work.samples])
+        return schemas.named("generate", self.copy_check.add(facts, [sample.text for sample in work.samples]))
+
+    def _columns(self) -> dict[str, Any]:
+        """What stood beside the prompt that was written last."""
+        columns = self.columns[self.n_prompts_written - 1] if self.columns else {}
+        return {"columns": dict(columns)} if columns else {}
 
     def _sample_as_json(self, sample: Sample) -> dict[str, Any]:
         entry: dict[str, Any] = {"text": sample.text, "finish_reason": sample.finish_reason}
@@ -254,20 +275,6 @@ def spell(tokenizer: Tokenizer, token: int) -> tuple[str, bytes | None]:
 def _percent(logprob: float) -> str:
     percent = 100 * math.exp(logprob)
     return f"{percent:.1f} %" if percent >= 0.05 else "<0.1 %"
-
-
-def check_place(path: Path) -> None:
-    """Raises `StorageError` where no file can be written."""
-    try:
-        kind = stat.S_IFMT(path.stat().st_mode)
-    except FileNotFoundError:
-        if not path.parent.is_dir():
-            raise StorageError(f"cannot write {path}: there is no folder {path.parent}.") from None
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
-    else:
-        if kind != stat.S_IFREG:  # a pipe or /dev/null would be a file afterwards
-            raise StorageError(f"cannot write {path}: it is {'a folder' if kind == stat.S_IFDIR else 'no file'}.")
 
 
 def write_file(path: Path, content: str) -> None:

@@ -63,6 +63,17 @@ def write(text: str) -> None:
         stream.flush()
 
 
+def write_styled(pieces: Iterable[tuple[str, str]]) -> None:
+    """Pieces of text to standard output, each with a style that only a terminal with colours shows; no line break."""
+    with _standard_output() as stream:
+        if not stream.isatty():
+            stream.write("".join(text for text, _ in pieces))
+        else:
+            line = Text.assemble(*((visible(text), style) for text, style in pieces))
+            _console(stream, soft_wrap=True).print(line, end="")
+        stream.flush()
+
+
 def write_json(value: Any) -> None:
     """One line, the same on a terminal and in a pipe."""
     write(json_line(value))

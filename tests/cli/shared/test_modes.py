@@ -94,6 +94,12 @@ ASKING = {
     "--versus word2vec --static-from average": ("--static-from average", "--versus word2vec"),
 }
 EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
+    ("eval", "x.txt"): ("one model",),
+    ("eval", "x.txt -m gone"): ("several models",),
+    ("generate", "a"): ("a prompt",),
+    ("generate", "--prompts marked.txt"): ("--prompts",),
+    ("generate", "--choice x"): ("--choice",),
+    ("generate", "-i"): ("-i",),
     ("embed", "'a [b]'"): ("a comparison", "marked words"),
     ("embed", "'a [b]' --by-layer"): ("--by-layer", "marked words"),
     ("embed", "'a [b]' -o x.npz"): ("-o FILE", "marked words"),
@@ -124,8 +130,6 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     **{("words analogy", f"a b c {options}"): modes for options, modes in ASKING.items()},
     **{("words odd", f"a b c {options}"): modes for options, modes in ASKING.items()},
     **{("words evaluate", f"x.tsv {options}"): modes for options, modes in ASKING.items()},
-    ("eval", "x.txt"): ("one model",),
-    ("eval", "x.txt -m gone"): ("several models",),
     ("score", "x.txt"): ("a table of units", "cells of .csv or .tsv"),
     ("score", "x.txt --format jsonl"): ("a table of units",),
     ("score", "x.csv --pairs"): ("--pairs", "cells of .csv or .tsv"),
@@ -143,7 +147,7 @@ SWITCHES = {
 }
 
 
-OTHER_FILES = {"score": "y.tsv"}  # that a command writes, where y.json is none
+OTHER_FILES = {"generate": "y.txt", "score": "y.tsv"}  # that a command writes, where y.json is none
 
 
 def value(parameter: Any, command: str) -> list[str]:

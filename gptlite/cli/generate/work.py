@@ -1,0 +1,136 @@
+"""What `gptlite generate` does once its options are read: samples, turns, or the likeliest of several texts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gptlite.cli.generate import interactive, samples
+from gptlite.cli.generate.prompts import Prompt
+from gptlite.cli.shared import console, memorisation, schemas
+from gptlite.config import SamplingConfig
+
+if TYPE_CHECKING:
+    from gptlite.checkpoint.saved_step import Checkpoint
+    from gptlite.generation.decoding import Decoding
+    from gptlite.generation.generate import Generation
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of the command. `numbers`: which samples of each prompt are written, from 0 on."""
+
+    prompts: Sequence[Prompt]
+    config: SamplingConfig
+    form: samples.Form
+    numbers: Sequence[int]
+    stops: Sequence[str]
+    stop_at: str
+    seed: int
+    check_copies: bool
+    corpus: str | None
+    batch_size: int | None
+    model: str | None
+    device: str
+    dtype: str
+    compile: str
+    threads: int | None
+
+
+class Work:
+    """A loaded model that writes what a request asks for."""
+
+    def __init__(self, request: Request, messages: console.Messages) -> None:
+        from gptlite.generation import decoding
+
+        self.request, self.messages = request, messages
+        self.loaded = load(request)
+        which = f" · sample {request.numbers[0] + 1}" if request.numbers != [*range(request.config.num_samples)] else ""
+        messages.say(f"{self.loaded.path} · seed {request.seed}{which}", "dim")
+        tokens = request.config.max_new_tokens
+        self.decoding: Decoding = decoding.choose_decoding(
+            self.loaded.model, tokens, dtype=request.dtype, compile=request.compile
+        )
+        if self.decoding.packed or request.dtype == "int8" or request.compile == "on":  # else it is as everywhere
+            messages.say(self.decoding.describe(), "dim")
+        copies = memorisation.open_check(
+            request.check_copies, request.corpus, self.loaded.path, messages, request.form.json
+        )
+        self.writer = samples.Writer(
+            request.form, self.loaded, messages, copies, n_samples=len(request.numbers),
+            n_prompts=len(request.prompts), columns=[prompt.columns for prompt in request.prompts],
+        )  # fmt: skip
+
+    def begin(self, text: str, config: SamplingConfig, seed: int, stop_at: str) -> Generation:
+        """Begin to continue a text."""
+        from gptlite.generation import generate
+
+        request = self.request
+        return generate.Generation(
+            self.loaded.model, self.loaded.tokenizer, text, config, seed=seed, numbers=request.numbers,
+            stop=request.stops, stop_at=stop_at, keep=self.writer.keeps, batch_size=request.batch_size,
+            logprobs=self.writer.recorded, decoding=self.decoding,
+        )  # fmt: skip
+
+    def begin_prompt(self, prompt: Prompt) -> Generation:
+        """Begin to continue one of the prompts, and say so where it is longer than what the model reads."""
+        request = self.request
+        seed = request.seed if prompt.seed is None else prompt.seed
+        begun = self.begin(prompt.text, request.config, seed, request.stop_at)
+        if (n := len(begun.prompt_ids)) > (context := self.loaded.config.context_length):
+            which = "the prompt" if len(request.prompts) == 1 else f"the prompt '{prompt.text[:30]}…'"
+            self.messages.notice(f"{which} has {n:,} tokens; the model sees the last {context:,}.")
+        return begun
+
+
+def load(request: Request) -> Checkpoint:
+    from gptlite import device
+    from gptlite.checkpoint import runs
+
+    hardware = device.choose_hardware(request.device, "fp32", request.threads)
+    return runs.load(request.model, hardware.device)
+
+
+def write(request: Request, messages: console.Messages) -> None:
+    """Samples of each prompt."""
+    from gptlite.generation import generate
+
+    work = Work(request, messages)
+    begun = map(work.begin_prompt, request.prompts)
+    for each in begun if work.writer.streams else generate.generate_together(begun, request.batch_size):
+        work.writer.write(each)
+    work.writer.close()
+
+
+def take_turns(request: Request, messages: console.Messages) -> None:
+    """A person and the model write by turns."""
+    work = Work(request, messages)
+    session = interactive.Session(
+        work.begin, request.config, request.seed, work.writer, stop_at=request.stop_at, patient=sys.stdin.isatty()
+    )
+    session.run(interactive.read_line, work.begin_prompt(request.prompts[0]).prompt)
+
+
+def choose(request: Request, choices: Sequence[str], per_token: bool, messages: console.Messages) -> None:
+    """After each prompt the likeliest of `choices`, and how likely each is."""
+    from gptlite.generation.multiple_choice import score_choices
+
+    loaded = load(request)
+    messages.say(str(loaded.path), "dim")
+    for prompt in request.prompts:
+        scored = score_choices(loaded.model, loaded.tokenizer, prompt.text, list(choices))
+        scored.sort(key=lambda choice: -(choice.logprob_per_token if per_token else choice.logprob))
+        if request.form.json:
+            listed = [
+                {"text": c.text, "logprob": c.logprob, "logprob_per_token": c.logprob_per_token, "token_ids": c.tokens}
+                for c in scored
+            ]
+            facts = {"model": str(loaded.path), "prompt": prompt.text, **prompt.as_columns(), "choices": listed}
+            console.write_json(schemas.named("choice", facts))
+            continue
+        for choice in scored:
+            per = f"{choice.logprob_per_token:.2f} per token, {console.plural(len(choice.tokens), 'token')}"
+            messages.say(f"log-probability {choice.logprob:8.2f}, {per}: {choice.text}", "dim")
+        console.write(f"{prompt.text if request.form.echo else ''}{scored[0].text}\n")
