@@ -91,6 +91,7 @@ def _signature(name: str, function: Any) -> str:
     signature = inspect.signature(function)
     shown = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
     parameters = [re.sub(r" = <.*>$", " = ...", str(p)) for p in shown]
+    parameters = [re.sub(r"^(\**\w+): '(.*?)'(?= = |$)", r"\1: \2", text) for text in parameters]
     kinds = [p.kind for p in shown]
     if inspect.Parameter.KEYWORD_ONLY in kinds:
         parameters.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")

@@ -140,8 +140,9 @@ class Model(Checkpoint):
         texts: Texts | Sequence[Occurrence],
         word: str | None = None,
         *,
+        sentence: bool = False,
         layer: str = "last",
-        pool: str = "last",
+        pool: str | None = None,
         context: str = "left",
         prefix: str = "auto",
         n_expected: int = 0,
@@ -151,28 +152,36 @@ class Model(Checkpoint):
         Their contextual vectors are `.vectors` (n, D), their static ones `.static` (n, D).
 
         - `texts`: one text, several, or places in texts as `text.words` finds them.
+        - `sentence`: each text as a whole, in place of words in it.
         - `layer`: "mid", "last", a number from 0 (below the first block) to L, "A-B" for the mean of several, or "all":
           then `.vectors` is the mean of all, and `.items[i].contextual` (L + 1, D) has them apart.
-        - `pool`: which of a word's tokens count: "last", "mean", "first" or "weighted".
+        - `pool`: which of a word's tokens count: "last", "mean", "first" or "weighted" (later ones more). None is the
+          last of a word, and the weighted mean of a sentence.
         - `context`: the text to the "left" of the word, or "echo": the whole text once before.
         - `prefix`: what is read before each text; "auto" is what separates documents, or else a line break.
         - `n_expected`: how many tokens that the model expects next are kept in `.items[i].expected`.
         Raises `UsageError` when the texts have no such word, and for unknown choices.
         """
+        if sentence and word is not None:
+            raise UsageError("give `word` or `sentence`, not both.")
         embedder = Embedder(
-            self, self.statistics, layer=layer, pool=pool, context=context, prefix=prefix, n_expected=n_expected,
-            whole=True,
+            self, self.statistics, layer=layer, pool=pool or ("weighted" if sentence else "last"), context=context,
+            prefix=prefix, n_expected=n_expected, keep="below",
         )  # fmt: skip
         places: list[Occurrence] = []
         for i, text in enumerate([texts] if isinstance(texts, str) else texts):
             if isinstance(text, Occurrence):
                 places.append(text)
+            elif sentence:
+                places += [Occurrence(i, text, 0, len(text))] if text.strip() else []
             else:
                 places += parse_marked(text, i) if word is None else find_word(text, i, word)
         if not places:
+            if sentence:
+                raise UsageError("`texts` are empty.")
             what = "word in brackets" if word is None else f"word '{word}'"
             raise UsageError(f"the texts have no {what}; mark one as in 'on the [bank] .', or name it as `word`.")
-        return embedder.compare(embedder.embed(places))
+        return embedder.compare(embedder.embed(places), "sentence" if sentence else "word")
 
     def score(self, texts: Texts, *, top: int = 0) -> list[Reading]:
         """How surprising each token and each word of texts is to the model, in bits.

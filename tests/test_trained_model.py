@@ -164,6 +164,16 @@ def test_arrays_have_the_documented_shapes(model: Model) -> None:
     ] == ["the"] * 4
 
 
+def test_sentences_are_embedded_as_the_command_does(model: Model, gptlite: Command, trained_run: Path) -> None:
+    texts = ["Ada finds the bank .", "Bela paints the song ."]
+    e = model.embed(texts, sentence=True)
+    printed = json.loads(gptlite("embed", "-m", trained_run, "--sentence", *texts, "--json").out)
+    assert e.unit == "sentence" and np.allclose(e.cosine(), printed["contextual"], atol=1e-5)
+    assert e.scale() == printed["scale"]
+    with pytest.raises(UsageError, match="`sentence`"):
+        model.embed(texts, "bank", sentence=True)
+
+
 def test_vectors_are_saved(model: Model, tmp_path: Path) -> None:
     e = model.embed(BANKS, pool="mean")
     e.save(tmp_path / "v.npz")

@@ -24,7 +24,7 @@ class Embedder:
     """A model and the choices that hold for all texts that it embeds.
 
     - `layer`, `pool`, `context`, `n_expected`: see `resolve_layers` and `contextual.embed`; `prefix`: `find_prefix`.
-    - `whole`: keep every layer up to the highest one that is asked for, not only those.
+    - `keep`: which layers `WordVector.contextual` has: those "asked" for, also those "below" them, or "all".
     - `layers`: the numbers of the layers, rising. `meta`: where the vectors are from, for files.
     - `n_truncated`: words so far whose text to the left did not fit into the model's context.
     Raises `UsageError` for unknown choices.
@@ -40,11 +40,13 @@ class Embedder:
         context: str = "left",
         prefix: str = "auto",
         n_expected: int = 0,
-        whole: bool = False,
+        keep: str = "asked",
     ) -> None:
         self.loaded, self.statistics = loaded, statistics
-        self.pool, self.context, self.n_expected, self.whole = pool, context, n_expected, whole
+        self.pool, self.context, self.n_expected = pool, context, n_expected
         self.layers = resolve_layers(layer, loaded.config.n_layers)
+        self.top = self.layers[-1] if keep == "below" else None
+        self.kept = self.layers if keep == "asked" else None
         counts = None if statistics is None else statistics["token_counts"]
         self.prefix = find_prefix(loaded.tokenizer, prefix, counts)
         self.meta: dict[str, Any] = {
@@ -60,12 +62,12 @@ class Embedder:
         """The vectors of words, in their order. `WordVector.at(self.layers)` is the one (D,) that was asked for."""
         vectors = embed(
             self.loaded.model, self.loaded.tokenizer, places,
-            pool=self.pool, top=self.layers[-1] if self.whole else None, layers=None if self.whole else self.layers,
+            pool=self.pool, top=self.top, layers=self.kept,
             n_expected=self.n_expected, prefix=self.prefix, context=self.context,
         )  # fmt: skip
         self.n_truncated += sum(v.truncated for v in vectors)
         return vectors
 
-    def compare(self, vectors: Sequence[WordVector]) -> Embeddings:
-        """The vectors side by side."""
-        return Embeddings(vectors, self.layers, self.statistics, self.meta)
+    def compare(self, vectors: Sequence[WordVector], unit: str = "word") -> Embeddings:
+        """The vectors side by side; `unit` is what they are vectors of, "word", "token" or "sentence"."""
+        return Embeddings(vectors, self.layers, self.statistics, self.meta, unit)

@@ -35,7 +35,7 @@ MOST_WORDS, LONGEST_WORD = 50_000, 100  # and characters
 
 
 def measure_statistics(
-    model: GPT, tokenizer: Tokenizer, ids: np.ndarray, *, prefix: Sequence[int] | None = None
+    model: GPT, tokenizer: Tokenizer, ids: np.ndarray, prefix: Sequence[int] | None = None
 ) -> dict[str, Tensor]:
     """What cosines of this model are worth, from the first tokens of `ids` (N,), usually the held-out text:
 

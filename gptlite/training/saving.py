@@ -6,6 +6,7 @@ from torch import optim
 
 from gptlite.checkpoint import saved_step
 from gptlite.embedding import statistics
+from gptlite.embedding.contextual import find_prefix
 from gptlite.errors import StorageError
 from gptlite.model import GPT
 from gptlite.training.setup import Setup
@@ -30,7 +31,8 @@ def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team
         return
     whole.eval()
     ids = setup.val_ids if len(setup.val_ids) >= ENOUGH_TOKENS else setup.batches.ids
-    measured = statistics.measure_statistics(whole, setup.tokenizer, ids)
+    prefix = find_prefix(setup.tokenizer, token_counts=setup.token_counts.numpy())
+    measured = statistics.measure_statistics(whole, setup.tokenizer, ids, prefix)
     model.train()
     run.check()
     try:

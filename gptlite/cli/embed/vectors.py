@@ -137,39 +137,24 @@ class Embedder:
     """
 
     def __init__(self, loaded: Checkpoint, statistics: Mapping[str, Any] | None, which: Which, output: Output) -> None:
-        from gptlite.embedding import contextual, vector_files
+        from gptlite.embedding import embedder
 
         self.loaded, self.which, self.output = loaded, which, output
-        self.layers = contextual.resolve_layers(which.layer, loaded.config.n_layers)
+        self.statistics = None if statistics is None else {name: t.numpy() for name, t in statistics.items()}
+        self.made = embedder.Embedder(
+            loaded, self.statistics, layer=which.layer, pool=which.pool, context=which.context, prefix=which.prefix,
+            n_expected=EXPECTED if output.compared else 0, keep="all" if output.drawn else "asked",
+        )  # fmt: skip
+        self.layers, self.meta = self.made.layers, self.made.meta
         # In files: one layer, the mean of several, or all of them.
         self.chosen = None if which.layer == "all" else self.layers[0] if len(self.layers) == 1 else self.layers
-        self.statistics = None if statistics is None else {name: t.numpy() for name, t in statistics.items()}
-        token_counts = None if self.statistics is None else self.statistics["token_counts"]
-        self.prefix = contextual.find_prefix(loaded.tokenizer, which.prefix, token_counts)
-        self.meta = {
-            "model": str(loaded.path),
-            **vector_files.provenance(loaded.manifest),
-            "pool": which.pool,
-            "context": which.context,
-            "prefix": contextual.prefix_text(loaded.tokenizer, self.prefix),
-        }
-        self.n_truncated = 0
+
+    @property
+    def n_truncated(self) -> int:
+        return self.made.n_truncated
 
     def embed(self, places: Sequence[Occurrence]) -> list[WordVector]:
-        from gptlite.embedding import contextual
-
-        vectors = contextual.embed(
-            self.loaded.model,
-            self.loaded.tokenizer,
-            places,
-            pool=self.which.pool,
-            layers=None if self.output.drawn else self.layers,
-            n_expected=EXPECTED if self.output.compared else 0,
-            prefix=self.prefix,
-            context=self.which.context,
-        )
-        self.n_truncated += sum(v.truncated for v in vectors)
-        return vectors
+        return self.made.embed(places)
 
     def records(self, found: Finder, source: Texts) -> Iterator[Record]:
         """Each word with its vector as the texts come, and each text that lacks it without one."""
