@@ -231,21 +231,6 @@ def test_a_folder_that_is_gone_is_a_storage_error(tmp_path: Path, tokenizer: Tok
         save(tmp_path / "gone", tokenizer)
 
 
-def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "run.json"
-    durable.replace_file(path, b'{"old": 1}')
-
-    def full_disk(path: Path, content: bytes, at: int | None) -> None:
-        path.write_bytes(content[:3])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(durable, "_write_new", full_disk)
-    with pytest.raises(StorageError, match=r"run\.json: No space left"):
-        durable.replace_file(path, b'{"new": 2}')
-    assert json.loads(path.read_text()) == {"old": 1}
-    assert os.listdir(tmp_path) == ["run.json"]
-
-
 # -- What damage is noticed
 
 
