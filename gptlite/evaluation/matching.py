@@ -43,15 +43,16 @@ def match_lengths(texts: Sequence[str], train: Text, seed: int) -> list[np.ndarr
     Exact where the run has at least `seed` characters (a power of two); shorter ones count as none, unless the text has
     no others: then its longest run is exact too, and every one that has more than half of its length.
     """
-    found = _match(texts, train, seed)
+    found = match_seeds(texts, train, seed)
     while seed > 1 and (rest := [i for i, text in enumerate(texts) if text and found[i].max() < seed]):
         seed //= 2
-        for i, better in zip(rest, _match([texts[i] for i in rest], train, seed), strict=True):
+        for i, better in zip(rest, match_seeds([texts[i] for i in rest], train, seed), strict=True):
             found[i] = better
     return found
 
 
-def _match(texts: Sequence[str], train: Text, seed: int) -> list[np.ndarray]:
+def match_seeds(texts: Sequence[str], train: Text, seed: int) -> list[np.ndarray]:
+    """`match_lengths` in one pass: of texts without a run of `seed` characters, nothing is found."""
     index = _Index(texts, seed)
     best = np.zeros(len(index.suffixes), dtype=np.int64)
     if len(index.seeds):

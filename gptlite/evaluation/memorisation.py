@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptlite.evaluation.matching import match_lengths
+from gptlite.evaluation.matching import LONGEST_SEED, match_lengths, match_seeds
 from gptlite.text.corpus import Piece, Text
 from gptlite.text.words import UNSPACED
 
@@ -22,6 +22,7 @@ from gptlite.text.words import UNSPACED
 # spaces says more; there the same words take 10, 20 and 40.
 LENGTHS, UNSPACED_LENGTHS = (25, 50, 100), (10, 20, 40)
 PIECES, LONGEST_PIECE = 16, 20_000  # of held-out text that are measured, and characters of one
+SAMPLED_PIECE, MOST_SEARCHED = 1000, 64 << 20  # characters, bytes: when held-out text is compared before training
 SHOWN_RUNS = 3  # of each text whose places are looked up
 LEAST_LETTERS = 0.2  # of the characters of a run: lines of signs and tables of numbers are alike everywhere
 
@@ -110,6 +111,19 @@ def check(texts: Sequence[str], train: Text, held_out: Text | None = None) -> Re
         tuple(Copies(c.characters, c.longest, c.shares, r) for c, r in zip(copies, runs, strict=False)),
         tuple(copies[len(texts) :]),
     )
+
+
+def share_copied(text: Text, train: Text) -> tuple[float, int]:
+    """About how much of `text` (0 to 1) stands in `train` in runs of n characters or more, and that n.
+
+    Of `text`, pieces spread over the whole are looked at, of `train` at most `MOST_SEARCHED` bytes, spread as well.
+    """
+    pieces = take_pieces(text, SAMPLED_PIECE)
+    n = choose_lengths(pieces)[-1]
+    matches = match_seeds(pieces, train.spread(MOST_SEARCHED), LONGEST_SEED)
+    characters = sum(map(len, pieces))
+    shares = [share_in_runs(found, n, count_letters(piece)) for found, piece in zip(matches, pieces, strict=True)]
+    return sum(share * len(piece) for share, piece in zip(shares, pieces, strict=True)) / max(1, characters), n
 
 
 def choose_lengths(texts: Sequence[str]) -> tuple[int, int, int]:

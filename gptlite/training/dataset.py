@@ -12,6 +12,7 @@ from typing import Any
 
 from gptlite.checkpoint import run_info
 from gptlite.errors import CorpusError, UsageError
+from gptlite.evaluation import memorisation
 from gptlite.text import corpus, splitting, token_files
 from gptlite.text.options import TextOptions
 from gptlite.text.reading import Document
@@ -19,6 +20,7 @@ from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import plan
 from gptlite.training.watcher import Watcher
 
+NOTED_COPIES = 0.1  # share of the held-out text from which on a user is told
 TOKENIZER_SAMPLE = 64 << 20  # bytes of training text that the vocabulary is learned from
 
 
@@ -97,6 +99,16 @@ def is_same_val(val: str | float, remembered: str) -> bool:
     """Does `val` hold out what a run remembers: the same share, or the same file?"""
     share = splitting.parse_share(val)
     return remembered_val(val) == remembered or (share is not None and share == splitting.parse_share(remembered))
+
+
+def note_copies(texts: Inputs, watcher: Watcher) -> None:
+    """Tell the user where much of the held-out text stands in the text to train on, character for character."""
+    share, n = memorisation.share_copied(texts.val, texts.train)
+    if share >= NOTED_COPIES:
+        watcher.notice(
+            f"{100 * share:.0f}% of the held-out text also stands in the text to train on, in passages of {n} "
+            "characters or more, so its score says little about new text."
+        )
 
 
 def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> Inputs:

@@ -31,7 +31,7 @@ from gptlite.text.tokenizer import check_vocab_size
 from gptlite.training import clock, machine, numerics, resume, tensorboard
 from gptlite.training import plan as planning
 from gptlite.training import team as distributed
-from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, remembered_val, shorten, tokenize
+from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, note_copies, remembered_val, shorten, tokenize
 from gptlite.training.estimate import estimate
 from gptlite.training.init_from import InitFrom, load_init_from
 from gptlite.training.memory import check_memory, saved_bytes
@@ -98,6 +98,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     limits = planning.text_limits(request.time_budget, hardware)
     options, val = request.text_options, DEFAULT_VAL if request.val is None else request.val
     texts = _read(request, request.inputs, val, options, limits, stack)
+    note_copies(texts, request.watcher)
     if not in_directory:
         run = Run(Path(request.out or runs.DEFAULT_PARENT / runs.run_name(request.inputs)))
     elif run is None:

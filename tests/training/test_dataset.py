@@ -136,3 +136,32 @@ def test_a_run_json_must_say_it_all(missing: str) -> None:
     del described[missing]
     with pytest.raises(CheckpointError, match="does not say"):
         dataset.reopen(described)
+
+
+# Copies of held-out text in the text to train on
+
+
+class Told(Watcher):
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+
+    def notice(self, message: str) -> None:
+        self.notices.append(message)
+
+
+def test_near_copies_of_held_out_text_are_reported() -> None:
+    """Two editions of one book in a folder: not the same bytes, but the same passages."""
+    edition = make_text(800, seed=20)
+    Path("one.txt").write_text(edition)
+    Path("two.txt").write_text("Another preface.\n" + edition.replace("Ada", "Ida"))
+    watcher = Told()
+    dataset.note_copies(dataset.hold_out(corpus.open_text(["one.txt"]), "two.txt", Watcher()), watcher)
+    (said,) = watcher.notices
+    share = int(said.split("%")[0])
+    assert 30 <= share <= 100 and "also stands in the text to train on, in passages of 100 characters" in said
+
+
+def test_texts_without_copies_are_not_remarked_on() -> None:
+    watcher = Told()
+    dataset.note_copies(dataset.hold_out(corpus.open_text(["a.txt", "b.txt"]), "10%", Watcher()), watcher)
+    assert watcher.notices == []
