@@ -33,7 +33,7 @@ from gptlite.text.tokenizer import Tokenizer
 LONGEST_PIECE = 1 << 18  # characters of a prompt that are tokenized at once
 LARGEST_BATCH = 32  # rows; more gain little
 CACHE_BYTES = 512 << 20  # that the keys and values of a batch may take
-BATCHES_AT_ONCE = 16  # of many prompts: among so many, those of like length come together
+BATCHES_AT_ONCE = 16  # of many prompts: as many are sorted by length, so that like ones share a batch
 
 
 @torch.inference_mode()
@@ -131,11 +131,11 @@ class Generation:
 
     - `seed` and the number of a sample determine it; the other samples do not matter.
     - `numbers`: which samples, from 0 on; by default the first `config.num_samples`.
-    - `stop`: texts before which a sample ends; `stop_at`: the unit of text behind which it ends (stopping.UNITS).
+    - `stop`: texts before which a sample ends; `stop_at`: the unit of text after which it ends (stopping.UNITS).
     - `decoding`: how the model decodes; None lets `choose_decoding` decide when the iteration begins.
     - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
     - `batch_size`: samples that are written side by side.
-    - `logprobs` keeps each token's log-probability, and so many of the likeliest alternatives; None keeps neither.
+    - `logprobs` keeps each token's log-probability, and this many of the likeliest alternatives; None keeps neither.
     Raises `UsageError` for an empty stop string, an unknown unit, and a bias of what is no token.
     """
 

@@ -1,4 +1,4 @@
-"""Where a text ends: before a stop string, or behind its first sentence, paragraph or line.
+"""Where a text ends: before a stop string, or after its first sentence, paragraph or line.
 
 Filters between the tokens' text and the reader. What is out cannot be taken back, so each lets through what is certain
 and holds back the rest until it is; however the text is cut into pieces, the pieces that come out are the same text.
@@ -13,7 +13,7 @@ from gptlite.errors import UsageError
 
 UNITS = ("document", "paragraph", "line", "sentence")
 
-# Unicode's Sentence_Terminal, of scripts in use. Those behind which a space is written stand inside words and numbers
+# Unicode's Sentence_Terminal, of scripts in use. Those after which a space is written stand inside words and numbers
 # too (3.14); the others stand nowhere else.
 SPACED = ".!?…‼‽⁇⁈⁉．؟"
 UNSPACED = "。！？｡।॥۔።፧፨။។៕։᠃᠉܀߹෴"
@@ -129,7 +129,7 @@ class UnitFilter:
     def __init__(self, ends: re.Pattern[str]) -> None:
         self.ends = ends
         self.out = ""  # the last of what was let through
-        self.held = ""  # white space behind it
+        self.held = ""  # white space after it
         self.stopped = False
 
     def push(self, text: str) -> str:

@@ -27,7 +27,7 @@ DECLARATION = re.compile(r"(?:const )?(struct \w+|\w+) (.+)")
 class Header:
     """What a header declares.
 
-    - `constants`: the numbers behind #define.
+    - `constants`: the numbers of #define.
     - `structures`: a `ctypes.Structure` for each struct, in the order of the file; their pointers are `c_void_p`.
     - `functions`: the result type (None for void) and the argument types of each prototype.
     """

@@ -262,8 +262,7 @@ def test_a_file_where_the_folder_should_be_is_no_error_of_ours() -> None:
 # -- Damage
 
 
-def damage(kernel: Kernel, rng: random.Random, kind: str) -> None:
-    path = path_of(kernel)
+def damage(path: Path, rng: random.Random, kind: str) -> None:
     content = bytearray(path.read_bytes())
     if kind == "bit":
         place = rng.randrange(len(content))
@@ -277,7 +276,7 @@ def damage(kernel: Kernel, rng: random.Random, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bit", "truncation"])
 def test_a_damaged_library_is_compiled_again_once_with_a_notice(kernel: Kernel, kind: str, seed: int) -> None:
     before = path_of(kernel)
-    damage(kernel, random.Random(seed), kind)
+    damage(before, random.Random(seed), kind)
     assert not kernel.built and kernel.damaged
     with pytest.raises(NoKernel, match="has no undamaged decoding library"):
         kernel.load()
@@ -294,7 +293,7 @@ def test_no_bit_flip_and_no_truncation_is_loaded(kernel: Kernel) -> None:
     rng, path = random.Random(0), path_of(kernel)
     content = path.read_bytes()
     for kind in ["bit"] * 200 + ["truncation"] * 20:
-        damage(kernel, rng, kind)
+        damage(path, rng, kind)
         assert path.read_bytes() != content and not kernel.built and kernel.damaged
         path.write_bytes(content)
     assert kernel.built
