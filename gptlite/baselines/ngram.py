@@ -2,7 +2,7 @@
 
 They take seconds and no gradient, so a Transformer that does not need fewer bits than they do has not earned its keep.
 All three are scored as the model is in `evaluation`: on every token of the held-out stream but the first, separators
-not counted, divided by the bytes of text that these tokens spell.
+not counted, divided by the bytes of text in these tokens.
 
 - xz: the bytes that `xz -9e` adds to the archive of the training text when the held-out text follows it.
 - unigram: how often each of the model's tokens occurs, and nothing else.
@@ -46,14 +46,21 @@ class Baselines:
         return dataclasses.asdict(self)
 
 
-def measure(train_ids: np.ndarray, val_ids: np.ndarray, spellings: Sequence[bytes], effort: float = 1.0) -> Baselines:
+def measure(
+    train_ids: np.ndarray,
+    val_ids: np.ndarray,
+    spellings: Sequence[bytes],
+    effort: float = 1.0,
+    byte_scale: float = 1.0,
+) -> Baselines:
     """All three for the streams `train_ids` (N,) and `val_ids` (M,), mapped from disk or not.
 
-    - `spellings` (V,): the bytes behind each id, such as `Tokenizer.token_bytes`.
+    - `spellings` (V,): the bytes that each id spells, such as `Tokenizer.token_bytes`.
     - Of a long text, only the last `LARGEST_TRAIN` tokens of training text are counted, the last `LARGEST_XZ` bytes of
       them given to xz, and the first `LARGEST_VAL` held-out bytes scored, in whole tokens. Against a model that learned
       from more text, the baselines are that much too modest.
     - `effort`: the share of these limits that may be used, where time is short.
+    - `byte_scale`: bytes of the held-out text per byte that its tokens spell (`TokenFile.byte_scale`).
     The values are NaN when no held-out token counts.
     """
     token_bytes = np.array([len(spelling) for spelling in spellings], dtype=np.int64)
@@ -63,10 +70,10 @@ def measure(train_ids: np.ndarray, val_ids: np.ndarray, spellings: Sequence[byte
     # The first held-out token is context to the others, so xz knows it too.
     first, held_out = _spell(val_ids[:1], spellings), _spell(val_ids[1:], spellings)
     return Baselines(
-        xz=xz_bits_per_byte(xz_train + first, held_out),
-        unigram=unigram_bits_per_byte(train_ids, val_ids, token_bytes),
-        ngram=ngram_bits_per_byte(train_ids, val_ids, token_bytes),
-        val_bytes=len(held_out),
+        xz=xz_bits_per_byte(xz_train + first, held_out) / byte_scale,
+        unigram=unigram_bits_per_byte(train_ids, val_ids, token_bytes) / byte_scale,
+        ngram=ngram_bits_per_byte(train_ids, val_ids, token_bytes) / byte_scale,
+        val_bytes=round(len(held_out) * byte_scale),
         train_bytes=int(token_bytes[train_ids].sum()),
         xz_train_bytes=len(xz_train),
     )
@@ -78,11 +85,12 @@ def measure_windows(
     windows: Sequence[Window],
     spellings: Sequence[bytes],
     effort: float = 1.0,
+    byte_scale: float = 1.0,
 ) -> Baselines:
     """`measure` on the bytes that a model was scored on: the targets of `windows` of the stream `val_ids`.
 
     The n-grams know the four tokens before each target, as they do in a whole text. xz reads the targets one after
-    another. `effort` limits the training text alone.
+    another. `effort` limits the training text alone. `byte_scale` as for `measure`.
     """
     token_bytes = np.array([len(spelling) for spelling in spellings], dtype=np.int64)
     train_ids = train_ids[max(0, len(train_ids) - int(effort * LARGEST_TRAIN)) :]
@@ -92,10 +100,10 @@ def measure_windows(
     counted = np.concatenate([np.arange(first, end) >= begin for first, begin, end in spans])
     held_out = _spell(ids[counted], spellings)
     return Baselines(
-        xz=xz_bits_per_byte(xz_train, held_out),
-        unigram=unigram_bits_per_byte(train_ids, ids, token_bytes, counted),
-        ngram=ngram_bits_per_byte(train_ids, ids, token_bytes, counted=counted),
-        val_bytes=len(held_out),
+        xz=xz_bits_per_byte(xz_train, held_out) / byte_scale,
+        unigram=unigram_bits_per_byte(train_ids, ids, token_bytes, counted) / byte_scale,
+        ngram=ngram_bits_per_byte(train_ids, ids, token_bytes, counted=counted) / byte_scale,
+        val_bytes=round(len(held_out) * byte_scale),
         train_bytes=int(token_bytes[train_ids].sum()),
         xz_train_bytes=len(xz_train),
     )

@@ -103,7 +103,8 @@ def score(loaded: Checkpoint, texts: dict[str, Text], hardware: Hardware) -> dic
     for name, text in texts.items():
         tokens = token_files.tokenize(text, loaded.tokenizer)
         began = time.monotonic()
-        result = scoring.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware)
+        scale = tokens.byte_scale(loaded.tokenizer.token_bytes)
+        result = scoring.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware, byte_scale=scale)
         seconds = time.monotonic() - began
         if not math.isfinite(result.loss):
             raise NumericsError(

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from gptlite.errors import CheckpointError, LimitError, UsageError
 from gptlite.model import GPT
-from gptlite.text.corpus import SAFE_CUT
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence, in_sentence, word_starts
 from gptlite.tracing import hidden
@@ -272,7 +271,7 @@ def _neighbourhood(
     text, start, end = o.text, o.start, o.end
     while True:
         left, right = max(0, start - reach), min(len(text), end + reach)
-        if left and reach < LONGEST_STRETCH and (safe := SAFE_CUT.search(text, left, start)):
+        if left and reach < LONGEST_STRETCH and (safe := tokenizer.safe_cut.search(text, left, start)):
             left = safe.start()
         stretch = _Stretch.make(text, left, right, tokenizer.encode_with_spans(text[left:right]), prefix)
         if left == 0 or reach >= LONGEST_STRETCH or _cover(tokenizer, stretch, o)[0][-1] >= context:
@@ -285,9 +284,9 @@ def _suffices(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, context: i
     if not stretch.left <= o.start < o.end <= stretch.right:
         return False
     text, left, right = o.text, stretch.left, stretch.right
-    if left and not (SAFE_CUT.match(text, left) and _cover(tokenizer, stretch, o)[0][-1] >= context):
+    if left and not (tokenizer.safe_cut.match(text, left) and _cover(tokenizer, stretch, o)[0][-1] >= context):
         return False
-    return right == len(text) or bool(SAFE_CUT.search(text, o.end, right))
+    return right == len(text) or bool(tokenizer.safe_cut.search(text, o.end, right))
 
 
 def _window(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: int, context: int) -> _Window:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 import numpy as np
@@ -23,7 +23,7 @@ LARGEST_LOGITS = 1 << 22  # numbers in logits that are there at once; training n
 
 @dataclass(frozen=True)
 class Score:
-    """The sum of -ln p over `tokens` tokens that spell `bytes` bytes of text."""
+    """The sum of -ln p over `tokens` tokens, in which there are `bytes` bytes of text."""
 
     nats: float
     tokens: int
@@ -31,7 +31,7 @@ class Score:
 
     @property
     def loss(self) -> float:
-        """Mean -ln p a token; depends on the vocabulary."""
+        """Mean -ln p per token; depends on the vocabulary."""
         return self.nats / self.tokens
 
     @property
@@ -40,7 +40,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Mean -log2 p a byte of text; comparable between models with different vocabularies."""
+        """-log2 p per byte of text; comparable between models with different vocabularies."""
         return self.nats / math.log(2) / self.bytes
 
 
@@ -89,7 +89,7 @@ class SlidingWindows(Sequence[Window]):
 
 
 def sliding_windows(n_tokens: int, context: int) -> Sequence[Window]:
-    """`SlidingWindows` of a stream of so many tokens."""
+    """`SlidingWindows` of a stream of `n_tokens`."""
     return SlidingWindows(n_tokens, context)
 
 
@@ -107,10 +107,13 @@ def score_model(
     hardware: Hardware,
     windows: Sequence[Window] | None = None,
     *,
+    byte_scale: float = 1.0,
     between: Callable[[], object] = lambda: None,
 ) -> Score:
     """Score `windows` (by default all of the stream `ids`) with `model`, without dropout.
 
+    - `byte_scale`: bytes of the text per byte that its tokens spell (`TokenFile.byte_scale`); `Score.bytes` are those
+      of the text. A part of it has its share of what all tokens spell.
     - `between`: called before every forward pass; what it raises ends the scoring.
     """
     config = model.config
@@ -129,7 +132,7 @@ def score_model(
     lengths = torch.tensor(tokenizer.byte_lengths(config.vocab_size))
     result = _score(losses_of, ids, windows, lengths, hardware.device)
     model.train(was_training)
-    return result
+    return replace(result, bytes=round(result.bytes * byte_scale))
 
 
 def score(
@@ -142,7 +145,7 @@ def score(
 ) -> Score:
     """Score the targets of `windows` over the stream `ids` (N,).
 
-    - `token_bytes` (V,): bytes of text behind each id. Targets of no bytes, the document separators, do not count.
+    - `token_bytes` (V,): bytes of text that each id spells. Targets of no bytes, the document separators, do not count.
     """
     return _score(
         lambda tokens, targets, counts: _losses(logits_of(tokens)[counts], targets[counts]),

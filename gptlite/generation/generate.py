@@ -27,7 +27,6 @@ from gptlite.generation.reproducible import Draw, make_sampler
 from gptlite.generation.stopping import Stopping
 from gptlite.model import GPT
 from gptlite.randomness import derive
-from gptlite.text.corpus import SAFE_CUT
 from gptlite.text.tokenizer import Tokenizer
 
 LONGEST_PIECE = 1 << 18  # characters of a prompt that are tokenized at once
@@ -285,7 +284,7 @@ def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
     while start < len(text):
         end = start + LONGEST_PIECE
         if end < len(text):
-            safe = SAFE_CUT.search(text, end, end + LONGEST_PIECE)
+            safe = tokenizer.safe_cut.search(text, end, end + LONGEST_PIECE)
             end = safe.start() if safe else end + LONGEST_PIECE
         ids += tokenizer.encode(text[start:end])
         start = end

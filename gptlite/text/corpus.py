@@ -20,16 +20,13 @@ from gptlite.text.files import find_files
 from gptlite.text.options import TextOptions
 from gptlite.text.reading import READ_SIZE, Document, WrongEncoding, check_file, read_range
 from gptlite.text.spool import spooled_stdin
+from gptlite.text.tokenizer_json import SAFE_CUT
 
 SMALLEST_TEXT = 2048  # bytes; less teaches a model nothing
 SHORTEST_STRETCH, MOST_STRETCHES = 1 << 16, 64  # bytes, and how many, when only a part of a long text is used
 LONGEST_BLOCK = 1 << 22  # characters held while looking for a place to cut
 STANDARD_INPUT = "standard input"
 CONTINUATIONS = bytes(range(0x80, 0xC0))  # what follows the first byte of a character
-
-# Places where GPT-2's pattern always ends a piece, so that the text on both sides tokenizes as if it stood alone:
-# before a space or line end that follows a character, and between CJK punctuation and an ideograph.
-SAFE_CUT = re.compile(r"(?<=\S)(?=[ \n])|(?<=[。，、；：！？])(?=[一-鿿])")
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,14 @@ class Text:
             position += length
         return Text(tuple(found))
 
-    def blocks(self, read_size: int = READ_SIZE) -> Iterator[tuple[bool, str]]:
+    def blocks(self, read_size: int = READ_SIZE, cut: re.Pattern[str] = SAFE_CUT) -> Iterator[tuple[bool, str]]:
         """(starts a document, characters) for blocks that tokenize independently, whatever `read_size` is.
 
+        - `cut`: where a text may be cut; that of the tokenizer (`Tokenizer.safe_cut`), or one that serves most of them.
         Raises `CorpusError` when a file changed since it was checked.
         """
         for piece in self.pieces:
-            yield from _blocks_of(piece, read_size)
+            yield from _blocks_of(piece, read_size, cut)
 
     def characters(self, read_size: int = READ_SIZE) -> Iterator[tuple[bool, str]]:
         """(starts a piece, characters): everything that stands in the files, separators inside them too."""
@@ -260,17 +258,17 @@ def opened(
         yield text
 
 
-def _blocks_of(piece: Piece, read_size: int) -> Iterator[tuple[bool, str]]:
+def _blocks_of(piece: Piece, read_size: int, safe: re.Pattern[str]) -> Iterator[tuple[bool, str]]:
     """(starts a document, characters) of one piece."""
     if piece.document.separator is None:
         first = True
-        for block in _cut_into_blocks(_characters_of(piece, read_size)):
+        for block in _cut_into_blocks(_characters_of(piece, read_size), safe):
             yield first, block
             first = False
         return
     for document in _documents_of(piece, piece.document.separator, read_size):
         first = True
-        for block in _cut_into_blocks(document):
+        for block in _cut_into_blocks(document, safe):
             yield first, block
             first = False
 
@@ -312,11 +310,11 @@ def _documents_of(piece: Piece, separator: str, read_size: int) -> Iterator[Iter
         yield document()
 
 
-def _cut_into_blocks(parts: Iterator[str]) -> Iterator[str]:
+def _cut_into_blocks(parts: Iterator[str], safe: re.Pattern[str]) -> Iterator[str]:
     held, searched = "", 0  # there is no safe cut among the first `searched` characters
     for part in parts:
         held += part
-        cut = _last_safe_cut(held, searched)
+        cut = _last_cut(held, safe, searched)
         if not cut and len(held) > LONGEST_BLOCK:
             cut = len(held)  # megabytes without a boundary: cut anyway, memory stays bounded
         if cut:
@@ -327,15 +325,15 @@ def _cut_into_blocks(parts: Iterator[str]) -> Iterator[str]:
         yield held
 
 
-def _last_safe_cut(text: str, searched: int = 0) -> int:
-    """Index of the last safe cut in `text`, 0 if there is none; the end is never safe, for what follows is unknown.
+def _last_cut(text: str, safe: re.Pattern[str], searched: int = 0) -> int:
+    """Index of the last `safe` cut in `text`, or 0; its end is never one, because what follows is unknown.
 
     - `searched`: characters at the beginning that are known to have none.
     """
     size = 4096
     while True:
         start = max(searched, len(text) - size)
-        cuts = [m.start() for m in SAFE_CUT.finditer(text, start)]
+        cuts = [m.start() for m in safe.finditer(text, start)]
         # A match at `start` itself may rest on a look-behind before the window, which finditer does see.
         cuts = [cut for cut in cuts if 0 < cut < len(text)]
         if cuts:

@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,8 @@ from gptlite.text.tokenizer import Tokenizer
 
 IDS = "ids.bin"
 COMPARED = 4096  # characters whose tokens are compared with those of an entry before it is used
-FORMAT = 1  # of the cached token files
+FORMAT = 2  # of the cached token files
+IDS_AT_ONCE = 1 << 20
 CACHE_ENTRIES = 32  # the least recently used ones beyond this number are deleted
 BATCH_CHARACTERS = 1 << 21  # text tokenized at once, in parallel
 STRETCHES = 64  # that a part of a long stream consists of
@@ -52,6 +53,16 @@ class TokenFile:
     def ids(self) -> np.ndarray:
         """The ids (n_tokens,), mapped from disk."""
         return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.n_tokens,))
+
+    def byte_scale(self, spellings: Sequence[bytes]) -> float:
+        """Bytes of the text per byte that its tokens spell, with `spellings` (V,) such as `Tokenizer.token_bytes`.
+
+        Not 1 where a tokenizer composes characters first (NFC) or puts a space before the text (Llama 2).
+        """
+        lengths, ids = np.array([len(spelling) for spelling in spellings], dtype=np.int64), self.ids()
+        parts = range(0, len(ids), IDS_AT_ONCE)
+        spelled = sum(int(lengths[ids[start : start + IDS_AT_ONCE]].sum()) for start in parts)
+        return self.n_bytes / spelled if spelled else 1.0
 
 
 def tokenize(
@@ -115,7 +126,7 @@ def _write_tokens(text: Text, tokenizer: Tokenizer, directory: Path, progress: C
             progress(min(1.0, n_bytes / max(1, text.n_bytes)))
 
         size = 0
-        for starts, block in text.blocks():
+        for starts, block in text.blocks(cut=tokenizer.safe_cut):
             waiting.append((starts, block))
             size += len(block)
             if size >= BATCH_CHARACTERS:
@@ -189,7 +200,7 @@ def _check_cached(entry: Path, descriptor: int, text: Text | None, tokenizer: To
 
 def _first_ids(text: Text, tokenizer: Tokenizer) -> np.ndarray:
     """Ids with which the token file must begin; where the first characters end, others may follow from what comes."""
-    _, block = next(text.blocks(), (True, ""))
+    _, block = next(text.blocks(cut=tokenizer.safe_cut), (True, ""))
     ids = [tokenizer.separator_id, *tokenizer.encode(tokenizer.begin(block[:COMPARED]))]
     return np.asarray(ids if len(block) <= COMPARED else ids[: len(ids) // 2], dtype=_dtype(tokenizer))
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -20,7 +21,11 @@ from gptlite.errors import CheckpointError, UsageError
 from gptlite.storage.validation import shown
 from gptlite.text.background import wait_for
 from gptlite.text.tokenizer_json import (
+    BEFORE_SPACES,
     LARGEST_VOCABULARY,
+    NOWHERE,
+    PATTERNS,
+    SAFE_CUT,
     SPACE,
     byte_of_character,
     byte_token,
@@ -33,6 +38,7 @@ SEPARATOR = "<|endoftext|>"
 SMALLEST_VOCABULARY = 257  # the bytes and the separator
 LONGEST_WORD = 1000  # characters of a word that a vocabulary is learned from
 LONG_GAP = re.compile(rf"\s{{{LONGEST_WORD}}}")
+ACROSS_SPACE = re.compile(rb"[^ ] ")  # in a token: a space inside
 CUTTING = ("added_tokens", "normalizer", "pre_tokenizer", "model")  # parts of a file that decide on the ids of a text
 
 
@@ -125,6 +131,14 @@ class Tokenizer:
     def cut(self) -> str:
         """After which family text is cut before it is merged: see `tokenizer_file.name_cut`."""
         return name_cut(json.loads(self.to_json()))
+
+    @cached_property
+    def safe_cut(self) -> re.Pattern[str]:
+        """Where a text may be cut so that the ids of its parts are those of the whole."""
+        if self.cut in (*PATTERNS.values(), "SmolLM"):
+            return SAFE_CUT
+        # No pattern is known to cut the text, so merges may go on from word to word; with these tokens they cannot.
+        return NOWHERE if any(ACROSS_SPACE.search(token) for token in self.token_bytes) else BEFORE_SPACES
 
     def begin(self, text: str) -> str:
         """The beginning of a text as it is to be encoded: for the tokenizers of Llama 2 with a space before it."""

@@ -7,6 +7,7 @@ of a file is compared with what is known here before the library sees it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,13 @@ PATTERNS = {  # that cut a text before it is merged; other patterns may take exp
     WORDS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "Llama 3",
     WORDS + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "Qwen",
 }
+
+# Places where each of these patterns ends a piece whatever follows, so that both sides tokenize as if they stood alone:
+# before a space that follows a character, before a line end that follows a letter or digit (other characters take line
+# ends along), and between an ideograph and punctuation (which letters that follow may take along).
+SAFE_CUT = re.compile(r"(?<=\S)(?= )|(?<=[^\W_])(?=\n)|(?<=[一-鿿])(?=[。，、；：！？])")
+BEFORE_SPACES = re.compile(r"(?<=[^\s▁])(?= )")
+NOWHERE = re.compile(r"(?!)")
 
 SPACE = "▁"  # what stands for a space where characters are merged
 

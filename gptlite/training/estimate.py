@@ -86,8 +86,9 @@ def estimate(
     if speed is None and (seconds or thorough):
         stopwatch.until = math.inf  # what was chosen is timed in any case
         speed = stopwatch.measure(plan.model, plan.train)
-    began = pauses.now()
-    baselines = ngram.measure(tokens.ids(), val_tokens.ids(), dataset.tokenizer.token_bytes, baseline_effort(seconds))
+    spellings = dataset.tokenizer.token_bytes
+    scale, began = val_tokens.byte_scale(spellings), pauses.now()
+    baselines = ngram.measure(tokens.ids(), val_tokens.ids(), spellings, baseline_effort(seconds), scale)
     baseline_seconds = pauses.now() - began
     how_hard = None if base is not None or math.isnan(baselines.ngram) else baselines.ngram
     expected = planning.expect(facts, plan, speed, how_hard)

@@ -99,7 +99,8 @@ def _score(
 ) -> Score:
     began = setup.clock.elapsed()
     share = team.share(windows, lambda window: replace(window, scored=0))
-    own = score_model(model, setup.tokenizer, setup.val_ids, setup.hardware.for_reading(), share, between=between)
+    hardware, scale = setup.hardware.for_reading(), setup.byte_scale
+    own = score_model(model, setup.tokenizer, setup.val_ids, hardware, share, byte_scale=scale, between=between)
     nats, tokens, n_bytes = team.sums(own.nats, own.tokens, own.bytes)
     result = Score(nats, int(tokens), int(n_bytes))
     taken = setup.clock.elapsed() - began
@@ -137,7 +138,8 @@ def same_bytes(result: Score, windows: Sequence[Window], setup: Setup) -> Mappin
         return before
     effort = baseline_effort(setup.plan.train.seconds)
     spellings = setup.tokenizer.token_bytes
-    return ngram.measure_windows(setup.batches.ids, setup.val_ids, windows, spellings, effort).to_dict()
+    scale = setup.byte_scale
+    return ngram.measure_windows(setup.batches.ids, setup.val_ids, windows, spellings, effort, scale).to_dict()
 
 
 def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]:

@@ -235,6 +235,7 @@ def _build(prepared: Prepared) -> Training:
         tokenizer=dataset.tokenizer,
         batches=batches,
         val_ids=dataset.val_tokens.ids(),
+        byte_scale=dataset.val_tokens.byte_scale(dataset.tokenizer.token_bytes),
         clock=Clock.for_budget(config, batches.steps_per_epoch, request.started, state.elapsed),
         log=RunLog(prepared.run, request.watcher, active=team.leads),
         loss_of=loss_of,

@@ -27,7 +27,7 @@ from gptlite.training.watcher import Watcher
 class Setup:
     """The constants of a run, in every process that trains it.
 
-    - `val_ids`: (M,) the held-out text as tokens.
+    - `val_ids`: (M,) the held-out text as tokens; `byte_scale`: its bytes per byte that they spell.
     - `loss_of`: computes the loss of a training step, compiled or not.
     - `baselines`: what run.json says of them, measured before training.
     - `should_stop`: a signal number when the run is to end, else None; asked after every step.
@@ -43,6 +43,7 @@ class Setup:
     log: RunLog
     watcher: Watcher
     should_stop: Callable[[], int | None] = lambda: None
+    byte_scale: float = 1.0
     loss_of: Loss = mean_loss
     baselines: Mapping[str, Any] | None = None
 

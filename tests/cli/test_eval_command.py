@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from pathlib import Path
 
 import pytest
-from conftest import TRAIN_TINY, Command, make_text
+import tokenizers
+from conftest import TRAIN_TINY, Command, make_text, random_model, tiny_config
 
 from gptlite.checkpoint import runs
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.text.tokenizer import Tokenizer
 
 KEYS = {"schema", "model", "bits_per_byte", "perplexity", "loss_nats", "n_tokens", "n_bytes", "seconds"}
 KEYS |= {"tokens_per_second"}
@@ -134,3 +138,25 @@ def test_a_pipe_is_read_once_for_several_models(gptlite: Command, trained_run: P
 def test_copies_are_looked_for_in_one_models_text(gptlite: Command, trained_run: Path, corpus_file: Path) -> None:
     outcome = gptlite("eval", corpus_file, "-m", trained_run, "-m", trained_run, "--check-copies")
     assert outcome.code == 2 and "--check-copies does nothing with several models" in outcome.err
+
+
+def test_bytes_are_those_of_the_file_when_the_tokenizer_composes_characters(
+    gptlite: Command, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Qwen's tokenizer composes characters (NFC), so its tokens spell fewer bytes than decomposed Korean has."""
+    backend = tokenizers.Tokenizer.from_str(tokenizer.to_json())
+    backend.normalizer = tokenizers.normalizers.NFC()  # type: ignore[assignment]
+    composing = Tokenizer.from_json(backend.to_str())
+    save_step(tmp_path / "step", random_model(tiny_config("qwen3", vocab_size=composing.vocab_size)), composing, {})
+    Path("korean.txt").write_text(unicodedata.normalize("NFD", "한국어 문장 하나 더\n" * 60))
+    size = Path("korean.txt").stat().st_size
+    result = json.loads(gptlite("eval", "korean.txt", "-m", tmp_path / "step", "--json").out)
+    assert result["n_bytes"] == size
+    inspected = json.loads(gptlite("inspect", "-f", "korean.txt", "-m", tmp_path / "step", "--json").out)
+    assert inspected["bytes"] == size
+    line = ("train", "korean.txt", "--init-from", tmp_path / "step", "--steps", "2", "--val", "30%", "-o", "run")
+    trained = gptlite(*line, "--json")
+    assert trained.code == 0, trained.err
+    held_out = json.loads(Path("run/run.json").read_text())["text"]["val"]["bytes"]
+    found = json.loads(trained.out)
+    assert found["val_bytes"] == held_out == found["baselines"]["val_bytes"]

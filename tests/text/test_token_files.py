@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
 from conftest import make_text
-from tokenizers import decoders, models, pre_tokenizers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from support.foreign import tokenizer_of_characters
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from gptlite.errors import CorpusError, StorageError
 from gptlite.paths import cache_directory
@@ -23,6 +28,7 @@ from gptlite.text.options import TextOptions
 from gptlite.text.reading import check_file
 from gptlite.text.token_files import TokenFile, tokenize
 from gptlite.text.tokenizer import SEPARATOR, Tokenizer
+from gptlite.text.tokenizer_json import PATTERNS
 
 
 class Counter:
@@ -77,7 +83,7 @@ def test_many_blocks_make_the_same_file_as_one(
     whole = tokenize(text, tokenizer, cache=tmp_path / "one")
     monkeypatch.setattr(token_files, "BATCH_CHARACTERS", 100)
     blocks = list(text.blocks(64))
-    monkeypatch.setattr(Text, "blocks", lambda self: iter(blocks))
+    monkeypatch.setattr(Text, "blocks", lambda self, **options: iter(blocks))
     pieces = tokenize(text, tokenizer, cache=tmp_path / "many")
     assert pieces.digest == whole.digest
     assert pieces.ids().tolist() == whole.ids().tolist() == [tokenizer.separator_id, *tokenizer.encode(make_text())]
@@ -340,3 +346,90 @@ def test_many_processes_share_a_cold_cache(processes: int, texts: int, turns: in
     ended = [process.communicate(timeout=600) for process in running]
     assert [errors.decode()[-500:] for _, errors in ended if errors] == []
     assert [process.returncode for process in running] == [0] * processes
+
+
+# Tokenizers of other programs
+
+SIGNS = [
+    ".",
+    "\n",
+    "\n\n",
+    "\r\n",
+    " ",
+    "  ",
+    "a",
+    "the",
+    "don't",
+    "'s",
+    "12",
+    "天",
+    "地",
+    "，",
+    "。",
+    "(",
+    "_",
+    "e\u0301",
+    "\u0301",
+]
+ODD = st.lists(st.sampled_from(SIGNS), min_size=1, max_size=60).map("".join)
+
+
+def cut_by(pattern: str | None) -> Tokenizer:
+    """A tokenizer that cuts by a pattern, None: nowhere; of text in which signs and line ends are frequent pairs."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    split = [] if pattern is None else [pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, byte_level])  # type: ignore[assignment]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    rng = random.Random(0)
+    backend.train_from_iterator(["".join(rng.choices(SIGNS, k=60)) for _ in range(300)], trainer)
+    return Tokenizer.from_json(backend.to_str())
+
+
+@pytest.fixture(scope="module")
+def others() -> list[Tokenizer]:
+    of_characters = json.dumps(tokenizer_of_characters(make_text(50) + "天地"))
+    return [*map(cut_by, PATTERNS), cut_by(None), Tokenizer.from_json(of_characters, "there", "<s>")]
+
+
+@settings(deadline=None, max_examples=150)
+@given(ODD)
+@example("the.\n\nthe.\n\n12")
+@example("天，地。天，，地\n天。\n地")
+@example("e\u0301\nthe\u0301\n\nthe")
+def test_blocks_become_the_ids_of_the_whole_text_by_every_pattern(others: list[Tokenizer], content: str) -> None:
+    if not content.strip():
+        return
+    Path("odd.txt").write_bytes(content.encode())
+    text = open_text(["odd.txt"], smallest=1)
+    whole = "".join(block for _, block in text.blocks())
+    for tokenizer in others:
+        for read_size in (1, 3, 7):
+            blocks = [block for _, block in text.blocks(read_size, tokenizer.safe_cut)]
+            assert [i for block in blocks for i in tokenizer.encode(block)] == tokenizer.encode(whole)
+
+
+def test_text_is_cut_into_blocks_where_that_is_safe(others: list[Tokenizer]) -> None:
+    Path("text.txt").write_text("The river runs by the sea. " * 50)
+    text = open_text(["text.txt"], smallest=1)
+    blocks = [len(list(text.blocks(64, tokenizer.safe_cut))) for tokenizer in others]
+    assert min(blocks[:3]) > 10 and blocks[3] == 1 and blocks[4] > 10
+
+
+def test_bytes_are_those_of_the_text_whatever_the_tokenizer_makes_of_it(others: list[Tokenizer]) -> None:
+    """Qwen's composes characters (NFC), and Llama 2's puts a space before each document."""
+    backend = tokenizers.Tokenizer.from_str(others[0].to_json())
+    backend.normalizer = normalizers.NFC()  # type: ignore[assignment]
+    composing = Tokenizer.from_json(backend.to_str())
+    decomposed = unicodedata.normalize("NFD", "한국어 문장 하나. café\n" * 10)
+    for number in (1, 2):
+        Path(f"{number}.txt").write_text(f"{number} {decomposed}")
+    n_bytes = 2 * len(f"1 {decomposed}".encode())
+    for tokenizer, same in ((others[0], True), (composing, False), (others[-1], False)):
+        tokens = tokenize(open_text(["1.txt", "2.txt"], smallest=1), tokenizer)
+        spelled = sum(len(tokenizer.token_bytes[i]) for i in tokens.ids())
+        assert tokens.n_bytes == n_bytes and (spelled == n_bytes) is same
+        assert round(spelled * tokens.byte_scale(tokenizer.token_bytes)) == n_bytes
