@@ -27,7 +27,8 @@ BASELINES = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
 
 
 MODES = modes.Modes(
-    everywhere={"run", "model", "out", "num_samples", "figures", "force", "json", "quiet"}, needs={"force": "out"}
+    everywhere={"run", "model", "out", "num_samples", "figures", "force", "json", "quiet"},
+    needs={"force": ("out", "figures")},
 )
 
 
@@ -61,6 +62,7 @@ def report(
     from gptlite.report import page, training
 
     chosen = models.choose(run, model)
+    pages.check_figures(figures, force=force)
     if out is not None:
         outputs.format_of(out, {".html": "html", ".htm": "html"})
         outputs.check(out, force=force, model=chosen)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+from conftest import Command
 
 from gptlite.cli.shared import outputs
 from gptlite.errors import StorageError, UsageError
@@ -93,3 +95,50 @@ def test_where_no_file_can_be_it_is_said_before_any_work(out: str) -> None:
     os.mkfifo("pipe")
     with pytest.raises(StorageError, match="cannot write"):
         outputs.check(out, force=True, reads_model=False)
+
+
+# -- In every command that writes a file
+
+LINES = {
+    "generate": "generate -p a --max-new-tokens 1 -m RUN -o F.txt",
+    "embed": "embed 'the [bank]' -m RUN -o F.npz",
+    "page": "embed 'the [bank]' -m RUN -o F.html",
+    "words": "words export -m RUN -o F.vec",
+    "inspect": "inspect a -m RUN -o F.json",
+    "score": "score lines.txt -m RUN -o F.csv",
+    "report": "report RUN -o F.html -n 0",
+    "export": "export RUN -o F.gguf",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_no_command_overwrites_a_file_that_is_there(gptlite: Command, run: Path, name: str) -> None:
+    Path("lines.txt").write_text("the bank\n")
+    line = [str(run) if word == "RUN" else word for word in shlex.split(LINES[name])]
+    target = Path(line[line.index("-o") + 1])
+    target.write_text("mine")
+    outcome = gptlite(*line)
+    assert (outcome.code, outcome.out) == (2, "") and "--force" in outcome.err
+    assert target.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_no_command_overwrites_the_training_text(gptlite: Command, run: Path, name: str) -> None:
+    """Whatever its name ends in, and with --force."""
+    Path("lines.txt").write_text("the bank\n")
+    line = [str(run) if word == "RUN" else word for word in shlex.split(LINES[name])]
+    target = Path(line[line.index("-o") + 1])
+    target.symlink_to("corpus.txt")
+    outcome = gptlite(*line, "--force")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "was trained on" in outcome.err
+    assert Path("corpus.txt").read_text() == "text"
+
+
+@pytest.mark.parametrize("name", ["embed", "inspect", "report"])
+def test_no_command_overwrites_charts_that_are_there(gptlite: Command, run: Path, name: str) -> None:
+    line = {"embed": "embed 'the [bank]' -m RUN", "inspect": "inspect a -m RUN", "report": "report RUN"}[name]
+    Path("made").mkdir()
+    Path("made/map.svg").write_text("mine")
+    outcome = gptlite(*(str(run) if word == "RUN" else word for word in shlex.split(line)), "--figures", "made")
+    assert (outcome.code, outcome.out) == (2, "") and "--force" in outcome.err
