@@ -19,9 +19,11 @@ from support.forging import seal
 
 from gptlite.checkpoint import run_info, runs, saved_step
 from gptlite.checkpoint.runs import Run
+from gptlite.config import ModelConfig
 from gptlite.embedding import statistics
 from gptlite.errors import CheckpointError, Interrupted, LimitError, StorageError
 from gptlite.storage import durable
+from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import held_out, loop
 from gptlite.training.pipeline import train
 from gptlite.training.state import State
@@ -36,7 +38,7 @@ VALUES = (None, 5, [], {}, "x", GONE)
 COMMANDS = (
     ("info", "run"),
     ("check", "run"),
-    ("report", "run", "-o", "page.html", "-n", "1"),
+    ("report", "run", "-o", "page.html", "-n", "1", "--force"),
     ("generate", "-m", "run", "--prompt", "the", "--max-tokens", "3", "--seed", "1", "--check-copies"),
     ("train", "--resume", "-o", "run", "-q"),
 )
@@ -105,7 +107,7 @@ def judge(gptlite: Command, lay_out: Callable[[], object], what: object) -> set[
     return codes
 
 
-EVERY = [41, pytest.param(1, marks=pytest.mark.slow)]
+EVERY = [71, pytest.param(1, marks=pytest.mark.slow)]
 
 
 @row("K44")
@@ -247,12 +249,20 @@ def test_a_long_patience_makes_no_long_history(template: Path) -> None:
 
 
 @row("C41")
-def test_more_layers_than_a_file_can_list_are_refused_before_training(gptlite: Command) -> None:
-    Path("corpus.txt").write_text(make_text(60))
-    shape = ("--dim", "2", "--heads", "1", "--context", "16", "--vocab-size", "270", "--batch-size", "1")
-    outcome = gptlite("train", "corpus.txt", "-o", "run", "--steps", "1", "--layers", "1500", *shape)
-    assert outcome.code == 8 and "choose fewer --layers" in " ".join(outcome.err.split())
-    assert not Run(Path("run")).is_run()
+@pytest.mark.parametrize(
+    ("shape", "message"), [({"n_layers": 1500}, "fewer `n_layers`"), ({"context_length": 1 << 24}, "too long")]
+)
+def test_a_model_that_no_file_can_hold_is_refused_before_training(
+    tokenizer: Tokenizer, shape: dict[str, int], message: str
+) -> None:
+    """Also where only the optimizer's file has too many tensors."""
+    config = ModelConfig.preset("qwen3", "tiny", **{"vocab_size": 320, "dim": 4, "n_heads": 1, **shape})
+    with pytest.raises(LimitError, match=message):
+        saved_step.check_limits(tokenizer, config, {})
+    fine = ModelConfig.preset("qwen3", "tiny", vocab_size=320, dim=4, n_heads=1)
+    saved_step.check_limits(tokenizer, fine, {})
+    with pytest.raises(LimitError, match="fewer `n_layers`"):
+        saved_step.check_limits(tokenizer, fine, {f"exp_avg.transformer.{i}.weight": (4, 4) for i in range(20_000)})
 
 
 @row("C41")
