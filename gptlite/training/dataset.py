@@ -126,8 +126,17 @@ def shorten(texts: Inputs, limits: Sequence[int] | None, watcher: Watcher) -> In
 
 def in_order(previous: Mapping[str, Any], text: corpus.Text) -> corpus.Text:
     """The files of `text` in the order that they had when the run began, whatever their names are now."""
-    places = {source["sha256"]: i for i, source in reversed(list(enumerate(previous.get("inputs", []))))}
-    return corpus.Text(tuple(sorted(text.pieces, key=lambda piece: places.get(piece.document.digest, len(places)))))
+    sources = previous.get("inputs", [])
+    places: dict[str, list[int]] = {}
+    for i, source in reversed(list(enumerate(sources))):
+        places.setdefault(source["sha256"], []).append(i)
+
+    def place(piece: corpus.Piece) -> int:
+        """Of files with equal contents, which older runs used as often as they were there, the next one's place."""
+        free = places.get(piece.document.digest)
+        return free.pop() if free else len(sources)
+
+    return corpus.Text(tuple(sorted(text.pieces, key=place)))
 
 
 def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:

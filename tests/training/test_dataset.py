@@ -72,13 +72,13 @@ def test_whole_files_are_held_out_of_a_folder() -> None:
 
 def test_the_texts_of_a_run_that_recorded_no_options_are_split_and_read_as_they_were() -> None:
     """Such runs held out the end of all text, kept CRLF, and used copies."""
-    for name in ("a.txt", "a2.txt"):
+    for name in ("a.txt", "copy.txt"):
         Path(name).write_bytes(make_text(100).replace("\n", "\r\n").encode())
     options = TextOptions.of_run({})
-    text = corpus.open_text(["a.txt", "a2.txt", "b.txt"], smallest=1, options=options)
+    text = corpus.open_text(["a.txt", "b.txt", "copy.txt"], smallest=1, options=options)
     train, val = text.split(0.4)
     texts = dataset.Inputs(train, val)
-    described = {"arguments": ["a.txt", "a2.txt", "b.txt"], "inputs": texts.documents(), "val": "40%"}
+    described = {"arguments": ["a.txt", "b.txt", "copy.txt"], "inputs": texts.documents(), "val": "40%"}
     described |= {"text": texts.facts(), "text_limits": None, "lossy": False}
     assert dataset.reopen(described).facts() == texts.facts()
     assert len(texts.documents()) == 3
