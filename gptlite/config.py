@@ -133,6 +133,10 @@ class ModelConfig:
         )
         if self.position == "rope":
             _require(self.head_dim % 2 == 0, f"rotary positions need an even `head_dim`, not {self.head_dim}")
+            # Outside of these the angles of positions are not finite, or are the same at all positions.
+            _require(
+                1e-3 <= self.rope_theta <= 1e15, f"`rope_theta` must be from 0.001 to 1e15, not {self.rope_theta:g}"
+            )
         if self.rope_scaling is not None:
             _require(self.position == "rope", f"{self.architecture} has no rotary positions to scale")
             _require(self.rope_theta > 1, f"rope scaling needs a `rope_theta` above 1, not {self.rope_theta:g}")

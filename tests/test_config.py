@@ -10,7 +10,7 @@ import pytest
 from conftest import tiny_config
 
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, SamplingConfig, TrainConfig, default_hidden_dim
-from gptlite.errors import UsageError
+from gptlite.errors import GptliteError, UsageError
 from gptlite.model import GPT
 
 NAN, INFINITY = math.nan, math.inf
@@ -226,3 +226,9 @@ def test_lists_and_dicts_of_a_sampling_configuration_are_made_tuples() -> None:
     assert hash(config) == hash(SamplingConfig(bans=("a", "b"), logit_bias=(("the", -1.5),)))
     with pytest.raises(UsageError, match="`bans` must be texts in a list"):
         SamplingConfig(bans="abc")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("theta", [1e-300, 0.0, -1.0, 1e300])
+def test_angles_that_are_not_finite_are_refused(theta: float) -> None:
+    with pytest.raises(GptliteError, match="rope_theta"):
+        ModelConfig.preset("qwen3", "tiny", rope_theta=theta, vocab_size=300)

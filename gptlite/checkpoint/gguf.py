@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from gptlite.config import ModelConfig, RopeScaling
-from gptlite.errors import UsageError
+from gptlite.errors import NumericsError, UsageError
 from gptlite.model import slow_down
 from gptlite.storage.durable import replacing
 from gptlite.text.tokenizer import Tokenizer
 
 DTYPES = ("f32", "f16", "q8_0")
+LARGEST_F16 = 65504.0
 PRE_TOKENIZERS = {"GPT-2": "gpt-2", "Llama 3": "llama-bpe", "Qwen": "qwen2", "SmolLM": "smollm"}
 
 # Ours (without "transformer." and "blocks.<i>.") to GGUF's (without "blk.<i>.").
@@ -80,6 +81,13 @@ def export_gguf(
             wanted = kind if array.ndim == 2 and "position" not in name else kinds.F32
             if wanted == kinds.Q8_0 and array.shape[1] % 32:
                 wanted = kinds.F16  # Q8_0 packs 32 numbers at a time
+            # Q8_0 keeps the scale of each 32 numbers in f16.
+            largest = {kinds.F16: LARGEST_F16, kinds.Q8_0: 127 * LARGEST_F16}.get(wanted, math.inf)
+            if not float(np.abs(array).max(initial=0.0)) <= largest:
+                raise NumericsError(
+                    f"the tensor {name} has numbers beyond the range of {dtype} or that are not numbers; "
+                    "write it with `dtype='f32'`."
+                )
             writer.add_tensor(name, gguf.quants.quantize(array, wanted), raw_dtype=wanted)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()

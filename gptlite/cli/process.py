@@ -47,6 +47,9 @@ def start() -> None:
     _open_standard_files()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # under nohup or in a script's & it is not
         signal.signal(signal.SIGINT, _interrupted)
+    for number in ENDING:  # as Ctrl-C does, these remove files that are half written and restore the terminal
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _ended)
     try:
         from gptlite.cli.main import main
 
@@ -57,8 +60,9 @@ def start() -> None:
             leave(ended.code)  # to take torch apart would last half a second
         raise
     finally:
-        if signal.getsignal(signal.SIGINT) is _interrupted:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be said
+        for number in ENDING:
+            if signal.getsignal(number) in (_interrupted, _ended):
+                signal.signal(number, signal.SIG_DFL)  # nothing is left to be said
 
 
 def is_launched() -> bool:
@@ -121,6 +125,12 @@ def stoppable(tell: Callable[[], None] = lambda: None) -> Iterator[Stop]:
 def _interrupted(number: int, frame: FrameType | None) -> None:
     _leave_imports(number, frame)
     raise KeyboardInterrupt
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # the next one ends at once
+    _leave_imports(number, frame)
+    raise Ended(number)
 
 
 def _leave_imports(number: int, frame: FrameType | None) -> None:

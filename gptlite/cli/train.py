@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gptlite.cli import process
-from gptlite.cli.shared import console, options, progress
+from gptlite.cli.shared import console, options, progress, schemas
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.errors import UsageError
 from gptlite.text import demo as built_in
@@ -319,6 +321,11 @@ def train(
     given = {name: value for name, value in settings.items() if value is not None}
     if sample_prompt is not None:
         given["sample_prompt"] = options.check_text(sample_prompt, "--sample-prompt")
+    if sample_prompt is not None and not (sample_every or resume):
+        raise UsageError("--sample-prompt does nothing without --sample-every N, the steps between samples.")
+    if val is not None and re.fullmatch(r"[0-9]*\.?[0-9]+", val) and not Path(val).exists():
+        share = float(val) * 100 if float(val) < 1 else float(val)
+        raise UsageError(f"--val {val} needs a unit: write {share:g}% for a share of the text, or the name of a file.")
     if sum(name in given for name in BUDGETS) > 1:
         raise UsageError("give only one of --time, --steps and --epochs.")
     if demo and files and not resume:
@@ -356,7 +363,7 @@ def train(
             preview = prepare.preview(Request.of(inputs, **request))
             display.bar.stop()
             if json:
-                console.write_json(preview)
+                console.write_json(schemas.named("train-plan", preview))
             else:
                 show_plan(preview)
             return
@@ -373,7 +380,7 @@ def train(
     if not result:  # one of several processes, and not the first
         return
     if json:
-        console.write_json_if_read(result)
+        console.write_json_if_read(schemas.named("train", result))
         return
     for line in outcome(result):
         display.messages.say(line)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Command, random_model, tiny_config
 
 from gptlite.checkpoint.saved_step import save_step
@@ -108,3 +109,16 @@ def test_json_says_what_was_written(gptlite: Command, trained_run: Path) -> None
     result = json.loads(gptlite("export", trained_run, "--json", "-q").out)
     assert result["schema"] == "gptlite.export/1" and result["llama_cpp"] is None
     assert Path(result["file"]).stat().st_size == result["file_bytes"]
+
+
+@pytest.mark.parametrize(("dtype", "number"), [("f16", 1e6), ("q8_0", 1e9)])
+def test_weights_beyond_the_range_of_a_format_are_refused(
+    gptlite: Command, tokenizer: Tokenizer, dtype: str, number: float
+) -> None:
+    model = random_model(tiny_config("llama", vocab_size=tokenizer.vocab_size))
+    with torch.no_grad():
+        model.head.weight[0, 0] = number
+    save_step(Path("hub"), model, tokenizer, {})
+    outcome = gptlite("export", "hub", "--dtype", dtype)
+    assert outcome.code == 6 and not Path(f"hub-{dtype}.gguf").exists()
+    assert "beyond the range" in outcome.err and "--dtype f32" in outcome.err

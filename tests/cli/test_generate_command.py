@@ -187,7 +187,7 @@ def test_one_of_many_samples_can_be_had_alone(generate: Command) -> None:
         (("--no-repeat-ngram", "-1"), "--no-repeat-ngram must be between 0 (off) and 1024, not -1."),
         (("--stop-at", "word"), "--stop-at must be one of document, paragraph, line, sentence, not 'word'."),
         (("--per-token",), "--per-token does nothing with a prompt; it goes with: --choice."),
-        (("--choice", ""), "--choice needs a text."),
+        (("--choice", ""), "--choice needs texts: an empty one is as likely as can be."),
         (("--prompts", "gone.txt"), "give only one of PROMPT and --prompts."),
         (("--batch-size", "0"), "invalid value for '--batch-size'"),
         (("--choice", "x", "--temperature", "9"), "--temperature does nothing with --choice; it goes with: a prompt"),

@@ -496,7 +496,7 @@ def test_aliases_mean_options_that_exist(alias: str) -> None:
         ("train", "--steps 1.5K", "steps", 1500),
         ("train", "--steps 2M", "steps", 2_000_000),
         ("train", "--time 90s", "time", 90.0),
-        ("train", "--time 90", "time", 90.0),
+        ("train", "--time 90s", "time", 90.0),
         ("train", "--time 3m", "time", 180.0),
         ("train", "--time 1h30m", "time", 5400.0),
         ("train", "--time 1.5H", "time", 5400.0),
@@ -525,7 +525,9 @@ def test_what_is_no_count_is_refused(text: str) -> None:
         options.parse_count(text)
 
 
-@pytest.mark.parametrize("text", ["", "s", "3x", "1:30", "-5", "3m!", "0", "0s", "1e3", "3 m", "inf", "nan", "²s"])
+@pytest.mark.parametrize(
+    "text", ["", "s", "3x", "3", "1h30", "1:30", "-5", "3m!", "0", "0s", "1e3", "3 m", "inf", "nan", "²s"]
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         options.parse_seconds(text)

@@ -408,3 +408,20 @@ def test_a_run_that_does_not_beat_the_5_gram_says_so_and_what_would_help(changed
 def test_a_run_that_beats_the_5_gram_or_cannot_be_compared_says_nothing() -> None:
     assert len([*train_command.outcome(result_of())]) == 2
     assert len([*train_command.outcome(result_of(baselines=None))]) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--val", "0.1"), "--val 0.1 needs a unit: write 10%"),
+        (("--val", "10"), "--val 10 needs a unit: write 10%"),
+        (("--time", "3"), "'3' needs a unit at its end, such as 3s or 3m"),
+        (("--sample-prompt", "Ada"), "--sample-prompt does nothing without --sample-every"),
+    ],
+)
+def test_a_number_without_a_unit_and_an_option_without_its_partner(
+    gptlite: Command, corpus_file: Path, more: tuple[str, ...], said: str
+) -> None:
+    outcome = gptlite("train", corpus_file, *more)
+    assert outcome.code == 2 and said in outcome.err
+    assert not Path("checkpoints").exists()

@@ -489,3 +489,17 @@ def test_other_errors_of_torch_keep_their_traceback(
     when(monkeypatch, loop.optimizer, "training_step", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         gptlite("train", corpus_file, *FEW)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_file_that_is_being_written_goes_with_the_command(trained_run: Path, number: int) -> None:
+    change = (
+        "import os, pathlib; w = pathlib.Path.write_bytes; "
+        f"pathlib.Path.write_bytes = lambda self, b: (w(self, b), os.kill(os.getpid(), {int(number)}))[0]"
+    )
+    line = ("generate", "-m", str(trained_run), "-o", "x.txt", "--max-new-tokens", "3")
+    with begun(*line, change=change) as process:
+        process.wait(timeout=60)
+        assert process.returncode == 128 + number
+        assert process.stderr and b"gptlite: error: interrupted." in process.stderr.read()
+    assert [path.name for path in Path().iterdir() if path.name != "cache"] == []

@@ -60,6 +60,8 @@ def parse_seconds(text: str | float) -> float:
     asked = str(text).strip().lower()
     if not asked or not re.fullmatch(rf"({NUMBER}[smhd])*({NUMBER})?", asked, re.ASCII):
         raise typer.BadParameter(f"'{text}' is not a time such as 90s, 3m or 1h30m")
+    if isinstance(text, str) and asked[-1] not in "smhd":
+        raise typer.BadParameter(f"'{text}' needs a unit at its end, such as {asked}s or {asked}m")
     parts = re.findall(rf"({NUMBER})([smhd]?)", asked)
     seconds = sum(float(number) * TIME_UNITS[unit] for number, unit in parts)
     if not 0 < seconds < math.inf:
