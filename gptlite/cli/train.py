@@ -461,9 +461,11 @@ def show_plan(preview: dict[str, Any]) -> None:
         ["time", console.duration(expected["seconds"]), ""],
         ["memory", f"{expected['memory'] / 1e9:.2f} GB", ""],
     ]
-    if expected["bits_per_byte"] is not None:
+    if expected["bits_per_byte"] is None:
+        rows.append(["result", "unknown: it can be estimated for new models and runs of a million tokens or more", ""])
+    else:
         rows.append(["result", f"about {expected['bits_per_byte']:.2f} bits per byte", ""])
-        rows.append(["for comparison", baselines(preview["baselines"]), ""])
+    rows.append(["for comparison", baselines(preview["baselines"]), ""])
     rows += [["because", reason, ""] for reason in preview["plan"]["reasons"]]
     console.print_table(["", "plan", "chosen by"], rows)
 

@@ -227,6 +227,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     """What training as planned leads to, at the measured speed or a rough guess of it.
 
     - `ngram_bits`: bits per byte of a 5-gram on the held-out text, which tells how hard the text is.
+    The result is None for runs that read fewer tokens than those which the scaling law was fitted to.
     """
     config, context = plan.train, plan.model.context_length
     rate = speed.tokens_per_second if speed else guess_speed(plan.model, facts.hardware)
@@ -242,7 +243,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
         seconds = steps * per_step / rate + windows * context / (3 * rate) + saves
     tokens = steps * per_step
     bits = None
-    if ngram_bits is not None:
+    if ngram_bits is not None and tokens >= scaling_law.FEWEST_TOKENS:
         bits = ngram_bits * _law(facts, plan.model, tokens) / scaling_law.NGRAM_LEVEL
     memory = training_memory(plan.model, config, facts.hardware)
     return Expected(rate, steps, tokens / facts.n_tokens, seconds, memory, bits)

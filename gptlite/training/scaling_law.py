@@ -24,6 +24,7 @@ FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.52, 0.15, 0.40, 0.35
 REUSE = 3.0  # a text read again and again is worth at most 1 + REUSE times its tokens
 ROOM, EXCESS_TERM = 6.0, 0.4  # parameters per token of text beyond which a model memorises it
 BYTES_PER_TOKEN = 2.5
+FEWEST_TOKENS = 1_000_000  # of the runs that the law was fitted to; shorter ones begin better than it says
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was fitted to
 
 # When a model begins to memorise its text: epochs * (hidden parameters per token of text) ^ OVERFITTING_EXPONENT, and

@@ -199,6 +199,14 @@ def test_expectations_follow_the_budget() -> None:
     assert hard == pytest.approx(2 * easy)
 
 
+def test_the_result_of_a_short_run_is_unknown() -> None:
+    """The law is fitted to runs of a minute and more; the first steps are better than it says."""
+    some = facts(10**7)
+    short, long = (make_plan(some, size="tiny", overrides={"steps": n}) for n in (20, 2000))
+    assert expect(some, short, None, 2.2).bits_per_byte is None
+    assert expect(some, long, None, 2.2).bits_per_byte is not None
+
+
 def test_only_a_short_time_on_a_processor_limits_the_text() -> None:
     assert text_limits(None, CPU) is None
     assert text_limits(100.0, GPU) is None
