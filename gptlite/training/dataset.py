@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlite.checkpoint import run_info
-from gptlite.errors import CorpusError, UsageError
+from gptlite.errors import CheckpointError, CorpusError, UsageError
 from gptlite.evaluation import memorisation
 from gptlite.text import corpus, splitting, token_files
 from gptlite.text.options import TextOptions
@@ -148,6 +148,8 @@ def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
     """
     run_info.require(info, "the run.json of the model", "inputs", "arguments", "val", "text")
     paths = {source["sha256"]: source["path"] for source in info["inputs"]}
+    if not paths:
+        raise CheckpointError("the run.json of the model names no input files, so its text cannot be found.")
     files, val, facts = list(files or info["arguments"]), info["val"], info["text"]
     options, limits = TextOptions.of_run(info), info.get("text_limits")
     if "-" in files:
