@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli.shared import console, memorisation, modes, options, pages, schemas
-from gptlite.errors import NumericsError
+from gptlite.cli.shared import console, corpora, memorisation, modes, options, pages, schemas
+from gptlite.errors import NumericsError, UsageError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from gptlite.text.corpus import Text
 
 MOST_CHECKED = 1 << 20  # bytes of a text in which copies are looked for
-
+READING = {"files", "lossy", "encoding", "keep_line_ends", "separator", "as_text"}
 
 MODES = modes.Modes(
-    everywhere={
-        "files", "model", "lossy", "encoding", "keep_line_ends", "separator", "as_text", "device", "dtype", "threads",
-        "json", "quiet",
+    everywhere={"model", "device", "dtype", "threads", "json", "quiet"},
+    only={
+        "one model": {"check_copies", "corpus_file", *READING},
+        "several models": READING,
+        "--held-out": {"held_out"},
     },
-    only={"one model": {"check_copies", "corpus_file"}, "several models": set()},
     needs={"corpus_file": "check_copies"},
 )  # fmt: skip
 
@@ -34,13 +35,23 @@ MODES = modes.Modes(
 def evaluate(
     call: typer.Context,
     files: Annotated[
-        list[str], typer.Argument(metavar="FILES", help="Text files, folders or patterns; - reads standard input.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="FILES", help="Text files, folders or patterns; - reads standard input.", show_default="none"
+        ),
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
             "-m", "--model", metavar="DIR", help="A run, a step or a Hugging Face model. Repeatable: several make a "
             "table of FILES and models.", show_default=options.NEWEST,
+        ),
+    ] = None,
+    held_out: Annotated[
+        str | None,
+        typer.Option(
+            "--held-out", metavar="RUN", help="Instead of FILES, all text that RUN held out; by its best step where no "
+            "model is named.", show_default="off",
         ),
     ] = None,
     lossy: options.LossyOption = False,
@@ -60,7 +71,10 @@ def evaluate(
 
     [bold]gptlite eval chapter.txt[/bold]
     """
-    MODES.check(call, "several models" if len(model or []) > 1 else "one model")
+    several = len(model or []) > 1
+    MODES.check(call, "--held-out" if held_out is not None else "several models" if several else "one model")
+    if not files and held_out is None:
+        raise UsageError("name the text to score, such as: gptlite eval chapter.txt (or --held-out RUN).")
     messages = console.Messages(quiet)
     from gptlite import device as machine
     from gptlite.checkpoint import runs
@@ -70,20 +84,25 @@ def evaluate(
 
     reading = TextOptions(lossy, encoding, keep_line_ends, separator, as_text)
     hardware = machine.choose_hardware(device, dtype, threads)
+    kept = None if held_out is None else corpora.held_out_text(held_out)
     with ExitStack() as held:
 
-        def opened(names: list[str]) -> Text:
-            text = corpus.opened(names, cache_directory(), notice=messages.notice, smallest=1, options=reading)
+        def text_of(*names: str) -> Text:
+            if kept is not None:
+                return kept
+            text = corpus.opened(list(names), cache_directory(), notice=messages.notice, smallest=1, options=reading)
             return held.enter_context(text)
 
-        if model and len(model) > 1:
+        if held_out is not None:
+            model, files = model or [held_out], [f"held out from {held_out}"]
+        if model and several:
             loaded = (runs.load(name, hardware.device) for name in model)  # one after the other: memory may be scarce
-            texts = {name: opened([name]) for name in dict.fromkeys(files)}
+            texts = {name: text_of(name) for name in dict.fromkeys(files or [])}
             _print_matrix([score(each, texts, hardware) for each in loaded], [*texts], json)
             return
         one = runs.load(model[0] if model else None, hardware.device)
         copy_check = memorisation.open_check(check_copies, corpus_file, one.path, messages, json)
-        text = opened(files)
+        text = text_of(*(files or []))
         content = "".join(block for _, block in text.spread(MOST_CHECKED).blocks()) if check_copies else ""
         (facts,) = score(one, {"": text}, hardware).values()
     messages.say(f"{one.path}", "dim")

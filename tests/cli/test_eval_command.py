@@ -160,3 +160,24 @@ def test_bytes_are_those_of_the_file_when_the_tokenizer_composes_characters(
     held_out = json.loads(Path("run/run.json").read_text())["text"]["val"]["bytes"]
     found = json.loads(trained.out)
     assert found["val_bytes"] == held_out == found["baselines"]["val_bytes"]
+
+
+def test_all_of_what_a_run_held_out_is_scored(gptlite: Command, trained_run: Path) -> None:
+    """Whatever part of it was scored at the end of training."""
+    stored = json.loads((trained_run / "run.json").read_text())
+    outcome = gptlite("eval", "--held-out", trained_run, "--dtype", "fp32", "--json")
+    result = json.loads(outcome.out)
+    assert result["n_bytes"] == stored["text"]["val"]["bytes"]
+    assert result["bits_per_byte"] == pytest.approx(stored["result"]["val_bits_per_byte"], abs=1e-4)
+    table = gptlite("eval", "--held-out", trained_run, "-m", trained_run, "-m", trained_run / "best")
+    assert table.code == 0 and "held out from" in table.out
+
+
+def test_a_text_is_needed_or_a_run_that_held_one_out(gptlite: Command, corpus_file: Path, trained_run: Path) -> None:
+    for line, code, named in (
+        (("eval",), 2, "name the text to score"),
+        (("eval", "corpus.txt", "--held-out", trained_run), 2, "held-out"),
+        (("eval", "--held-out", "gone"), 4, "gone is not a run"),
+    ):
+        outcome = gptlite(*line)
+        assert (outcome.code, outcome.out) == (code, "") and named in outcome.err

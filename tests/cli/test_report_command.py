@@ -187,3 +187,16 @@ def test_json_says_where_the_page_is(gptlite: Command, run: Path) -> None:
         "schema": "gptlite.report/1", "run": "run", "page": "run/report.html", "logged_steps": 61, "figures": None,
     } | {"logged_steps": result["logged_steps"]}  # fmt: skip
     assert Path(result["page"]).exists()
+
+
+def test_a_step_has_one_score_which_says_what_it_is_of(gptlite: Command, run: Path) -> None:
+    """The best step was scored twice, on a part of the held-out text and at the end; other steps once."""
+    stored = json.loads((run / "run.json").read_text())
+    stored["result"]["val_bits_per_byte"] = 9.8765
+    (run / "run.json").write_text(json.dumps(stored))
+    assert gptlite("report", "run", "-o", "page.html").code == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    best = stored["result"]["best_step"]
+    scores = re.findall(r"step ([\d,]+)</th><td><bdi>([^<]*bits per byte[^<]*)", page)
+    assert dict(scores)[f"{best:,}"].startswith("9.8765 bits per byte at the end")
+    assert all("on a part, while training" in score for step, score in scores if step != f"{best:,}")

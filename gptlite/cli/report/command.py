@@ -232,10 +232,15 @@ def _text(info: Mapping[str, Any]) -> list[list[str]]:
 def _provenance(run: Run, info: Mapping[str, Any]) -> list[list[str]]:
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     rows = [["begun", str(info["created"])], ["versions", f"gptlite {info['gptlite']}, {versions}"]]
+    result = info.get("result") or {}
     for step in run.steps():
-        # While training goes on, a part of the held-out text is scored; at the end all of it, by the best step.
-        scored = step.val_bits_per_byte is not None
-        score = f"{step.val_bits_per_byte:.4f} bits per byte when saved" if scored else "not scored"
+        # One score for a step: the best one has that of the end, on more held-out text than the scores on the way.
+        if step.number == result.get("best_step"):
+            score = f"{result['val_bits_per_byte']:.4f} bits per byte at the end"
+        elif step.val_bits_per_byte is not None:
+            score = f"{step.val_bits_per_byte:.4f} bits per byte on a part, while training"
+        else:
+            score = "not scored"
         rows.append([f"step {step.number:,}", f"{score}, weights sha256 {_weights_digest(step.path)}"])
     return rows
 

@@ -96,6 +96,7 @@ ASKING = {
 EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("eval", "x.txt"): ("one model",),
     ("eval", "x.txt -m gone"): ("several models",),
+    ("eval", "--held-out gone"): ("--held-out",),
     ("generate", "a"): ("a prompt",),
     ("generate", "--prompts marked.txt"): ("--prompts",),
     ("generate", "--choice x"): ("--choice",),
@@ -144,6 +145,8 @@ SWITCHES = {
     ("inspect", "a"): VIEWS,
     ("inspect", "a --level word"): VIEWS,
     ("inspect", "a --figures x"): VIEWS,
+    ("eval", "x.txt"): {"held_out"},
+    ("eval", "x.txt -m gone"): {"held_out"},
 }
 
 
