@@ -40,6 +40,7 @@ def test_json_is_one_object_with_the_documented_keys(gptlite: Command, corpus_fi
     assert outcome.code == 0
     assert outcome.out.count("\n") == 1
     result = json.loads(outcome.out)
+    assert result.pop("schema") == "gptlite.train/1"
     assert set(result) == KEYS
     assert (result["run"], result["step"], result["vocab_size"]) == ("checkpoints/corpus", 4, 320)
     assert result["tokens_seen"] == 4 * 4 * 32
