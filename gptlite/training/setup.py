@@ -66,4 +66,4 @@ class Setup:
     def held_out_bytes(self) -> int:
         """Bytes of held-out text that can be scored: those of all tokens but the first."""
         lengths = np.array(self.tokenizer.byte_lengths(self.plan.model.vocab_size))
-        return int(lengths[self.val_ids[1:]].sum())
+        return round(int(lengths[self.val_ids[1:]].sum()) * self.byte_scale)

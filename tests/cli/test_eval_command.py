@@ -159,7 +159,7 @@ def test_bytes_are_those_of_the_file_when_the_tokenizer_composes_characters(
     assert trained.code == 0, trained.err
     held_out = json.loads(Path("run/run.json").read_text())["text"]["val"]["bytes"]
     found = json.loads(trained.out)
-    assert found["val_bytes"] == held_out == found["baselines"]["val_bytes"]
+    assert found["val_bytes"] == held_out == found["baselines"]["val_bytes"] == found["held_out_bytes"]
 
 
 def test_all_of_what_a_run_held_out_is_scored(gptlite: Command, trained_run: Path) -> None:
