@@ -1,4 +1,4 @@
-"""Commands and options that the README and the pages of docs/ name exist. docs/log.md is a dated record and left out."""
+"""Commands and options that the README and the pages of docs/ name exist; docs/log.md is a dated record, left out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gptlite.cli.shared import options
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if p.name != "log.md")]
 CODE_SPAN = re.compile(r"`([^`]+)`")
-IN_BLOCK = re.compile(r"^(?:    |.*python -m |.*-m )?(gptlite [a-z].*)$")
+IN_BLOCK = re.compile(r"^(?: {4,}|.*-m )(gptlite [a-z].*)$")
 # Of torchrun, hf and Slurm; and one that docs/reliability.md says does not exist.
 FOREIGN = {"--nproc-per-node", "--nnodes", "--local-dir", "--rdzv-id", "--signal", "--config"}
 
