@@ -111,7 +111,8 @@ def run(arguments: list[str]) -> int:
     flags.use(find_command, arguments)
     try:
         called = arguments[:1] if arguments[0] in COMMANDS else () if arguments[0] in VERSION else COMMANDS
-        command = parsing.show_plainly(typer.main.get_command(build_app(*called)), called)
+        app = typer.main.get_command(build_app(*called))
+        command = parsing.refuse_empty(parsing.show_plainly(app, called))
         parsing.check_values(command, arguments)
         code = command(arguments, standalone_mode=False, prog_name="gptlite")
         if code == 130:  # what typer makes of Ctrl-C

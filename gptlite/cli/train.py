@@ -18,6 +18,7 @@ from gptlite.cli.shared import console, options, progress, schemas
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.errors import UsageError
 from gptlite.text import demo as built_in
+from gptlite.training.request import parse_time
 
 PLAN = "chosen by the plan"
 MANY_EPOCHS = 8  # passes through a text, after which more of them help less than more text
@@ -49,7 +50,7 @@ def train(
         float | None,
         _option(
             "--time",
-            parser=options.parse_seconds,
+            parser=parse_time,
             metavar="TIME",
             help="Time for everything, such as 90s, 3m, 1h30m.",
             show_default="5m",

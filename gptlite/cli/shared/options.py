@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import stat
@@ -15,8 +14,6 @@ import typer
 from gptlite.errors import CorpusError, UsageError
 
 COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
-NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
-TIME_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 # Other tools' names for the same option, without the dashes; kept out of the help page.
 ALIASES = {
@@ -53,20 +50,6 @@ def parse_count_or_auto(text: str | int) -> int:
     if not (count := parse_count(text)):
         raise typer.BadParameter("it must be auto or above zero")
     return count
-
-
-def parse_seconds(text: str | float) -> float:
-    """Seconds of 90, 90s, 3m, 1.5h, 2d or 1h30m."""
-    asked = str(text).strip().lower()
-    if not asked or not re.fullmatch(rf"({NUMBER}[smhd])*({NUMBER})?", asked, re.ASCII):
-        raise typer.BadParameter(f"'{text}' is not a time such as 90s, 3m or 1h30m")
-    if isinstance(text, str) and asked[-1] not in "smhd":
-        raise typer.BadParameter(f"'{text}' needs a unit at its end, such as {asked}s or {asked}m")
-    parts = re.findall(rf"({NUMBER})([smhd]?)", asked)
-    seconds = sum(float(number) * TIME_UNITS[unit] for number, unit in parts)
-    if not 0 < seconds < math.inf:
-        raise typer.BadParameter("a time must be above zero")
-    return seconds
 
 
 def parse_bias(text: str, escapes: bool = False) -> tuple[str | int, float]:

@@ -12,6 +12,7 @@ from gptlite.cli.shared import options
 from gptlite.errors import UsageError
 
 HELP = ("-h", "--help")
+TEXTS = ("TEXT", "PROMPT")  # the metavars of values that may be empty, or whose command says itself that they may not
 
 
 def asked_for_help(arguments: list[str]) -> list[str]:
@@ -43,6 +44,28 @@ def show_plainly(command: Any, order: Iterable[str] = ()) -> Any:
     for part in getattr(command, "commands", {}).values():
         show_plainly(part)
     return command
+
+
+def refuse_empty(command: Any) -> Any:
+    """The command, which raises `UsageError` for an empty value of any parameter that is not a text.
+
+    An empty name of a file would mean the current folder; it most often comes from a shell variable that is not set.
+    """
+    for part in getattr(command, "commands", {}).values():
+        refuse_empty(part)
+    for parameter in command.params:
+        if parameter.callback is None and parameter.metavar not in TEXTS and not getattr(parameter, "is_flag", False):
+            parameter.callback = _check_filled
+    return command
+
+
+def _check_filled(context: Any, parameter: Any, value: Any) -> Any:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if "" in values and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE":
+        is_option = parameter.param_type_name == "option"
+        name = parameter.opts[-1] if is_option else f"{'one of ' * (len(values) > 1)}{parameter.metavar}"
+        raise UsageError(f"{name} is empty; is a variable of the shell not set?")
+    return value
 
 
 def check_values(command: Any, arguments: list[str]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
+from typing import Any
 
 import pytest
 from conftest import Command
+from support.commands import COMMANDS
 
 from gptlite.cli.shared import parsing
 
@@ -72,3 +75,40 @@ def test_switches_show_neither_a_type_nor_a_default(gptlite: Command) -> None:
         assert "<bool>" not in page
         assert "(off)" not in page.split("--resume")[-1].split("\n")[0]
         assert re.search(r"--json +Print", page)
+
+
+# -- Empty values
+
+PATHS = {"DIR", "FILE", "FILES", "FOLDER", "RUN", "5%|FILE", "WORD"}
+NAMED = [
+    (name, parameter)
+    for name, command in COMMANDS.items()
+    for parameter in command.params
+    if parameter.metavar in PATHS or (parameter.metavar == "NAME" and parameter.name == "encoding")
+]
+
+
+@pytest.mark.parametrize(("name", "parameter"), NAMED, ids=lambda value: getattr(value, "name", value))
+def test_an_empty_value_is_refused(gptlite: Command, name: str, parameter: Any) -> None:
+    is_option = parameter.param_type_name == "option"
+    words = [parameter.opts[-1], ""] if is_option else []
+    for other in COMMANDS[name].params:
+        words += [""] if other is parameter and not is_option else ["x"] if other.required else []
+    outcome = gptlite(*name.split(), *words)
+    assert (outcome.code, outcome.out) == (2, "")
+    spelled = parameter.opts[-1] if is_option else parameter.metavar
+    assert outcome.err == f"gptlite: error: {spelled} is empty; is a variable of the shell not set?\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["-o '' x.txt", "--out= x.txt", "--output '' x.txt", "x.txt ''", "--init-from '' x.txt", "-qo '' x.txt"]
+)
+def test_every_spelling_of_an_empty_value_is_refused(gptlite: Command, line: str) -> None:
+    outcome = gptlite("train", *shlex.split(line))
+    assert outcome.code == 2
+    assert "is empty; is a variable of the shell not set?" in outcome.err
+
+
+def test_an_empty_text_is_one(gptlite: Command) -> None:
+    assert "shell" not in gptlite("generate", "", "-m", "gone").err
+    assert "shell" not in gptlite("generate", "--stop", "", "-m", "gone").err
