@@ -161,7 +161,7 @@ def test_an_untied_head_is_written(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "dtype", "message"),
-    [("transformer-2017", "f16", "transformer-2017"), ("qwen3", "q4_0", "--dtype"), ("qwen3", "F16", "--dtype")],
+    [("transformer-2017", "f16", "transformer-2017"), ("qwen3", "q4_0", "`dtype`"), ("qwen3", "F16", "`dtype`")],
 )
 def test_what_cannot_be_written_is_a_usage_error(
     tokenizer: Tokenizer, architecture: str, dtype: str, message: str

@@ -171,7 +171,7 @@ def test_resuming_is_proved(gptlite: Command) -> None:
 
 def test_the_proof_can_fail(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it would if the random numbers of dropout were not put back."""
-    monkeypatch.setattr("gptlite.training.loop.torch.set_rng_state", lambda _: None)
+    monkeypatch.setattr("gptlite.training.state.torch.set_rng_state", lambda _: None)
     outcome = gptlite("check", trained_run, "--resume-proof", "--json")
     assert outcome.code == 1 and "differs from the one that was not interrupted" in outcome.err
     facts: dict[str, Any] = json.loads(outcome.out)

@@ -220,7 +220,7 @@ def test_a_run_json_that_says_too_little_is_no_bug(gptlite: Command, own_run: Pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--corpus", "corpus.txt"), "--corpus goes with --check-copies"),
+        (("--corpus", "corpus.txt"), "--corpus does nothing without --check-copies"),
         (("--check-copies", "-q"), "which -q silences"),
         (("--check-copies", "--corpus", "-"), "--corpus names a file or folder"),
     ],

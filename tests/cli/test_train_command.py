@@ -101,7 +101,7 @@ def test_baselines_stand_beside_the_result(gptlite: Command, corpus_file: Path) 
 
 
 def test_samples_are_shown_on_standard_error(gptlite: Command, corpus_file: Path) -> None:
-    outcome = gptlite("train", "corpus.txt", *FEW, "--sample-every", "2", "--sample-prompt", r"Ada\nBela")
+    outcome = gptlite("train", "corpus.txt", *FEW, "--sample-every", "2", "--sample-prompt", "Ada\nBela")
     assert outcome.out == ""
     assert re.findall(r"-- sample at step (\d) --\nAda\nBela", outcome.err) == ["2", "4"]
 

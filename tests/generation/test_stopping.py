@@ -171,5 +171,5 @@ def test_a_sentence_that_ends_where_skipping_ends_is_enough() -> None:
 @pytest.mark.row("G10")
 @pytest.mark.parametrize(("stop", "unit"), [(["end", ""], "document"), ([], "word"), ([], "")])
 def test_what_ends_no_text_is_a_usage_error(stop: list[str], unit: str) -> None:
-    with pytest.raises(UsageError, match="--stop"):
+    with pytest.raises(UsageError, match="`stop"):
         Stopping(stop, unit)

@@ -66,7 +66,7 @@ COMMANDS = {
     "eval": "eval text.txt -m RUN",
     "eval copies": "eval text.txt -m RUN --check-copies",
     "generate": "generate -m RUN --logprobs 5 --max-new-tokens 12 --seed 1 --no-stream",
-    "copies": "generate -m RUN --check-copies -n 2 --max-new-tokens 40 --seed 1 -o out.txt",
+    "copies": "generate -m RUN --check-copies -n 2 --max-new-tokens 40 --seed 1 -o out.txt --force",
     "choice": "generate -m RUN -p x --choice one --choice two -q",
     "plan": "train text.txt --dry-run -q --steps 50 --layers 1 --dim 32 --heads 1 --context 16 --size tiny",
     "embed": "embed -m RUN TEXTS",

@@ -87,8 +87,8 @@ def test_a_streamed_text_is_seen_on_its_way_into_a_file(
     printed = gptlite(*line).out
     assert terminal(*line, "-q", "-o", "story.txt") == (0, printed)
     assert Path("story.txt").read_text("utf-8") == printed
-    for more in (("--no-stream",), ("-n", "2"), ("--json",)):
-        assert terminal(*line, "-q", "-o", "story.txt", *more) == (0, "")
+    for i, (suffix, more) in enumerate(((".txt", ("--no-stream",)), (".txt", ("-n", "2")), (".json", ("--json",)))):
+        assert terminal(*line, "-q", "-o", f"more{i}{suffix}", *more) == (0, "")
 
 
 # -- Turns
@@ -134,7 +134,7 @@ def test_a_text_by_turns_at_a_terminal(trained_run: Path) -> None:
     assert first.startswith("Ada finds") and len(first) > 150
     type_in(b"\x1b[A\r", "Ada finds", more=200)  # the arrow up
     interrupt()
-    assert Path("story.txt").read_text("utf-8").startswith(first + "Ada finds")
+    assert re.match(rf"{re.escape(first)}\s?Ada finds", Path("story.txt").read_text("utf-8")), "a word of its own"
     type_in(b"/undo\r", first[-20:])
     wait_for(lambda: seen().endswith("> "))
     os.write(screen.master, b"\x04")

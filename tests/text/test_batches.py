@@ -103,7 +103,7 @@ def test_a_text_must_fill_one_window(context: int) -> None:
     with pytest.raises(
         CorpusError,
         match=rf"the training text has {context} tokens, but one window needs {context + 1}; "
-        rf"use --context {max(1, context - 1)} or less, or give more text",
+        rf"use a `context_length` of {max(1, context - 1)} or less, or give more text",
     ):
         Batches(stream(context), context=context, batch_size=2, seed=1)
     batch = Batches(stream(context + 1), context=context, batch_size=2, seed=1).batch(0)
@@ -113,7 +113,7 @@ def test_a_text_must_fill_one_window(context: int) -> None:
 @pytest.mark.row("C03")
 def test_the_context_that_the_error_names_works() -> None:
     tokens = stream(40)
-    with pytest.raises(CorpusError, match="use --context 39 or less"):
+    with pytest.raises(CorpusError, match="use a `context_length` of 39 or less"):
         Batches(tokens, context=64, batch_size=2, seed=1)
     assert Batches(tokens, context=39, batch_size=2, seed=1).batch(5).shape == (2, 40)
 

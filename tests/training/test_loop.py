@@ -874,7 +874,7 @@ def test_a_context_of_one_token_trains(corpus_file: Path) -> None:
 
 
 def test_a_context_longer_than_the_text_is_refused(corpus_file: Path) -> None:
-    with pytest.raises(CorpusError, match="--context"):
+    with pytest.raises(CorpusError, match="`context_length`"):
         train(str(corpus_file), out="run", steps=1, **{**TINY, "context_length": 100_000})
 
 

@@ -91,14 +91,22 @@ def test_sums_agree_between_units_and_bases(gptlite: Command, trained_run: Path,
         assert math.isclose(raw[name], tokens[name], rel_tol=1e-4) and raw[name] != words[name]
 
 
+def alike(rows: list[dict[str, str]], others: list[dict[str, str]]) -> bool:
+    """Are the surprisals the same but for what texts that share a forward pass change in the last bits?"""
+    bits = [[float(row["surprisal_bits"]) for row in each] for each in (rows, others)]
+    return [row["word"] for row in rows] == [row["word"] for row in others] and bits[0] == pytest.approx(
+        bits[1], abs=1e-4
+    )
+
+
 def test_lines_of_text_and_running_discourse(gptlite: Command, trained_run: Path) -> None:
     Path("lines.txt").write_text("Ada finds the river .\n\nBela opens the bank .\n", encoding="utf-8")
     alone = scored(gptlite, "lines.txt", "-m", trained_run)
     after = scored(gptlite, "lines.txt", "-m", trained_run, "--before", "previous")
     given = scored(gptlite, "lines.txt", "-m", trained_run, "--before", "Ada finds the river .")
     n = sum(row["item"] == "0" for row in alone)
-    assert alone[:n] == after[:n] and int(after[n]["seen"]) > 0 and alone[n]["seen"] == "0"
-    assert after[n:] == given[n:] and after[n]["surprisal_bits"] != alone[n]["surprisal_bits"]
+    assert alike(alone[:n], after[:n]) and int(after[n]["seen"]) > 0 and alone[n]["seen"] == "0"
+    assert alike(after[n:], given[n:]) and not alike(after[n:], alone[n:])
 
 
 def test_regions_are_marked_or_named_by_a_column(gptlite: Command, trained_run: Path) -> None:
