@@ -108,6 +108,15 @@ def test_options_that_are_named_alone_exist(page: Path) -> None:
     assert named - everything() == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"\b(?:tests|gptlite|benchmarks|docs)/[\w./-]+\.(?:py|md|c|csv|svg)\b", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -8,11 +8,13 @@ import io
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command, make_text
 
 import gptlite as library
+from gptlite.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -61,6 +63,7 @@ def write_texts() -> None:
         "".join(known + make_text(20, seed=seed) for seed in range(50, 70)), encoding="utf-8"
     )
     Path("chapter.txt").write_text(make_text(8, seed=90) + known, encoding="utf-8")
+    Path("sentences.tsv").write_text("item\ttext\n1\tShe sat on the river bank .\n", encoding="utf-8")
     Path("sentences.txt").write_text("She sat on the river bank .\nHe paid money into the bank .\n", encoding="utf-8")
     Path("wordsim353.tsv").write_text("bank\triver\t7\nlunch\tdinner\t9\nking\tsea\t2\n", encoding="utf-8")
 
@@ -73,31 +76,57 @@ def test_every_command_is_shown() -> None:
     }  # fmt: skip
 
 
+def examples() -> list[str]:
+    """The command in the help of each command."""
+    found: list[str] = []
+    for name in main.COMMANDS:
+        command: Any = main.find_command(name)
+        for one in (command, *getattr(command, "commands", {}).values()):
+            text = one.help.replace("\\[", "[")
+            found += re.findall(r"\[bold\]gptlite (.+?)\[/bold\]", text)
+    return [shlex.join(shlex.split(example)) for example in found]
+
+
+def run(gptlite: Command, text: str) -> None:
+    """A command that must succeed, unless it is left out or an optional library is missing."""
+    if any(part in text for part in LEFT_OUT):
+        return
+    if any(part in text and importlib.util.find_spec(needs) is None for part, needs in OPTIONAL.items()):
+        return
+    arguments = shlex.split(re.sub(r"--time \S+", f"--time {BUDGET}", text))
+    outcome = gptlite(*arguments, stdin=TYPED.get(text, b""))
+    assert outcome.code == 0, f"gptlite {text}\n{outcome.err}"
+    if "-o" in arguments:
+        assert Path(arguments[arguments.index("-o") + 1]).exists(), text
+    else:
+        assert outcome.out or outcome.err, text
+
+
 @pytest.mark.hf
-def test_the_commands_run_as_they_stand(gptlite: Command) -> None:
+def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one folder, in the order of the page, against the model of the page's own first command.
 
     Only the time of a training is another: `--time 3m` is 6 s here, in Python too. `LEFT_OUT` lists what is not run,
-    `OPTIONAL` the libraries without which a command is not run.
+    `OPTIONAL` the libraries without which a command is not run. Then the examples of the help pages run, in a folder
+    with the same texts and the same runs.
     """
     write_texts()
     for kind, text in steps():
-        if kind == "python":
-            with contextlib.redirect_stdout(io.StringIO()) as printed:
-                exec(re.sub(r'time="\w+"', f'time="{BUDGET}"', text), {"__name__": "readme"})
-            assert "print(" not in text or printed.getvalue(), text
+        if kind == "command":
+            run(gptlite, text)
             continue
-        if any(part in text for part in LEFT_OUT):
-            continue
-        if any(part in text and importlib.util.find_spec(needs) is None for part, needs in OPTIONAL.items()):
-            continue
-        arguments = shlex.split(re.sub(r"--time \S+", f"--time {BUDGET}", text))
-        outcome = gptlite(*arguments, stdin=TYPED.get(text, b""))
-        assert outcome.code == 0, f"gptlite {text}\n{outcome.err}"
-        if "-o" in arguments:
-            assert Path(arguments[arguments.index("-o") + 1]).exists(), text
-        else:
-            assert outcome.out or outcome.err, text
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(re.sub(r'time="\w+"', f'time="{BUDGET}"', text), {"__name__": "readme"})
+        assert "print(" not in text or printed.getvalue(), text
+
+    Path("help").mkdir()
+    Path("help/checkpoints").symlink_to(Path("checkpoints").absolute())
+    monkeypatch.chdir("help")
+    write_texts()
+    of_the_page = [text for kind, text in steps() if kind == "command"]
+    for text in examples():
+        if text not in of_the_page or "-o" in text:  # a file is written anew, everything else has just run
+            run(gptlite, text)
 
 
 def test_places_that_are_named_exist() -> None:
