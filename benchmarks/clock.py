@@ -52,7 +52,7 @@ def row(path: Path, seconds: float, folder: Path) -> str:
     planned, _, _ = run([*command, "--dry-run"], folder / f"cache-dry-{path.stem}")
     result, took, peak = run([*command, "-o", str(folder / path.stem)], folder / f"cache-{path.stem}")
     off = f"{took - seconds:+.1f} s, {100 * (took / seconds - 1):+.1f} %"
-    memory = planned["expected"]["memory"]
+    memory = planned["expected"]["memory_bytes"]
     return (
         f"| {path.stem}B | {seconds:g} s | {took:.1f} s | {off} | {result['step']:,} | {memory / 1e6:,.0f} MB "
         f"({100 * (memory / peak - 1):+.0f} %) | {peak / 1e6:,.0f} MB |"

@@ -154,7 +154,7 @@ def gptlite(options: argparse.Namespace) -> dict[str, Any]:
     score = scoring.score_model(best.model, best.tokenizer, ids, choose_hardware("cpu"))
     curve = [(line["elapsed"], line["val_bits_per_byte"]) for line in log if "val_bits_per_byte" in line]
     return {
-        "parameters": result["params"],
+        "parameters": result["n_parameters"],
         "seconds": seconds,
         "bits_per_byte": score.bits_per_byte,
         "val_bytes": score.bytes,

@@ -103,7 +103,7 @@ def test_scores_are_those_of_inspect(model: Model, gptlite: Command, trained_run
     text = "Ada finds the bank and the river ."
     one, other = model.score([text, "the"], top=2)
     printed = json.loads(gptlite("inspect", "-m", trained_run, text, "--json").out)
-    assert one.surprisal.sum() == pytest.approx(sum(token["surprisal"] for token in printed["tokens"]), abs=1e-3)
+    assert one.surprisal.sum() == pytest.approx(sum(token["surprisal_bits"] for token in printed["tokens"]), abs=1e-3)
     assert one.top.shape == (len(one.ids), 2) and other.text == "the"
     assert [word.text for word in one.words] == text.split()
     assert sum(word.surprisal for word in one.words) == pytest.approx(float(one.surprisal.sum()), abs=1e-3)

@@ -23,6 +23,7 @@ import numpy as np
 
 from gptlite.evaluation.scoring import Window
 
+METHODS = ("xz", "unigram", "ngram")
 ORDER = 5  # tokens in the longest n-gram: four of context, and the one predicted
 # On one core, counting takes about a second a million tokens, and xz, which reads the training text twice, about a
 # second a megabyte: with these limits both together some six seconds at most.
@@ -43,7 +44,9 @@ class Baselines:
     xz_train_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Its fields for JSON, where the scores of the methods have their unit: `xz_bits_per_byte` and so on."""
+        facts = dataclasses.asdict(self)
+        return {f"{name}_bits_per_byte" if name in METHODS else name: value for name, value in facts.items()}
 
 
 def measure(

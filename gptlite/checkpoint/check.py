@@ -20,8 +20,8 @@ class StepReport:
     """What was found in the folder of a step; `problem` is a sentence, or None where every digest is right."""
 
     name: str
-    files: int
-    bytes: int
+    n_files: int
+    n_bytes: int
     val_bits_per_byte: float | None
     problem: str | None
 

@@ -29,7 +29,13 @@ NAME, FORMAT = "run.json", 1
 LARGEST = 4 << 20  # bytes of run.json
 LARGEST_INLINE = 64 << 10  # bytes of a list that stays in run.json
 LARGEST_LISTS = 256 << 20  # bytes of the file beside it: about a million input files
-FORMER = {"yardsticks": "baselines"}  # names of fields in earlier versions
+FORMER = {  # names of fields in earlier versions
+    "yardsticks": "baselines", "parameters": "n_parameters", "params": "n_parameters",
+    "tokens_seen": "n_tokens_seen", "train_tokens": "n_train_tokens", "val_tokens": "n_val_tokens",
+    "train_loss": "train_loss_nats", "val_loss": "val_loss_nats", "memory": "memory_bytes",
+    "xz": "xz_bits_per_byte", "unigram": "unigram_bits_per_byte", "ngram": "ngram_bits_per_byte",
+}  # fmt: skip
+RENAMED_WITHIN = {"result", "expected", "baselines", "init_from"}  # the objects that have some of these fields
 LISTS = re.compile(r"lists-[0-9a-f]{16}\.jsonl")
 
 
@@ -117,7 +123,7 @@ class TokenizerSource(TypedDict):
 
 class ModelSource(TokenizerSource):
     architecture: str
-    parameters: Count
+    n_parameters: Count
 
 
 class Change(TypedDict):
@@ -128,9 +134,9 @@ class Change(TypedDict):
 
 
 class _Baselines(TypedDict):
-    xz: float
-    unigram: float
-    ngram: float
+    xz_bits_per_byte: float
+    unigram_bits_per_byte: float
+    ngram_bits_per_byte: float
 
 
 class Baselines(_Baselines, total=False):
@@ -145,13 +151,13 @@ class _Result(TypedDict):
     run: str
     step: Count
     best_step: Count
-    params: Count
+    n_parameters: Count
     vocab_size: Count
-    tokens_seen: Count
+    n_tokens_seen: Count
     tokens_per_second: float
     seconds: float
-    train_loss: float | None
-    val_loss: float
+    train_loss_nats: float | None
+    val_loss_nats: float
     val_bits_per_byte: float
     val_bytes: Count
 
@@ -185,10 +191,10 @@ class RunInfo(TypedDict, total=False):
     inputs: list[Source]
     text: Texts
     tokenizer: Digest
-    train_tokens: Count
-    val_tokens: Count
+    n_train_tokens: Count
+    n_val_tokens: Count
     token_digests: TokenDigests
-    parameters: Count
+    n_parameters: Count
     plan: Plan
     hardware: str
     machine: Machine
@@ -247,10 +253,11 @@ def read(reader: Reader) -> RunInfo:
 
 def _renamed(info: dict[str, Any]) -> dict[str, Any]:
     """`info` with today's names of fields that had others in earlier versions."""
-    result = info.get("result")
-    if isinstance(result, dict):
-        info = {**info, "result": {FORMER.get(name, name): value for name, value in result.items()}}
-    return {FORMER.get(name, name): value for name, value in info.items()}
+    named = {FORMER.get(name, name): value for name, value in info.items()}
+    return {
+        name: _renamed(value) if name in RENAMED_WITHIN and isinstance(value, dict) else value
+        for name, value in named.items()
+    }
 
 
 def to_files(info: Mapping[str, Any], where: object) -> tuple[bytes, str, bytes]:

@@ -190,7 +190,7 @@ def describe(directory: Path) -> Description:
         }
         weights = {
             "files": list(tables),
-            "bytes": sum(table.size for table in tables.values()),
+            "n_bytes": sum(table.size for table in tables.values()),
             "dtypes": sorted(dtypes),
         }
         source = {name: theirs[name] for name in hf.SOURCE_KEYS if theirs.get(name)}

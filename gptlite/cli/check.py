@@ -75,7 +75,7 @@ def _show(report: RunReport) -> None:
     rows = []
     for step in report.steps:
         bits = "" if step.val_bits_per_byte is None else f"{step.val_bits_per_byte:.4f}"
-        rows.append([step.name, f"{step.files}", f"{step.bytes:,}", bits, step.problem or "intact"])
+        rows.append([step.name, f"{step.n_files}", f"{step.n_bytes:,}", bits, step.problem or "intact"])
     console.print_table(["step", "files", "bytes", "bits per byte", "state"], rows, right=frozenset({1, 2, 3}))
     for problem in report.problems:
         console.write(f"{problem}\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,12 +57,18 @@ def export(
     report = gguf_check.verify_gguf(target, loaded.model, loaded.tokenizer) if verify else None
     if json:
         facts = {"model": str(path), "file": str(target), "file_bytes": size, "dtype": dtype}
-        verified = None if report is None else {**dataclasses.asdict(report), "problem": report.problem(dtype)}
+        verified = None if report is None else {**_facts(report), "problem": report.problem(dtype)}
         console.write_json(schemas.named("export", {**facts, "llama_cpp": verified}))
     if report is not None:
         _show(report, messages)
         if problem := report.problem(dtype):
             raise CheckpointError(f"{target}: llama.cpp does not read what the model says: {problem}.")
+
+
+def _facts(report: GgufReport) -> dict[str, Any]:
+    """What --json says of the comparison, with the units of its numbers."""
+    nats = ("loss", "their_loss", "divergence")
+    return {f"{name}_nats" if name in nats else name: value for name, value in dataclasses.asdict(report).items()}
 
 
 def _show(report: GgufReport, messages: console.Messages) -> None:

@@ -33,7 +33,7 @@ def info(
     run = runs.Run(path.parent)
     facts: dict[str, Any] = {
         "path": str(path),
-        "parameters": found.config.n_params,
+        "n_parameters": found.config.n_params,
         "config": found.config.to_dict(),
         "tokenizer": {
             "vocab_size": found.tokenizer.vocab_size,
@@ -76,7 +76,7 @@ def _shape(found: Description) -> list[list[str]]:
         ["architecture", config.architecture],
         ["in Hugging Face's words", _named(found.source.get("architectures"))],
         ["parameters", f"{config.n_params:,}"],
-        ["weights", f"{files}, {console.count(weights['bytes'])}B, {kinds}"],
+        ["weights", f"{files}, {console.count(weights['n_bytes'])}B, {kinds}"],
         ["layers, dim, hidden dim", f"{config.n_layers}, {config.dim}, {config.hidden_dim}"],
         ["heads, key-value heads, head dim", f"{config.n_heads}, {config.n_kv_heads}, {config.head_dim}"],
         ["context", f"{config.context_length:,} tokens"],

@@ -25,7 +25,7 @@ class Entry:
 
     path: str
     texts: list[str]
-    parameters: int | None
+    n_parameters: int | None
     architecture: str | None
     step: int | None
     best_step: int | None
@@ -57,7 +57,7 @@ def runs(
     if not entries:
         raise CheckpointError(f"there are no runs in {folder}; train a model with: gptlite train FILE.")
     rows = [
-        [Path(e.path).name, ", ".join(e.texts), "" if e.parameters is None else console.count(e.parameters),
+        [Path(e.path).name, ", ".join(e.texts), "" if e.n_parameters is None else console.count(e.n_parameters),
          "" if e.val_bits_per_byte is None else f"{e.val_bits_per_byte:.3f}", "" if e.step is None else f"{e.step:,}",
          f"{e.disk_bytes / 1e6:,.1f} MB", e.problem or age(e.age_seconds)]
         for e in entries
@@ -79,7 +79,7 @@ def describe(run: Run) -> Entry:
         problem = "no step saved yet"
     modified = _modified(run.path)
     return Entry(
-        str(run.path), _texts(info), _number(info.get("parameters")), _architecture(info),
+        str(run.path), _texts(info), _number(info.get("n_parameters")), _architecture(info),
         steps[-1].number if steps else None, best.number if best else None, best.val_bits_per_byte if best else None,
         sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file() and not path.is_symlink()),
         time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(modified)), round(max(0.0, time.time() - modified), 1), problem,

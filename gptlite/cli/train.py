@@ -405,7 +405,7 @@ def outcome(result: dict[str, Any]) -> Iterator[str]:
     if not others:
         return
     yield f"for comparison, on the same bytes: {baselines(others)}"
-    if not others["ngram"] > result["val_bits_per_byte"]:
+    if not others["ngram_bits_per_byte"] > result["val_bits_per_byte"]:
         yield f"This model does not beat the 5-gram, which only counts tokens. {_what_would_help(result)}"
 
 
@@ -427,7 +427,8 @@ def _homonym_settings(given: dict[str, Any], size: str | None) -> dict[str, Any]
 
 def baselines(measured: dict[str, Any]) -> str:
     """What counting and compressing make of the same held-out text."""
-    return f"5-gram {measured['ngram']:.3f}, xz {measured['xz']:.3f}, unigram {measured['unigram']:.3f} bits per byte"
+    ngram, xz, unigram = (measured[f"{method}_bits_per_byte"] for method in ("ngram", "xz", "unigram"))
+    return f"5-gram {ngram:.3f}, xz {xz:.3f}, unigram {unigram:.3f} bits per byte"
 
 
 def show_plan(preview: dict[str, Any]) -> None:
@@ -442,15 +443,15 @@ def show_plan(preview: dict[str, Any]) -> None:
         budget, how_long = console.duration(training["seconds"]), whose("seconds")
     else:
         budget, how_long = console.plural(round(expected["steps"]), "step"), whose("steps", "epochs")
-    bytes_per_token = preview["train_bytes"] / preview["train_tokens"]
+    bytes_per_token = preview["train_bytes"] / preview["n_train_tokens"]
     by_size = ("size", "n_layers", "dim", "n_heads")
     rows = [
-        ["text", f"{preview['train_bytes']:,} bytes, {preview['train_tokens']:,} tokens", "yours"],
+        ["text", f"{preview['train_bytes']:,} bytes, {preview['n_train_tokens']:,} tokens", "yours"],
         ["held out", f"{preview['val_bytes']:,} bytes", ""],
         ["vocabulary", f"{model['vocab_size']:,} tokens of {bytes_per_token:.2f} bytes", ""],
         ["architecture", model["architecture"], ""],
         ["shape", _shape(model), whose(*by_size)],
-        ["parameters", f"{preview['parameters']:,}", ""],
+        ["parameters", f"{preview['n_parameters']:,}", ""],
         ["context", console.plural(model["context_length"], "token"), whose("context_length")],
         ["batch", console.plural(training["batch_size"], "window"), whose("batch_size")],
         ["optimizer", f"{training['optimizer']}, rate {training['lr']:g}", whose("optimizer", "lr")],
@@ -460,7 +461,7 @@ def show_plan(preview: dict[str, Any]) -> None:
         ["speed", f"{expected['tokens_per_second']:,.0f} tokens/s, on {preview['hardware']}", ""],
         ["steps", f"about {expected['steps']:,.0f}, {expected['epochs']:.1f} times through the text", ""],
         ["time", console.duration(expected["seconds"]), ""],
-        ["memory", f"{expected['memory'] / 1e9:.2f} GB", ""],
+        ["memory", f"{expected['memory_bytes'] / 1e9:.2f} GB", ""],
     ]
     if expected["bits_per_byte"] is None:
         rows.append(["result", "unknown: it can be estimated for new models and runs of a million tokens or more", ""])

@@ -8,7 +8,7 @@ The columns and their formulas:
   unless `raw`. In another base the name says so: `surprisal_nats`, `surprisal_dits`.
 - `entropy_bits`: the entropy of what could come next, before the first token of the unit.
 - `rank`: of the first token among all tokens, 1 for the likeliest.
-- `tokens`, `characters`: of the unit; characters without white space around it.
+- `n_tokens`, `n_characters`: of the unit; characters without white space around it.
 - `count`: occurrences of the word in the training text, as far as the model keeps them; empty where it does not.
 - `log10_per_million`: log10 of (count + 1) per million of the words that were counted.
 - `seen`: tokens that the model saw before the unit. `cut`: 1 where earlier ones were beyond its context, else 0.
@@ -73,8 +73,8 @@ class Layout:
         if self.models:
             measures = [*(f"{measure}.{name}" for name in self.models), f"{measure}.mean", f"{measure}.sd"]
         return [
-            "position", self.unit, "kind", *measures, f"entropy_{BASES[self.base][0]}", "rank", "tokens", "characters",
-            "count", "log10_per_million", "seen", "cut",
+            "position", self.unit, "kind", *measures, f"entropy_{BASES[self.base][0]}", "rank", "n_tokens",
+            "n_characters", "count", "log10_per_million", "seen", "cut",
         ]  # fmt: skip
 
     def units(self, scored: ScoredText, regions: Sequence[tuple[int, int]] = ()) -> list[Unit]:

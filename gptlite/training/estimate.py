@@ -41,7 +41,8 @@ class Estimate:
     baseline_seconds: float  # that they took
 
     def to_dict(self) -> dict[str, Any]:
-        expected = dataclasses.asdict(self.expected) | {"memory": self.memory}
+        expected = dataclasses.asdict(dataclasses.replace(self.expected, memory=self.memory))
+        expected["memory_bytes"] = expected.pop("memory")
         return {
             "expected": expected,
             "baselines": self.baselines.to_dict() | {"seconds": round(self.baseline_seconds, 3)},

@@ -59,7 +59,7 @@ def load_init_from(
     facts["init_from"] = {
         "path": str(base.path.absolute()),
         "architecture": base.config.architecture,
-        "parameters": base.config.n_params,
+        "n_parameters": base.config.n_params,
         "sha256": weights_digest(base.path),
     }
     return InitFrom(base, base.tokenizer, facts)

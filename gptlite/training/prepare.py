@@ -183,9 +183,9 @@ def preview(request: Request) -> dict[str, Any]:
         texts = prepared.dataset.texts
         return {
             "plan": prepared.plan.to_dict(),
-            "parameters": prepared.plan.model.n_params,
+            "n_parameters": prepared.plan.model.n_params,
             "train_bytes": texts.train.n_bytes,
-            "train_tokens": prepared.dataset.tokens.n_tokens,
+            "n_train_tokens": prepared.dataset.tokens.n_tokens,
             "val_bytes": texts.val.n_bytes,
             "hardware": prepared.hardware.describe(),
             "expected": prepared.info["expected"],
@@ -236,10 +236,10 @@ def _facts(plan: planning.Plan, dataset: Dataset) -> dict[str, Any]:
         "inputs": dataset.texts.documents(),
         "text": dataset.texts.facts(),
         "tokenizer": dataset.tokenizer.digest,
-        "train_tokens": dataset.tokens.n_tokens,
-        "val_tokens": dataset.val_tokens.n_tokens,
+        "n_train_tokens": dataset.tokens.n_tokens,
+        "n_val_tokens": dataset.val_tokens.n_tokens,
         "token_digests": dataset.digests,
-        "parameters": plan.model.n_params,
+        "n_parameters": plan.model.n_params,
         "plan": plan.to_dict(),
         "numerics": numerics.facts(),
         "versions": {

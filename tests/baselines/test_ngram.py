@@ -164,7 +164,7 @@ def test_a_text_is_measured_whole(tokenizer: Tokenizer) -> None:
     assert found.xz_train_bytes == found.train_bytes
     assert found.xz == xz_bits_per_byte(*(t.encode() for t in texts))
     assert 0 < found.ngram < found.unigram < 8
-    assert found.to_dict()["ngram"] == found.ngram
+    assert found.to_dict()["ngram_bits_per_byte"] == found.ngram
 
 
 def test_long_texts_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

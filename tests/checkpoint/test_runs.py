@@ -424,9 +424,22 @@ def test_runs_live_in_checkpoints() -> None:
 
 
 def test_fields_of_older_versions_are_read_under_todays_names(run: Run) -> None:
-    numbers = dict.fromkeys(("step", "best_step", "params", "vocab_size", "tokens_seen", "val_bytes"), 3)
-    reals = dict.fromkeys(("tokens_per_second", "seconds", "train_loss", "val_loss", "val_bits_per_byte"), 1.5)
+    numbers = dict.fromkeys(("step", "best_step", "n_parameters", "vocab_size", "n_tokens_seen", "val_bytes"), 3)
+    reals = dict.fromkeys(
+        ("tokens_per_second", "seconds", "train_loss_nats", "val_loss_nats", "val_bits_per_byte"), 1.5
+    )
     result = {"run": "run", **numbers, **reals}
-    measured = {"ngram": 2.0, "xz": 2.5, "unigram": 4.0}
-    run.write_info({"yardsticks": measured, "result": {**result, "yardsticks": measured}})
-    assert run.read_info() == {"baselines": measured, "result": {**result, "baselines": measured}}
+    measured = {"ngram_bits_per_byte": 2.0, "xz_bits_per_byte": 2.5, "unigram_bits_per_byte": 4.0}
+    former = {"yardsticks": "baselines", "params": "n_parameters", "tokens_seen": "n_tokens_seen"}
+    former |= {name: f"{name}_nats" for name in ("train_loss", "val_loss")}
+    former |= {name: f"{name}_bits_per_byte" for name in ("ngram", "xz", "unigram")}
+
+    def aged(value: dict[str, object]) -> dict[str, object]:
+        names = {now: before for before, now in former.items()}
+        return {names.get(n, n): aged(x) if isinstance(x, dict) else x for n, x in value.items()}
+
+    info = {"baselines": measured, "expected": {"memory_bytes": 5.0}, "result": {**result, "baselines": measured}}
+    counts = {"n_parameters": 7, "n_train_tokens": 8, "n_val_tokens": 9}
+    old = {**aged(info), "parameters": 7, "train_tokens": 8, "val_tokens": 9, "expected": {"memory": 5.0}}
+    run.write_info(old)
+    assert run.read_info() == {**info, **counts}

@@ -13,14 +13,14 @@ from gptlite.checkpoint.saved_step import save_step
 from gptlite.text.tokenizer import Tokenizer
 
 TEXTS = ("Ada finds the [bank] and the river .", "Bela paints the song and the [bank] .")
-ROW = {"number", "unrelated", "same_word", "separation", "occurrences"}
+ROW = {"layer", "unrelated", "same_word", "separation", "occurrences"}
 
 
 def test_json_has_a_row_for_each_layer(gptlite: Command, trained_run: Path) -> None:
     outcome = gptlite("embed", "-m", trained_run, "--by-layer", *TEXTS, "--json")
     result = json.loads(outcome.out)
-    assert set(result) == {"schema", "model", "pool", "correct", "n", "trained"} and result["n"] == 2
-    assert [row["number"] for row in result["trained"]] == [0, 1, 2]
+    assert set(result) == {"schema", "model", "pool", "correct", "n_places", "trained"} and result["n_places"] == 2
+    assert [row["layer"] for row in result["trained"]] == [0, 1, 2]
     assert all(set(row) == ROW for row in result["trained"])
     compared = json.loads(gptlite("embed", "-m", trained_run, "--layer", "1", *TEXTS, "--json").out)
     assert result["trained"][1]["occurrences"][0] == pytest.approx(compared["contextual"][0][1], abs=1e-3)
@@ -30,7 +30,7 @@ def test_json_has_a_row_for_each_layer(gptlite: Command, trained_run: Path) -> N
 def test_the_control_has_the_same_rows(gptlite: Command, trained_run: Path) -> None:
     outcome = gptlite("embed", "-m", trained_run, "--by-layer", "--untrained", *TEXTS, "--json")
     result = json.loads(outcome.out)
-    assert [row["number"] for row in result["untrained"]] == [0, 1, 2]
+    assert [row["layer"] for row in result["untrained"]] == [0, 1, 2]
     assert result["untrained"][0]["separation"] == result["trained"][0]["separation"] == 1.0
     trained, untrained = (np.array([row["same_word"][0] for row in result[name]]) for name in ("trained", "untrained"))
     assert not np.allclose(trained[1:], untrained[1:], atol=0.01)
@@ -53,7 +53,7 @@ def test_tokens_and_sentences_have_layers_too(gptlite: Command, trained_run: Pat
     for unit, n in (("--sentence", 2), ("--tokens", 4)):
         outcome = gptlite("embed", "-m", trained_run, "--by-layer", unit, "the bank", "a bank", "--json")
         assert outcome.code == 0, outcome.err
-        assert json.loads(outcome.out)["n"] >= n
+        assert json.loads(outcome.out)["n_places"] >= n
 
 
 def test_a_model_without_statistics_is_refused(gptlite: Command, tokenizer: Tokenizer) -> None:

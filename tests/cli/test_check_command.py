@@ -48,8 +48,8 @@ def test_json_has_what_the_table_has(gptlite: Command, trained_run: Path) -> Non
     step = facts["steps"][-1]
     folder = trained_run / step["name"]
     files = json.loads((folder / "MANIFEST.json").read_text())["files"]
-    assert (step["files"], step["problem"]) == (len(files), None)
-    assert step["bytes"] == sum((folder / name).stat().st_size for name in files)
+    assert (step["n_files"], step["problem"]) == (len(files), None)
+    assert step["n_bytes"] == sum((folder / name).stat().st_size for name in files)
 
 
 def flip(path: Path) -> None:

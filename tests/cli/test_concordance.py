@@ -160,8 +160,8 @@ def test_senses_come_with_their_evidence(grouped: Command, trained_run: Path) ->
         "schema", "n_found", "n_grouped", "model", "layer", "n_layers", "pool", "correct", "clear", "silhouette",
         "control", "groups", "lines",
     }  # fmt: skip
-    assert sum(group["n"] for group in result["groups"]) == result["n_grouped"] == result["n_found"]
-    assert {line["sense"] for line in result["lines"]} == {1, 2}
+    assert sum(group["n_places"] for group in result["groups"]) == result["n_grouped"] == result["n_found"]
+    assert {line["sense"] for line in result["lines"]} == {0, 1}
     assert len(result["lines"]) == result["n_found"] < 40
     assert len(parsed(grouped("--senses", 2, "--limit", 10, "--json"))["lines"]) in (9, 10, 11)
     share = (result["silhouette"] - result["control"]) / (1 - result["control"])

@@ -67,17 +67,17 @@ def test_json_has_every_figure_and_places_where_the_text_stands(checked: Command
     lines = Path("corpus.txt").read_text().split("\n")
     for sample in result["samples"]:
         found = sample["copies"]
-        assert set(found) == {"longest", "shares", "runs"} and set(found["shares"]) == {"25", "50", "100"}
+        assert set(found) == {"longest_characters", "shares", "runs"} and set(found["shares"]) == {"25", "50", "100"}
         for run in found["runs"]:
             assert sample["text"][run["start"] : run["end"]] == run["text"]
             there = "\n".join(lines[run["line"] - 1 :])[run["column"] - 1 :]
             assert there.startswith(run["text"]) and run["file"].endswith("corpus.txt")
-            assert run["count"] == len(re.findall(f"(?={re.escape(run['text'])})", training_text()))
-        assert found["longest"] == len(found["runs"][0]["text"])
+            assert run["n_places"] == len(re.findall(f"(?={re.escape(run['text'])})", training_text()))
+        assert found["longest_characters"] == len(found["runs"][0]["text"])
     whole = result["copies"]
-    assert set(whole) == {"verdict", "longest", "shares", "held_out"}
-    assert whole["longest"] == max(sample["copies"]["longest"] for sample in result["samples"])
-    assert {piece["characters"] for piece in whole["held_out"]} == {
+    assert set(whole) == {"verdict", "longest_characters", "shares", "held_out"}
+    assert whole["longest_characters"] == max(sample["copies"]["longest_characters"] for sample in result["samples"])
+    assert {piece["n_characters"] for piece in whole["held_out"]} == {
         round(sum(len(sample["text"]) for sample in result["samples"]) / 2)
     }
 
@@ -96,9 +96,9 @@ def test_nothing_is_added_unless_it_is_asked_for(gptlite: Command, own_run: Path
 def test_a_prompt_from_the_training_text_is_not_the_models_copy(gptlite: Command, own_run: Path) -> None:
     prompt = Path("corpus.txt").read_text()[:400]
     line = ("generate", "-m", own_run, "-p", prompt, "--check-copies", "--json", "--seed", "1", "--max-new-tokens")
-    assert read_json(gptlite(*line, "0"))["copies"]["longest"] == 0
+    assert read_json(gptlite(*line, "0"))["copies"]["longest_characters"] == 0
     (sample,) = read_json(gptlite(*line, "8"))["samples"]
-    assert 0 < sample["copies"]["longest"] <= len(sample["text"]) < 100
+    assert 0 < sample["copies"]["longest_characters"] <= len(sample["text"]) < 100
 
 
 def test_a_few_characters_are_too_short_to_tell(gptlite: Command, own_run: Path) -> None:
@@ -148,9 +148,9 @@ def test_eval_tells_what_of_a_text_the_model_has_seen(gptlite: Command, own_run:
     Path("seen.txt").write_text("A new line.\n" + training_text()[:3000])
     line = ("eval", "seen.txt", "-m", own_run, "--check-copies")
     found = read_json(gptlite(*line, "--json"))["copies"]
-    assert found["longest"] == 3000 and found["shares"]["100"] == round(3000 / 3012, 6)
+    assert found["longest_characters"] == 3000 and found["shares"]["100"] == round(3000 / 3012, 6)
     (run,) = found["runs"]
-    assert (run["start"], run["line"], run["column"], run["count"]) == (12, 1, 1, 1)
+    assert (run["start"], run["line"], run["column"], run["n_places"]) == (12, 1, 1, 1)
     said = gptlite(*line)
     assert "bits per byte" in said.out and "of this text stands in the training text" in said.err
     assert "copies" not in read_json(gptlite(*line[:-1], "--json"))

@@ -28,7 +28,7 @@ META = {"model", "gptlite", "model_sha256", "tokenizer_sha256", "pool", "prefix"
 KEYS = META | {
     "schema", "layer", "correct", "scale", "items", "contextual", "raw", "static", "percentile", "pairs", "notes",
 }  # fmt: skip
-ITEM = {"text_index", "word", "span", "tokens", "partial", "n_left", "words_left", "truncated", "expected"}
+ITEM = {"text_index", "word", "span", "tokens", "partial", "n_tokens_left", "n_words_left", "truncated", "expected"}
 
 
 @pytest.fixture
@@ -365,7 +365,7 @@ def test_many_occurrences_get_no_matrix(embed: Command) -> None:
 def test_a_verdict_says_what_a_cosine_is_worth(embed: Command) -> None:
     result = parsed(embed(*BANKS, "--json"))
     (pair,) = result["pairs"]
-    assert pair["pair"] == [1, 2] and pair["among"] == "same_word"
+    assert pair["pair"] == [0, 1] and pair["among"] == "same_word"
     assert pair["percentile"] == result["percentile"][0][1]
     assert (pair["contextual"], pair["raw"]) == (result["contextual"][0][1], result["raw"][0][1])
     out = embed(*BANKS).out
@@ -568,7 +568,7 @@ def test_the_table_for_people_keeps_the_numbers_of_the_texts(embed: Command) -> 
     assert [item.get("id") for item in result["items"]] == ["A1", "A3", "A2"]
     assert [item["word"] for item in result["items"]] == ["keys", None, "bank"]
     assert [row[1] for row in result["contextual"]] == [None] * 3 == result["contextual"][1]
-    assert result["pairs"][0]["pair"] == [1, 3]
+    assert result["pairs"][0]["pair"] == [0, 2]
 
 
 def test_a_text_without_the_word_has_a_row_too(embed: Command) -> None:

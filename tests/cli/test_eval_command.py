@@ -153,7 +153,7 @@ def test_bytes_are_those_of_the_file_when_the_tokenizer_composes_characters(
     result = json.loads(gptlite("eval", "korean.txt", "-m", tmp_path / "step", "--json").out)
     assert result["n_bytes"] == size
     inspected = json.loads(gptlite("inspect", "-f", "korean.txt", "-m", tmp_path / "step", "--json").out)
-    assert inspected["bytes"] == size
+    assert inspected["n_bytes"] == size
     line = ("train", "korean.txt", "--init-from", tmp_path / "step", "--steps", "2", "--val", "30%", "-o", "run")
     trained = gptlite(*line, "--json")
     assert trained.code == 0, trained.err

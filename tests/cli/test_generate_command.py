@@ -156,7 +156,7 @@ def test_the_least_and_the_largest_number_of_tokens(generate: Command) -> None:
     line = ("Ada", "--seed", "1", "--json", "--stop-at", "sentence")
     for least, most in ((0, 40), (25, 40), (40, 40)):
         outcome = generate(*line, "--min-new-tokens", least, "--max-new-tokens", most)
-        assert least <= json.loads(outcome.out)["usage"]["completion_tokens"] <= most
+        assert least <= json.loads(outcome.out)["usage"]["n_completion_tokens"] <= most
     assert generate(*line, "--min-new-tokens", "3", "--max-new-tokens", "2").code == 2
 
 
@@ -322,7 +322,7 @@ def test_the_likeliest_of_given_texts_is_written(generate: Command, trained_run:
     result = json.loads(generate("Ada finds", *CHOICES, "--json").out)
     model = saved_step.load(Path(result["model"]))
     scored = score_choices(model.model, model.tokenizer, "Ada finds", [" the", " the river", " xq"])
-    assert [(c["text"], c["logprob"], c["token_ids"]) for c in result["choices"]] == [
+    assert [(c["text"], c["logprob_nats"], c["token_ids"]) for c in result["choices"]] == [
         (c.text, c.logprob, c.tokens) for c in scored
     ]
 
@@ -332,8 +332,10 @@ def test_choices_can_be_compared_by_token_and_for_many_prompts(generate: Command
     line = ("--prompts", "prompts.txt", "--choice", " finds", "--choice", " river and the", "--no-echo")
     assert generate(*line).out == " finds\n river and the\n"
     by_token = json.loads(generate("Ada", *line[2:], "--per-token", "--json").out)["choices"]
-    assert [c["logprob_per_token"] for c in by_token] == [c["logprob"] / len(c["token_ids"]) for c in by_token]
-    assert by_token[0]["logprob_per_token"] >= by_token[1]["logprob_per_token"]
+    assert [c["logprob_nats_per_token"] for c in by_token] == [
+        c["logprob_nats"] / len(c["token_ids"]) for c in by_token
+    ]
+    assert by_token[0]["logprob_nats_per_token"] >= by_token[1]["logprob_nats_per_token"]
 
 
 def test_a_choice_longer_than_the_window_is_code_8(generate: Command) -> None:
@@ -361,7 +363,7 @@ def test_json_is_one_object_with_the_documented_keys(generate: Command, trained_
         assert (sample["finish_reason"], len(sample["tokens"])) == ("length", 12)
         assert sample["text"] == loaded.tokenizer.decode([token["id"] for token in sample["tokens"]])
     prompt_tokens = len(loaded.tokenizer.encode("Ada finds"))
-    assert result["usage"] == {"prompt_tokens": prompt_tokens, "completion_tokens": 24}
+    assert result["usage"] == {"n_prompt_tokens": prompt_tokens, "n_completion_tokens": 24}
 
 
 def test_json_and_plain_text_agree(generate: Command) -> None:
@@ -409,7 +411,7 @@ def test_no_prompt_begins_a_document(generate: Command, prompt: tuple[str, ...])
     Path("empty.txt").write_bytes(b"")
     outcome = generate(*prompt, "--seed", "1", "--json")
     assert outcome.code == 0
-    assert json.loads(outcome.out)["usage"]["prompt_tokens"] == 1
+    assert json.loads(outcome.out)["usage"]["n_prompt_tokens"] == 1
 
 
 @pytest.mark.row("G02")

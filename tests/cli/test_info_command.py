@@ -21,7 +21,7 @@ def test_json_is_one_object(gptlite: Command, trained_run: Path) -> None:
     assert (outcome.code, outcome.err, outcome.out.count("\n")) == (0, "", 1)
     facts = json.loads(outcome.out)
     assert set(facts) == {
-        "schema", "path", "parameters", "config", "tokenizer", "tensors", "weights", "source", "manifest", "run",
+        "schema", "path", "n_parameters", "config", "tokenizer", "tensors", "weights", "source", "manifest", "run",
     }  # fmt: skip
     step = runs.find_model(str(trained_run))
     assert facts["path"] == str(step)
@@ -30,7 +30,7 @@ def test_json_is_one_object(gptlite: Command, trained_run: Path) -> None:
     assert facts["tensors"]["transformer.embed.weight"] == [320, 32]
     assert facts["manifest"]["step"] == int(step.name.removeprefix("step-"))
     assert facts["run"] == json.loads((trained_run / "run.json").read_text())
-    assert facts["parameters"] == facts["run"]["parameters"]
+    assert facts["n_parameters"] == facts["run"]["n_parameters"]
 
 
 def test_the_table_says_what_it_is_and_where_it_came_from(gptlite: Command, trained_run: Path) -> None:
@@ -40,7 +40,7 @@ def test_the_table_says_what_it_is_and_where_it_came_from(gptlite: Command, trai
     digest = hashlib.sha256((trained_run.parent / "corpus.txt").read_bytes()).hexdigest()
     for part in (
         "qwen3",
-        f"{stored['parameters']:,}",
+        f"{stored['n_parameters']:,}",
         "32 tokens",
         "320 tokens",
         "rmsnorm (pre), rope, swiglu",

@@ -26,17 +26,27 @@ def inspected(gptlite: Command, *arguments: object) -> dict:
 
 def test_json_has_the_documented_keys(gptlite: Command, trained_run: Path) -> None:
     result = inspected(gptlite, SENTENCE, "-m", trained_run)
-    assert set(result) == {"schema", "model", "text", "bits", "bytes", "bits_per_byte", "convention", "tokens", "words"}
+    assert set(result) == {
+        "schema",
+        "model",
+        "text",
+        "surprisal_bits",
+        "n_bytes",
+        "bits_per_byte",
+        "convention",
+        "tokens",
+        "words",
+    }
     assert result["model"] == str(runs.find_model(str(trained_run)))
     for token in result["tokens"]:
-        assert set(token) == {"text", "id", "start", "end", "surprisal", "entropy", "rank", "top"}
+        assert set(token) == {"text", "id", "start", "end", "surprisal_bits", "entropy_bits", "rank", "top"}
         assert token["text"] == SENTENCE[token["start"] : token["end"]]
         assert [set(x) for x in token["top"]] == [{"text", "id", "p"}] * 5
         assert (token["rank"] == 1) is (token["top"][0]["id"] == token["id"])
     assert [word["text"] for word in result["words"]] == SENTENCE.split()
     for word in result["words"]:
-        mine = result["tokens"][slice(*word["tokens"])]
-        assert word["surprisal"] == pytest.approx(sum(token["surprisal"] for token in mine), abs=1e-4)
+        mine = result["tokens"][slice(*word["token_span"])]
+        assert word["surprisal_bits"] == pytest.approx(sum(token["surprisal_bits"] for token in mine), abs=1e-4)
 
 
 def test_the_bits_are_those_of_eval(gptlite: Command, trained_run: Path) -> None:
@@ -45,7 +55,7 @@ def test_the_bits_are_those_of_eval(gptlite: Command, trained_run: Path) -> None
     for arguments in (("-f", "text.txt"), (make_text(30, seed=3),)):
         result = inspected(gptlite, *arguments, "-m", trained_run)
         assert result["bits_per_byte"] == pytest.approx(scored["bits_per_byte"], abs=2e-6)
-        assert (len(result["tokens"]), result["bytes"]) == (scored["n_tokens"], scored["n_bytes"])
+        assert (len(result["tokens"]), result["n_bytes"]) == (scored["n_tokens"], scored["n_bytes"])
 
 
 def test_a_text_comes_as_argument_file_or_pipe(gptlite: Command, trained_run: Path) -> None:
@@ -61,10 +71,10 @@ def test_the_table_has_a_row_for_each_token(gptlite: Command, trained_run: Path)
     lines = gptlite("inspect", SENTENCE, "-m", trained_run).out.splitlines()
     for i, (token, line) in enumerate(zip(result["tokens"], lines[1:], strict=False), 1):
         assert line.split()[:2] == [str(i), token["text"].replace(" ", "_")]
-        assert f" {token['surprisal']:.1f} " in line
+        assert f" {token['surprisal_bits']:.1f} " in line
     text = re.sub(r"\s+", " ", "\n".join(lines))
     assert f"{result['bits_per_byte']:.3f} bits per byte" in text
-    hardest = max((w for w in result["words"] if w["kind"] == "word"), key=lambda word: word["surprisal"])
+    hardest = max((w for w in result["words"] if w["kind"] == "word"), key=lambda word: word["surprisal_bits"])
     assert f"Most surprising: {hardest['text']} " in text
 
 
@@ -91,7 +101,7 @@ def test_a_table_has_a_cell_for_everything_and_no_formula(gptlite: Command, trai
     for more in ((), ("--raw-cells",)):
         out = gptlite("inspect", text, "-m", trained_run, "--format", form, "--top", "2", *more).out
         head, *rows = csv.reader(io.StringIO(out, newline=""), delimiter=separator)
-        assert head[:8] == ["number", "token", "id", "start", "end", "surprisal", "entropy", "rank"]
+        assert head[:8] == ["number", "token", "id", "start", "end", "surprisal_bits", "entropy_bits", "rank"]
         assert head[8:] == ["top1", "p1", "top2", "p2"]
         assert len(rows) == len(result["tokens"]) and {len(row) for row in rows} == {len(head)}
         cells = [row[1] for row in rows]
@@ -101,7 +111,7 @@ def test_a_table_has_a_cell_for_everything_and_no_formula(gptlite: Command, trai
             assert [cell for cell in cells if len(cell) > 1 and cell[0] in "=+-@"] == []
     words = gptlite("inspect", text, "-m", trained_run, "--format", form, "--level", "word").out
     head, *rows = csv.reader(io.StringIO(words, newline=""), delimiter=separator)
-    assert head == ["number", "word", "kind", "start", "end", "tokens", "surprisal"]
+    assert head == ["number", "word", "kind", "start", "end", "n_tokens", "surprisal_bits"]
     assert [text[int(w[3]) : int(w[4])] for w in rows] == [word["text"] for word in result["words"]]
 
 
@@ -118,7 +128,7 @@ def test_layers_are_shown_beside_each_other(gptlite: Command, trained_run: Path)
     result = inspected(gptlite, SENTENCE, "-m", trained_run, "--lens")
     for token in result["tokens"]:
         assert [layer["layer"] for layer in token["lens"]] == [0, 1, 2]
-        assert token["lens"][-1]["surprisal"] == token["surprisal"]
+        assert token["lens"][-1]["surprisal_bits"] == token["surprisal_bits"]
         assert token["lens"][-1]["best"] == token["top"][0]["text"]
     out = gptlite("inspect", SENTENCE, "-m", trained_run, "--lens").out
     assert "block 2" in out.splitlines()[0]
@@ -150,7 +160,7 @@ def test_all_heads_say_where_they_look(gptlite: Command, trained_run: Path) -> N
 def test_one_step_is_explained_with_its_numbers(gptlite: Command, trained_run: Path) -> None:
     asked = (SENTENCE, "-m", trained_run, "--explain", "2.1", "--token", "river")
     step = inspected(gptlite, *asked)["explain"]
-    t = step["token"]
+    t = step["position"]
     assert step["masked"][: t + 1] == step["scaled"][: t + 1] and not any(step["masked"][t + 1 :])
     assert step["scores"][1] == pytest.approx(
         sum(a * b for a, b in zip(step["query"], step["keys"][1]["key"], strict=True)), abs=1e-3
@@ -175,7 +185,7 @@ def test_attention_of_a_long_text_is_that_of_a_window(gptlite: Command, trained_
     outcome = gptlite("inspect", text, "-m", trained_run, "--explain", "1.1", "--token", "60")
     assert "attention is that of tokens 29 to 60" in outcome.err
     step = inspected(gptlite, text, "-m", trained_run, "--explain", "1.1", "--token", "60")["explain"]
-    assert (step["token"], len(step["weights"]), step["keys"][0]["token"]) == (60, 32, 29)
+    assert (step["position"], len(step["weights"]), step["keys"][0]["position"]) == (60, 32, 29)
 
 
 # -- Files and errors

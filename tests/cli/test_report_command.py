@@ -36,8 +36,8 @@ def test_the_page_has_the_numbers_of_the_run(gptlite: Command, run: Path) -> Non
     result = stored["result"]
     for part in (
         f"{result['val_bits_per_byte']:.4f}",
-        f"{stored['baselines']['ngram']:.4f}",
-        f"{stored['parameters']:,} parameters",
+        f"{stored['baselines']['ngram_bits_per_byte']:.4f}",
+        f"{stored['n_parameters']:,} parameters",
         stored["inputs"][0]["sha256"],
         stored["text"]["val"]["sha256"],
         stored["tokenizer"],
@@ -184,8 +184,8 @@ def test_the_suffix_says_that_it_is_a_page(gptlite: Command, run: Path, name: st
 def test_json_says_where_the_page_is(gptlite: Command, run: Path) -> None:
     result = json.loads(gptlite("report", "-m", run, "-n", "0", "--json").out)
     assert result == {
-        "schema": "gptlite.report/1", "run": "run", "page": "run/report.html", "logged_steps": 61, "figures": None,
-    } | {"logged_steps": result["logged_steps"]}  # fmt: skip
+        "schema": "gptlite.report/1", "run": "run", "page": "run/report.html", "n_logged_steps": 61, "figures": None,
+    } | {"n_logged_steps": result["n_logged_steps"]}  # fmt: skip
     assert Path(result["page"]).exists()
 
 

@@ -32,7 +32,7 @@ def test_the_list_says_text_size_score_and_age(gptlite: Command, runs: Path, tra
     rows = [line.split() for line in outcome.out.splitlines()]
     stored = json.loads((trained_run / "run.json").read_text())
     new = next(row for row in rows if row[0] == "new")
-    assert new[1] == "corpus.txt" and f"{stored['parameters'] / 1e3:.1f}k" in new
+    assert new[1] == "corpus.txt" and f"{stored['n_parameters'] / 1e3:.1f}k" in new
     assert next(row for row in rows if row[0] == "old")[-2:] == ["2", "hours"]
     assert "damaged" in outcome.out and "not JSON" in outcome.out
     assert rows[-1][0] == "old", "the newest comes first"

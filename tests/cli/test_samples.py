@@ -58,17 +58,17 @@ def test_json_tells_how_probable_each_token_was(generate: Command, loaded: Check
         logits = loaded.model(torch.tensor([[*prompt, *ids]]))[0, len(prompt) - 1 : -1]
     expected = logits.log_softmax(dim=-1)
     for token, row in zip(sample["tokens"], expected, strict=True):
-        assert set(token) == {"id", "text", "logprob", "top"}
-        assert token["logprob"] == pytest.approx(float(row[token["id"]]), abs=1e-4)
+        assert set(token) == {"id", "text", "logprob_nats", "top"}
+        assert token["logprob_nats"] == pytest.approx(float(row[token["id"]]), abs=1e-4)
         assert [other["id"] for other in token["top"]] == row.topk(3).indices.tolist()
-        assert [other["logprob"] for other in token["top"]] == pytest.approx(row.topk(3).values.tolist(), abs=1e-4)
-        assert all(set(other) == {"id", "text", "logprob"} for other in token["top"])
+        assert [other["logprob_nats"] for other in token["top"]] == pytest.approx(row.topk(3).values.tolist(), abs=1e-4)
+        assert all(set(other) == {"id", "text", "logprob_nats"} for other in token["top"])
 
 
 @pytest.mark.parametrize("more", [(), ("--logprobs", "0")], ids=str)
 def test_without_alternatives_there_is_no_list_of_them(generate: Command, more: tuple[str, ...]) -> None:
     (sample,) = json.loads(generate("--json", *more).out)["samples"]
-    assert all(set(token) == {"id", "text", "logprob"} for token in sample["tokens"])
+    assert all(set(token) == {"id", "text", "logprob_nats"} for token in sample["tokens"])
 
 
 @pytest.mark.row("G26")
@@ -96,7 +96,7 @@ def test_what_a_stop_string_cuts_off_is_not_listed_but_was_work(generate: Comman
     assert sample["text"] == whole["text"].partition(" the")[0] != whole["text"]
     assert sample["tokens"] == whole["tokens"][:n]
     assert loaded.tokenizer.decode([t["id"] for t in sample["tokens"]]).startswith(sample["text"])
-    assert n < result["usage"]["completion_tokens"] < 12
+    assert n < result["usage"]["n_completion_tokens"] < 12
 
 
 # -- Tables
@@ -119,9 +119,9 @@ def test_a_table_below_the_text_shows_each_token(generate: Command, more: tuple[
     assert len(rows) == len(tokens)
     for (shown, percent, bits, likeliest), token in zip(rows, tokens, strict=True):
         assert shown == token["text"].replace(" ", "_").replace("\n", r"\n")
-        probability = 100 * math.exp(token["logprob"])
+        probability = 100 * math.exp(token["logprob_nats"])
         assert percent == (f"{probability:.1f} %" if probability >= 0.05 else "<0.1 %")
-        assert float(bits) == pytest.approx(-token["logprob"] / math.log(2), abs=0.051)
+        assert float(bits) == pytest.approx(-token["logprob_nats"] / math.log(2), abs=0.051)
         assert likeliest.count(" %") == 2
         assert likeliest.startswith(token["top"][0]["text"].replace(" ", "_").replace("\n", r"\n"))
 
@@ -142,7 +142,7 @@ def test_more_alternatives_than_tokens_are_all_of_them(generate: Command, loaded
     (sample,) = json.loads(generate("--json", "--logprobs", "1000", "--max-new-tokens", "1").out)["samples"]
     (token,) = sample["tokens"]
     assert len(token["top"]) == loaded.config.vocab_size
-    assert sum(math.exp(other["logprob"]) for other in token["top"]) == pytest.approx(1, abs=1e-4)
+    assert sum(math.exp(other["logprob_nats"]) for other in token["top"]) == pytest.approx(1, abs=1e-4)
 
 
 # -- Files

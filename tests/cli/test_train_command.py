@@ -23,8 +23,9 @@ from gptlite.text import demo
 # A few steps, and one score and one save at the end.
 FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 KEYS = {
-    "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
-    "val_loss", "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "epochs", "baselines",
+    "run", "step", "best_step", "n_parameters", "vocab_size", "n_tokens_seen", "tokens_per_second", "seconds",
+    "train_loss_nats", "val_loss_nats",
+    "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "epochs", "baselines",
 }  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def test_json_is_one_object_with_the_documented_keys(gptlite: Command, corpus_fi
     assert result.pop("schema") == "gptlite.train/1"
     assert set(result) == KEYS
     assert (result["run"], result["step"], result["vocab_size"]) == ("checkpoints/corpus", 4, 320)
-    assert result["tokens_seen"] == 4 * 4 * 32
+    assert result["n_tokens_seen"] == 4 * 4 * 32
     assert info("checkpoints/corpus")["result"] == result
 
 
@@ -82,8 +83,8 @@ def test_a_dry_run_as_json_has_the_numbers(gptlite: Command, corpus_file: Path) 
     preview = json.loads(gptlite("train", "corpus.txt", "--dry-run", "--json", "--time", "20s").out)
     assert preview["plan"]["train"]["seconds"] == preview["expected"]["seconds"] == 20
     assert preview["plan"]["given"] == ["seconds"]
-    assert preview["expected"]["memory"] > 10**8  # torch alone needs that
-    assert set(preview["baselines"]) >= {"xz", "unigram", "ngram"}
+    assert preview["expected"]["memory_bytes"] > 10**8  # torch alone needs that
+    assert set(preview["baselines"]) >= {"xz_bits_per_byte", "unigram_bits_per_byte", "ngram_bits_per_byte"}
     long = json.loads(gptlite("train", "corpus.txt", "--dry-run", "--json", "--size", "tiny", "--steps", "1000").out)
     assert 0 < long["expected"]["bits_per_byte"] < 10
     assert preview["train_bytes"] + preview["val_bytes"] == corpus_file.stat().st_size
@@ -97,7 +98,8 @@ def test_a_dry_run_resumes_nothing(gptlite: Command, corpus_file: Path) -> None:
 def test_baselines_stand_beside_the_result(gptlite: Command, corpus_file: Path) -> None:
     outcome = gptlite("train", "corpus.txt", *FEW)
     measured = info("checkpoints/corpus")["baselines"]
-    assert f"for comparison, on the same bytes: 5-gram {measured['ngram']:.3f}, xz {measured['xz']:.3f}" in outcome.err
+    ngram, xz = (measured[f"{method}_bits_per_byte"] for method in ("ngram", "xz"))
+    assert f"for comparison, on the same bytes: 5-gram {ngram:.3f}, xz {xz:.3f}" in outcome.err
 
 
 def test_samples_are_shown_on_standard_error(gptlite: Command, corpus_file: Path) -> None:
@@ -382,7 +384,7 @@ def result_of(**changed: Any) -> dict[str, Any]:
     result = {
         "run": "run", "step": 100, "best_step": 100, "seconds": 60.0, "val_bits_per_byte": 2.0, "val_bytes": 500,
         "held_out_bytes": 500, "val_bits_per_byte_interval": None, "epochs": 0.4,
-        "baselines": {"ngram": 2.2, "xz": 2.6, "unigram": 3.3},
+        "baselines": {"ngram_bits_per_byte": 2.2, "xz_bits_per_byte": 2.6, "unigram_bits_per_byte": 3.3},
     }  # fmt: skip
     return result | changed
 

@@ -76,7 +76,7 @@ def learn(folder: Path, seed: int = 1, **settings: int) -> Learned:
     loaded = runs.load(folder / "run")
     n_tokens = sum(map(len, loaded.tokenizer.encode_batch([f"{s.text}\n" for s in HELD_OUT])))
     floor = sum(s.surprisal for s in HELD_OUT) / n_tokens
-    return Learned(loaded, result["val_loss"] - floor, time.process_time() - started)
+    return Learned(loaded, result["val_loss_nats"] - floor, time.process_time() - started)
 
 
 # -- With random weights: what is true whatever was learned

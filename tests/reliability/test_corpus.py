@@ -583,7 +583,7 @@ def test_a_text_in_another_encoding_is_trained_on_and_resumed(gptlite: Command) 
     assert other.code == 2 and "--encoding is 'big5', and the run was started with 'gb18030'" in other.err
     assert gptlite("eval", "a.txt", "-m", "run").code == 3
     scored = gptlite("eval", "a.txt", "-m", "run", "--encoding", "GBK", "--json")
-    assert json.loads(scored.out)["bytes"] == len((CHINESE * 60).encode())
+    assert json.loads(scored.out)["n_bytes"] == len((CHINESE * 60).encode())
 
 
 def test_scores_of_crlf_and_lf_are_the_same(gptlite: Command) -> None:

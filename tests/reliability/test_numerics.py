@@ -85,7 +85,7 @@ def test_a_run_that_stays_worse_than_guessing_ends(corpus_file: Path, optimizer:
 def test_a_bad_beginning_ends_no_run(corpus_file: Path) -> None:
     """A rate that is too high for 20 steps and then falls."""
     result = train(str(corpus_file), out="run", steps=60, lr=2.0, eval_every=1000, **TINY)
-    assert result["val_loss"] < math.log(280)
+    assert result["val_loss_nats"] < math.log(280)
 
 
 # -- As settings

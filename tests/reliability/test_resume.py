@@ -86,7 +86,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def assert_same_end(run: str, straight: Path) -> None:
     assert digests(run) == digests(straight)
     assert log_of(run) == log_of(straight)
-    assert info(run)["result"]["val_loss"] == info(straight)["result"]["val_loss"]
+    assert info(run)["result"]["val_loss_nats"] == info(straight)["result"]["val_loss_nats"]
 
 
 @pytest.fixture

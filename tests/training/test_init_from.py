@@ -67,7 +67,7 @@ def test_a_model_learns_a_new_text_and_starts_from_what_it_knew(
     assert info["plan"]["train"]["lr"] == pytest.approx(0.1 * 0.02)
     digest = hashlib.sha256((base.path / "model.safetensors").read_bytes()).hexdigest()
     assert info["init_from"] == {
-        "path": str(base.path), "architecture": "qwen3", "parameters": base.config.n_params, "sha256": digest,
+        "path": str(base.path), "architecture": "qwen3", "n_parameters": base.config.n_params, "sha256": digest,
     }  # fmt: skip
     assert info["expected"]["bits_per_byte"] is None, "nobody can tell"
 
@@ -92,7 +92,7 @@ def test_models_of_others_go_on_and_open_everywhere(
     folder = save(THEIRS[name][1](), tokenizer, tmp_path / "theirs", torch.bfloat16)
     with torch.enable_grad():
         result = pipeline.train(str(other_file), out="fine", init_from=folder, steps=3, batch_size=4)
-    assert result["params"] == saved_step.load(folder).config.n_params
+    assert result["n_parameters"] == saved_step.load(folder).config.n_params
     best = runs.find_model("fine")
     tokens = torch.tensor([tokenizer.encode("Ada asks the mountain")])
     theirs = AutoModelForCausalLM.from_pretrained(best).eval()

@@ -139,7 +139,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_learns(trained_run: Path) -> None:
     result = info(trained_run)["result"]
     # An untrained model of V tokens loses about ln V nats a token, which is this many bits a byte:
-    untrained = math.log(result["vocab_size"]) / result["val_loss"] * result["val_bits_per_byte"]
+    untrained = math.log(result["vocab_size"]) / result["val_loss_nats"] * result["val_bits_per_byte"]
     assert 1.5 < untrained < 8
     assert result["val_bits_per_byte"] < 0.3 * untrained
 
@@ -168,7 +168,7 @@ def test_every_architecture_trains(corpus_file: Path, architecture: str) -> None
     assert result["val_bits_per_byte"] < log.evaluations[0][1]
     loaded = gptlite.load(Path("run/best"))
     assert loaded.config.architecture == architecture
-    assert loaded.config.n_params == result["params"] == sum(p.numel() for p in loaded.model.parameters())
+    assert loaded.config.n_params == result["n_parameters"] == sum(p.numel() for p in loaded.model.parameters())
 
 
 def test_nothing_held_out_reaches_tokenizer_or_weights(tmp_path: Path) -> None:
@@ -281,14 +281,14 @@ def test_a_wish_after_the_last_step_leaves_only_the_score_to_do(corpus_file: Pat
     log = Log()
     result = train(inputs=[], out="run", resume=True, watcher=log)
     assert log.progress == []
-    assert (result["step"], result["val_loss"]) == (3, straight["val_loss"])
+    assert (result["step"], result["val_loss_nats"]) == (3, straight["val_loss_nats"])
 
 
 def test_a_finished_run_can_be_resumed_with_nothing_left(corpus_file: Path) -> None:
     first = train(str(corpus_file), out="run", steps=3, **TINY, **SELDOM)
     again = train(str(corpus_file), out="run", resume=True, threads=1)
-    assert {k: first[k] for k in ("step", "best_step", "val_loss", "tokens_seen")} == {
-        k: again[k] for k in ("step", "best_step", "val_loss", "tokens_seen")
+    assert {k: first[k] for k in ("step", "best_step", "val_loss_nats", "n_tokens_seen")} == {
+        k: again[k] for k in ("step", "best_step", "val_loss_nats", "n_tokens_seen")
     }
 
 
@@ -509,8 +509,8 @@ def test_an_impossible_budget_leaves_no_run(corpus_file: Path, budget: dict[str,
 @pytest.mark.parametrize("epochs", [0.5, 1.0])
 def test_epochs_count_how_often_the_text_is_read(corpus_file: Path, epochs: float) -> None:
     result = train(str(corpus_file), out="run", epochs=epochs, **{**TINY, **SELDOM, "batch_size": 32})
-    n_tokens = info(Path("run"))["train_tokens"]
-    assert result["tokens_seen"] == pytest.approx(epochs * n_tokens, abs=32 * TINY["context_length"])
+    n_tokens = info(Path("run"))["n_train_tokens"]
+    assert result["n_tokens_seen"] == pytest.approx(epochs * n_tokens, abs=32 * TINY["context_length"])
 
 
 def test_progress_is_told_step_by_step(corpus_file: Path) -> None:
@@ -628,8 +628,9 @@ def test_as_many_steps_stay_as_were_asked_for(corpus_file: Path, keep: int, kept
 
 EACH_LINE = {"step", "elapsed", "tokens", "lr", "train_loss", "tokens_per_second"}
 RESULT = {
-    "run", "step", "best_step", "params", "vocab_size", "tokens_seen", "tokens_per_second", "seconds", "train_loss",
-    "val_loss", "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "epochs", "baselines",
+    "run", "step", "best_step", "n_parameters", "vocab_size", "n_tokens_seen", "tokens_per_second", "seconds",
+    "train_loss_nats", "val_loss_nats",
+    "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "epochs", "baselines",
 }  # fmt: skip
 
 
@@ -660,7 +661,7 @@ def test_run_json_says_where_the_model_came_from(corpus_file: Path) -> None:
     assert stored["result"] == result
     assert set(result) == RESULT
     assert stored["text"]["train"]["bytes"] + stored["text"]["val"]["bytes"] == len(content)
-    assert stored["parameters"] == result["params"]
+    assert stored["n_parameters"] == result["n_parameters"]
 
 
 def test_each_step_says_how_good_it_was(trained_run: Path) -> None:
@@ -930,7 +931,7 @@ def test_a_save_that_fails_is_tried_again(
 def test_the_library_is_three_lines(corpus_file: Path) -> None:
     result = gptlite.train(str(corpus_file), steps=2, **TINY, **SELDOM)
     model = gptlite.load(runs.find_model(result["run"]))
-    assert model.config.n_params == result["params"]
+    assert model.config.n_params == result["n_parameters"]
 
 
 # -- What the caller gets back

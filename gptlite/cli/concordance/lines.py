@@ -72,7 +72,7 @@ def show(
         console.print_concordance([_columns(place) for place in mixed], view.width)
     else:
         for number, (group, summary) in enumerate(zip(groups, facts["groups"], strict=True), 1):
-            console.write(f"\nsense {number}   {console.plural(summary['n'], 'place')}{_about(summary)}\n")
+            console.write(f"\nsense {number}   {console.plural(summary['n_places'], 'place')}{_about(summary)}\n")
             console.print_concordance([_columns(place) for place, _ in group], view.width)
     _say_how_many(min(limit, len(clustered)), n_found, messages)
 
@@ -133,7 +133,7 @@ def _induce(
         "correct": correct, "clear": induced.clear, "silhouette": round(induced.silhouette, 4),
         "control": round(induced.control, 4),
         "groups": [
-            {"n": int((induced.labels == group).sum()), "around": around[group], "expected": expected[group]}
+            {"n_places": int((induced.labels == group).sum()), "around": around[group], "expected": expected[group]}
             for group in range(k)
         ],
     }  # fmt: skip
@@ -192,7 +192,7 @@ def _line(place: Occurrence, sense: int | None = None, typical: float | None = N
         "text_index": place.text_index, "span": [place.start, place.end], "left": left, "word": place.word,
         "right": right,
     }  # fmt: skip
-    return line if sense is None else {**line, "sense": sense + 1, "typical": round(typical or 0.0, 4)}
+    return line if sense is None else {**line, "sense": sense, "typical": round(typical or 0.0, 4)}
 
 
 def _say_how_many(n_shown: int, n_found: int, messages: console.Messages) -> None:

@@ -66,7 +66,10 @@ class Comparison:
         console.print_lines(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs; rows and matrices (n, n) have null for a text without the word, pairs count from 1."""
+        """The same for programs; rows and matrices (n, n) have null for a text without the word.
+
+        Pairs name two of the items by their positions from 0.
+        """
         from gptlite.embedding.similarity import cosine_matrix
 
         e, percentile = self.e, self.e.percentile(self.correct)
@@ -103,7 +106,7 @@ class Comparison:
 
     def _pair(self, pair: Pair) -> dict[str, Any]:
         return {
-            "pair": [self.numbers[pair.first], self.numbers[pair.second]],
+            "pair": [self.numbers[pair.first] - 1, self.numbers[pair.second] - 1],
             "contextual": round(pair.cosine, 6),
             "raw": round(pair.raw, 6),
             "static": round(pair.static, 6),
@@ -289,7 +292,7 @@ class Comparison:
         return shown if len(items) <= MAX_COLUMNS else f"{shown} and {len(items) - MAX_COLUMNS} more"
 
 
-FACTS = ("text_index", "word", "span", "tokens", "partial", "n_left", "words_left", "truncated", "expected")
+FACTS = ("text_index", "word", "span", "tokens", "partial", "n_tokens_left", "n_words_left", "truncated", "expected")
 
 
 def _item(v: WordVector) -> dict[str, Any]:

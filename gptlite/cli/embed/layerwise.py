@@ -55,7 +55,7 @@ def show(found: Finder, read: Read, *, pool: str, correct: str, untrained: bool,
         tables["untrained"] = described(control, measured)
     if json:
         rows = {name: [_rounded(layer) for layer in table] for name, table in tables.items()}
-        facts = {"model": str(loaded.path), "pool": pool, "correct": correct, "n": len(places), **rows}
+        facts = {"model": str(loaded.path), "pool": pool, "correct": correct, "n_places": len(places), **rows}
         console.write_json(schemas.named("embed-by-layer", facts))
         return
     correction = {"zscore": "z-scored", "none": "raw"}.get(correct, correct)
@@ -99,7 +99,7 @@ def _pair(moments: tuple[float, float]) -> str:
 
 def _rounded(layer: Layer) -> dict[str, Any]:
     return {
-        name: [round(x, 4) for x in value] if isinstance(value, tuple)
+        "layer" if name == "number" else name: [round(x, 4) for x in value] if isinstance(value, tuple)
         else round(value, 4) if isinstance(value, float)
         else value
         for name, value in dataclasses.asdict(layer).items()

@@ -200,7 +200,7 @@ class Writer:
             **self._columns(),
             "seed": work.seed,
             "samples": [self._sample_as_json(sample) for sample in work.samples],
-            "usage": {"prompt_tokens": len(work.prompt_ids), "completion_tokens": n_tokens},
+            "usage": {"n_prompt_tokens": len(work.prompt_ids), "n_completion_tokens": n_tokens},
         }
         return schemas.named("generate", self.copy_check.add(facts, [sample.text for sample in work.samples]))
 
@@ -224,7 +224,12 @@ class Writer:
     def _as_entry(self, token: int, logprob: float) -> dict[str, Any]:
         text, raw = spell(self.tokenizer, token)
         halves = {} if raw is None else {"bytes": list(raw)}
-        return {"id": token, "text": text, **halves, "logprob": round(logprob, 6) + 0.0}  # without the sign of -0.0
+        return {
+            "id": token,
+            "text": text,
+            **halves,
+            "logprob_nats": round(logprob, 6) + 0.0,
+        }  # without the sign of -0.0
 
     def _listed(self, sample: Sample) -> Iterator[tuple[int, float, Sequence[Alternative]]]:
         """The tokens that spell the text of a sample, and none that a stop string has cut off."""

@@ -124,9 +124,12 @@ def choose(request: Request, choices: Sequence[str], per_token: bool, messages: 
         scored.sort(key=lambda choice: -(choice.logprob_per_token if per_token else choice.logprob))
         if request.form.json:
             listed = [
-                {"text": c.text, "logprob": c.logprob, "logprob_per_token": c.logprob_per_token, "token_ids": c.tokens}
+                {
+                    "text": c.text, "logprob_nats": c.logprob, "logprob_nats_per_token": c.logprob_per_token,
+                    "token_ids": c.tokens,
+                }
                 for c in scored
-            ]
+            ]  # fmt: skip
             facts = {"model": str(loaded.path), "prompt": prompt.text, **prompt.as_columns(), "choices": listed}
             console.write_json(schemas.named("choice", facts))
             continue

@@ -79,7 +79,7 @@ def print_habits(found: Sequence[Habit], attended: Attended, ids: Sequence[int],
 def maps_as_json(attended: Attended) -> dict[str, Any]:
     """`weights[i][j][t][s]`: how much token t takes from token s, of head `head` + j of layer `layer` + i."""
     return {
-        "first_token": attended.first, "layer": attended.layer, "head": attended.head,
+        "first_position": attended.first, "layer": attended.layer, "head": attended.head,
         "weights": [[[[round(float(w), 6) for w in row[: t + 1]] for t, row in enumerate(head)] for head in layer]
                     for layer in attended.weights],
     }  # fmt: skip
@@ -187,10 +187,10 @@ def explanation_as_json(e: Explanation, ids: Sequence[int], names: Names) -> dic
         return [round(float(x), 6) if math.isfinite(x) else None for x in v.tolist()]
 
     return {
-        "layer": e.layer, "head": e.head, "key_head": e.key_head, "token": e.first + e.position,
+        "layer": e.layer, "head": e.head, "key_head": e.key_head, "position": e.first + e.position,
         "x": numbers(e.x), "query": numbers(e.query),
         "keys": [
-            {"token": e.first + i, "text": names(token), "key": numbers(e.keys[i]), "value": numbers(e.values[i])}
+            {"position": e.first + i, "text": names(token), "key": numbers(e.keys[i]), "value": numbers(e.values[i])}
             for i, token in enumerate(ids)
         ],
         "scores": numbers(e.scores), "scaled": numbers(e.scaled), "masked": numbers(e.masked),

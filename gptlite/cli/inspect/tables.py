@@ -184,7 +184,7 @@ def as_json(reading: Reading, words: Sequence[Word], tokenizer: Tokenizer) -> di
         tokens.append(
             {
                 "text": tokenizer.decode([token]), "id": token, "start": start, "end": end,
-                "surprisal": _rounded(reading.surprisal[i]), "entropy": _rounded(reading.entropy[i]),
+                "surprisal_bits": _rounded(reading.surprisal[i]), "entropy_bits": _rounded(reading.entropy[i]),
                 "rank": int(reading.rank[i]),
                 "top": [
                     {"text": tokenizer.decode([other]), "id": other, "p": _rounded(p)}
@@ -196,22 +196,23 @@ def as_json(reading: Reading, words: Sequence[Word], tokenizer: Tokenizer) -> di
             lens = reading.lens
             tokens[-1]["lens"] = [
                 {
-                    "layer": layer, "surprisal": _rounded(lens.surprisal[layer, i]), "rank": int(lens.rank[layer, i]),
+                    "layer": layer, "surprisal_bits": _rounded(lens.surprisal[layer, i]),
+                    "rank": int(lens.rank[layer, i]),
                     "best": tokenizer.decode([int(lens.best[layer, i])]), "p": _rounded(lens.best_p[layer, i]),
                 }
                 for layer in range(len(lens.best))
             ]  # fmt: skip
     return {
         "text": reading.text,
-        "bits": _rounded(score.nats / math.log(2)),
-        "bytes": score.bytes,
+        "surprisal_bits": _rounded(score.nats / math.log(2)),
+        "n_bytes": score.bytes,
         "bits_per_byte": _rounded(score.bits_per_byte),
         "convention": CONVENTION,
         "tokens": tokens,
         "words": [
             {
-                "text": w.text, "kind": w.kind, "start": w.start, "end": w.end, "tokens": [w.first, w.last],
-                "surprisal": _rounded(w.surprisal),
+                "text": w.text, "kind": w.kind, "start": w.start, "end": w.end, "token_span": [w.first, w.last],
+                "surprisal_bits": _rounded(w.surprisal),
             }
             for w in words
         ],
@@ -223,8 +224,8 @@ def token_table(reading: Reading, tokenizer: Tokenizer) -> Iterator[list[str]]:
     k = reading.top.shape[1]
     alternatives = [f"{name}{i}" for i in range(1, k + 1) for name in ("top", "p")]
     layers = range(len(reading.lens.best)) if reading.lens else ()
-    lens = [f"{name}_{layer}" for layer in layers for name in ("best", "best_p", "surprisal")]
-    yield ["number", "token", "id", "start", "end", "surprisal", "entropy", "rank", *alternatives, *lens]
+    lens = [f"{name}_{layer}" for layer in layers for name in ("best", "best_p", "surprisal_bits")]
+    yield ["number", "token", "id", "start", "end", "surprisal_bits", "entropy_bits", "rank", *alternatives, *lens]
     for i, (token, (start, end)) in enumerate(zip(reading.ids.tolist(), reading.spans, strict=True)):
         row = [str(i + 1), tokenizer.decode([token]), str(token), str(start), str(end)]
         row += [f"{reading.surprisal[i]:.6f}", f"{reading.entropy[i]:.6f}", str(reading.rank[i])]
@@ -240,7 +241,7 @@ def token_table(reading: Reading, tokenizer: Tokenizer) -> Iterator[list[str]]:
 
 def word_table(words: Sequence[Word]) -> Iterator[list[str]]:
     """A header, then a row a word."""
-    yield ["number", "word", "kind", "start", "end", "tokens", "surprisal"]
+    yield ["number", "word", "kind", "start", "end", "n_tokens", "surprisal_bits"]
     for i, w in enumerate(words, 1):
         yield [str(i), w.text, w.kind, str(w.start), str(w.end), str(w.last - w.first), f"{w.surprisal:.6f}"]
 

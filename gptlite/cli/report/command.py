@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LONG_TOKENS = 12  # that are shown
 MAPPED = 150  # words
 MOST_SAMPLES = 50
-BASELINES = {"ngram": "5-gram", "xz": "xz", "unigram": "unigram"}
+BASELINES = {"ngram_bits_per_byte": "5-gram", "xz_bits_per_byte": "xz", "unigram_bits_per_byte": "unigram"}
 
 
 MODES = modes.Modes(
@@ -83,7 +83,7 @@ def report(
         pages.write_figures(Path(figures), training.figures(shown), messages)
     messages.say(f"{console.plural(len(metrics), 'logged step')} in {path}: open it in a browser")
     if json:
-        facts = {"run": str(found.path), "page": str(path), "logged_steps": len(metrics), "figures": figures}
+        facts = {"run": str(found.path), "page": str(path), "n_logged_steps": len(metrics), "figures": figures}
         console.write_json(schemas.named("report", facts))
 
 
@@ -146,8 +146,8 @@ def _plan(
     expected: Mapping[str, Any],
     metrics: Sequence[Mapping[str, Any]],
 ) -> list[list[str]]:
-    tokens = result.get("tokens_seen") or (metrics[-1].get("tokens") if metrics else None)
-    epochs = tokens / info["train_tokens"] if tokens and info.get("train_tokens") else None
+    tokens = result.get("n_tokens_seen") or (metrics[-1].get("tokens") if metrics else None)
+    epochs = tokens / info["n_train_tokens"] if tokens and info.get("n_train_tokens") else None
     last = metrics[-1] if metrics else {}
     pairs = [
         ("bits per byte", expected.get("bits_per_byte"), result.get("val_bits_per_byte"), "{:.3f}"),
@@ -156,7 +156,7 @@ def _plan(
         ("tokens per second", expected.get("tokens_per_second"),
          result.get("tokens_per_second", last.get("tokens_per_second")), "{:,.0f}"),
         ("times through the text", expected.get("epochs"), epochs, "{:.2f}"),
-        ("bytes of memory", expected.get("memory"), None, "{:,.0f}"),
+        ("bytes of memory", expected.get("memory_bytes"), None, "{:,.0f}"),
     ]  # fmt: skip
     rows = [["", "planned", "happened"]]
     rows += [
@@ -180,7 +180,7 @@ def _baselines(baselines: Mapping[str, float], known: Mapping[str, Any], result:
 def _model(info: Mapping[str, Any], best: int | None) -> list[list[str]]:
     model, train = info["plan"]["model"], info["plan"]["train"]
     rows = [
-        ["architecture", f"{model['architecture']}, {info['parameters']:,} parameters"],
+        ["architecture", f"{model['architecture']}, {info['n_parameters']:,} parameters"],
         ["shape", f"{model['n_layers']} layers of width {model['dim']}, {model['n_heads']} heads, feed-forward "
                   f"{model['hidden_dim']}"],
         ["context", f"{model['context_length']:,} tokens"],
@@ -205,7 +205,7 @@ def _vocabulary(table: TokenTable, info: Mapping[str, Any]) -> list[list[str]]:
         ["longest", "  ".join(tokenizer.decode([i]).replace(" ", "_").replace("\n", "⏎") for i in longest)],
     ]
     for name, part in (("train", "the text"), ("val", "the held-out text")):
-        n_tokens = info.get(f"{name}_tokens")
+        n_tokens = info.get(f"n_{name}_tokens")
         if n_tokens:
             rows.append([f"bytes per token of {part}", f"{info['text'][name]['bytes'] / n_tokens:.2f}"])
     if table.counts:
@@ -223,7 +223,7 @@ def _text(info: Mapping[str, Any]) -> list[list[str]]:
     if len(info["inputs"]) > 100:
         rows.append(["and", f"{len(info['inputs']) - 100:,} more files"])
     for name, part in (("train", "trained on"), ("val", "held out")):
-        text, n_tokens = info["text"][name], info.get(f"{name}_tokens")
+        text, n_tokens = info["text"][name], info.get(f"n_{name}_tokens")
         counted = f", {n_tokens:,} tokens" if n_tokens else ""
         rows.append([part, f"{text['bytes']:,} bytes{counted}, sha256 {text['sha256']}"])
     return rows

@@ -92,9 +92,9 @@ class CopyCheck(NoCheck):
         each = [{**_facts(copied), "runs": [_run_facts(run) for run in copied.runs]} for copied in report.texts]
         whole: dict[str, Any] = {
             "verdict": verdict(report),
-            "longest": report.longest,
+            "longest_characters": report.longest,
             "shares": {str(n): round(report.share(n), 6) for n in report.lengths},
-            "held_out": [{"characters": c.characters, **_facts(c)} for c in report.held_out],
+            "held_out": [{"n_characters": c.characters, **_facts(c)} for c in report.held_out],
         }
         if "samples" not in result:
             return {**result, "copies": {**whole, "runs": [run for found in each for run in found["runs"]]}}
@@ -212,12 +212,15 @@ def _percent(share: float) -> str:
 
 
 def _facts(copied: Copies) -> dict[str, Any]:
-    return {"longest": copied.longest, "shares": {str(n): round(share, 6) for n, share in copied.shares.items()}}
+    return {
+        "longest_characters": copied.longest,
+        "shares": {str(n): round(share, 6) for n, share in copied.shares.items()},
+    }
 
 
 def _run_facts(run: Run) -> dict[str, Any]:
     source = run.source
     return {
         "start": run.start, "end": run.end, "text": run.text, "file": str(source.file), "line": source.line,
-        "column": source.column, "count": source.count,
+        "column": source.column, "n_places": source.count,
     }  # fmt: skip

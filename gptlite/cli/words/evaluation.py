@@ -46,7 +46,7 @@ def _evaluate_pairs(pairs: Pairs, spaces: Sequence[WordVectors]) -> dict[str, An
             {
                 "vectors": space.name,
                 "correct": correction,
-                "used": int(r.used.sum()),
+                "n_used": int(r.used.sum()),
                 "unknown": round(1 - float(r.used.mean()), 4),
                 "spearman": _rounded(r.spearman),
                 "interval": _interval(r.interval),
@@ -57,7 +57,7 @@ def _evaluate_pairs(pairs: Pairs, spaces: Sequence[WordVectors]) -> dict[str, An
         _difference(spaces[i], spaces[j], compare_pairs(corrected[i], corrected[j]))
         for i, j in itertools.combinations(range(len(spaces)), 2)
     ]
-    return {"kind": "pairs", "questions": len(pairs.words), "results": rows, "differences": differences}
+    return {"kind": "pairs", "n_questions": len(pairs.words), "results": rows, "differences": differences}
 
 
 def _evaluate_analogies(analogies: Analogies, spaces: Sequence[WordVectors]) -> dict[str, Any]:
@@ -73,12 +73,15 @@ def _evaluate_analogies(analogies: Analogies, spaces: Sequence[WordVectors]) -> 
             {
                 "vectors": space.name,
                 "correct": space.correction,
-                "used": int(r.used.sum()),
+                "n_used": int(r.used.sum()),
                 "unknown": round(1 - float(r.used.mean()), 4),
                 "accuracy": _rounded(r.accuracy),
                 "interval": _interval(r.interval),
                 "sections": {
-                    name: {"used": int(r.used[sections == name].sum()), "right": int(r.right[sections == name].sum())}
+                    name: {
+                        "n_used": int(r.used[sections == name].sum()),
+                        "n_right": int(r.right[sections == name].sum()),
+                    }
                     for name in dict.fromkeys(analogies.sections)
                 },
             }
@@ -90,15 +93,15 @@ def _evaluate_analogies(analogies: Analogies, spaces: Sequence[WordVectors]) -> 
             evaluate_analogies(shared, space.directions[[space.index[word] for word in shared]], analogies)
             for space in (a, b)
         )
-        differences.append({**_difference(a, b, compare_analogies(first, second)), "words": len(shared)})
+        differences.append({**_difference(a, b, compare_analogies(first, second)), "n_words": len(shared)})
     n = len(analogies.questions)
-    return {"kind": "analogies", "questions": n, "results": rows, "differences": differences}
+    return {"kind": "analogies", "n_questions": n, "results": rows, "differences": differences}
 
 
 def _difference(a: WordVectors, b: WordVectors, found: Difference) -> dict[str, Any]:
     return {
         "of": [a.name, b.name],
-        "used": found.n,
+        "n_used": found.n,
         "difference": _rounded(found.difference),
         "interval": _interval(found.interval),
         "shown": found.is_shown,
@@ -106,10 +109,10 @@ def _difference(a: WordVectors, b: WordVectors, found: Difference) -> dict[str, 
 
 
 def _print_pairs(file: Mapping[str, Any]) -> None:
-    console.write(f"{_source(file)}: {file['questions']:,} pairs of words that people compared\n")
+    console.write(f"{_source(file)}: {file['n_questions']:,} pairs of words that people compared\n")
     rows = [
         [
-            r["vectors"], "raw" if r["correct"] == "none" else r["correct"], f"{r['used']:,}",
+            r["vectors"], "raw" if r["correct"] == "none" else r["correct"], f"{r['n_used']:,}",
             f"{100 * r['unknown']:.0f} %", decimals(r["spearman"]), _between(r["interval"], decimals),
         ]
         for r in file["results"]
@@ -122,14 +125,14 @@ def _print_pairs(file: Mapping[str, Any]) -> None:
 
 def _print_analogies(file: Mapping[str, Any]) -> None:
     names = list(file["results"][0]["sections"])
-    n = file["questions"]
+    n = file["n_questions"]
     console.write(f"{_source(file)}: {n:,} {'analogy' if n == 1 else 'analogies'}\n")
     rows = [
-        [name, *(f"{r['sections'][name]['right']:,} of {r['sections'][name]['used']:,}" for r in file["results"])]
+        [name, *(f"{r['sections'][name]['n_right']:,} of {r['sections'][name]['n_used']:,}" for r in file["results"])]
         for name in names
     ]
     for title, cells in (
-        ("all", [f"{sum(s['right'] for s in r['sections'].values()):,} of {r['used']:,}" for r in file["results"]]),
+        ("all", [f"{sum(s['n_right'] for s in r['sections'].values()):,} of {r['n_used']:,}" for r in file["results"]]),
         ("accuracy", [_percent(r["accuracy"]) for r in file["results"]]),
         ("95 % interval", [_between(r["interval"], _percent) for r in file["results"]]),
         ("unknown words", [_percent(r["unknown"]) for r in file["results"]]),
@@ -138,7 +141,7 @@ def _print_analogies(file: Mapping[str, Any]) -> None:
     head = ["section", *(f"{r['vectors']}, {r['correct']}" for r in file["results"])]
     console.print_table(head, rows, right=frozenset(range(1, len(head))))
     for d in file["differences"]:
-        _print_difference(d, f"analogies that both know, answered from {d['words']:,} words", _percent)
+        _print_difference(d, f"analogies that both know, answered from {d['n_words']:,} words", _percent)
 
 
 def _source(file: Mapping[str, Any]) -> str:
@@ -154,7 +157,7 @@ def _print_difference(d: Mapping[str, Any], what: str, shown: Any) -> None:
         d = {**d, "difference": -d["difference"], "interval": [-x for x in reversed(d["interval"] or ())]}
     verdict = f"{first} is better than {second}" if d["shown"] else f"{first} is not shown to be better than {second}"
     by = f"{shown(d['difference'])} ({_between(d['interval'], shown)})"
-    console.write(f"{verdict}: by {by} on the {d['used']:,} {what}\n")
+    console.write(f"{verdict}: by {by} on the {d['n_used']:,} {what}\n")
 
 
 def _between(interval: Sequence[float] | None, shown: Any) -> str:

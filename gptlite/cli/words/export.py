@@ -27,7 +27,7 @@ def write(source: Source, words: Sequence[str], out: str, *, normalize: bool, ra
     if out == "-":
         vectors = similarity.unit(vectors) if normalize else vectors
         for word, vector in zip(chosen, vectors, strict=True):
-            facts = {"word": word, "seen": everything.seen(word), "tokens": list(table.tokens(word))}
+            facts = {"word": word, "n_seen": everything.seen(word), "tokens": list(table.tokens(word))}
             console.write_json({**facts, **meta, "static": [float(str(x)) for x in vector]})
         return
     vector_files.save_table(Path(out), chosen, vectors, meta, normalize=normalize, raw_cells=raw_cells)

@@ -171,7 +171,7 @@ def _number(seen: int | None) -> str:
 def _facts(table: TokenTable, space: WordVectors, word: str) -> dict[str, Any]:
     return {
         "word": word,
-        "seen": space.seen(word),
+        "n_seen": space.seen(word),
         "tokens": list(table.tokens(word)),
         "case_variants": [_row(variant) for variant in space.case_variants(word)],
     }
@@ -185,4 +185,4 @@ def _listed(spaces: Sequence[WordVectors], answers: Sequence[list[Word] | None],
 
 
 def _row(word: Word) -> dict[str, Any]:
-    return {"word": word.word, "cosine": round(word.cosine, 6), "seen": word.seen}
+    return {"word": word.word, "cosine": round(word.cosine, 6), "n_seen": word.seen}

@@ -120,8 +120,8 @@ def about(space: WordVectors) -> dict[str, Any]:
     """What JSON says of one set of vectors."""
     return {
         "name": space.name,
-        "words": len(space.words),
-        "answers": len(space.answers),
+        "n_words": len(space.words),
+        "n_answers": len(space.answers),
         "dim": space.vectors.shape[1],
         "correct": space.correction,
         "unrelated": [round(x, 4) for x in space.unrelated],

@@ -36,7 +36,7 @@ def test_both_methods_name_neighbours_from_the_same_words(versus: Command) -> No
     result = parsed(versus("bank", "river", "-n", 3, "--json"))
     ours, theirs = result["vectors"]
     assert (ours["name"], theirs["name"], theirs["correct"]) == ("token table", "word2vec", "none")
-    assert theirs["words"] <= ours["words"]
+    assert theirs["n_words"] <= ours["n_words"]
     for query in result["nearest"]:
         for answer in query["answers"]:
             found = [(word["word"], word["cosine"]) for word in answer["neighbours"]]

@@ -73,13 +73,13 @@ def test_neighbours_are_those_of_the_library(words: Command, table: TokenTable) 
     (query,) = result["nearest"]
     (answer,) = query["answers"]
     expected = table.word_vectors().nearest("bank", 3)
-    assert [(w["word"], w["cosine"], w["seen"]) for w in answer["neighbours"]] == [
+    assert [(w["word"], w["cosine"], w["n_seen"]) for w in answer["neighbours"]] == [
         (word, pytest.approx(cosine, abs=1e-6), seen) for word, cosine, seen in expected
     ]
-    assert (query["word"], query["tokens"], query["seen"]) == ("bank", [" bank"], table.counts["bank"])
+    assert (query["word"], query["tokens"], query["n_seen"]) == ("bank", [" bank"], table.counts["bank"])
     assert (result["model"], result["min_count"]) == (str(table.path), 2)
     assert result["vectors"][0] | {"unrelated": None} == {
-        "name": "token table", "words": len(table.counts), "answers": len(table.word_vectors().answers), "dim": 32,
+        "name": "token table", "n_words": len(table.counts), "n_answers": len(table.word_vectors().answers), "dim": 32,
         "correct": "center", "unrelated": None,
     }  # fmt: skip
 
@@ -90,9 +90,9 @@ def test_the_table_shows_neighbours_and_what_a_cosine_is_worth(words: Command) -
     result = parsed(words("nearest", "bank", "Ada", "-n", "2", "--json"))
     rows = [line.split() for line in outcome.out.splitlines()]
     for query in result["nearest"]:
-        assert f'nearest to "{query["word"]}", seen {query["seen"]} times' in outcome.out
+        assert f'nearest to "{query["word"]}", seen {query["n_seen"]} times' in outcome.out
         for i, row in enumerate(query["answers"][0]["neighbours"]):
-            assert [str(i + 1), row["word"], f"{row['cosine']:.2f}", str(row["seen"])] in rows
+            assert [str(i + 1), row["word"], f"{row['cosine']:.2f}", str(row["n_seen"])] in rows
     assert "token table: 22 words seen at least 2 times, answers from the " in outcome.out
     assert "that are one token; cosines after center, of two words at random" in outcome.out
 
@@ -172,7 +172,7 @@ def test_others_are_asked_the_same(words: Command, vec_file: Path) -> None:
     assert "other.vec: 14 words; raw cosines" in out
     answers = parsed(words("nearest", "bank", "--vectors", vec_file, "--json"))["nearest"][0]["answers"]
     assert [answer["vectors"] for answer in answers] == ["token table", "other.vec"]
-    assert answers[1]["neighbours"][0]["seen"] is None
+    assert answers[1]["neighbours"][0]["n_seen"] is None
 
 
 def test_others_may_lack_a_word(words: Command, vec_file: Path) -> None:
@@ -193,10 +193,10 @@ def test_pairs_are_evaluated_as_by_the_library(words: Command, table: TokenTable
     vectors = table.word_vectors()
     expected = evaluate_pairs(vectors.index, vectors.directions, pairs)
     corrected, raw = result["results"]
-    assert (result["file"], result["kind"], result["questions"]) == ("pairs.tsv", "pairs", len(lines))
+    assert (result["file"], result["kind"], result["n_questions"]) == ("pairs.tsv", "pairs", len(lines))
     assert corrected["spearman"] == pytest.approx(expected.spearman, abs=1e-4)
     assert corrected["interval"] == pytest.approx(list(expected.interval or ()), abs=1e-4)
-    assert (corrected["used"], corrected["unknown"]) == (len(lines) - 2, round(2 / len(lines), 4))
+    assert (corrected["n_used"], corrected["unknown"]) == (len(lines) - 2, round(2 / len(lines), 4))
     assert (corrected["correct"], raw["correct"]) == ("center", "none")
     assert result["differences"] == []
 
@@ -205,7 +205,7 @@ def test_the_better_vectors_are_named(words: Command, pairs_file: Path) -> None:
     vec_file = write_vec(Path("other.vec"), noise=1.0)
     result = parsed(words("evaluate", pairs_file, "--vectors", vec_file, "--json"))["files"][0]
     (difference,) = result["differences"]
-    assert difference["of"] == ["token table", "other.vec"] and difference["used"] == 14 * 13 / 2
+    assert difference["of"] == ["token table", "other.vec"] and difference["n_used"] == 14 * 13 / 2
     low, high = difference["interval"]
     assert low < difference["difference"] < high and difference["shown"] == (low > 0)
     out = words("evaluate", pairs_file, "--vectors", vec_file).out
@@ -213,7 +213,7 @@ def test_the_better_vectors_are_named(words: Command, pairs_file: Path) -> None:
     assert f"token table is better than other.vec: {figures}" in out
     rows = [line.split() for line in out.splitlines()]
     for r in result["results"]:
-        (low, high), known = r["interval"], [f"{r['used']}", f"{100 * r['unknown']:.0f}", "%"]
+        (low, high), known = r["interval"], [f"{r['n_used']}", f"{100 * r['unknown']:.0f}", "%"]
         figures = [*known, f"{r['spearman']:.2f}", f"{low:.2f}", "to", f"{high:.2f}"]
         assert [*r["vectors"].split(), "raw" if r["correct"] == "none" else "center", *figures] in rows
 
@@ -233,12 +233,12 @@ def test_analogies_are_evaluated_by_section(words: Command, vec_file: Path) -> N
         ": nouns\nbank river song window\nbank quasar song window\n: mixed\nfinds bank opens river\n"
     )
     result = parsed(words("evaluate", "analogies.txt", "--vectors", vec_file, "--json"))["files"][0]
-    assert (result["kind"], result["questions"]) == ("analogies", 3)
+    assert (result["kind"], result["n_questions"]) == ("analogies", 3)
     for row in result["results"]:
-        assert (row["used"], row["unknown"]) == (2, round(1 / 3, 4))
-        assert {name: section["used"] for name, section in row["sections"].items()} == {"nouns": 1, "mixed": 1}
-        assert row["accuracy"] == sum(section["right"] for section in row["sections"].values()) / 2
-    assert result["differences"][0]["words"] == 14
+        assert (row["n_used"], row["unknown"]) == (2, round(1 / 3, 4))
+        assert {name: section["n_used"] for name, section in row["sections"].items()} == {"nouns": 1, "mixed": 1}
+        assert row["accuracy"] == sum(section["n_right"] for section in row["sections"].values()) / 2
+    assert result["differences"][0]["n_words"] == 14
     out = words("evaluate", "analogies.txt", "--vectors", vec_file).out
     assert "analogies.txt: 3 analogies" in out and "on the 2 analogies that both know, answered from 14 words" in out
     assert ["unknown", "words", "33.3", "%", "33.3", "%"] in [line.split() for line in out.splitlines()]
@@ -249,7 +249,7 @@ def test_several_files_are_evaluated(words: Command, pairs_file: Path) -> None:
     files = parsed(words("evaluate", pairs_file, "few.csv", "--json"))["files"]
     assert [file["file"] for file in files] == ["pairs.tsv", "few.csv"]
     assert files[1]["results"][0] | {"unknown": 0} == {
-        "vectors": "token table", "correct": "center", "used": 1, "unknown": 0, "spearman": None, "interval": None,
+        "vectors": "token table", "correct": "center", "n_used": 1, "unknown": 0, "spearman": None, "interval": None,
     }  # fmt: skip
     assert words("evaluate", "few.csv").code == 0
 
@@ -277,7 +277,7 @@ def test_some_vectors_are_written(words: Command, table: TokenTable) -> None:
 
 def test_vectors_are_lines_of_json(words: Command, table: TokenTable) -> None:
     lines = [json.loads(line) for line in words("export", "bank", "flarnk", "-o", "-").out.splitlines()]
-    assert [(line["word"], line["seen"]) for line in lines] == [("bank", table.counts["bank"]), ("flarnk", 0)]
+    assert [(line["word"], line["n_seen"]) for line in lines] == [("bank", table.counts["bank"]), ("flarnk", 0)]
     vectors = np.array([line["static"] for line in lines], dtype=np.float32)
     assert np.array_equal(vectors, table.vectors(["bank", "flarnk"]))
 
