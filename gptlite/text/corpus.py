@@ -230,7 +230,7 @@ class _Found:
             alike = [d.name for d in documents if d.kind == kind]
             notice(
                 f"{_count(alike)}, such as {alike[0]}, {'looks' if len(alike) == 1 else 'look'} like {kind}: its keys, "
-                "tags and separators are learned as text. Extract the text first, or confirm it with `as_text=True`."
+                "tags and separators are read as text. Extract the text first, or confirm it with `as_text=True`."
             )
 
 

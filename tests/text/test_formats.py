@@ -37,7 +37,7 @@ def test_markup_and_data_are_recognised_and_said(name: str, content: str, kind: 
     Path(name).write_text(content)
     said: list[str] = []
     open_text([name], notice=said.append)
-    assert len(said) == 1 and f"{name}, looks like {kind}: its keys, tags and separators are learned as text" in said[0]
+    assert len(said) == 1 and f"{name}, looks like {kind}: its keys, tags and separators are read as text" in said[0]
     assert "`as_text=True`" in said[0]
     said.clear()
     open_text([name], notice=said.append, options=TextOptions(as_text=True))
