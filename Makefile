@@ -1,7 +1,7 @@
 # make demo    a virtual environment, a model of the built-in text, a sample, a comparison of word vectors
 # make test    the checks that every change must pass
 # make check   lint, types and tests
-# make reference    docs/reference/python.md, from the docstrings
+# make reference    docs/reference/python.md from the docstrings, cli.md from the commands
 # make bench TEXT=corpus.txt    gptlite beside its peers, half an hour on a quiet machine
 
 PYTHON ?= python3
@@ -58,7 +58,7 @@ lint: $(VENV)/installed-tests
 
 check: lint test
 
-# What docs/reference/python.md says is what the docstrings say.
+# What these pages of docs/reference say is what the docstrings and the options of the commands say.
 reference: $(VENV)/installed
 	$(BIN)/python docs/make_reference.py
 

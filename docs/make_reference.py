@@ -1,4 +1,7 @@
-"""Writes docs/reference/python.md from the docstrings of the public names: `make reference`."""
+"""Writes the pages of docs/reference that come from the code: `make reference`.
+
+python.md is made from the docstrings of the public names, cli.md from the commands and their options.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,47 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
+from rich.text import Text
+
 import gptlite
+from gptlite.cli import main as command_line
+from gptlite.cli.shared import parsing
 from gptlite.embedding.comparison import Embeddings, Pair
 from gptlite.embedding.contextual import WordVector
 from gptlite.evaluation.inspection import Reading, Word
 from gptlite.generation.generate import Sample
 
-PAGE = Path(__file__).parent / "reference" / "python.md"
+FOLDER = Path(__file__).parent / "reference"
 RETURNED = (Sample, Embeddings, WordVector, Pair, Reading, Word)  # by the methods of `Model`
 WIDTH = 110  # columns of a signature
 
 
-def render() -> str:
-    """The page, the same for the same docstrings."""
-    return "\n".join(_page()).rstrip() + "\n"
+NOTES = {  # what is too long for a help page
+    "generate": """
+- `-o FILE` writes what would be printed; between samples stands a line `====================`. FILE.jsonl gets one JSON
+  object per sample. A terminal still shows a text that streams.
+- `--logprobs K` shows below the text how probable each token was to the model, before temperature and cuts, and the K
+  likeliest tokens. With `--json` they are the `top` of each token, and `logprob` is in nats.
+- `--color surprise` tints the text on a terminal by the bits that each token was worth.
+- `--repetition-penalty F` divides positive logits of tokens in prompt and text by F, and multiplies negative ones.
+- `--dtype int8` costs about 0.0001 bits per byte.
+- `-i` joins what is typed to the text, and the model continues it.
+""",
+    "train": """
+- FILES are text files, folders or patterns such as `'*.md'`; `-` reads standard input.
+- `--demo` trains on the language reference inside Python; `--demo homonyms` on a made-up language whose words have
+  known senses.
+- `--init-from` continues from a trained model, with its tokenizer, on new text.
+- `--logger` is another name for `--log`, and `--processes` for `--gpus`.
+""",
+}
+
+
+def render() -> dict[Path, str]:
+    """The pages by file, the same for the same code."""
+    made = {"python.md": _page(), "cli.md": _command_page()}
+    return {FOLDER / name: "\n".join(lines).rstrip() + "\n" for name, lines in made.items()}
 
 
 def _page() -> Iterator[str]:
@@ -119,5 +149,85 @@ def _prose(docstring: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
 
 
+def _command_page() -> Iterator[str]:
+    yield "# Command line\n"
+    yield "<!-- Made by docs/make_reference.py from the commands: change those, then run `make reference`. -->\n"
+    yield "Every command with all of its options. Options for experts are left out of the pages that `--help` shows;"
+    yield "they work like the others. Where no default is given, the option is off.\n"
+    app: Any = parsing.show_plainly(typer.main.get_command(command_line.build_app(*command_line.COMMANDS)))
+    for name in command_line.COMMANDS:
+        yield from _command(f"gptlite {name}", app.commands[name])
+
+
+def _command(name: str, command: Any) -> Iterator[str]:
+    description, *others = [
+        Text.from_markup(part).plain.strip() for part in inspect.cleandoc(command.help).split("\n\n")
+    ]
+    if inner := getattr(command, "commands", {}):
+        yield f"## {name}\n"
+        yield f"{_flow(description)}\n"
+        for part, each in inner.items():
+            yield from _command(f"{name} {part}", each)
+        return
+    yield f"## {name}\n"
+    yield f"{_flow(description)}\n"
+    usage = " ".join(command.collect_usage_pieces(typer.Context(command)))
+    yield f"    {name} {usage}\n"
+    examples, more = [[t for t in others if t.startswith("gptlite ") is is_example] for is_example in (True, False)]
+    for example in examples:
+        yield f"Example: `{_flow(example)}`\n"
+    yield from (f"{_flow(text)}\n" for text in more)
+    if note := NOTES.get(name.removeprefix("gptlite ")):
+        yield note.strip() + "\n"
+    experts = parsing.hidden_options(command)
+    shown = [p for p in command.params if p not in experts]
+    yield from _table(shown)
+    if experts:
+        yield f"### Options for experts: {name}\n"
+        yield from _table(experts)
+
+
+def _table(parameters: list[Any]) -> Iterator[str]:
+    if not parameters:
+        return
+    yield "| option | value | default | meaning |"
+    yield "|---|---|---|---|"
+    for parameter in parameters:
+        is_option = parameter.param_type_name == "option"
+        names = [*parameter.opts, *parameter.secondary_opts] if is_option else [parameter.metavar or parameter.name]
+        cells = [", ".join(f"`{n}`" for n in names), _value(parameter) if is_option else "", _shown_default(parameter)]
+        yield "| " + " | ".join(_cell(text) for text in [*cells, Text.from_markup(parameter.help or "").plain]) + " |"
+    yield ""
+
+
+def _value(parameter: Any) -> str:
+    if getattr(parameter, "is_flag", False):
+        return ""
+    choices = getattr(parameter.type_descriptor, "choices", None)
+    return parameter.metavar or (
+        "|".join(map(str, choices)) if choices else str(parameter.type_descriptor.name).upper()
+    )
+
+
+def _shown_default(parameter: Any) -> str:
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    if parameter.required:
+        return "required"
+    if getattr(parameter, "is_flag", False):
+        return parameter.opts[0] if parameter.secondary_opts and parameter.default else ""
+    return "" if parameter.default is None else str(parameter.default)
+
+
+def _cell(text: str) -> str:
+    return _flow(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+def _flow(text: str) -> str:
+    """A text without its line breaks."""
+    return " ".join(text.split())
+
+
 if __name__ == "__main__":
-    PAGE.write_text(render(), encoding="utf-8")
+    for page, text in render().items():
+        page.write_text(text, encoding="utf-8")

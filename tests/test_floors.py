@@ -140,3 +140,17 @@ def test_only_the_console_knows_rich() -> None:
     for path in COMMANDS:
         knows = {name for name in imports(path) if name.split(".")[0] == "rich"}
         assert path.stem == "console" or not knows, named(path)
+
+
+LONGEST_FILE = 450  # lines
+LONGEST_BODY = 80  # lines of a function after its signature, which in commands declares the options
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_files_and_functions_are_short(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") <= LONGEST_FILE, "split the file"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.body[0].lineno + 1
+            assert length <= LONGEST_BODY, f"{node.name} has {length} lines: split it"

@@ -21,7 +21,7 @@ from gptlite.text import background
 # Each command: its module in this package, the function in it or the app of a group, and its panel on the help page.
 USE, WORDS, TEXTS, RUNS = "Make a model and use it", "Words", "Texts", "Runs, and other programs"
 COMMANDS = {
-    "train": ("train", "train", USE),
+    "train": ("train.command", "train", USE),
     "generate": ("generate.command", "generate", USE),
     "embed": ("embed.command", "embed", USE),
     "words": ("words.command", "app", WORDS),

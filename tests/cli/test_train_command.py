@@ -17,7 +17,7 @@ import pytest
 from conftest import TRAIN_TINY, Command, make_text
 
 from gptlite.checkpoint.runs import Run
-from gptlite.cli import train as train_command
+from gptlite.cli.train import outcome
 from gptlite.text import demo
 
 # A few steps, and one score and one save at the end.
@@ -390,7 +390,7 @@ def result_of(**changed: Any) -> dict[str, Any]:
 
 
 def test_a_part_of_the_held_out_text_is_called_one_with_its_interval() -> None:
-    done, compared = train_command.outcome(result_of(val_bytes=300, val_bits_per_byte_interval=[1.9, 2.1]))
+    done, compared = outcome.outcome(result_of(val_bytes=300, val_bits_per_byte_interval=[1.9, 2.1]))
     assert "2.000 bits per byte (1.900 to 2.100 for all of it) on 300 of 500 bytes of held-out text" in done
     assert done.endswith("all of it: gptlite eval --held-out run")
     assert compared.startswith("for comparison, on the same bytes: 5-gram 2.200")
@@ -406,13 +406,13 @@ def test_a_part_of_the_held_out_text_is_called_one_with_its_interval() -> None:
     ids=str,
 )
 def test_a_run_that_does_not_beat_the_5_gram_says_so_and_what_would_help(changed: dict[str, Any], help: str) -> None:
-    last = [*train_command.outcome(result_of(val_bits_per_byte=2.3, **changed))][-1]
+    last = [*outcome.outcome(result_of(val_bits_per_byte=2.3, **changed))][-1]
     assert last.startswith("This model does not beat the 5-gram") and help in last
 
 
 def test_a_run_that_beats_the_5_gram_or_cannot_be_compared_says_nothing() -> None:
-    assert len([*train_command.outcome(result_of())]) == 2
-    assert len([*train_command.outcome(result_of(baselines=None))]) == 1
+    assert len([*outcome.outcome(result_of())]) == 2
+    assert len([*outcome.outcome(result_of(baselines=None))]) == 1
 
 
 @pytest.mark.parametrize(

@@ -42,24 +42,22 @@ def generate(
     call: typer.Context,
     prompt: Annotated[
         str | None,
-        typer.Argument(
-            metavar="PROMPT", help="What the text begins with; - reads standard input.", show_default="a new document"
-        ),
+        typer.Argument(metavar="PROMPT", help="What the text begins with; - reads standard input.", show_default=False),
     ] = None,
     prompt_option: Annotated[
-        str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="The same, as an option.", show_default="none")
+        str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="The same, as an option.", show_default=False)
     ] = None,
     prompt_file: Annotated[
         str | None,
-        typer.Option("-f", "--prompt-file", metavar="FILE", help="The same, from a file.", show_default="none"),
+        typer.Option("-f", "--prompt-file", metavar="FILE", help="The same, from a file.", show_default=False),
     ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
             "--prompts",
             metavar="FILE",
-            help="Continue each line of a file, or the column prompt of a .jsonl, .csv or .tsv file.",
-            show_default="none",
+            help="Continue each line of a text file, or the column prompt of a table.",
+            show_default=False,
         ),
     ] = None,
     choice: Annotated[
@@ -67,12 +65,12 @@ def generate(
         typer.Option(
             "--choice",
             metavar="TEXT",
-            help="Write the likeliest of these texts, and say how likely each is. Repeatable.",
-            show_default="any text",
+            help="Write the likeliest of these texts, with probabilities. Repeatable.",
+            show_default=False,
         ),
     ] = None,
     per_token: Annotated[
-        bool, typer.Option("--per-token", help="Compare choices by their mean per token.", show_default="off")
+        bool, typer.Option("--per-token", help="Compare choices by their mean per token.", hidden=True)
     ] = False,
     model: options.ModelOption = None,
     num_samples: Annotated[
@@ -81,7 +79,12 @@ def generate(
     sample: Annotated[
         int | None,
         typer.Option(
-            "--sample", metavar="N", help="Write sample N alone.", show_default="all", rich_help_panel=SAMPLING
+            "--sample",
+            metavar="N",
+            help="Write sample N alone.",
+            show_default="all",
+            hidden=True,
+            rich_help_panel=SAMPLING,
         ),
     ] = None,
     temperature: Annotated[
@@ -90,7 +93,7 @@ def generate(
             "-t",
             "--temperature",
             metavar="F",
-            help="Higher is wilder; 0 always takes the likeliest.",
+            help="Higher is more random; 0 takes the likeliest.",
             rich_help_panel=SAMPLING,
         ),
     ] = SamplingConfig.temperature,
@@ -101,6 +104,7 @@ def generate(
             "--top-k",
             metavar="N",
             help="Keep the N likeliest and their equals; 0 is off.",
+            show_default=False,
             rich_help_panel=SAMPLING,
         ),
     ] = SamplingConfig.top_k,
@@ -122,6 +126,8 @@ def generate(
             "--typical-p",
             metavar="F",
             help="Keep what is about as surprising as usual, up to F; 1 is off.",
+            show_default=False,
+            hidden=True,
             rich_help_panel=SAMPLING,
         ),
     ] = SamplingConfig.typical_p,
@@ -130,7 +136,8 @@ def generate(
         typer.Option(
             "--repetition-penalty",
             metavar="F",
-            help="Make tokens of prompt and text F times less likely, on the scale of logits; 1 is off.",
+            help="Make tokens that were used F times less likely; 1 is off.",
+            show_default=False,
             rich_help_panel=SAMPLING,
         ),
     ] = SamplingConfig.repetition_penalty,
@@ -140,6 +147,8 @@ def generate(
             "--presence-penalty",
             metavar="F",
             help="Take F from the logits of tokens that the text has; 0 is off.",
+            show_default=False,
+            hidden=True,
             rich_help_panel=SAMPLING,
         ),
     ] = SamplingConfig.presence_penalty,
@@ -148,7 +157,9 @@ def generate(
         typer.Option(
             "--frequency-penalty",
             metavar="F",
-            help="The same for each time that it has them; 0 is off.",
+            help="Take F from the logits of tokens for each time that the text has them; 0 is off.",
+            show_default=False,
+            hidden=True,
             rich_help_panel=SAMPLING,
         ),
     ] = SamplingConfig.frequency_penalty,
@@ -158,6 +169,7 @@ def generate(
             "--no-repeat-ngram",
             metavar="N",
             help="No N tokens in a row twice, in prompt and text; 0 is off.",
+            show_default=False,
             rich_help_panel=SAMPLING,
         ),
     ] = SamplingConfig.no_repeat_ngram,
@@ -167,7 +179,8 @@ def generate(
             "--logit-bias",
             metavar="TEXT=F",
             help="Add F to the logits of a word or other text, or of the token with an id, as #7=F. Repeatable.",
-            show_default="none",
+            show_default=False,
+            hidden=True,
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -177,7 +190,7 @@ def generate(
             "--ban",
             metavar="TEXT",
             help="Never write this text. Repeatable.",
-            show_default="none",
+            show_default=False,
             rich_help_panel=SAMPLING,
         ),
     ] = None,
@@ -203,7 +216,9 @@ def generate(
             "--min-new-tokens",
             metavar="N",
             parser=options.parse_count,
-            help="Tokens before which nothing ends the text.",
+            help="Tokens before which nothing ends the text; 0 is off.",
+            show_default=False,
+            hidden=True,
             rich_help_panel=STOPPING,
         ),
     ] = SamplingConfig.min_new_tokens,
@@ -213,7 +228,7 @@ def generate(
             "--stop",
             metavar="TEXT",
             help="Stop before this text. Repeatable.",
-            show_default="none",
+            show_default=False,
             rich_help_panel=STOPPING,
         ),
     ] = None,
@@ -223,6 +238,7 @@ def generate(
             "--escapes",
             help=r"Read \n, \r, \t and \\ in the texts of --stop, --ban, --choice and --logit-bias.",
             show_default=False,
+            hidden=True,
             rich_help_panel=STOPPING,
         ),
     ] = False,
@@ -231,7 +247,7 @@ def generate(
         typer.Option(
             "--stop-at",
             metavar="UNIT",
-            help="Stop after the first sentence, paragraph, line or document.",
+            help="First sentence, paragraph, line or document.",
             rich_help_panel=STOPPING,
         ),
     ] = "document",
@@ -247,9 +263,8 @@ def generate(
             "-o",
             "--out",
             metavar="FILE",
-            help="Write to FILE instead; a terminal still shows a text that streams. Between samples stands a line "
-            f"{samples.DELIMITER}; FILE.jsonl gets an object a line for each.",
-            show_default="standard output",
+            help="Write to FILE instead; .jsonl gets an object each.",
+            show_default=False,
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -258,9 +273,8 @@ def generate(
         typer.Option(
             "--logprobs",
             metavar="K",
-            help="Below the text, how probable each token was to the model (before temperature and cuts), and the K "
-            "likeliest. With --json they are each token's top, and logprob is in nats.",
-            show_default="off",
+            help="Show each token's probability, and the K likeliest.",
+            show_default=False,
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -269,7 +283,8 @@ def generate(
         typer.Option(
             "--color",
             metavar="NAME",
-            help="surprise tints the text on a terminal by the bits that each token was worth; none does not.",
+            help="surprise tints each token by its bits; none does not.",
+            show_default=False,
             rich_help_panel=OUTPUT,
         ),
     ] = samples.Form.color,
@@ -279,8 +294,8 @@ def generate(
         typer.Option(
             "-i",
             "--interactive",
-            help="Write by turns: what you type is joined to the text, and the model goes on; /help lists commands.",
-            show_default="off",
+            help="Write by turns with the model; /help lists commands.",
+            show_default=False,
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -304,7 +319,7 @@ def generate(
         typer.Option(
             "--dtype",
             metavar="NAME",
-            help="fp32, or int8 on a CPU: twice as quick, 0.0001 bits per byte worse.",
+            help="fp32, or int8 on a CPU: twice as fast.",
             rich_help_panel="Machine",
         ),
     ] = "fp32",
@@ -312,8 +327,9 @@ def generate(
         str,
         typer.Option(
             "--compile",
-            metavar="WHEN",
+            metavar="auto|on|off",
             help="auto, on or off: decode in machine code made on this computer.",
+            hidden=True,
             rich_help_panel="Machine",
         ),
     ] = "auto",

@@ -22,8 +22,8 @@ CheckOption = Annotated[
     bool,
     typer.Option(
         "--check-copies",
-        help="Say how much of the text stands in the training text, and where.",
-        show_default="off",
+        help="Say how much is copied from the training text.",
+        show_default=False,
         rich_help_panel="Output",
     ),
 ]
@@ -32,8 +32,8 @@ CorpusOption = Annotated[
     typer.Option(
         "--corpus",
         metavar="FILE",
-        help="The training text for --check-copies.",
-        show_default="where it was",
+        help="The training text, if it has moved.",
+        show_default=False,
         rich_help_panel="Output",
     ),
 ]

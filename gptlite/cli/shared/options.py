@@ -145,7 +145,7 @@ SeparatorOption = Annotated[
         "--separator",
         metavar="TEXT",
         help="What ends a document inside a file, such as '<|endoftext|>'.",
-        show_default="none",
+        show_default=False,
         rich_help_panel="Data",
     ),
 ]

@@ -1,4 +1,4 @@
-"""What typer leaves open: plain switches on help pages, `help` as a word, and errors as one sentence."""
+"""What typer leaves open: plain help pages, `help` as a word, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gptlite.errors import UsageError
 
 HELP = ("-h", "--help")
 TEXTS = ("TEXT", "PROMPT")  # the metavars of values that may be empty, or whose command says itself that they may not
+REFERENCE = "docs/reference/cli.md"
 
 
 def asked_for_help(arguments: list[str]) -> list[str]:
@@ -30,7 +31,9 @@ def asked_for_help(arguments: list[str]) -> list[str]:
 
 
 def show_plainly(command: Any, order: Iterable[str] = ()) -> Any:
-    """The command, whose switches the help page shows as `--json`, without a type and the default "off".
+    """The command, whose help page shows switches as `--json`, without a type and the default "off".
+
+    The page ends with the names of the options for experts, which it does not explain.
 
     - `order`: of the commands in it; typer puts groups after all others.
     """
@@ -41,6 +44,9 @@ def show_plainly(command: Any, order: Iterable[str] = ()) -> Any:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
             parameter.show_default = parameter.show_default and bool(parameter.secondary_opts)
+    if experts := hidden_options(command):
+        names = ", ".join(option.opts[0] for option in experts)
+        command.epilog = f"For experts ({REFERENCE}): {names}"
     for part in getattr(command, "commands", {}).values():
         show_plainly(part)
     return command
@@ -66,6 +72,11 @@ def _check_filled(context: Any, parameter: Any, value: Any) -> Any:
         name = parameter.opts[-1] if is_option else f"{'one of ' * (len(values) > 1)}{parameter.metavar}"
         raise UsageError(f"{name} is empty; is a variable of the shell not set?")
     return value
+
+
+def hidden_options(command: Any) -> list[Any]:
+    """The options of a command that its help page does not explain."""
+    return [p for p in command.params if p.param_type_name == "option" and p.hidden]
 
 
 def check_values(command: Any, arguments: list[str]) -> None:
