@@ -15,7 +15,8 @@ from gptlite.cli import main
 from gptlite.cli.shared import options
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if p.name != "log.md")]
+DOCS = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name != "log.md")
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "checkpoints/README.md")), *DOCS]
 CODE_SPAN = re.compile(r"`([^`]+)`")
 IN_BLOCK = re.compile(r"^(?: {4,}|.*-m )(gptlite [a-z].*)$")
 # Of torchrun, hf and Slurm; and one that docs/reliability.md says does not exist.
