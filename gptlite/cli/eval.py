@@ -101,7 +101,7 @@ def evaluate(
             _print_matrix([score(each, texts, hardware) for each in loaded], [*texts], json)
             return
         one = runs.load(model[0] if model else None, hardware.device)
-        copy_check = memorisation.open_check(check_copies, corpus_file, one.path, messages, json)
+        copy_check = memorisation.open_check(check_copies, corpus_file, one.path, messages, json, encoding)
         text = text_of(*(files or []))
         content = "".join(block for _, block in text.spread(MOST_CHECKED).blocks()) if check_copies else ""
         (facts,) = score(one, {"": text}, hardware).values()

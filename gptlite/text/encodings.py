@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gptlite.text.formats import marked_encoding
 from gptlite.text.options import UTF8
@@ -29,10 +29,11 @@ def plausible(sample: bytes) -> list[str]:
     return [codecs.lookup(name).name for name in found if name not in ("utf_8", "ascii")]
 
 
-def advice(sample: bytes, rest: Iterable[bytes] = ()) -> str:
+def advice(sample: bytes, rest: Iterable[bytes] = (), *, lossy: bool = True) -> str:
     """What to do about bytes that are not UTF-8: the encodings that decode all of them, and the options that help.
 
     - `sample`: the first bytes, of which some are not UTF-8; `rest`: all bytes that follow, read only where needed.
+    - `lossy`: whether the caller has an option of that name.
     """
     decoders = {name: codecs.getincrementaldecoder(name)() for name in plausible(sample)[: 2 * MOST_NAMED]}
     for raw in (sample, *rest):
@@ -43,9 +44,11 @@ def advice(sample: bytes, rest: Iterable[bytes] = ()) -> str:
                 del decoders[name]
     names = list(decoders)[:MOST_NAMED]
     if not names:
-        return "no other encoding decodes all of it as text; read it with `lossy=True`, or convert it to UTF-8 first."
+        remedy = "read it with `lossy=True`, or convert it to UTF-8 first" if lossy else "convert it to UTF-8 first"
+        return f"no other encoding decodes all of it as text; {remedy}."
     others = f" (then {', '.join(names[1:])})" if len(names) > 1 else ""
-    return f"it reads as {names[0]}{others}: use `encoding={names[0]!r}`, or read it with `lossy=True`."
+    otherwise = ", or read it with `lossy=True`" if lossy else ""
+    return f"it reads as {names[0]}{others}: use `encoding={names[0]!r}`{otherwise}."
 
 
 class Converter:
@@ -95,7 +98,7 @@ class Transcoded(io.RawIOBase):
     def fileno(self) -> int:
         return self.source.fileno()
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any, /) -> int:
         while not self.ready and not self.ended:
             raw = self.read_some(READ_SIZE)
             self.ended = not raw

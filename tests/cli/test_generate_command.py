@@ -255,7 +255,7 @@ def test_prompts_may_be_objects_with_their_own_seeds(generate: Command) -> None:
         ("a.jsonl", b'{"prompt": "x", "seed": true}', 3, 'the "seed" in line 1'),
         ("a.jsonl", b'{"prompt": "\\ud800"}', 3, "half of a character"),
         ("a.txt", b" \n\n", 3, "a.txt holds no prompts"),
-        ("a.txt", b"caf\xe9", 3, "a.txt is not UTF-8, as the prompts must be: "),
+        ("a.txt", b"caf\xe9", 3, "a.txt is not UTF-8: "),
         ("gone.txt", None, 3, "cannot read the prompts from gone.txt"),
     ],
 )

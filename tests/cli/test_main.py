@@ -299,7 +299,7 @@ BAD_USE = (
     ("embed -m MODEL 'a [b]' --pool max", "'--pool'"),
     ("embed -m MODEL 'a [b]' --correct yes", "--correct must be"),
     ("embed -m MODEL 'a [b]' -o vectors.xml", "must end in"),
-    ("eval", "missing argument"),
+    ("eval", "name the text to score"),
     ("eval -m MODEL '*.md'", "no file matches"),
     ("eval -m MODEL corpus.txt --dtype int8", "--dtype"),
     ("info a b", "unexpected"),

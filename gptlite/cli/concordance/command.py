@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptlite.cli.concordance import lines
-from gptlite.cli.shared import console, corpora, modes, options
+from gptlite.cli.shared import console, corpora, modes, options, sources
 from gptlite.cli.shared.models import ModelReader
 from gptlite.cli.shared.texts import Finder, Texts
 
@@ -22,7 +22,7 @@ SENSES, RUN = "--senses", "the text of a run"
 MODES = modes.Modes(
     everywhere={"word", "files", "senses", "sort", "limit", "width", "json", "quiet"},
     only={
-        "lines of FILE": {"lossy"},
+        "lines of FILE": {"lossy", "encoding"},
         RUN: {"model"},
         SENSES: {"model", "layer", "pool", "correct", "device", "threads"},
     },
@@ -54,6 +54,7 @@ def concordance(
         typer.Option("--width", metavar="N", min=NARROWEST, help="Columns.", show_default="the terminal's, or 120"),
     ] = None,
     lossy: options.LossyOption = False,
+    encoding: options.InputEncodingOption = None,
     model: options.ModelOption = None,
     layer: options.LayerOption = "last",
     pool: options.PoolOption = "last",
@@ -70,11 +71,13 @@ def concordance(
     MODES.check(call, "lines of FILE" if files else RUN, *[SENSES] * (senses is not None))
     view = lines.View(senses or 0, sort, limit, width)
     messages = console.Messages(quiet)
-    texts = Texts([], files, lossy) if files else _text_of_run(model, messages)
+    ends = sources.LineEnds([] if senses is None else [model])
+    texts = Texts([], files, lossy, encoding, ends) if files else _text_of_run(model, messages)
     plain = (text if isinstance(text, str) else text.text for text in texts)  # the word is named once, as WORD
     found = Finder(plain, [options.check_text(word, "the word")])
     read = ModelReader(model, device, threads)
     lines.show(found, view, read, layer=layer, pool=pool, correct=correct, json=json, messages=messages)
+    ends.say(messages)
 
 
 def _text_of_run(model: str | None, messages: console.Messages) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gptlite.cli.embed import layerwise, vectors
-from gptlite.cli.shared import console, modes, options, outputs, pages
+from gptlite.cli.shared import console, modes, options, outputs, pages, sources
 from gptlite.cli.shared.models import ModelReader
 from gptlite.cli.shared.texts import Finder, Texts, check_marks
 from gptlite.text.words import parse_marks
@@ -30,7 +30,7 @@ MODES = modes.Modes(
         "-o FILE.html": STATE | {"correct", "force"},
         "-o FILE.csv or .tsv": {"raw_cells"},
         "--figures": {"force"},
-        "lines of a file": {"lossy"},
+        "lines of a file": {"lossy", "encoding"},
     },
     exclusive=[("word", "tokens", "sentence"), ("by_layer", "out"), ("by_layer", "figures")],
 )  # fmt: skip
@@ -70,6 +70,7 @@ def embed(
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �.", rich_help_panel=INPUT)
     ] = False,
+    encoding: options.InputEncodingOption = None,
     model: options.ModelOption = None,
     layer: Annotated[
         str, typer.Option("--layer", metavar="L", help="last, mid, a number (0 is below the first block) or A-B for "
@@ -131,7 +132,7 @@ def embed(
     )
     words = [options.check_text(w, "--word") for w in word or []]
     marks = parse_marks(options.check_text(mark, "--mark"))
-    source = Texts(texts, files, lossy)
+    source = Texts(texts, files, lossy, encoding, sources.LineEnds([model]))
     if words:
         check_marks(texts, words)
     output.check(which, force=force, inputs=files, model=model)
@@ -142,6 +143,7 @@ def embed(
         layerwise.show(found, read, pool=which.pool, correct=correct, untrained=untrained, json=json)
     else:
         vectors.show(found, source, which, output, read, messages)
+    source.line_ends.say(messages)
 
 
 def _modes(out: str | None, by_layer: bool, json: bool, figures: str | None, from_lines: bool) -> Iterator[str]:

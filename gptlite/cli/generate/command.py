@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from gptlite.cli.generate import interactive as by_turns
 from gptlite.cli.generate import samples, work
 from gptlite.cli.generate.prompts import Prompt, read_prompt, read_prompts
-from gptlite.cli.shared import console, memorisation, modes, options, outputs
+from gptlite.cli.shared import console, memorisation, modes, options, outputs, sources
 from gptlite.config import LARGEST_NUMBER, SamplingConfig
 from gptlite.errors import UsageError
 from gptlite.generation.stopping import Stopping
@@ -23,6 +24,7 @@ _WRITING = {
     "stop", "stop_at", "out", "force", "logprobs", "color", "dtype", "compile",
 }  # fmt: skip
 _SAMPLES = _WRITING | {"num_samples", "stream", "check_copies", "corpus", "batch_size", "json"}
+FROM_FILE = "a file or standard input"
 MODES = modes.Modes(
     everywhere={"model", "device", "threads", "quiet", "echo", "escapes", "prompts", "choice", "interactive"},
     only={
@@ -30,6 +32,7 @@ MODES = modes.Modes(
         "--prompts": _SAMPLES,
         "--choice": _ONE_PROMPT | {"per_token", "json"},
         "-i": _ONE_PROMPT | _WRITING,
+        FROM_FILE: {"encoding"},
     },
     needs={"per_token": "choice", "corpus": "check_copies", "force": "out",
            "escapes": ("stop", "ban", "choice", "logit_bias")},
@@ -251,6 +254,7 @@ def generate(
             rich_help_panel=STOPPING,
         ),
     ] = "document",
+    encoding: options.InputEncodingOption = None,
     echo: Annotated[
         bool, typer.Option("--echo/--no-echo", help="Print the prompt before the text.", rich_help_panel=OUTPUT)
     ] = True,
@@ -342,7 +346,8 @@ def generate(
     [bold]gptlite generate --prompt "Once upon a time"[/bold]
     """
     mode = "-i" if interactive else "--choice" if choice else "--prompts" if prompts is not None else "a prompt"
-    MODES.check(call, mode)
+    reads = "-" in (prompt, prompt_option) or {prompt_file, prompts, corpus} != {None}
+    MODES.check(call, mode, *[FROM_FILE] * reads)
     config = SamplingConfig(
         temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
         repetition_penalty=repetition_penalty, presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
@@ -356,14 +361,20 @@ def generate(
     Stopping(stops, stop_at)  # what is wrong with them is said now
     if interactive:
         by_turns.check(form, config, "-" in (prompt, prompt_option, prompt_file))
-    requests = read_prompts(prompts) if prompts else [Prompt(read_prompt(prompt, prompt_option, prompt_file))]
+    ends = sources.LineEnds([model])
+    if prompts is not None:
+        requests = read_prompts(prompts, encoding)
+    else:
+        requests = [Prompt(read_prompt(prompt, prompt_option, prompt_file, encoding))]
+    requests = [dataclasses.replace(each, text=ends.read(each.text)) for each in requests]
     asked = work.Request(
         prompts=requests, config=config, form=form, numbers=_numbers(sample, num_samples), stops=stops,
         stop_at=stop_at, seed=secrets.randbelow(2**31) if seed is None else seed, check_copies=check_copies,
-        corpus=corpus, batch_size=batch_size, model=model, device=device, dtype=dtype, compile=compile,
-        threads=threads,
+        corpus=corpus, encoding=encoding, batch_size=batch_size, model=model, device=device, dtype=dtype,
+        compile=compile, threads=threads,
     )  # fmt: skip
     messages = console.Messages(quiet)
+    ends.say(messages)
     if choices:
         work.choose(asked, choices, per_token, messages)
     elif interactive:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptlite.cli.shared import options
-from gptlite.errors import CorpusError, LimitError, UsageError
+from gptlite.cli.shared import options, sources
+from gptlite.errors import CorpusError, UsageError
 
 LONGEST_PROMPT = 64 << 20  # bytes; of many prompts together, too
 
@@ -30,24 +30,24 @@ class Prompt:
         return {"columns": dict(self.columns)} if self.columns else {}
 
 
-def read_prompt(argument: str | None, option: str | None, file: str | None) -> str:
+def read_prompt(argument: str | None, option: str | None, file: str | None, encoding: str | None = None) -> str:
     """The one prompt of a command line; "" where none is given."""
     given = [source for source in (argument, option, file) if source is not None]
     if len(given) > 1:
         raise UsageError("give the prompt once: as an argument, with -p, or with -f.")
     if file is None and given[:1] != ["-"]:
         return options.check_text(given[0], "the prompt") if given else ""
-    return _read("-" if file is None else file, "the prompt")
+    return sources.read_text("-" if file is None else file, "the prompt", LONGEST_PROMPT, encoding)
 
 
-def read_prompts(name: str) -> list[Prompt]:
+def read_prompts(name: str, encoding: str | None = None) -> list[Prompt]:
     """The prompts in a file, or in standard input for -: one a line, blank lines left out.
 
     A line of a file whose name ends in .jsonl is an object with "prompt" and perhaps "seed"; a .csv or .tsv file has
     columns of these names. Other keys and columns, such as an id, come along to JSON.
     Raises `CorpusError`, which says which line is wrong.
     """
-    content = _read(name, "the prompts")
+    content = sources.read_text(name, "the prompts", LONGEST_PROMPT, encoding)
     if (kind := Path(name).suffix.lower()) in (".csv", ".tsv"):
         return _read_table(content, name, "\t" if kind == ".tsv" else ",")
     lines = [line.removesuffix("\r") for line in content.split("\n")]
@@ -101,19 +101,3 @@ def _make(value: Mapping[str, Any], where: str) -> Prompt:
     except UnicodeEncodeError as error:
         raise CorpusError(f'the "prompt" in {where} holds half of a character.') from error
     return Prompt(prompt, seed, {key: x for key, x in value.items() if key not in ("prompt", "seed")})
-
-
-def _read(name: str, what: str) -> str:
-    where = "standard input" if name == "-" else name
-    try:
-        with options.open_text(name, what) as source:
-            content = source.read(LONGEST_PROMPT + 1)
-        if len(content) > LONGEST_PROMPT:
-            raise LimitError(f"{where} is longer than {LONGEST_PROMPT >> 20} MiB; give a part of it as {what}.")
-        return content.decode("utf-8-sig")  # a mark at the beginning is no text
-    except OSError as error:
-        raise CorpusError(f"cannot read {what} from {where}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{where} is not UTF-8, as {what} must be: {error.reason} at byte {error.start:,}."
-        ) from error

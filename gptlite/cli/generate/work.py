@@ -31,6 +31,7 @@ class Request:
     seed: int
     check_copies: bool
     corpus: str | None
+    encoding: str | None
     batch_size: int | None
     model: str | None
     device: str
@@ -56,7 +57,7 @@ class Work:
         if self.decoding.packed or request.dtype == "int8" or request.compile == "on":  # else it is as everywhere
             messages.say(self.decoding.describe(), "dim")
         copies = memorisation.open_check(
-            request.check_copies, request.corpus, self.loaded.path, messages, request.form.json
+            request.check_copies, request.corpus, self.loaded.path, messages, request.form.json, request.encoding
         )
         self.writer = samples.Writer(
             request.form, self.loaded, messages, copies, n_samples=len(request.numbers),

@@ -13,8 +13,8 @@ import typer
 from gptlite.cli.inspect import attention as attention_views
 from gptlite.cli.inspect import page as html_page
 from gptlite.cli.inspect import tables
-from gptlite.cli.shared import console, modes, options, outputs, pages, schemas
-from gptlite.errors import CorpusError, LimitError, UsageError
+from gptlite.cli.shared import console, modes, options, outputs, pages, schemas, sources
+from gptlite.errors import UsageError
 from gptlite.storage import delimited
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ EXAMPLE = 'give a text, such as: gptlite inspect "She sat on the river bank ."'
 LONGEST_FILE = 16 << 20  # bytes
 FORMATS = {".json": "json", ".tsv": "tsv", ".csv": "csv", ".html": "html"}  # of files
 MOST_ALTERNATIVES = 100
+FROM_FILE = "a file or standard input"
 MODES = modes.Modes(
     everywhere={"text", "file", "model", "form", "out", "figures", "json", "device", "dtype", "threads", "quiet"},
     only={
@@ -39,6 +40,7 @@ MODES = modes.Modes(
         "a page or --figures": {"top", "attention", "explain", "token"},
         "--attention or --explain": {"token"},
         "-o FILE": {"force"},
+        FROM_FILE: {"encoding"},
     },
     exclusive=[("form", "out"), ("form", "json")],
 )
@@ -48,6 +50,7 @@ def inspect(
     call: typer.Context,
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text; - reads standard input.")] = None,
     file: Annotated[str | None, typer.Option("-f", "--file", metavar="FILE", help="The text, from a file.")] = None,
+    encoding: options.InputEncodingOption = None,
     model: options.ModelOption = None,
     level: Annotated[
         Literal["token", "word"], typer.Option("--level", help="A row for each.", rich_help_panel=LOOK)
@@ -99,10 +102,12 @@ def inspect(
     """
     messages = console.Messages(quiet)
     wanted = Wanted(level, lens, attention, explain, "json" if json else None if out else form, _suffix(out), figures)
-    MODES.check(call, *wanted.modes())
+    MODES.check(call, *wanted.modes(), *[FROM_FILE] * (file is not None or text == "-"))
     outputs.check(out, force=force, inputs=[file], model=model)
     pages.check_figures(figures, force=force)
-    content = _read_text(text, file)
+    ends = sources.LineEnds([model])
+    content = ends.read(_read_text(text, file, encoding))
+    ends.say(messages)
     if wanted.drawn:
         from gptlite.report import page
 
@@ -237,23 +242,13 @@ def _suffix(out: str | None) -> str | None:
     return None if out is None else outputs.format_of(out, FORMATS)
 
 
-def _read_text(argument: str | None, file: str | None) -> str:
+def _read_text(argument: str | None, file: str | None, encoding: str | None) -> str:
     if (argument is None) is (file is None):
         raise UsageError(EXAMPLE if file is None else "give the text once: as an argument, or with -f.")
     if argument is not None and argument != "-":
         text = options.check_text(argument, "the text")
     else:
-        name = "-" if file is None else file
-        try:
-            with options.open_text(name, "the text") as source:
-                content = source.read(LONGEST_FILE + 1)
-            if len(content) > LONGEST_FILE:
-                raise LimitError(f"the text in {name} is longer than {LONGEST_FILE >> 20} MiB; give a part of it.")
-            text = content.decode("utf-8-sig")  # a mark at the beginning is no text
-        except OSError as error:
-            raise CorpusError(f"cannot read the text from {name}: {error.strerror or error}.") from error
-        except UnicodeDecodeError as error:
-            raise CorpusError(f"the text is not UTF-8: {error.reason} at byte {error.start:,}.") from error
+        text = sources.read_text(file or "-", "the text", LONGEST_FILE, encoding)
     if not text:
         raise UsageError(f"the text is empty; {EXAMPLE}")
     return text

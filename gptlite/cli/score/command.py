@@ -10,13 +10,13 @@ import typer
 from gptlite.cli.score import pairs as minimal_pairs
 from gptlite.cli.score.items import TEXT_COLUMNS, Items
 from gptlite.cli.score.writing import FORMATS, FileSink, Rows, Sink
-from gptlite.cli.shared import console, modes, options, outputs
+from gptlite.cli.shared import console, modes, options, outputs, sources
 from gptlite.errors import plural
 
 MODES = modes.Modes(
     everywhere={
-        "files", "model", "pairs", "unit", "raw", "base", "skip_bad", "lossy", "out", "form", "force", "resume",
-        "device", "dtype", "threads", "quiet",
+        "files", "model", "pairs", "unit", "raw", "base", "skip_bad", "lossy", "encoding", "out", "form", "force",
+        "resume", "device", "dtype", "threads", "quiet",
     },
     only={
         "a table of units": {"split", "text_column", "before", "spans"},
@@ -68,6 +68,7 @@ def score(
         bool, typer.Option("--skip-bad", help="Leave out and count rows that cannot be scored.", rich_help_panel=DATA)
     ] = False,
     lossy: options.LossyOption = False,
+    encoding: options.InputEncodingOption = None,
     pairs: Annotated[
         bool,
         typer.Option("--pairs", help="Minimal pairs: columns good and bad, or BLiMP's own.", rich_help_panel=PAIRS),
@@ -130,6 +131,8 @@ def score(
         spans_column=spans,
         skip_bad=skip_bad,
         lossy=lossy,
+        encoding=encoding,
+        line_ends=sources.LineEnds(model or [None]),
     )
     from gptlite import device as machine
     from gptlite.cli.score.table import load_judges, write_table
@@ -141,6 +144,7 @@ def score(
     settings = {
         "unit": unit, "split": split, "raw": raw, "base": base, "context": before, "pairs": pairs, "region": region,
         "files": files, "models": [str(judge.loaded.path) for judge in judges], "skip_bad": skip_bad,
+        **({} if items.encoding is None else {"encoding": items.encoding}),
     }  # fmt: skip
     sink: Sink = FileSink(Path(out), settings, resume) if out else Sink()
     rows = Rows(written, raw_cells)
@@ -158,5 +162,6 @@ def score(
     if isinstance(sink, FileSink):
         sink.finish()
         messages.say(f"{plural(sink.done, 'text')} scored, in {out}", "dim")
+    items.line_ends.say(messages)
     if items.skipped:
         messages.notice(f"{plural(len(items.skipped), 'row')} left out, the first because {items.skipped[0]}")

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gptlite.cli.shared import options
+from gptlite.cli.shared import sources
 from gptlite.errors import CorpusError
+from gptlite.text.options import TextOptions
 
 TEXT_COLUMNS = ("text", "sentence")
 LONGEST_CELL = 1 << 27  # characters
@@ -42,6 +43,7 @@ class Items:
     - `pairs`: the names of two columns instead, in alternatives: [("good", "bad"), ...].
     - `marked`: regions stand between | in the text; `spans_column`: or in a column, as "0-5 6-11" or [[0, 5], [6, 11]].
     - `skip_bad`: count a row that cannot be scored, in `skipped`, and go on.
+    - `encoding`: of the files; None is UTF-8. `line_ends`: how CRLF inside a text is read.
     Raises `CorpusError` with file and line for a row that cannot be scored.
     """
 
@@ -52,12 +54,17 @@ class Items:
     spans_column: str | None = None
     skip_bad: bool = False
     lossy: bool = False
+    encoding: str | None = None
+    line_ends: sources.LineEnds = field(default_factory=sources.LineEnds)
     header: list[str] = field(default_factory=list[str])  # of the first row, without the columns of the text
     skipped: list[str] = field(default_factory=list[str])
 
+    def __post_init__(self) -> None:
+        self.encoding = TextOptions(encoding=self.encoding).encoding
+
     def __iter__(self) -> Iterator[Item]:
         for name in self.files:
-            with options.open_text(name, "texts") as source:
+            with sources.open_text(name, "texts", self.encoding, lossy=self.lossy) as source:
                 kind = Path(name).suffix.lower()
                 lines = self._decoded(source, name)
                 rows = {".jsonl": self._json, ".csv": self._table, ".tsv": self._table}.get(kind, self._lines)
@@ -73,7 +80,7 @@ class Items:
             except UnicodeDecodeError as error:
                 raise CorpusError(
                     f"{name}, line {number:,}, is not UTF-8: {error.reason} at its byte {error.start:,}; "
-                    "`lossy=True` reads it all the same."
+                    f"{sources.advice(name, line)}"
                 ) from error
 
     def _lines(self, lines: Iterable[str], name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -134,12 +141,14 @@ class Items:
                 if not isinstance(text, str) or re.search("[\ud800-\udfff]", text):
                     raise CorpusError(f"{where}: the column {column!r} holds no text.")
                 places: list[tuple[int, int]] = []
+                given, text = text, self.line_ends.read(text)
                 if self.marked:
                     text, places = read_marks(text, where)
                 if not text.strip():
                     raise CorpusError(f"{where}: the text is empty.")
                 if self.spans_column is not None:
-                    places = read_spans(values.get(self.spans_column), len(text), where, self.spans_column)
+                    found = read_spans(values.get(self.spans_column), len(given), where, self.spans_column)
+                    places = [self.line_ends.move(given, span) for span in found]
                 texts.append(text)
                 regions.append(places)
             others = [column for column in values if column not in wanted]

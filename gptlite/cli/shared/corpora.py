@@ -17,19 +17,27 @@ if TYPE_CHECKING:
 
 @contextmanager
 def training_text(
-    step: Path, corpus_file: str | None, messages: console.Messages, *, remedy: str = "name the text with --corpus FILE"
+    step: Path,
+    corpus_file: str | None,
+    messages: console.Messages,
+    *,
+    remedy: str = "name the text with --corpus FILE",
+    encoding: str | None = None,
 ) -> Iterator[Iterator[str]]:
     """Blocks of the text to train on: of `corpus_file`, else of exactly what the run was trained on.
 
+    - `encoding`: of `corpus_file`; a run says itself how its text is read.
     - `remedy`: what an error says to do where that is not known, or not there.
     """
     from gptlite.paths import cache_directory
     from gptlite.text import corpus
+    from gptlite.text.options import TextOptions
 
     if corpus_file is None:
         yield (block for _, block in texts_of_run(step, remedy).train.blocks())
         return
-    with corpus.opened([corpus_file], cache_directory(), notice=messages.notice) as text:
+    reading = TextOptions(encoding=encoding)
+    with corpus.opened([corpus_file], cache_directory(), notice=messages.notice, options=reading) as text:
         yield (block for _, block in text.blocks())
 
 

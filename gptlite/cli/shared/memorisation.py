@@ -39,7 +39,10 @@ CorpusOption = Annotated[
 ]
 
 
-def open_check(wanted: bool, corpus_file: str | None, step: Path, messages: console.Messages, json: bool) -> NoCheck:
+def open_check(
+    wanted: bool, corpus_file: str | None, step: Path, messages: console.Messages, json: bool,
+    encoding: str | None = None,
+) -> NoCheck:  # fmt: skip
     """The check that was asked for, with the training text open, before anything is written."""
     if not wanted:
         if corpus_file is not None:
@@ -47,7 +50,7 @@ def open_check(wanted: bool, corpus_file: str | None, step: Path, messages: cons
         return NoCheck()
     if messages.console.quiet and not json:
         raise UsageError("--check-copies answers on standard error, which -q silences; leave one out, or add --json.")
-    return CopyCheck(step, corpus_file, messages)
+    return CopyCheck(step, corpus_file, messages, encoding)
 
 
 class NoCheck:
@@ -66,15 +69,18 @@ class NoCheck:
 class CopyCheck(NoCheck):
     """Looks for copies of the text that a model was trained on.
 
-    - `corpus_file`: where that text is now; None for where it was.
+    - `corpus_file`: where that text is now; None for where it was. `encoding`: of that file, where it is not known to
+      be the text of the run, which says itself how it is read.
     Raises `UsageError` or `CorpusError` when it is not there.
     """
 
     wanted = True
 
-    def __init__(self, step: Path, corpus_file: str | None, messages: console.Messages) -> None:
+    def __init__(
+        self, step: Path, corpus_file: str | None, messages: console.Messages, encoding: str | None = None
+    ) -> None:
         self.messages = messages
-        self.train, self.held_out = _open_texts(step, corpus_file, messages)
+        self.train, self.held_out = _open_texts(step, corpus_file, messages, encoding)
 
     def show(self, texts: Sequence[str]) -> None:
         report = self.check(texts)
@@ -110,18 +116,20 @@ class CopyCheck(NoCheck):
         return memorisation.check(texts, self.train, self.held_out)
 
 
-def _open_texts(step: Path, corpus_file: str | None, messages: console.Messages) -> tuple[Text, Text | None]:
+def _open_texts(
+    step: Path, corpus_file: str | None, messages: console.Messages, encoding: str | None
+) -> tuple[Text, Text | None]:
     """The text to look in, and text held out from it if that is known."""
     if corpus_file is None:
         texts = corpora.texts_of_run(step)
         return texts.train, texts.val
     from gptlite.checkpoint import runs
     from gptlite.text import corpus
+    from gptlite.text.options import TextOptions
     from gptlite.training import dataset
 
     if corpus_file == "-":
         raise UsageError("--corpus names a file or folder; standard input is not read for it.")
-    text = corpus.open_text([corpus_file], notice=messages.notice, smallest=1)
     run = runs.Run(step.parent)
     if run.is_run():
         try:
@@ -129,6 +137,8 @@ def _open_texts(step: Path, corpus_file: str | None, messages: console.Messages)
             return texts.train, texts.val
         except GptliteError:
             pass
+    options = TextOptions(encoding=encoding, as_text=True)
+    text = corpus.open_text([corpus_file], notice=messages.notice, smallest=1, options=options)
     messages.notice(
         f"{corpus_file} is not known to be what {step} was trained on, so all of it is searched, and none held out."
     )

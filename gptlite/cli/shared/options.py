@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
-import sys
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from gptlite.errors import CorpusError, UsageError
+from gptlite.errors import UsageError
 
 COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
@@ -75,22 +73,6 @@ def unescape(text: str) -> str:
     return re.sub(r"\\([nrt\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[m[1]], text)
 
 
-def open_text(name: str, what: str) -> BinaryIO:
-    """The file `name` to read from, or standard input for -; `what` says in errors what is read. Never waits."""
-    if name == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError(f"- reads {what} from standard input, but nothing is piped into it.")
-        return sys.stdin.buffer
-    try:
-        descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise CorpusError(f"cannot read {what} from {name}: {error.strerror or error}.") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise CorpusError(f"cannot read {what} from {name}: it is not a regular file; for a pipe use - instead.")
-    return os.fdopen(descriptor, "rb")
-
-
 def check_text(text: str, what: str) -> str:
     """The text that an argument spells in UTF-8, whatever the locale. Raises `UsageError` when it spells none."""
     try:
@@ -122,6 +104,16 @@ ThreadsOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 LossyOption = Annotated[
     bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", rich_help_panel="Data")
+]
+InputEncodingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Of the files read, such as gb18030, cp1252 or utf-16.",
+        show_default="utf-8",
+        rich_help_panel="Data",
+    ),
 ]
 EncodingOption = Annotated[
     str | None,

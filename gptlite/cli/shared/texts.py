@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from gptlite.cli.shared import options, rows
+from gptlite.cli.shared import options, rows, sources
 from gptlite.cli.shared.rows import Row
 from gptlite.errors import CorpusError, GptliteError, LimitError, UsageError
+from gptlite.text.options import TextOptions
 from gptlite.text.words import Occurrence, find_word, parse_marked, parts_of
 
 EXAMPLE = 'give at least one text, such as: gptlite embed "on the river [bank] ." "into the [bank] ."'
@@ -27,12 +28,17 @@ class Texts:
     """The texts that are arguments, then those of files: one after the other, empty ones too.
 
     A file has a text a line, or is a table: .jsonl, .csv or .tsv, see `rows`; - is standard input. `n_damaged` counts
-    texts with bytes that are not UTF-8.
+    texts with bytes that are not UTF-8. Files are in `encoding`; CRLF in texts is read as `line_ends` says.
     """
 
-    def __init__(self, arguments: Sequence[str], files: Sequence[str], lossy: bool = False) -> None:
+    def __init__(
+        self, arguments: Sequence[str], files: Sequence[str], lossy: bool = False, encoding: str | None = None,
+        line_ends: sources.LineEnds | None = None,
+    ) -> None:  # fmt: skip
         self.arguments = [options.check_text(text, "a text") for text in arguments]
         self.files, self.lossy, self.n_damaged = files, lossy, 0
+        self.encoding = TextOptions(encoding=encoding).encoding
+        self.line_ends = line_ends or sources.LineEnds()
         self.lines: Lines | None = None  # that are being read
         for i, text in enumerate(self.arguments):
             if not text.strip():
@@ -45,7 +51,7 @@ class Texts:
             if text == "-":
                 yield from self._read("-")
             else:
-                yield text
+                yield self.line_ends.read(text)
         for file in self.files:
             yield from self._read(file)
 
@@ -54,26 +60,26 @@ class Texts:
         return self.lines is not None and self.lines.must_wait()
 
     def _read(self, name: str) -> Iterator[str | Row]:
-        with options.open_text(name, "texts") as source:
+        with sources.open_text(name, "texts", self.encoding, lossy=self.lossy) as source:
             self.lines = Lines(source)
-            lines = (self._decode(line, i) for i, line in enumerate(self.lines))
+            lines = (self._decode(line, i, name) for i, line in enumerate(self.lines))
             kind = Path(name).suffix.lower()
             if kind == ".jsonl":
-                yield from rows.from_json(lines, name)
+                yield from map(self.line_ends.read_row, rows.from_json(lines, name))
             elif kind in (".csv", ".tsv"):
-                yield from rows.from_table(lines, name, tabs=kind == ".tsv")
+                yield from map(self.line_ends.read_row, rows.from_table(lines, name, tabs=kind == ".tsv"))
             else:
                 yield from lines
             self.lines = None
 
-    def _decode(self, line: bytes, i: int) -> str:
+    def _decode(self, line: bytes, i: int, name: str) -> str:
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError as error:
             if not self.lossy:
                 raise CorpusError(
                     f"line {i + 1:,} of the texts is not UTF-8: {error.reason} at its byte {error.start:,}; "
-                    "--lossy reads it all the same."
+                    f"{sources.advice(name, line)}"
                 ) from error
         self.n_damaged += 1
         return line.decode("utf-8", errors="replace")

@@ -28,19 +28,20 @@ WHICH, OUTPUT = "Which vectors", "Output"
 SHARED = {"model", "static_from", "correct", "min_count", "quiet"}
 FROM_TEXT = {
     "--static-from table": set[str](),
-    "--static-from average": {"corpus", "device", "threads"},
+    "--static-from average": {"corpus", "encoding", "device", "threads"},
 }
-ASKING = {**FROM_TEXT, "--versus word2vec": {"corpus", "epochs"}}
+ASKING = {**FROM_TEXT, "--versus word2vec": {"corpus", "encoding", "epochs"}}
 QUESTION = SHARED | {"others", "lossy", "versus", "json"}
-NEEDS = {"lossy": "others"}
+NEEDS = {"lossy": "others", "encoding": "corpus"}
 MODES = {
     "nearest": modes.Modes(QUESTION | {"words", "k"}, ASKING, NEEDS),
     "analogy": modes.Modes(QUESTION | {"a", "b", "c", "k"}, ASKING, NEEDS),
     "odd": modes.Modes(QUESTION | {"words"}, ASKING, NEEDS),
-    "evaluate": modes.Modes(QUESTION | {"files"}, ASKING, NEEDS),
+    "evaluate": modes.Modes(QUESTION | {"files", "encoding"}, ASKING, {"lossy": "others"}),
     "export": modes.Modes(
         SHARED | {"words", "out", "normalize"},
         {**FROM_TEXT, "-o FILE": {"force"}, "-o FILE.csv or .tsv": {"raw_cells"}},
+        {"encoding": "corpus"},
     ),
 }
 
@@ -104,6 +105,7 @@ def nearest(
     versus: VersusOption = None,
     epochs: EpochsOption = 5,
     corpus: CorpusOption = None,
+    encoding: options.InputEncodingOption = None,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
@@ -114,7 +116,19 @@ def nearest(
     [bold]gptlite words nearest king queen[/bold]
     """
     source = Source(
-        model, static_from, correct, min_count, corpus, device, threads, quiet, others or (), versus, epochs, lossy
+        model,
+        static_from,
+        correct,
+        min_count,
+        corpus,
+        device,
+        threads,
+        quiet,
+        others or (),
+        versus,
+        epochs,
+        lossy,
+        encoding,
     )
     MODES["nearest"].check(call, *source.modes())
     words = _clean(words)
@@ -140,6 +154,7 @@ def analogy(
     versus: VersusOption = None,
     epochs: EpochsOption = 5,
     corpus: CorpusOption = None,
+    encoding: options.InputEncodingOption = None,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
@@ -150,7 +165,19 @@ def analogy(
     [bold]gptlite words analogy king man woman[/bold]
     """
     source = Source(
-        model, static_from, correct, min_count, corpus, device, threads, quiet, others or (), versus, epochs, lossy
+        model,
+        static_from,
+        correct,
+        min_count,
+        corpus,
+        device,
+        threads,
+        quiet,
+        others or (),
+        versus,
+        epochs,
+        lossy,
+        encoding,
     )
     MODES["analogy"].check(call, *source.modes())
     a, b, c = _clean([a, b, c])
@@ -173,6 +200,7 @@ def odd(
     versus: VersusOption = None,
     epochs: EpochsOption = 5,
     corpus: CorpusOption = None,
+    encoding: options.InputEncodingOption = None,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
@@ -183,7 +211,19 @@ def odd(
     [bold]gptlite words odd breakfast lunch dinner river[/bold]
     """
     source = Source(
-        model, static_from, correct, min_count, corpus, device, threads, quiet, others or (), versus, epochs, lossy
+        model,
+        static_from,
+        correct,
+        min_count,
+        corpus,
+        device,
+        threads,
+        quiet,
+        others or (),
+        versus,
+        epochs,
+        lossy,
+        encoding,
     )
     MODES["odd"].check(call, *source.modes())
     words = _clean(words)
@@ -209,6 +249,7 @@ def evaluate(
     versus: VersusOption = None,
     epochs: EpochsOption = 5,
     corpus: CorpusOption = None,
+    encoding: options.InputEncodingOption = None,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
@@ -219,13 +260,25 @@ def evaluate(
     [bold]gptlite words evaluate wordsim353.tsv --versus word2vec[/bold]
     """
     source = Source(
-        model, static_from, correct, min_count, corpus, device, threads, quiet, others or (), versus, epochs, lossy
+        model,
+        static_from,
+        correct,
+        min_count,
+        corpus,
+        device,
+        threads,
+        quiet,
+        others or (),
+        versus,
+        epochs,
+        lossy,
+        encoding,
     )
     MODES["evaluate"].check(call, *source.modes())
     table, spaces = _read(source)
     from gptlite.cli.words import evaluation
 
-    _finish("evaluate", source, table, spaces, evaluation.evaluate(spaces, files, json), json)
+    _finish("evaluate", source, table, spaces, evaluation.evaluate(spaces, files, json, encoding), json)
 
 
 @app.command()
@@ -249,6 +302,7 @@ def export(
     correct: ExportCorrectOption = None,
     min_count: MinCountOption = None,
     corpus: CorpusOption = None,
+    encoding: options.InputEncodingOption = None,
     device: options.DeviceOption = "auto",
     threads: options.ThreadsOption = None,
     quiet: options.QuietOption = False,
@@ -259,7 +313,7 @@ def export(
     """
     if out is None:
         raise UsageError("name the file to write, such as: gptlite words export -o words.vec")
-    source = Source(model, static_from, correct, min_count, corpus, device, threads, quiet)
+    source = Source(model, static_from, correct, min_count, corpus, device, threads, quiet, encoding=encoding)
     kinds = [] if out == "-" else ["-o FILE"]
     kinds += ["-o FILE.csv or .tsv"] if outputs.is_table(out) else []
     MODES["export"].check(call, *source.modes(), *kinds)

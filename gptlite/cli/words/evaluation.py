@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gptlite.cli.shared import console, options
+from gptlite.cli.shared import console, sources
 from gptlite.cli.words.spaces import decimals
 
 if TYPE_CHECKING:
@@ -14,14 +14,19 @@ if TYPE_CHECKING:
     from gptlite.embedding.word_evaluation import Analogies, Difference, Interval, Pairs
 
 
-def evaluate(spaces: Sequence[WordVectors], names: Sequence[str], json: bool) -> dict[str, Any]:
-    """What each file of questions says of the vectors. Returns what JSON says; otherwise prints tables."""
+def evaluate(
+    spaces: Sequence[WordVectors], names: Sequence[str], json: bool, encoding: str | None = None
+) -> dict[str, Any]:
+    """What each file of questions, in `encoding`, says of the vectors. Returns what JSON says, or prints tables."""
     from gptlite.embedding import word_evaluation
 
     files: list[dict[str, Any]] = []
     for name in names:
-        with options.open_text(name, "pairs of words") as file:
-            questions = word_evaluation.parse_questions(file.read(word_evaluation.LARGEST_FILE + 1), name)
+        with sources.open_text(name, "pairs of words", encoding) as file:
+            content = file.read(word_evaluation.LARGEST_FILE + 1)
+        if len(content) <= word_evaluation.LARGEST_FILE:
+            sources.decode(content, name)  # says which encoding it may be in
+        questions = word_evaluation.parse_questions(content, name)
         if isinstance(questions, word_evaluation.Pairs):
             result, show = _evaluate_pairs(questions, spaces), _print_pairs
         else:

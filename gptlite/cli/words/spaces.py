@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from gptlite.cli.shared import console, options
+from gptlite.cli.shared import console, sources
 from gptlite.cli.shared.corpora import training_text
 from gptlite.errors import UsageError, plural
 
@@ -35,6 +35,7 @@ class Source:
     versus: Versus | None = None
     epochs: int = 5
     lossy: bool = False
+    encoding: str | None = None
 
     def modes(self) -> Iterator[str]:
         """The modes of `MODES` that these options mean."""
@@ -64,7 +65,7 @@ class Source:
 
         spaces = [self.own(table)]
         for name in self.files:
-            with options.open_text(name, "vectors") as file:
+            with sources.open_text(name, "vectors") as file:
                 vectors = read_word2vec(file, name, lossy=self.lossy)
             spaces.append(WordVectors(name, *vectors, correction=self.correct))
         if self.versus:
@@ -83,7 +84,7 @@ class Source:
         loaded = saved_step.load(table.path, hardware.device)
         least = max(1, table.words(self.min_count)[1])
         started = time.monotonic()
-        with training_text(table.path, self.corpus, messages) as blocks:
+        with training_text(table.path, self.corpus, messages, encoding=self.encoding) as blocks:
             contexts = averaged.read_contexts(
                 loaded.model, loaded.tokenizer, blocks, min_count=min(averaged.MIN_COUNT, least),
                 progress=console.seldom(lambda n: messages.say(f"{n / 1e6:.1f} million characters read")),
@@ -103,7 +104,7 @@ class Source:
         word2vec.check_gensim()
         messages = console.Messages(self.quiet)
         started = time.monotonic()
-        with training_text(table.path, self.corpus, messages) as blocks:
+        with training_text(table.path, self.corpus, messages, encoding=self.encoding) as blocks:
             words, vectors = word2vec.train_word2vec(blocks, epochs=self.epochs)
         messages.say(
             f"word2vec: skip-gram of {word2vec.DIM} dimensions, window {word2vec.WINDOW}, "

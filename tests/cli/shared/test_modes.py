@@ -98,7 +98,8 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("eval", "x.txt -m gone"): ("several models",),
     ("eval", "--held-out gone"): ("--held-out",),
     ("generate", "a"): ("a prompt",),
-    ("generate", "--prompts marked.txt"): ("--prompts",),
+    ("generate", "--prompts marked.txt"): ("--prompts", "a file or standard input"),
+    ("generate", "-f marked.txt"): ("a prompt", "a file or standard input"),
     ("generate", "--choice x"): ("--choice",),
     ("generate", "-i"): ("-i",),
     ("embed", "'a [b]'"): ("a comparison", "marked words"),
@@ -117,6 +118,7 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("concordance", "marked"): ("the text of a run",),
     ("concordance", "marked marked.txt --senses 2"): ("lines of FILE", "--senses"),
     ("inspect", "a"): ("a table of tokens",),
+    ("inspect", "-f marked.txt"): ("a table of tokens", "a file or standard input"),
     ("inspect", "a --level word"): ("--level word",),
     ("inspect", "a --lens"): ("--lens, --attention or --explain",),
     ("inspect", "a --attention all"): ("--lens, --attention or --explain", "--attention or --explain"),
@@ -143,6 +145,7 @@ VIEWS = {"lens", "attention", "explain"}
 UNITS = {"word", "tokens", "sentence"}
 SWITCHES = {
     ("inspect", "a"): VIEWS,
+    ("inspect", "-f marked.txt"): VIEWS,
     ("inspect", "a --level word"): VIEWS,
     ("inspect", "a --figures x"): VIEWS,
     ("eval", "x.txt"): {"held_out"},
