@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gptlite.cli import attribution
 from gptlite.cli.shared import console, corpora, memorisation, modes, options, pages, schemas
 from gptlite.errors import NumericsError, UsageError
 
@@ -25,7 +26,7 @@ MODES = modes.Modes(
     everywhere={"model", "device", "dtype", "threads", "json", "quiet"},
     only={
         "one model": {"check_copies", "corpus_file", *READING},
-        "several models": READING,
+        "several models": {"attribute", *READING},
         "--held-out": {"held_out"},
     },
     needs={"corpus_file": "check_copies"},
@@ -54,6 +55,12 @@ def evaluate(
             "model is named.", show_default="off",
         ),
     ] = None,
+    attribute: Annotated[
+        bool,
+        typer.Option(
+            "--attribute", help="Say which of the models each text resembles most, with an interval.",
+        ),
+    ] = False,
     lossy: options.LossyOption = False,
     encoding: options.EncodingOption = None,
     keep_line_ends: options.KeepLineEndsOption = False,
@@ -98,6 +105,9 @@ def evaluate(
         if model and several:
             loaded = (runs.load(name, hardware.device) for name in model)  # one after the other: memory may be scarce
             texts = {name: text_of(name) for name in dict.fromkeys(files or [])}
+            if attribute:
+                attribution.run(loaded, texts, hardware, json)
+                return
             _print_matrix([score(each, texts, hardware) for each in loaded], [*texts], json)
             return
         one = runs.load(model[0] if model else None, hardware.device)

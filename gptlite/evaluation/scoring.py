@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
@@ -116,23 +116,42 @@ def score_model(
       of the text. A part of it has its share of what all tokens spell.
     - `between`: called before every forward pass; what it raises ends the scoring.
     """
-    config = model.config
+    lengths = torch.tensor(tokenizer.byte_lengths(model.config.vocab_size))
     if windows is None:
-        windows = SlidingWindows(len(ids), config.context_length)
+        windows = SlidingWindows(len(ids), model.config.context_length)
+    was_training = model.training
+    model.eval()
+    result = _score(_losses_by(model, hardware, between), ids, windows, lengths, hardware.device)
+    model.train(was_training)
+    return replace(result, bytes=round(result.bytes * byte_scale))
 
+
+def score_tokens(
+    model: GPT, tokenizer: Tokenizer, ids: np.ndarray, hardware: Hardware
+) -> tuple[np.ndarray, np.ndarray]:
+    """The bits (N,) of each token of the stream `ids` and the bytes (N,) that it spells, in order.
+
+    Every token but the first and the document separators is one of the N; their sum is that of `score_model`.
+    """
+    lengths = torch.tensor(tokenizer.byte_lengths(model.config.vocab_size))
+    windows = SlidingWindows(len(ids), model.config.context_length)
+    was_training = model.training
+    model.eval()
+    parts = list(_measure(_losses_by(model, hardware), ids, windows, lengths, hardware.device))
+    model.train(was_training)
+    bits = np.concatenate([losses.cpu().numpy() for losses, _ in parts] or [np.zeros(0)]) / math.log(2)
+    return bits, np.concatenate([sizes.cpu().numpy() for _, sizes in parts] or [np.zeros(0, dtype=np.int64)])
+
+
+def _losses_by(model: GPT, hardware: Hardware, between: Callable[[], object] = lambda: None) -> LossesOf:
     def losses_of(tokens: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         between()
         with hardware.autocast():
             states, wanted = model.transformer(tokens)[counts], targets[counts]  # (N, D), (N,)
-            n = max(1, LARGEST_LOGITS // config.vocab_size)  # a vocabulary and a context may both be large
+            n = max(1, LARGEST_LOGITS // model.config.vocab_size)  # a vocabulary and a context may both be large
             return torch.cat([_losses(model.head(x), y) for x, y in zip(states.split(n), wanted.split(n), strict=True)])
 
-    was_training = model.training
-    model.eval()
-    lengths = torch.tensor(tokenizer.byte_lengths(config.vocab_size))
-    result = _score(losses_of, ids, windows, lengths, hardware.device)
-    model.train(was_training)
-    return replace(result, bytes=round(result.bytes * byte_scale))
+    return losses_of
 
 
 def score(
@@ -161,11 +180,21 @@ def _losses(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets, reduction="none")
 
 
-@torch.no_grad()
 def _score(
     losses_of: LossesOf, ids: np.ndarray, windows: Sequence[Window], token_bytes: Tensor, device: torch.device | str
 ) -> Score:
     nats, tokens, n_bytes = 0.0, 0, 0
+    for losses, sizes in _measure(losses_of, ids, windows, token_bytes, device):
+        nats += losses.cpu().double().sum().item()  # not every device has float64
+        tokens += len(losses)
+        n_bytes += int(sizes.sum())
+    return Score(nats, tokens, n_bytes)
+
+
+def _measure(
+    losses_of: LossesOf, ids: np.ndarray, windows: Sequence[Window], token_bytes: Tensor, device: torch.device | str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of groups of windows, in the order of the stream: -ln p (N,) of the targets that count, and their bytes (N,)."""
     token_bytes = token_bytes.to(device)
     rows = max(1, LARGEST_LOGITS // (len(token_bytes) * max((w.length for w in windows), default=1)))
     for first in range(0, len(windows), rows):
@@ -177,8 +206,6 @@ def _score(
         skipped = torch.tensor([length - w.scored for w in group], device=device)
         counts = torch.arange(length, device=device) >= skipped[:, None]
         counts &= token_bytes[targets] > 0  # (B, T)
-        losses = losses_of(inputs, targets, counts)
-        nats += losses.cpu().double().sum().item()  # not every device has float64
-        tokens += len(losses)
-        n_bytes += int(token_bytes[targets[counts]].sum())
-    return Score(nats, tokens, n_bytes)
+        with torch.no_grad():
+            losses = losses_of(inputs, targets, counts)
+        yield losses, token_bytes[targets[counts]]
