@@ -8,6 +8,12 @@ import sys
 if sys.path[:1] in ([""], [os.getcwd()]):
     del sys.path[0]
 
+if __name__ == "__main__":
+    import _signal  # pyright: ignore[reportMissingImports]
+
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # no traceback until `start` has a sentence for Ctrl-C
+
 from gptlite.cli.process import start
 
 if __name__ == "__main__":

@@ -130,6 +130,8 @@ def run(arguments: list[str]) -> int:
         console.error(parsing.sentence(error.format_message(), f"{help_for} --help"))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, process.Ended) as error:
+        if isinstance(error.__cause__, EOFError):  # to typer the end of an answer, but no command asks anything
+            raise error.__cause__ from None
         console.error("interrupted.")
         return error.code if isinstance(error, process.Ended) else 130
     except (BrokenPipeError, SystemExit) as error:

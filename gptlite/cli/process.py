@@ -1,20 +1,26 @@
 """The process around a command: how it starts and leaves, and what signals do to it.
 
-Imported before anything else, so it needs only Python.
+Imported before anything else. Until `start` has set its handlers, Ctrl-C shows Python's traceback, so this module
+imports only what Python has imported by then, or what takes microseconds.
 """
 
 from __future__ import annotations
 
+# Python's `signal` without its enumerations, which take longer to import than all the rest.
+import _signal as signal  # pyright: ignore[reportMissingImports]
 import atexit
 import contextlib
 import gc
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import NoReturn
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 IMPORTS = "<frozen importlib._bootstrap>"  # the file that every import passes through
@@ -43,13 +49,13 @@ def start() -> None:
     """The command `gptlite`: from here on Ctrl-C is answered with a sentence, never with a traceback."""
     global _began
     _began = time.monotonic()
-    gc.set_threshold(GARBAGE_THRESHOLD)
-    _open_standard_files()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # under nohup or in a script's & it is not
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):  # not so in a script's &
         signal.signal(signal.SIGINT, _interrupted)
     for number in ENDING:  # as Ctrl-C does, these remove files that are half written and restore the terminal
-        if signal.getsignal(number) is signal.SIG_DFL:
+        if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _ended)
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    _open_standard_files()
     try:
         from gptlite.cli.main import main
 

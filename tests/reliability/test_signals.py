@@ -339,6 +339,35 @@ def test_an_interrupt_during_an_import_is_one_sentence(corpus_file: Path, module
     assert not Path("run").exists()
 
 
+# What Python has imported by itself when `python -m gptlite` or the script of the installation begins.
+ALREADY = "import contextlib, os, re, sys; before = set(sys.modules); "
+FEW_MICROSECONDS = {"__future__", "atexit", "gc", "gptlite", "gptlite.cli", "gptlite.cli.process"}
+
+
+@pytest.mark.row("P06")
+def test_hardly_anything_is_imported_before_an_interrupt_is_answered() -> None:
+    program = f"{ALREADY}import gptlite.cli.process; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) <= FEW_MICROSECONDS
+
+
+@pytest.mark.row("P06")
+@pytest.mark.parametrize("tries", [8, pytest.param(120, marks=pytest.mark.slow)])
+def test_an_interrupt_in_the_first_milliseconds_never_shows_our_code(tries: int) -> None:
+    """Python itself shows a traceback while it starts; from the first line of gptlite on there is none."""
+    for i in range(tries):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gptlite", "info"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        time.sleep(0.06 * i / tries)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        if b"Fatal Python error: init_" not in err:  # then its own start was interrupted
+            assert process.returncode in (130, -signal.SIGINT), err
+        assert b"gptlite/" not in err and err.count(b"gptlite: error: interrupted.\n") == (process.returncode == 130)
+
+
 # -- A stop that is none, and streams that are closed
 
 
@@ -360,6 +389,29 @@ def test_a_process_that_sleeps_for_a_while_trains_on(gptlite: Command, corpus_fi
     assert slept.read_bytes() == awake.read_bytes()
     speeds = [json.loads(line)["tokens_per_second"] for line in Path("slept/metrics.jsonl").read_text().splitlines()]
     assert all(0 < speed < 1e9 for speed in [*speeds, json.loads(out)["tokens_per_second"]])
+
+
+@pytest.mark.slow
+@pytest.mark.row("P26")
+def test_a_process_that_sleeps_keeps_its_budget_of_time(corpus_file: Path) -> None:
+    """As a laptop whose lid was closed: the run ends so many seconds later, and its learning rate decays."""
+    budget, asleep = 25.0, 10.0
+    shape = (*TRAIN_TINY[2:], "--threads", "1")  # without its steps
+    line = ("train", str(corpus_file), "-o", "run", *shape, "--time", "25s", "--json")
+    began = time.monotonic()
+    with begun(*line) as process:
+        wait_for(Path("run/metrics.jsonl"), process)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(asleep)
+        process.send_signal(signal.SIGCONT)
+        out, err = process.communicate(timeout=120)
+        took = time.monotonic() - began
+    assert process.returncode == 0, err
+    assert b"the process was stopped for 10 s around step" in err
+    assert took - asleep == pytest.approx(budget, abs=2.0)
+    assert json.loads(out)["seconds"] == pytest.approx(budget, abs=2.0)
+    rates = [line["lr"] for line in map(json.loads, Path("run/metrics.jsonl").read_text().splitlines()) if "lr" in line]
+    assert rates[-1] < 0.05 * max(rates)
 
 
 @pytest.mark.row("P18", "P19")
@@ -491,6 +543,7 @@ def test_other_errors_of_torch_keep_their_traceback(
         gptlite("train", corpus_file, *FEW)
 
 
+@pytest.mark.row("P29")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_file_that_is_being_written_goes_with_the_command(trained_run: Path, number: int) -> None:
     change = (

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +142,52 @@ def test_a_text_by_turns_at_a_terminal(trained_run: Path) -> None:
     assert process.wait(30) == 0
     assert "Traceback" not in screen.close()
     assert Path("story.txt").read_text("utf-8") == first
+
+
+@pytest.mark.row("G27")
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [
+        (signal.SIGTERM, "at the prompt"),
+        *(
+            pytest.param(number, when, marks=pytest.mark.slow)
+            for number, when in (
+                (signal.SIGTERM, "while it writes"),
+                (signal.SIGHUP, "at the prompt"),
+                (signal.SIGHUP, "while it writes"),
+                (signal.SIGINT, "while it writes"),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_a_signal_leaves_the_terminal_as_it_was(trained_run: Path, number: signal.Signals, when: str) -> None:
+    """`readline` reads single keys without an echo; both must be undone. Ctrl-C asks twice: the first ends a part."""
+    pytest.importorskip("readline")
+    screen = Screen(80)
+    modes = termios.tcgetattr(screen.slave)
+    modes[3] |= termios.ICANON | termios.ECHO | termios.ISIG
+    termios.tcsetattr(screen.slave, termios.TCSANOW, modes)
+    before = termios.tcgetattr(screen.slave)
+    options = ("-i", "--max-new-tokens", "1000000", "--seed", "1", "--stop", "never")
+    with subprocess.Popen(
+        [*processes.COMMAND, "generate", "-m", str(trained_run), *options],
+        stdin=screen.slave, stdout=screen.slave, stderr=screen.slave,
+        env={**os.environ, "TERM": "xterm-256color"},
+    ) as process:  # fmt: skip
+        try:
+            wait_for(lambda: screen.received.endswith(b"> "))
+            assert termios.tcgetattr(screen.slave) != before, "the prompt reads single keys"
+            n = len(screen.received)
+            if when == "while it writes":
+                os.write(screen.master, b"Ada finds\r")
+                wait_for(lambda: len(screen.received) > n + 100)
+            process.send_signal(number)
+            if number == signal.SIGINT:
+                wait_for(lambda: screen.received[n:].endswith(b"> "))
+                os.write(screen.master, b"\x04")
+            assert process.wait(30) == (0 if number == signal.SIGINT else 128 + number)
+        finally:
+            process.kill()
+    assert termios.tcgetattr(screen.slave) == before
+    assert "Traceback" not in screen.close()

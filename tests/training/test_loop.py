@@ -1020,6 +1020,7 @@ class Ticks:
         self.wall, self.processor = self.wall + seconds, self.processor + seconds
 
 
+@pytest.mark.row("P26")
 def test_time_in_which_the_process_was_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = Ticks(monkeypatch)
     with pauses.noticing_pauses():
@@ -1060,6 +1061,7 @@ class Sleeper(Log):
             self.time.slept += self.seconds
 
 
+@pytest.mark.row("P26")
 @pytest.mark.parametrize("asleep", [3.0, 3600.0])
 @pytest.mark.parametrize("step", [1, 20, 40])
 def test_a_run_that_was_stopped_takes_the_same_steps(
