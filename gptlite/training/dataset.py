@@ -148,7 +148,7 @@ def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
     """
     run_info.require(info, "the run.json of the model", "inputs", "arguments", "val", "text")
     paths = {source["sha256"]: source["path"] for source in info["inputs"]}
-    if not paths:
+    if not paths or not (files or info["arguments"]):
         raise CheckpointError("the run.json of the model names no input files, so its text cannot be found.")
     files, val, facts = list(files or info["arguments"]), info["val"], info["text"]
     options, limits = TextOptions.of_run(info), info.get("text_limits")
