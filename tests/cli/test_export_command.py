@@ -111,6 +111,7 @@ def test_json_says_what_was_written(gptlite: Command, trained_run: Path) -> None
     assert Path(result["file"]).stat().st_size == result["file_bytes"]
 
 
+@pytest.mark.row("N14")
 @pytest.mark.parametrize(("dtype", "number"), [("f16", 1e6), ("q8_0", 1e9)])
 def test_weights_beyond_the_range_of_a_format_are_refused(
     gptlite: Command, tokenizer: Tokenizer, dtype: str, number: float

@@ -154,6 +154,7 @@ def test_after_a_success_no_failure_is_remembered(monkeypatch: pytest.MonkeyPatc
     assert [path.suffix for path in FOLDER.iterdir()] == [".so"]
 
 
+@pytest.mark.row("P28")
 def test_a_compiler_that_hangs_is_given_up_with_all_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "TIME_LIMIT", 0.5)
     monkeypatch.setenv("CC", compiler("sleep 100 &\necho $! > child\nwait"))
@@ -196,6 +197,7 @@ def test_what_unfinished_builds_left_is_swept(kernel: Kernel) -> None:
 # -- Who may write
 
 
+@pytest.mark.row("S19")
 def test_code_that_others_may_write_is_not_run(kernel: Kernel) -> None:
     path_of(kernel).chmod(0o722)
     assert not kernel.built and kernel.damaged
@@ -222,6 +224,7 @@ def test_code_of_another_owner_is_not_run(kernel: Kernel) -> None:
         kernel.open()
 
 
+@pytest.mark.row("S19")
 def test_code_of_another_owner_is_not_run_whoever_we_are(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fstat
 
@@ -272,6 +275,7 @@ def damage(path: Path, rng: random.Random, kind: str) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.row("S18")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["bit", "truncation"])
 def test_a_damaged_library_is_compiled_again_once_with_a_notice(kernel: Kernel, kind: str, seed: int) -> None:
@@ -288,6 +292,7 @@ def test_a_damaged_library_is_compiled_again_once_with_a_notice(kernel: Kernel, 
     assert list(FOLDER.iterdir()) == [FOLDER / before.name]
 
 
+@pytest.mark.row("S18")
 @pytest.mark.slow
 def test_no_bit_flip_and_no_truncation_is_loaded(kernel: Kernel) -> None:
     rng, path = random.Random(0), path_of(kernel)
@@ -299,6 +304,7 @@ def test_no_bit_flip_and_no_truncation_is_loaded(kernel: Kernel) -> None:
     assert kernel.built
 
 
+@pytest.mark.row("S18")
 def test_what_is_loaded_does_not_change_with_the_file(kernel: Kernel) -> None:
     """A library that is mapped from its file ends the process when the file is truncated."""
     code = (

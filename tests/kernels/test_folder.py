@@ -41,6 +41,7 @@ def test_a_missing_folder_is_made_for_this_user_alone(tmp_path: Path) -> None:
     assert [p.stat().st_mode & 0o777 for p in (path, path.parent)] == [0o700, 0o700]
 
 
+@pytest.mark.row("S19")
 @pytest.mark.parametrize("mode", [0o707, 0o702, 0o777])
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_others_may_write_to_none_of_its_parents(deep: Path, level: int, mode: int) -> None:
@@ -66,6 +67,7 @@ def test_a_group_counts_as_others_unless_it_is_this_users_own(deep: Path, monkey
         assert is_private(deep) is own
 
 
+@pytest.mark.row("S19")
 def test_a_folder_of_another_owner_is_refused(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever we are, these folders are not ours then; root's own may stand above."""
     if deep.stat().st_uid != 0:
@@ -76,6 +78,7 @@ def test_a_folder_of_another_owner_is_refused(deep: Path, monkeypatch: pytest.Mo
         assert refused(deep) == f"others may write to {deep}"
 
 
+@pytest.mark.row("S19")
 @only_root
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_nor_may_a_parent_belong_to_another(deep: Path, level: int) -> None:
@@ -84,6 +87,7 @@ def test_nor_may_a_parent_belong_to_another(deep: Path, level: int) -> None:
     assert refused(deep) == f"others may write to {wrong}"
 
 
+@pytest.mark.row("S19")
 def test_links_are_followed_to_what_they_name_and_that_is_checked(deep: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(deep)
@@ -100,6 +104,7 @@ def test_a_folder_that_may_be_passed_but_not_listed_is_no_obstacle(deep: Path) -
 # -- torch's compiler
 
 
+@pytest.mark.row("S20")
 def test_torchs_compiler_keeps_its_code_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "1")
     for chosen in (None, "/tmp/torchinductor_somebody"):  # torch sets the second one itself when it is loaded
@@ -110,6 +115,7 @@ def test_torchs_compiler_keeps_its_code_in_the_cache(monkeypatch: pytest.MonkeyP
         assert os.environ[folder.TORCH_FOLDER] == str(tmp_path / "cache" / "inductor")
 
 
+@pytest.mark.row("S20")
 def test_a_folder_that_the_user_chose_is_kept_if_it_is_private(
     monkeypatch: pytest.MonkeyPatch, deep: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +128,7 @@ def test_a_folder_that_the_user_chose_is_kept_if_it_is_private(
     assert os.environ[folder.TORCH_FOLDER] == str(other)
 
 
+@pytest.mark.row("S20")
 @only_root
 def test_a_folder_of_another_owner_is_not_used(monkeypatch: pytest.MonkeyPatch, deep: Path) -> None:
     monkeypatch.setenv(folder.TORCH_FOLDER, str(deep))
@@ -135,6 +142,7 @@ TRAIN = (
 )  # fmt: skip
 
 
+@pytest.mark.row("S20")
 @pytest.mark.parametrize(
     "more", [(), pytest.param(("--arch", "gpt2", "--compile", "on"), marks=pytest.mark.slow)], ids=["plain", "compiled"]
 )

@@ -165,7 +165,9 @@ def digests(step: Path) -> dict[str, str]:
 # -- Writers that must be found out
 
 
-def overwriting(directory: Path, files: Mapping[str, bytes], facts: Mapping[str, Any], _: object = None) -> None:
+def overwriting(
+    directory: Path, files: Mapping[str, bytes], facts: Mapping[str, Any], _: object = None, at: int | None = None
+) -> None:
     """There is one checkpoint, and the next one is written over it."""
     for step in Run(directory.parent).step_directories():
         step.rename(directory)
@@ -183,11 +185,13 @@ def overwrite(path: Path, content: bytes) -> None:
     os.close(descriptor)
 
 
-def pruning_first(directory: Path, files: Mapping[str, bytes], facts: Mapping[str, Any], _: object = None) -> None:
+def pruning_first(
+    directory: Path, files: Mapping[str, bytes], facts: Mapping[str, Any], _: object = None, at: int | None = None
+) -> None:
     """Makes room for the next checkpoint before it is there."""
     for step in Run(directory.parent).step_directories():
         durable.remove_directory(step)
-    durable.write_directory(directory, files, facts)
+    durable.write_directory(directory, files, facts, at=at)
 
 
 # -- Kills

@@ -69,7 +69,7 @@ def test_too_few_tokens_are_counted_and_the_context_that_is_named_works(gptlite:
     write("a.txt", "a" * 6000)
     outcome = gptlite("train", "a.txt", *SMALL, "-o", "first")
     assert outcome.code == 3
-    found = re.search(r"has (\d+) tokens, but one window needs 17; use --context (\d+) or less", outcome.err)
+    found = re.search(r"has (\d+) tokens, but one window needs 17; use a --context of (\d+) or less", outcome.err)
     assert found and int(found[1]) - 1 == int(found[2])
     assert "the text has repeated pairs for" not in outcome.err, "nobody asked for a size"
     assert gptlite("train", "a.txt", *SMALL, "--context", found[2], "-o", "second", "-q").code == 0
@@ -611,6 +611,7 @@ def test_what_is_held_out_of_a_folder_is_said_once_and_stays_held_out(gptlite: C
     assert json.loads(Path("run/run.json").read_text())["split"] == "documents"
 
 
+@pytest.mark.row("C42")
 @pytest.mark.parametrize(
     "arguments",
     [("train", ""), ("train", "a.txt", ""), ("eval", "", "-m", "run"), ("train", "a.txt", "--val", "")],

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +35,7 @@ from gptlite.embedding.vector_files import FORMATS, Record, files_of, save_recor
 from gptlite.errors import LimitError, StorageError, UsageError
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.text.words import Occurrence, find_word, parse_marked
+from gptlite.text.words import INVISIBLE, Occurrence, find_word, parse_marked
 from gptlite.tracing import trace
 
 CONTEXT = 32
@@ -68,7 +69,7 @@ def records(out: str) -> list[dict[str, Any]]:
         ("where there's a will there's a _will_ and will_init", "will", [(16, 20)]),
         ("cafe\u0301 and cafe", "cafe", [(10, 14)]),
         ("cafe\u0301 and cafe", "cafe\u0301", [(0, 5)]),
-        ("caf\u00e9 and cafe\u0301", "caf\u00e9", [(0, 4)]),
+        ("caf\u00e9 and cafe\u0301", "caf\u00e9", [(0, 4), (9, 14)]),
         ("n\u0303andu and andu", "andu", [(11, 15)]),
         ("हिन्दी और हिन्द", "हिन्द", [(10, 15)]),
         ("जान न जान", "न", [(4, 5)]),
@@ -97,12 +98,19 @@ def test_whole_words_are_found_in_all_scripts(text: str, word: str, spans: list[
     assert [(o.start, o.end) for o in find_word(text, 0, word)] == spans
 
 
+def plain(word: str) -> str:
+    """A word without what does not count when it is looked for: invisible characters, white space at its ends."""
+    return unicodedata.normalize("NFC", re.sub(f"[{INVISIBLE}]", "", word)).strip()
+
+
 @pytest.mark.row("E05")
 @given(st.lists(st.text(max_size=5), max_size=6), st.text(min_size=1, max_size=3))
 def test_what_is_found_is_the_word_and_once_each(pieces: list[str], word: str) -> None:
     text = word.join(pieces)
     found = find_word(text, 0, word)
-    assert all(o.word.lower() == word.lower() or o.word.casefold() == word.casefold() for o in found)
+    wanted = plain(word)
+    for spelled in (plain(o.word) for o in found):
+        assert spelled.lower() == wanted.lower() or spelled.casefold() == wanted.casefold()
     assert all(a.end <= b.start for a, b in pairwise(found))
 
 
@@ -274,6 +282,21 @@ def test_a_stream_is_answered_line_by_line_in_constant_memory(trained_run: Path,
     assert late - early < (2 << 20) + n * 10
 
 
+@pytest.mark.slow
+@pytest.mark.row("E06")
+def test_a_file_of_many_sentences_takes_the_memory_of_a_few(trained_run: Path) -> None:
+    """The peak of the whole process, with five times as many sentences."""
+    peaks = {}
+    for n in (2_000, 10_000):
+        Path("texts.txt").write_text(make_text(n, seed=4))
+        line = ("embed", "-f", "texts.txt", "-w", "the#1", "-o", f"{n}.jsonl", "-q", "-m", trained_run)
+        ended = processes.run(*line, timeout=300)
+        assert ended.code == 0, ended.err
+        assert Path(f"{n}.jsonl").read_bytes().count(b"\n") >= n
+        peaks[n] = ended.peak
+    assert peaks[10_000] - peaks[2_000] < 20 << 20
+
+
 def memory(pid: int) -> int:
     """Bytes that a process holds now."""
     (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
@@ -415,7 +438,8 @@ def test_records_interrupted_on_their_way_leave_the_old_file() -> None:
     assert (Path("v.jsonl").read_text(), os.listdir()) == ("old", ["v.jsonl"])
 
 
-LIMITED = ("bash", "-c", 'ulimit -f 8; exec "$@"', "bash")  # files of at most 8 KiB, 4 with some shells
+# Files of at most 8 KiB, 4 with some shells. Python would write its compiled modules cut short.
+LIMITED = ("bash", "-c", 'ulimit -f 8; export PYTHONDONTWRITEBYTECODE=1; exec "$@"', "bash")
 
 
 @pytest.mark.row("E12", "G18")
@@ -423,7 +447,7 @@ LIMITED = ("bash", "-c", 'ulimit -f 8; exec "$@"', "bash")  # files of at most 8
     "line",
     [
         "embed -f texts.txt -w the -o v.jsonl -m MODEL --force",
-        "export MODEL -o m.gguf",
+        "export MODEL -o m.gguf --force",
     ],
     ids=["jsonl", "gguf"],
 )

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -591,11 +592,11 @@ def test_no_number_makes_a_model_that_is_not_in_the_file(
     step = save_whole_step(tmp_path, tokenizer, architecture)
     config = json.loads((step / "config.json").read_text())
     built: list[str] = []
-    for ours, theirs in hf.BY_ARCHITECTURE[architecture].keys.items():
-        if ours in ("norm_eps", "rope_theta"):
-            continue
-        monkeypatch.setattr("gptlite.model.GPT", lambda config, ours=ours: built.append(ours) or GPT(config))
-        change_json(step, "config.json", lambda content, key=theirs: {**config, key: size})
+    sizes = [field for field in hf.BY_ARCHITECTURE[architecture].fields if field.theirs and not field.real]
+    assert {"dim", "n_layers", "n_heads", "context_length", "vocab_size"} <= {field.ours for field in sizes}
+    for field in sizes:
+        monkeypatch.setattr("gptlite.model.GPT", lambda config, ours=field.ours: built.append(ours) or GPT(config))
+        change_json(step, "config.json", lambda content, key=field.theirs: {**config, key: size})
         with contextlib.suppress(CheckpointError, LimitError):
             saved_step.load(step)
     # Rotary positions are computed, so their number is bounded by a limit of its own.
@@ -626,6 +627,8 @@ def test_a_model_larger_than_memory_is_a_limit(step: Path, monkeypatch: pytest.M
         ("qwen3", {"tie_word_embeddings": None}),
         ("qwen3", {"rms_norm_eps": -1e-6}),
         ("qwen3", {"rope_parameters": {"rope_theta": -5.0}}),
+        ("qwen3", {"rope_parameters": {"rope_theta": 1e-300}}),
+        ("qwen3", {"rope_parameters": {"rope_theta": 1e300}}),
         ("qwen3", {"rope_parameters": {"rope_type": {"a": 1}}}),
     ],
     ids=str,
@@ -634,6 +637,17 @@ def test_values_that_do_not_fit_together_are_refused(architecture: str, change: 
     theirs = hf.to_hf_config(tiny_config(architecture), 0) | change
     with pytest.raises(CheckpointError, match=r"^config\.json: "):
         hf.from_hf_config(theirs)
+
+
+@row("K19")
+@pytest.mark.parametrize("theta", [1e-300, 1e-320, 1e300])
+def test_positions_that_are_not_numbers_are_refused(gptlite: Command, step: Path, theta: float) -> None:
+    """With such a base the angles of positions overflow, and all vectors would be NaN."""
+    change_json(step, "config.json", lambda content: {**content, "rope_parameters": {"rope_theta": theta}})
+    for line in (("info", step), ("generate", "-m", step, "-p", "the"), ("embed", "-m", step, "the [bank]")):
+        outcome = gptlite(*line)
+        assert (outcome.code, outcome.out) == (4, ""), line
+        assert re.search(r"config\.json: .*rope_theta\S* must be (from 0\.001 to 1e15|a number), not", outcome.err)
 
 
 @row("K20")

@@ -207,7 +207,7 @@ def test_a_huge_loss_has_an_infinite_perplexity(
     table = gptlite(*line)
     assert table.code == 0 and "inf" in table.out
     facts = json.loads(gptlite(*line, "--json").out)
-    assert facts["perplexity"] is None and facts["loss"] == loss
+    assert facts["perplexity"] is None and facts["loss_nats"] == loss
 
 
 def test_no_memory_is_guessed_for_parts_that_do_not_exist() -> None:

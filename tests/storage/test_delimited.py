@@ -35,6 +35,7 @@ def test_pandas_reads_back_what_was_written(separator: str) -> None:
     assert [list(frame.columns), *frame.values.tolist()] == CELLS
 
 
+@pytest.mark.row("S05")
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-a", "@SUM(1)", " =1", "\t=1", "--"])
 def test_a_formula_becomes_text_unless_it_is_wanted(text: str) -> None:
     (row,) = csv.reader(io.StringIO(delimited.line([text], ","), newline=""))

@@ -116,6 +116,7 @@ def test_at_least_half_and_at_most_twice_the_share_is_held_out(content: str, sha
         assert read(found.held_out)[0] == " " or read(found.train)[-1] == "\n", "no word is cut"
 
 
+@pytest.mark.row("C43")
 @pytest.mark.parametrize("share", [0.00001, 0.001, 0.0099])
 def test_too_little_to_hold_out_is_refused_with_the_share_that_would_do(share: float) -> None:
     text = text_of("some words here\n" * 625)

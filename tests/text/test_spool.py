@@ -34,6 +34,7 @@ def test_without_open_files_by_name_the_copy_is_removed(monkeypatch: pytest.Monk
     assert list(Path("cache").iterdir()) == []
 
 
+@pytest.mark.row("C46")
 def test_what_older_versions_left_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("cache").mkdir()
     Path("cache/stdin-abc.txt").write_text("a secret")
@@ -42,6 +43,7 @@ def test_what_older_versions_left_is_removed(monkeypatch: pytest.MonkeyPatch) ->
         assert not Path("cache/stdin-abc.txt").exists()
 
 
+@pytest.mark.row("C46")
 @pytest.mark.skipif(not OPEN_FILES.exists(), reason="files without a name are not opened again here")
 def test_a_killed_process_leaves_no_text_in_the_cache() -> None:
     code = (

@@ -261,6 +261,7 @@ def rewrite(made: TokenFile, ids: np.ndarray) -> None:
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "digest": digest, "n_tokens": len(ids)}))
 
 
+@pytest.mark.row("C44")
 @pytest.mark.parametrize("change", ["reversed", "outside", "another text"])
 def test_a_rewritten_entry_with_a_right_digest_is_made_anew(text: Text, own_tokenizer: Tokenizer, change: str) -> None:
     made = tokenize(text, own_tokenizer)
@@ -278,6 +279,7 @@ def test_a_rewritten_entry_with_a_right_digest_is_made_anew(text: Text, own_toke
     assert counter.calls == 1
 
 
+@pytest.mark.row("C44")
 @pytest.mark.parametrize("what", ["owner", "writable"])
 def test_entries_of_others_are_not_used(
     text: Text, own_tokenizer: Tokenizer, what: str, monkeypatch: pytest.MonkeyPatch
@@ -297,6 +299,7 @@ def test_entries_of_others_are_not_used(
     assert counter.calls == 1, "this user's own entry is used from then on"
 
 
+@pytest.mark.row("C45")
 def test_an_entry_in_use_is_not_removed(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_files, "CACHE_ENTRIES", 1)
     held = tokenize(text_of("held.txt", "text in use\n"), tokenizer)
@@ -329,6 +332,7 @@ for turn in range(int(sys.argv[1])):
 """
 
 
+@pytest.mark.row("C45")
 @pytest.mark.parametrize(
     ("processes", "texts", "turns"), [(4, 4, 6), pytest.param(32, 36, 3, marks=pytest.mark.slow)], ids=["few", "many"]
 )

@@ -31,6 +31,7 @@ def test_gptlite_starts_the_processes_itself(corpus_file: Path, tmp_path: Path) 
     assert "torch" not in ended.stderr and "W1" not in ended.stderr, "the launcher says nothing of itself"
 
 
+@pytest.mark.row("P27")
 @pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_and_ends_all(corpus_file: Path, tmp_path: Path) -> None:
     line = train("corpus.txt", *TINY, "--steps", "100k", "--gpus", "2", "-o", "run")
@@ -124,6 +125,7 @@ def launched(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+@pytest.mark.row("P27")
 @linux
 @pytest.mark.slow
 def test_a_stopped_process_is_woken_by_a_signal_to_the_launcher(corpus_file: Path, tmp_path: Path) -> None:
@@ -138,6 +140,7 @@ def test_a_stopped_process_is_woken_by_a_signal_to_the_launcher(corpus_file: Pat
     assert Run(tmp_path / "run").latest()
 
 
+@pytest.mark.row("P27")
 @linux
 @pytest.mark.slow
 def test_a_second_signal_ends_all_at_once(corpus_file: Path, tmp_path: Path) -> None:
@@ -156,6 +159,7 @@ def test_a_second_signal_ends_all_at_once(corpus_file: Path, tmp_path: Path) -> 
         assert not any(map(alive, both))
 
 
+@pytest.mark.row("P27")
 @linux
 @pytest.mark.slow
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "one is stopped"])
@@ -235,12 +239,14 @@ def test_what_keeps_them_after_a_signal_is_said_once(clock: None) -> None:
     assert slow.received == [signal.SIGINT, signal.SIGCONT]
 
 
+@pytest.mark.row("P27")
 def test_patience_after_a_signal_ends(clock: None) -> None:
     hanging = Child(0, 10**6, ignores=(signal.SIGINT,))
     assert watched(hanging, received=[signal.SIGINT])[0] == 130
     assert hanging.returncode == -signal.SIGKILL
 
 
+@pytest.mark.row("P27")
 def test_only_a_launcher_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever starts the processes from a shell may close it."""
     monkeypatch.delenv(launch.LAUNCHER, raising=False)

@@ -94,6 +94,7 @@ def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda n: monkeypatch.setattr(torch, "get_num_threads", lambda: n))
 
 
+@pytest.mark.row("R12")
 @pytest.mark.parametrize("processors", [None, 64])
 def test_a_smaller_machine_takes_as_many_threads_as_it_has_processors(
     two_processors: None, processors: int | None
@@ -130,6 +131,7 @@ def test_several_processes_share_no_mps(monkeypatch: pytest.MonkeyPatch) -> None
 # -- What else results depend on
 
 
+@pytest.mark.row("R19")
 def test_variables_that_change_sums_are_recorded_and_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in numerics.VARIABLES:
         monkeypatch.delenv(name, raising=False)
