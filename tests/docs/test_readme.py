@@ -22,8 +22,6 @@ COMMAND, PYTHON = r"^    gptlite (?P<command>.+(?:(?<=\\)\n.+)*)", r"^```python\
 STEP = re.compile(f"{COMMAND}|{PYTHON}", re.MULTILINE)
 BUDGET = "6s"  # in place of the page's minutes
 
-# Commands that this test does not run, and why.
-LEFT_OUT = {"--gpus auto": "it needs a GPU"}
 # What is typed where a command asks.
 TYPED = {"generate -i": b"the river\n/quit\n"}
 # Optional libraries, by what needs them.
@@ -88,9 +86,7 @@ def examples() -> list[str]:
 
 
 def run(gptlite: Command, text: str) -> None:
-    """A command that must succeed, unless it is left out or an optional library is missing."""
-    if any(part in text for part in LEFT_OUT):
-        return
+    """A command that must succeed, unless an optional library is missing."""
     if any(part in text and importlib.util.find_spec(needs) is None for part, needs in OPTIONAL.items()):
         return
     arguments = shlex.split(re.sub(r"--time \S+", f"--time {BUDGET}", text))
@@ -106,9 +102,9 @@ def run(gptlite: Command, text: str) -> None:
 def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one folder, in the order of the page, against the model of the page's own first command.
 
-    Only the time of a training is another: `--time 3m` is 6 s here, in Python too. `LEFT_OUT` lists what is not run,
-    `OPTIONAL` the libraries without which a command is not run. Then the examples of the help pages run, in a folder
-    with the same texts and the same runs.
+    Only the time of a training is another: `--time 3m` is 6 s here, in Python too. `OPTIONAL` lists the
+    libraries without which a command is not run, `TYPED` what is typed where a command asks. Then the examples of the
+    help pages run, in a folder with the same texts and the same runs.
     """
     write_texts()
     for kind, text in steps():
