@@ -121,18 +121,18 @@ def embed(
     unit = "token" if tokens else "sentence" if sentence else "word"
     kind = "--word" if word else "marked words" if unit == "word" else f"--{unit.replace('token', 'tokens')}"
     MODES.check(call, *_modes(out, by_layer, json, figures, bool(files) or "-" in texts), kind)
-    messages = console.Messages(quiet)
+    messages, ends = console.Messages(quiet), sources.LineEnds([model])
     output = vectors.Output(out, figures, normalize, raw_cells, json)
     which = vectors.Which(
         layer=layer,
         pool=pool or ("weighted" if sentence else "last"),
         correct=correct,
         context="echo" if repeat else "left",
-        prefix=options.check_text(prefix, "--prefix"),
+        prefix=ends.read(options.check_text(prefix, "--prefix")),
     )
     words = [options.check_text(w, "--word") for w in word or []]
     marks = parse_marks(options.check_text(mark, "--mark"))
-    source = Texts(texts, files, lossy, encoding, sources.LineEnds([model]))
+    source = Texts(texts, files, lossy, encoding, ends)
     if words:
         check_marks(texts, words)
     output.check(which, force=force, inputs=files, model=model)
@@ -143,7 +143,7 @@ def embed(
         layerwise.show(found, read, pool=which.pool, correct=correct, untrained=untrained, json=json)
     else:
         vectors.show(found, source, which, output, read, messages)
-    source.line_ends.say(messages)
+    ends.say(messages)
 
 
 def _modes(out: str | None, by_layer: bool, json: bool, figures: str | None, from_lines: bool) -> Iterator[str]:

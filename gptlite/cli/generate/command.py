@@ -367,6 +367,7 @@ def generate(
     else:
         requests = [Prompt(read_prompt(prompt, prompt_option, prompt_file, encoding))]
     requests = [dataclasses.replace(each, text=ends.read(each.text)) for each in requests]
+    choices = [ends.read(text) for text in choices]
     asked = work.Request(
         prompts=requests, config=config, form=form, numbers=_numbers(sample, num_samples), stops=stops,
         stop_at=stop_at, seed=secrets.randbelow(2**31) if seed is None else seed, check_copies=check_copies,

@@ -11,7 +11,6 @@ from gptlite.cli.score import pairs as minimal_pairs
 from gptlite.cli.score.items import TEXT_COLUMNS, Items
 from gptlite.cli.score.writing import FORMATS, FileSink, Rows, Sink
 from gptlite.cli.shared import console, modes, options, outputs, sources
-from gptlite.errors import plural
 
 MODES = modes.Modes(
     everywhere={
@@ -122,7 +121,7 @@ def score(
     MODES.check(call, "--pairs" if pairs else "a table of units", *cells)
     for name in model or [None]:
         outputs.check(out, force=force, inputs=files, model=name)
-    messages = console.Messages(quiet)
+    messages, ends = console.Messages(quiet), sources.LineEnds(model or [None])
     items = Items(
         files,
         columns=(text_column,) if text_column else TEXT_COLUMNS,
@@ -132,7 +131,7 @@ def score(
         skip_bad=skip_bad,
         lossy=lossy,
         encoding=encoding,
-        line_ends=sources.LineEnds(model or [None]),
+        line_ends=ends,
     )
     from gptlite import device as machine
     from gptlite.cli.score.table import load_judges, write_table
@@ -152,16 +151,18 @@ def score(
         if pairs:
             minimal_pairs.run(items, judges, layout, region, by, rows, sink, messages, to_file=out is not None)
         else:
-            write_table(items, judges, layout, before, rows, sink, messages)
+            write_table(items, judges, layout, ends.read(before), rows, sink, messages)
     except BaseException:
         if isinstance(sink, FileSink):
             sink.abandon()
             if sink.done:
-                messages.notice(f"{plural(sink.done, 'text')} are complete; go on with the same command and --resume.")
+                messages.notice(
+                    f"{console.plural(sink.done, 'text')} are complete; go on with the same command and --resume."
+                )
         raise
     if isinstance(sink, FileSink):
         sink.finish()
-        messages.say(f"{plural(sink.done, 'text')} scored, in {out}", "dim")
-    items.line_ends.say(messages)
+        messages.say(f"{console.plural(sink.done, 'text')} scored, in {out}", "dim")
+    ends.say(messages)
     if items.skipped:
-        messages.notice(f"{plural(len(items.skipped), 'row')} left out, the first because {items.skipped[0]}")
+        messages.notice(f"{console.plural(len(items.skipped), 'row')} left out, the first because {items.skipped[0]}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gptlite.cli.score.items import Item, Items, in_batches
 from gptlite.cli.score.writing import Rows, Sink
 from gptlite.cli.shared import console
-from gptlite.errors import CorpusError, plural
+from gptlite.errors import CorpusError
 
 if TYPE_CHECKING:
     from gptlite.cli.score.table import Judge
@@ -29,7 +29,7 @@ def run(
 
     groups: dict[str, list[list[float]]] = {}
     everything: list[list[float]] = [[] for _ in judges]
-    tell = console.seldom(lambda n: messages.say(f"{plural(n, 'pair')} scored"))
+    tell = console.seldom(lambda n: messages.say(f"{console.plural(n, 'pair')} scored"))
     number = 0
     for batch in in_batches(items, PAIRS_AT_ONCE):
         measured = [_bits(judge, batch, layout, region) for judge in judges]
@@ -70,7 +70,9 @@ def _bits(judge: Judge, batch: Sequence[Item], layout: Layout, region: int | Non
             continue
         places = item.regions[k]
         if region > len(places):
-            raise CorpusError(f"{item.where}: `region` is {region}, and the text has {plural(len(places), 'region')}.")
+            raise CorpusError(
+                f"{item.where}: `region` is {region}, and the text has {console.plural(len(places), 'region')}."
+            )
         value = regions_of(text, [places[region - 1]], raw=layout.raw)[0].surprisal
         if math.isnan(value):
             raise CorpusError(f"{item.where}: region {region} has no token of its own.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gptlite.cli.score.items import Item, Items, in_batches
 from gptlite.cli.score.writing import Rows, Sink
 from gptlite.cli.shared import console
-from gptlite.errors import CorpusError, plural
+from gptlite.errors import CorpusError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
@@ -60,7 +60,7 @@ def write_table(
 
     - `context`: what is read before each text: "none", "previous" (the texts before it in its file), or a text.
     """
-    tell = console.seldom(lambda n: messages.say(f"{plural(n, 'text')} scored"))
+    tell = console.seldom(lambda n: messages.say(f"{console.plural(n, 'text')} scored"))
     number = 0
     previous = ""
     file = ""

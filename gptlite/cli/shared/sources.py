@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 
 from gptlite.cli.shared import console
 from gptlite.cli.shared.rows import Row
-from gptlite.errors import CorpusError, GptliteError, LimitError, UsageError, plural
+from gptlite.errors import CorpusError, GptliteError, LimitError, UsageError
 from gptlite.text import encodings
 from gptlite.text.options import UTF8, TextOptions
 
@@ -160,7 +160,7 @@ class LineEnds:
     def say(self, messages: console.Messages) -> None:
         """Say once that texts were changed, if they were."""
         if self.n_changed:
-            texts = plural(self.n_changed, "text")
+            texts = console.plural(self.n_changed, "text")
             messages.notice(f"CRLF line ends are read as line feeds in {texts}, as in training.")
 
 

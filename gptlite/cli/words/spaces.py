@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gptlite.cli.shared import console, sources
 from gptlite.cli.shared.corpora import training_text
-from gptlite.errors import UsageError, plural
+from gptlite.errors import UsageError
 
 if TYPE_CHECKING:
     from gptlite.embedding.static import TokenTable, WordVectors
@@ -108,7 +108,7 @@ class Source:
             words, vectors = word2vec.train_word2vec(blocks, epochs=self.epochs)
         messages.say(
             f"word2vec: skip-gram of {word2vec.DIM} dimensions, window {word2vec.WINDOW}, "
-            f"{plural(self.epochs, 'epoch', 'epochs')} in {time.monotonic() - started:.0f} s"
+            f"{console.plural(self.epochs, 'epoch', 'epochs')} in {time.monotonic() - started:.0f} s"
         )
         shared = [i for i, word in enumerate(words) if word in own.index]
         if not shared:

@@ -222,6 +222,25 @@ def test_spans_move_with_the_line_ends(gptlite: Command, trained_run: Path) -> N
     assert "bank" in json.dumps(regions) and "CRLF" in gptlite(*line).err
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "generate --choice ARGUMENT --choice b --json a",
+        "embed --prefix ARGUMENT -o - 'a [bank]'",
+        "score --before ARGUMENT two.txt",
+    ],
+)
+def test_options_that_are_texts_are_read_alike(gptlite: Command, trained_run: Path, line: str) -> None:
+    Path("two.txt").write_text("the bank\n", encoding="utf-8")
+    outcomes: list[Any] = []
+    for text in (TWO, TWO.replace("\r\n", "\n")):
+        words = [text if word == "ARGUMENT" else word for word in shlex.split(line)]
+        outcomes.append(gptlite(*words, "-m", trained_run))
+    assert outcomes[0].code == 0 and outcomes[0].out == outcomes[1].out
+    assert outcomes[0].err.count("CRLF line ends are read as line feeds in 1 text") == 1
+    assert "CRLF" not in outcomes[1].err
+
+
 # -- The functions
 
 
