@@ -32,7 +32,8 @@ LARGEST_LISTS = 256 << 20  # bytes of the file beside it: about a million input 
 FORMER = {  # names of fields in earlier versions
     "yardsticks": "baselines", "parameters": "n_parameters", "params": "n_parameters",
     "tokens_seen": "n_tokens_seen", "train_tokens": "n_train_tokens", "val_tokens": "n_val_tokens",
-    "train_loss": "train_loss_nats", "val_loss": "val_loss_nats", "memory": "memory_bytes",
+    "text_limits": "text_limits_bytes", "memory": "memory_bytes",
+    "train_loss": "train_loss_nats", "val_loss": "val_loss_nats",
     "xz": "xz_bits_per_byte", "unigram": "unigram_bits_per_byte", "ngram": "ngram_bits_per_byte",
 }  # fmt: skip
 RENAMED_WITHIN = {"result", "expected", "baselines", "init_from"}  # the objects that have some of these fields
@@ -183,7 +184,7 @@ class RunInfo(TypedDict, total=False):
     split: Split | None
     vocab_size_asked: Count | None
     size_asked: str | None
-    text_limits: Limits | None
+    text_limits_bytes: Limits | None
     init_from: ModelSource
     tokenizer_from: TokenizerSource
     expected: dict[str, float | None]

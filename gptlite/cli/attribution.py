@@ -66,7 +66,7 @@ def _facts(name: str, result: Attribution, models: list[str], n_bytes: int) -> d
         "best": models[result.best], "second": models[result.second],
         "share_best": None if result.share_best is None else list(result.share_best),
         "difference_bits_per_byte": result.difference,
-        "difference_low": result.low, "difference_high": result.high,
+        "difference_bits_per_byte_interval": None if result.low is None else [result.low, result.high],
     }  # fmt: skip
 
 

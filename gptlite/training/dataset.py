@@ -151,7 +151,7 @@ def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
     if not paths or not (files or info["arguments"]):
         raise CheckpointError("the run.json of the model names no input files, so its text cannot be found.")
     files, val, facts = list(files or info["arguments"]), info["val"], info["text"]
-    options, limits = TextOptions.of_run(info), info.get("text_limits")
+    options, limits = TextOptions.of_run(info), info.get("text_limits_bytes")
     if "-" in files:
         raise CorpusError("the model was trained on standard input, which is not kept.")
     text = corpus.open_text(files, smallest=1, options=options)

@@ -130,7 +130,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
         "split": texts.split,
         "vocab_size_asked": request.vocab_size,
         "size_asked": request.size,
-        "text_limits": limits,
+        "text_limits_bytes": limits,
         **start.facts,
         **estimated.to_dict(),
         **_facts(plan, dataset),
@@ -148,7 +148,7 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     stack.enter_context(run.lock())
     arguments = request.inputs or tuple(previous["arguments"])
     options = request.text_options.for_resume(previous)
-    texts = _read(request, arguments, previous["val"], options, previous.get("text_limits"), stack, previous)
+    texts = _read(request, arguments, previous["val"], options, previous.get("text_limits_bytes"), stack, previous)
     resume.check_same_text(run, previous["text"], texts.facts())
     if "result" in previous and not resume.asks_for_more(previous, plan) and run.latest():
         watcher.notice(f"{run.path} is complete: nothing to do, unless `steps` or `time` asks for more.")

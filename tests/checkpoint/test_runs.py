@@ -439,7 +439,15 @@ def test_fields_of_older_versions_are_read_under_todays_names(run: Run) -> None:
         return {names.get(n, n): aged(x) if isinstance(x, dict) else x for n, x in value.items()}
 
     info = {"baselines": measured, "expected": {"memory_bytes": 5.0}, "result": {**result, "baselines": measured}}
-    counts = {"n_parameters": 7, "n_train_tokens": 8, "n_val_tokens": 9}
-    old = {**aged(info), "parameters": 7, "train_tokens": 8, "val_tokens": 9, "expected": {"memory": 5.0}}
+    counts: dict[str, object] = {"n_parameters": 7, "n_train_tokens": 8, "n_val_tokens": 9}
+    counts["text_limits_bytes"] = [5, 6]
+    old = {
+        **aged(info),
+        "text_limits": [5, 6],
+        "parameters": 7,
+        "train_tokens": 8,
+        "val_tokens": 9,
+        "expected": {"memory": 5.0},
+    }
     run.write_info(old)
     assert run.read_info() == {**info, **counts}

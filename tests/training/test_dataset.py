@@ -25,7 +25,7 @@ def describe(files: list[str], val: str = "5%", limits: list[int] | None = None,
         "inputs": texts.documents(),
         "val": val,
         "text": texts.facts(),
-        "text_limits": limits,
+        "text_limits_bytes": limits,
         "reading": options.to_dict(),
         "split": texts.split,
     }
@@ -79,7 +79,7 @@ def test_the_texts_of_a_run_that_recorded_no_options_are_split_and_read_as_they_
     train, val = text.split(0.4)
     texts = dataset.Inputs(train, val)
     described = {"arguments": ["a.txt", "b.txt", "copy.txt"], "inputs": texts.documents(), "val": "40%"}
-    described |= {"text": texts.facts(), "text_limits": None, "lossy": False}
+    described |= {"text": texts.facts(), "text_limits_bytes": None, "lossy": False}
     assert dataset.reopen(described).facts() == texts.facts()
     assert len(texts.documents()) == 3
 
