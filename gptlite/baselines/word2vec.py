@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from gptlite.errors import CorpusError, UsageError
+from gptlite.errors import CorpusError, UsageError, plural
 from gptlite.text.words import word_pattern
 
 LONGEST_SENTENCE = 1000  # words; gensim silently drops what comes after 10,000
@@ -43,7 +43,7 @@ def train_word2vec(
     model = Word2Vec(vector_size=dim, window=window, min_count=min_count, sg=1, workers=1, seed=seed, epochs=epochs)
     model.build_vocab(sentences)
     if not len(model.wv):
-        raise CorpusError(f"no word stands {min_count} times in the text, too few to learn vectors from.")
+        raise CorpusError(f"no word stands {plural(min_count, 'time')} in the text, too few to learn vectors from.")
     model.train(sentences, total_examples=model.corpus_count, epochs=epochs)
     return [str(word) for word in model.wv.index_to_key], np.asarray(model.wv.vectors, dtype=np.float32)
 

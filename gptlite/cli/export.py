@@ -78,7 +78,7 @@ def _show(report: GgufReport, messages: console.Messages) -> None:
     messages.say(f"read by llama.cpp (llama-cpp-python {report.version}):")
     messages.say(f"  token ids     equal for {report.n_texts - len(report.unequal)} of {report.n_texts} texts")
     if report.n_equal == report.n_greedy:
-        messages.say(f"  likeliest     the same {report.n_greedy} tokens")
+        messages.say(f"  likeliest     the same {console.plural(report.n_greedy, 'token')}")
     else:
         messages.say(f"  likeliest     the same {report.n_equal} of {report.n_greedy} tokens, {ended}")
     messages.say(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gptlite.embedding.similarity import unit
-from gptlite.errors import CorpusError
+from gptlite.errors import CorpusError, plural
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import UNSPACED, word_pattern
@@ -85,7 +85,9 @@ def read_contexts(
     order = np.argsort(-counts, kind="stable")
     kept = order[counts[order] >= min_count]
     if len(kept) < 2:
-        raise CorpusError(f"too few words stand {min_count} times in the text; take a longer one or a lower count.")
+        raise CorpusError(
+            f"too few words stand {plural(min_count, 'time')} in the text; take a longer one or a lower count."
+        )
     renumbered = np.full(len(numbers), -1, dtype=np.int32)
     renumbered[kept] = np.arange(len(kept))
     names = list(numbers)

@@ -22,7 +22,7 @@ import numpy as np
 from gptlite.checkpoint.runs import read_model
 from gptlite.checkpoint.saved_step import read_token_table, read_words
 from gptlite.embedding.similarity import correct, measure, nearest, parse_correction, unit
-from gptlite.errors import UsageError
+from gptlite.errors import UsageError, plural
 from gptlite.storage.reader import Reader
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import UNSPACED, in_sentence
@@ -193,7 +193,7 @@ class TokenTable:
         """
         words, least = self.words(min_count)
         if not words:
-            raise UsageError(f"no word was seen {least:,} times in the text of {self.path}; lower `min_count`.")
+            raise UsageError(f"no word was seen {plural(least, 'time')} in the text of {self.path}; lower `min_count`.")
         ids = self._ids(words)
         whole = np.flatnonzero([len(tokens) == 1 for tokens in ids])
         return WordVectors(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gptlite.errors import UsageError
+from gptlite.errors import UsageError, plural
 from gptlite.text.corpus import CONTINUATIONS, Piece, Text
 from gptlite.text.reading import read_range
 
@@ -80,7 +80,7 @@ def describe(found: Split) -> str | None:
         return None
     n, size = len(found.held_out.pieces), found.held_out.n_bytes
     share = 100 * size / (size + found.train.n_bytes)
-    what = f"{n:,} of {len(documents):,} files" if found.kind == "documents" else f"the end of {n:,} files"
+    what = f"{n:,} of {len(documents):,} files" if found.kind == "documents" else f"the end of {plural(n, 'file')}"
     return f"held out: {what}, spread over all of them, {share:.1f}% of the text."
 
 

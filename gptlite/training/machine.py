@@ -23,7 +23,7 @@ from gptlite.device import (
     count_processors,
     has_tiles,
 )
-from gptlite.errors import UsageError
+from gptlite.errors import UsageError, plural
 from gptlite.kernels.build import take_notices
 from gptlite.model import GPT
 from gptlite.training import compile, launch
@@ -74,8 +74,8 @@ def _threads_again(previous: Mapping[str, Any], watcher: Watcher) -> int | None:
     if not isinstance(threads, int) or threads <= processors or (had is not None and had <= processors):
         return threads
     watcher.notice(
-        f"the run was started with {threads} threads, and this machine has {processors} "
-        f"processor{'' if processors == 1 else 's'}; it continues with {processors} (`threads` changes that)."
+        f"the run was started with {plural(threads, 'thread')}, and this machine has "
+        f"{plural(processors, 'processor')}; it continues with {processors} (`threads` changes that)."
     )
     return processors
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gptlite.errors import plural
 from gptlite.training.failures import diverged
 from gptlite.training.setup import Setup
 from gptlite.training.state import State
@@ -23,7 +24,9 @@ def stops_early(state: State, setup: Setup) -> bool:
     if scores_since >= 2 and now > WORSE * best:
         _warn_of_scores(best_step, best, now, state, setup)
     if patience and scores_since >= patience:
-        setup.watcher.notice(f"stopped early: no better score since step {best_step:,}, {scores_since} scores ago.")
+        setup.watcher.notice(
+            f"stopped early: no better score since step {best_step:,}, {plural(scores_since, 'score')} ago."
+        )
         return True
     return False
 

@@ -90,12 +90,12 @@ class Reason:
                 most = f"{f['longest']:,} tokens (`context_length` for more)"
                 return f"context {f['context_length']:,}, though the model could see {most}"
             case "batch_size":
-                few = f"there is time for only about {f['steps']:,.0f} steps of {f['usual']}"
+                few = f"there is time for only about {plural(round(f['steps']), 'step')} of {f['usual']}"
                 return f"batches of {f['batch_size']}, because {few}"
             case "processes":
                 return f"batches of {f['batch_size']}, a window for each process"
             case "dropout":
-                times = f"about {f['epochs']:.0f} times"
+                times = f"about {plural(round(f['epochs']), 'time')}"
                 return f"dropout {f['dropout']:g}, because the text will be read {times}"
             case "recorded":
                 return f["sentence"]

@@ -9,7 +9,7 @@ from typing import Any
 from gptlite.checkpoint import hf, run_info, runs, saved_step
 from gptlite.config import SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
-from gptlite.errors import CheckpointError, UsageError, as_fields
+from gptlite.errors import CheckpointError, UsageError, as_fields, plural
 from gptlite.training import dataset, numerics
 from gptlite.training import plan as planning
 from gptlite.training.request import BUDGETS, Request
@@ -90,7 +90,7 @@ def _check_start(previous: Mapping[str, Any], request: Request) -> None:
     if size != "auto" and size != previous.get("size_asked"):
         stored = previous["plan"]["model"]
         if any(stored.get(name) != number for name, number in SIZES[size].items()):
-            shape = f"{stored['n_layers']} layers of width {stored['dim']}"
+            shape = f"{plural(stored['n_layers'], 'layer')} of width {stored['dim']}"
             raise _changed("size", previous.get("size_asked") or shape, size)
     if request.val is not None and not dataset.is_same_val(request.val, previous["val"]):
         raise _changed("val", previous["val"], request.val)

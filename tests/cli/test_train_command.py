@@ -420,7 +420,7 @@ def test_a_run_that_beats_the_5_gram_or_cannot_be_compared_says_nothing() -> Non
     [
         (("--val", "0.1"), "--val 0.1 needs a unit: write 10%"),
         (("--val", "10"), "--val 10 needs a unit: write 10%"),
-        (("--time", "3"), "'3' needs a unit at its end, such as 3s or 3m"),
+        (("--time", "3"), "--time needs a unit: 3s, 3m or 3h"),
         (("--sample-prompt", "Ada"), "--sample-prompt does nothing without --sample-every"),
     ],
 )
@@ -430,3 +430,17 @@ def test_a_number_without_a_unit_and_an_option_without_its_partner(
     outcome = gptlite("train", corpus_file, *more)
     assert outcome.code == 2 and said in outcome.err
     assert not Path("checkpoints").exists()
+
+
+def test_one_of_a_thing_is_singular(gptlite: Command, corpus_file: Path) -> None:
+    """In the plan, while training, at its end, and in what is told of the run afterwards."""
+    small = ("--layers", "1", "--heads", "1", "--dim", "16", "--context", "16", "--vocab-size", "300", "--threads", "1")
+    line = ("train", corpus_file, "--batch-size", "64", *small)
+    said = [gptlite(*line, "--steps", "1", "--dry-run"), gptlite(*line, "--epochs", "1", "-o", "run")]
+    said += [gptlite("info", "run"), gptlite("check", "run"), gptlite("runs", "."), gptlite("report", "run")]
+    assert [each.code for each in said] == [0] * 6
+    things = "layers|heads|threads|files|tokens|windows|steps|epochs|processes|times"
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    for text in (page, *(each.out + each.err for each in said)):
+        assert not re.findall(rf"(?<![\d.,:-])1 (?:{things})\b", text)
+    assert "1 epoch with" in said[1].err and "1 thread" in said[0].out

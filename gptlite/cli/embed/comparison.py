@@ -257,7 +257,7 @@ class Comparison:
         for word in dict.fromkeys(v.occurrence.word.lower() for v in self.e.items):
             n = sum(self.counts.get(spelling, 0) for spelling in {word, word.capitalize(), word.upper()})
             if self.counts and n < RARE and word.isalpha() and not UNSPACED.search(word):
-                often = f"only {n} times" if n else "once at most"
+                often = f"only {console.plural(n, 'time')}" if n else "once at most"
                 said.append(f"{word} stands {often} in the training text: its vectors are little more than chance.")
         return said
 

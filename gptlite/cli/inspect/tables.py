@@ -86,7 +86,7 @@ def summary(reading: Reading, words: Sequence[Word]) -> str:
     text = (
         f"{console.plural(score.tokens, 'token')}, {console.plural(len(spoken), 'word')}, "
         f"{console.plural(score.bytes, 'byte')}: {score.nats / math.log(2):,.1f} bits, "
-        f"{score.bits_per_byte:.3f} bits per byte, perplexity a token {score.perplexity:,.1f}."
+        f"{score.bits_per_byte:.3f} bits per byte, perplexity per token {score.perplexity:,.1f}."
     )
     if spoken:
         hardest = max(spoken, key=lambda word: word.surprisal)

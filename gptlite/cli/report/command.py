@@ -181,9 +181,9 @@ def _model(info: Mapping[str, Any], best: int | None) -> list[list[str]]:
     model, train = info["plan"]["model"], info["plan"]["train"]
     rows = [
         ["architecture", f"{model['architecture']}, {info['n_parameters']:,} parameters"],
-        ["shape", f"{model['n_layers']} layers of width {model['dim']}, {model['n_heads']} heads, feed-forward "
-                  f"{model['hidden_dim']}"],
-        ["context", f"{model['context_length']:,} tokens"],
+        ["shape", f"{console.plural(model['n_layers'], 'layer')} of width {model['dim']}, "
+                  f"{console.plural(model['n_heads'], 'head')}, feed-forward {model['hidden_dim']}"],
+        ["context", console.plural(model["context_length"], "token")],
         ["optimizer", f"{train['optimizer']}, learning rate {train['lr']:g}, batches of {train['batch_size']}, dropout "
                       f"{train['dropout']:g}, seed {train['seed']}"],
         ["hardware", str(info["hardware"])],

@@ -64,7 +64,7 @@ class TrainingDisplay:
         budget = (
             duration(train.seconds) if train.seconds
             else plural(train.steps, "step") if train.steps
-            else f"{train.epochs:g} epochs"
+            else f"{train.epochs:g} {'epoch' if train.epochs == 1 else 'epochs'}"
         )  # fmt: skip
         self.messages.say(
             f"{model.architecture}: {count(model.n_params)} parameters ({plural(model.n_layers, 'layer')}, dim "

@@ -114,7 +114,7 @@ def _difference(a: WordVectors, b: WordVectors, found: Difference) -> dict[str, 
 
 
 def _print_pairs(file: Mapping[str, Any]) -> None:
-    console.write(f"{_source(file)}: {file['n_questions']:,} pairs of words that people compared\n")
+    console.write(f"{_source(file)}: {console.plural(file['n_questions'], 'pair')} of words that people compared\n")
     rows = [
         [
             r["vectors"], "raw" if r["correct"] == "none" else r["correct"], f"{r['n_used']:,}",

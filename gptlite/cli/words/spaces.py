@@ -90,7 +90,9 @@ class Source:
                 progress=console.seldom(lambda n: messages.say(f"{n / 1e6:.1f} million characters read")),
             )  # fmt: skip
         vectors = averaged.average_vectors(contexts)
-        messages.say(f"contexts of {len(contexts.words):,} words averaged in {time.monotonic() - started:.0f} s")
+        messages.say(
+            f"contexts of {console.plural(len(contexts.words), 'word')} averaged in {time.monotonic() - started:.0f} s"
+        )
         counts = dict(zip(contexts.words, contexts.counts.tolist(), strict=True))
         kept = int((contexts.counts >= least).sum())  # the most frequent come first
         words, vectors = contexts.words[:kept], vectors[:kept]
@@ -135,8 +137,8 @@ def print_captions(table: TokenTable, spaces: Sequence[WordVectors], min_count: 
     console.write("\n")
     for i, space in enumerate(spaces):
         n, n_answers = len(space.words), len(space.answers)
-        seen = f" seen at least {least:,} times" if least else ", all that are one token"
-        which = f"{n:,} words{seen if i == 0 else ''}"
+        seen = f" seen at least {console.plural(least, 'time')}" if least else ", all that are one token"
+        which = f"{console.plural(n, 'word')}{seen if i == 0 else ''}"
         if chosen and n_answers < n:
             which += f", answers from the {n_answers:,} that are one token"
         correction = "raw cosines" if space.correction == "none" else f"cosines after {space.correction}"
