@@ -54,7 +54,7 @@ def concordance(
         typer.Option("--width", metavar="N", min=NARROWEST, help="Columns.", show_default="the terminal's, or 120"),
     ] = None,
     lossy: options.LossyOption = False,
-    encoding: options.InputEncodingOption = None,
+    encoding: Annotated[str | None, options.input_encoding("Data")] = None,
     model: options.ModelOption = None,
     layer: options.LayerOption = "last",
     pool: options.PoolOption = "last",

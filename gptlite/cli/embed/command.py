@@ -64,13 +64,13 @@ def embed(
         int | None, typer.Option("--limit", metavar="N", min=1, help="Stop after N words.", rich_help_panel=INPUT)
     ] = None,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out texts without the word, which else have a row of NaN.",
+        bool, typer.Option("--skip-missing", help="Leave out texts without the word, instead of rows of NaN.",
                            rich_help_panel=INPUT),
     ] = False,
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �.", rich_help_panel=INPUT)
     ] = False,
-    encoding: options.InputEncodingOption = None,
+    encoding: Annotated[str | None, options.input_encoding(INPUT)] = None,
     model: options.ModelOption = None,
     layer: Annotated[
         str, typer.Option("--layer", metavar="L", help="last, mid, a number (0 is below the first block) or A-B for "

@@ -254,7 +254,7 @@ def generate(
             rich_help_panel=STOPPING,
         ),
     ] = "document",
-    encoding: options.InputEncodingOption = None,
+    encoding: Annotated[str | None, options.input_encoding()] = None,
     echo: Annotated[
         bool, typer.Option("--echo/--no-echo", help="Print the prompt before the text.", rich_help_panel=OUTPUT)
     ] = True,

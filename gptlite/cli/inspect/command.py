@@ -50,7 +50,7 @@ def inspect(
     call: typer.Context,
     text: Annotated[str | None, typer.Argument(metavar="TEXT", help="The text; - reads standard input.")] = None,
     file: Annotated[str | None, typer.Option("-f", "--file", metavar="FILE", help="The text, from a file.")] = None,
-    encoding: options.InputEncodingOption = None,
+    encoding: Annotated[str | None, options.input_encoding()] = None,
     model: options.ModelOption = None,
     level: Annotated[
         Literal["token", "word"], typer.Option("--level", help="A row for each.", rich_help_panel=LOOK)

@@ -67,7 +67,7 @@ def score(
         bool, typer.Option("--skip-bad", help="Leave out and count rows that cannot be scored.", rich_help_panel=DATA)
     ] = False,
     lossy: options.LossyOption = False,
-    encoding: options.InputEncodingOption = None,
+    encoding: Annotated[str | None, options.input_encoding(DATA)] = None,
     pairs: Annotated[
         bool,
         typer.Option("--pairs", help="Minimal pairs: columns good and bad, or BLiMP's own.", rich_help_panel=PAIRS),

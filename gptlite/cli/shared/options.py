@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -84,6 +84,14 @@ def check_text(text: str, what: str) -> str:
         raise UsageError(f"{what} is not UTF-8: it holds the byte 0x{ord(text[error.start]) & 0xFF:02X}.") from error
 
 
+def input_encoding(panel: str | None = None) -> Any:
+    """--encoding of commands that read texts for a model, on a panel of the help page; None is the first panel."""
+    return typer.Option(
+        "--encoding", metavar="NAME", help="Of the files read, such as gb18030 or utf-16.", show_default=False,
+        rich_help_panel=panel,
+    )  # fmt: skip
+
+
 # What several commands offer: one spelling and one meaning.
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "fp32", "bf16"]
@@ -104,16 +112,6 @@ ThreadsOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 LossyOption = Annotated[
     bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", rich_help_panel="Data")
-]
-InputEncodingOption = Annotated[
-    str | None,
-    typer.Option(
-        "--encoding",
-        metavar="NAME",
-        help="Of the files read, such as gb18030, cp1252 or utf-16.",
-        show_default="utf-8",
-        rich_help_panel="Data",
-    ),
 ]
 EncodingOption = Annotated[
     str | None,
