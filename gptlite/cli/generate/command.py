@@ -45,14 +45,14 @@ def generate(
     call: typer.Context,
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="What the text begins with; - reads standard input.", show_default=False),
+        typer.Argument(metavar="PROMPT", help="What the text begins with; - reads standard input.", hidden=True),
     ] = None,
     prompt_option: Annotated[
-        str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="The same, as an option.", show_default=False)
+        str | None, typer.Option("-p", "--prompt", metavar="TEXT", help="PROMPT, as an option.", show_default=False)
     ] = None,
     prompt_file: Annotated[
         str | None,
-        typer.Option("-f", "--prompt-file", metavar="FILE", help="The same, from a file.", show_default=False),
+        typer.Option("-f", "--prompt-file", metavar="FILE", help="PROMPT, from a file.", show_default=False),
     ] = None,
     prompts: Annotated[
         str | None,
@@ -341,7 +341,7 @@ def generate(
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Write text with a trained model.
+    """Write text that begins with PROMPT (- reads it from standard input).
 
     [bold]gptlite generate --prompt "Once upon a time"[/bold]
     """
