@@ -87,15 +87,21 @@ class Layout:
             return regions_of(scored, regions, raw=self.raw)
         return words_of(scored, raw=self.raw, split=self.split)
 
+    def units_of_all(self, scored: Sequence[ScoredText], regions: Sequence[tuple[int, int]] = ()) -> list[list[Unit]]:
+        """For each model, the units of one text, which are the same for all models.
+
+        Raises `UsageError` where tokens cannot be compared.
+        """
+        units = [self.units(each, regions) for each in scored]
+        if self.unit == "token" and any(each.ids.tolist() != scored[0].ids.tolist() for each in scored[1:]):
+            raise UsageError("the models cut the text into different tokens; compare words, regions or sentences.")
+        return _aligned(scored, units, self.raw) if len(scored) > 1 and self.unit == "word" else units
+
     def rows(
         self, scored: Sequence[ScoredText], frequencies: Frequencies, regions: Sequence[tuple[int, int]] = ()
     ) -> list[dict[str, Any]]:
         """The rows of one text, as every model has scored it. Raises `UsageError` where tokens cannot be compared."""
-        units = [self.units(each, regions) for each in scored]
-        if self.unit == "token" and any(each.ids.tolist() != scored[0].ids.tolist() for each in scored[1:]):
-            raise UsageError("the models cut the text into different tokens; compare words, regions or sentences.")
-        if len(scored) > 1 and self.unit == "word":
-            units = _aligned(scored, units, self.raw)
+        units = self.units_of_all(scored, regions)
         factor = BASES[self.base][1]
         found = []
         for position, together in enumerate(zip(*units, strict=True)):

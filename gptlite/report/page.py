@@ -47,6 +47,7 @@ THEME: dict[str, Any] = {
         "now": {"stroke": "--quiet", "strokeWidth": 1},
         "result": {"color": "--accent"},
         "word": {"color": "--ink"},
+        "region": {"color": "--line"},
         "entropy": {"color": "--quiet"},
         "circle": {"color": "--accent"},
         "diamond": {"color": "--static"},
@@ -60,13 +61,13 @@ THEME: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart of a page by itself: the `spec` of Vega-Lite, as large as `size` (width, height).
+    """A chart of a page by itself: the `spec` of Vega-Lite, as large as `size` (width, height), or as its parts say.
 
     - `data`: its data sets; `signals`: values of its parameters.
     """
 
     spec: Mapping[str, Any]
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     data: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     signals: Mapping[str, Any] = field(default_factory=dict)
 
@@ -154,13 +155,12 @@ def draw(figure: Figure) -> tuple[str, bytes]:
     import altair
     import vl_convert
 
-    width, height = figure.size
+    size = {} if figure.size is None else dict(zip(("width", "height"), figure.size, strict=True))
     params = [{**x, "value": figure.signals.get(x["name"], x.get("value"))} for x in figure.spec.get("params", ())]
     spec = {
         **figure.spec,
-        "params": params,
-        "width": width,
-        "height": height,
+        **({"params": params} if params else {}),
+        **size,
         "padding": 12,
         "datasets": {**figure.spec.get("datasets", {}), **figure.data},
         "config": {**_coloured(THEME, _palette()), "font": FONT},

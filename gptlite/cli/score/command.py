@@ -8,22 +8,25 @@ from typing import Annotated, Literal
 import typer
 
 from gptlite.cli.score import pairs as minimal_pairs
+from gptlite.cli.score import plot as drawing
 from gptlite.cli.score.items import TEXT_COLUMNS, Items
 from gptlite.cli.score.writing import FORMATS, FileSink, Rows, Sink
 from gptlite.cli.shared import console, modes, options, outputs, sources
+from gptlite.errors import UsageError
 
 MODES = modes.Modes(
     everywhere={
         "files", "model", "pairs", "unit", "raw", "base", "skip_bad", "lossy", "encoding", "out", "form", "force",
-        "resume", "device", "dtype", "threads", "quiet",
+        "plot", "resume", "device", "dtype", "threads", "quiet",
     },
     only={
         "a table of units": {"split", "text_column", "before", "spans"},
+        "--plot": {"split", "text_column", "before", "spans"},
         "--pairs": {"by", "region"},
         "cells of .csv or .tsv": {"raw_cells"},
     },
-    needs={"force": "out", "resume": "out", "by": "pairs", "region": "pairs"},
-    exclusive=[("out", "form"), ("force", "resume")],
+    needs={"force": ("out", "plot"), "resume": "out", "by": "pairs", "region": "pairs"},
+    exclusive=[("out", "form", "plot"), ("force", "resume"), ("plot", "pairs")],
 )  # fmt: skip
 Unit = Literal["word", "token", "region", "sentence"]
 OUTPUT, DATA, PAIRS = "Output", "Data", "Pairs"
@@ -99,6 +102,17 @@ def score(
             show_default="standard output",
         ),
     ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            "--plot",
+            metavar="FILE",
+            help="Draw up to 12 texts as bars into a .svg, .png or .html, instead of a table; regions between | "
+            "are shaded.",
+            rich_help_panel=OUTPUT,
+            show_default="off",
+        ),
+    ] = None,
     form: Annotated[
         Literal["csv", "tsv", "jsonl"], typer.Option("--format", help="Of standard output.", rich_help_panel=OUTPUT)
     ] = "tsv",
@@ -117,16 +131,19 @@ def score(
     [bold]gptlite score sentences.tsv -o surprisals.csv[/bold]
     """
     written = outputs.format_of(out, FORMATS) if out else form
-    cells = ["cells of .csv or .tsv"] if written != "jsonl" else []
-    MODES.check(call, "--pairs" if pairs else "a table of units", *cells)
+    cells = ["cells of .csv or .tsv"] if written != "jsonl" and plot is None else []
+    MODES.check(call, "--plot" if plot is not None else "--pairs" if pairs else "a table of units", *cells)
+    if plot is not None:
+        _check_plot(plot, unit)
     for name in model or [None]:
         outputs.check(out, force=force, inputs=files, model=name)
+        outputs.check(plot, force=force, inputs=files, model=name, option="--plot")
     messages, ends = console.Messages(quiet), sources.LineEnds(model or [None])
     items = Items(
         files,
         columns=(text_column,) if text_column else TEXT_COLUMNS,
         pairs=minimal_pairs.COLUMNS if pairs else (),
-        marked=(unit == "region" and spans is None) or region is not None,
+        marked=((unit == "region" or plot is not None) and spans is None) or region is not None,
         spans_column=spans,
         skip_bad=skip_bad,
         lossy=lossy,
@@ -140,6 +157,12 @@ def score(
     judges = list(load_judges(model, machine.choose_hardware(device, dtype, threads)))
     names = tuple(judge.name for judge in judges) if len(judges) > 1 else ()
     layout = Layout(unit, split, raw, base, names)
+    if plot is not None:
+        n_texts = drawing.write(Path(plot), items, judges, layout, ends.read(before))
+        messages.say(f"{console.plural(n_texts, 'text')} drawn, in {plot}", "dim")
+        ends.say(messages)
+        _tell_skipped(items, messages)
+        return
     settings = {
         "unit": unit, "split": split, "raw": raw, "base": base, "context": before, "pairs": pairs, "region": region,
         "files": files, "models": [str(judge.loaded.path) for judge in judges], "skip_bad": skip_bad,
@@ -164,5 +187,18 @@ def score(
         sink.finish()
         messages.say(f"{console.plural(sink.done, 'text')} scored, in {out}", "dim")
     ends.say(messages)
+    _tell_skipped(items, messages)
+
+
+def _check_plot(plot: str, unit: str) -> None:
+    from gptlite.report import page
+
+    outputs.format_of(plot, drawing.FORMATS, "--plot")
+    if unit == "sentence":
+        raise UsageError("--plot shows the parts of a text; --unit must be word, token or region.")
+    page.check_libraries()
+
+
+def _tell_skipped(items: Items, messages: console.Messages) -> None:
     if items.skipped:
         messages.notice(f"{console.plural(len(items.skipped), 'row')} left out, the first because {items.skipped[0]}")

@@ -62,16 +62,9 @@ def write_table(
     """
     tell = console.seldom(lambda n: messages.say(f"{console.plural(n, 'text')} scored"))
     number = 0
-    previous = ""
-    file = ""
-    limit = CHARACTERS_PER_TOKEN * max(judge.loaded.config.context_length for judge in judges)
+    reader = Before(context, judges)
     for batch in in_batches(items, TEXTS_AT_ONCE):
-        before: list[str] = []
-        for item in batch:
-            previous = previous if item.file == file else ""
-            file = item.file
-            before.append(_spaced({"none": "", "previous": previous}.get(context, context), item.texts[0]))
-            previous = f"{before[-1]}{item.texts[0]}"[-limit:] if context == "previous" else ""
+        before = reader.of(batch)
         first, number = number, number + len(batch)
         if number <= sink.done:  # written before the run was interrupted
             continue
@@ -82,6 +75,24 @@ def write_table(
         tell(number)
     if number == 0:
         raise CorpusError("the files have no text to score.")
+
+
+class Before:
+    """What is read before each text: "none", "previous" (the texts before it in its file), or a text."""
+
+    def __init__(self, context: str, judges: Sequence[Judge]) -> None:
+        self.context, self.previous, self.file = context, "", ""
+        self.limit = CHARACTERS_PER_TOKEN * max(judge.loaded.config.context_length for judge in judges)
+
+    def of(self, batch: Sequence[Item]) -> list[str]:
+        """For each of the next texts, in their order."""
+        found: list[str] = []
+        for item in batch:
+            previous = self.previous if item.file == self.file else ""
+            self.file = item.file
+            found.append(_spaced({"none": "", "previous": previous}.get(self.context, self.context), item.texts[0]))
+            self.previous = f"{found[-1]}{item.texts[0]}"[-self.limit :] if self.context == "previous" else ""
+        return found
 
 
 def _spaced(before: str, text: str) -> str:

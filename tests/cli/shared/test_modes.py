@@ -135,6 +135,7 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     **{("words evaluate", f"x.tsv {options}"): modes for options, modes in ASKING.items()},
     ("score", "x.txt"): ("a table of units", "cells of .csv or .tsv"),
     ("score", "x.txt --format jsonl"): ("a table of units",),
+    ("score", "x.txt --plot x.svg"): ("--plot",),
     ("score", "x.csv --pairs"): ("--pairs", "cells of .csv or .tsv"),
     ("words export", "-o -"): ("--static-from table",),
     ("words export", "-o x.vec"): ("--static-from table", "-o FILE"),
