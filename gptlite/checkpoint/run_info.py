@@ -52,6 +52,7 @@ Digest = Annotated[str, Rule(lambda text: re.fullmatch("[0-9a-f]{64}", text) is 
 TextPath = Annotated[str, Rule(lambda text: text == "-" or os.path.isabs(text), "an absolute path or -")]
 HeldOut = Annotated[str, Rule(_is_share_or_path, "a share of the text or an absolute path")]
 Split = Annotated[str, Rule(lambda text: text in ("documents", "ends", "tail"), "documents, ends or tail")]
+NotEmpty = Rule(lambda items: len(items) > 0, "a list of one or more")
 Limits = Annotated[list[Count], Rule(lambda limits: len(limits) == 2, "two numbers of bytes")]
 
 
@@ -177,7 +178,7 @@ class RunInfo(TypedDict, total=False):
     gptlite: str  # version
     command: list[str]
     created: str
-    arguments: list[TextPath]
+    arguments: Annotated[list[TextPath], NotEmpty]
     val: HeldOut
     lossy: bool  # in versions without `reading`
     reading: Reading
@@ -189,7 +190,7 @@ class RunInfo(TypedDict, total=False):
     tokenizer_from: TokenizerSource
     expected: dict[str, float | None]
     baselines: Baselines | None
-    inputs: list[Source]
+    inputs: Annotated[list[Source], NotEmpty]
     text: Texts
     tokenizer: Digest
     n_train_tokens: Count
@@ -225,6 +226,8 @@ def check(info: Mapping[str, Any], where: object) -> RunInfo:
     schema.check(info, RunInfo, where)
     if "plan" in info:
         plan = {"reasons": [], "given": [], **info["plan"]}
+        if all(plan["train"].get(budget) is None for budget in ("steps", "epochs", "seconds")):
+            raise CheckpointError(f"{where}: its plan has no budget: 'plan.train' names no steps, epochs or seconds.")
         for name, kind in (("model", ModelConfig), ("train", TrainConfig)):
             schema.check(plan[name], kind, where, f"plan.{name}")
             try:

@@ -246,14 +246,20 @@ def opened(
     notice: Callable[[str], None] = lambda _: None,
     smallest: int = SMALLEST_TEXT,
     options: TextOptions | None = None,
+    was_read_before: bool = False,
 ) -> Iterator[Text]:
-    """`open_text`, with a copy of standard input ("-") in the folder `spool` for as long as the context lasts."""
+    """`open_text`, with a copy of standard input ("-") in the folder `spool` for as long as the context lasts.
+
+    Raises `CorpusError` where the separator is nowhere in the text, unless the options are those of a run that read it
+    (`was_read_before`), whose digests say more exactly what has changed.
+    """
     with ExitStack() as stack:
         standard_input = stack.enter_context(spooled_stdin(spool)) if "-" in arguments else Path()
         paths = [str(standard_input) if argument == "-" else argument for argument in arguments]
         called = {standard_input: STANDARD_INPUT}
         text = open_text(paths, notice=notice, smallest=smallest, options=options, called=called)
-        if options and options.separator and not any(piece.document.separator for piece in text.pieces):
+        separated = was_read_before or any(piece.document.separator for piece in text.pieces)
+        if options and options.separator and not separated:
             raise CorpusError(f"the text does not contain the `separator` {options.separator!r}; leave it out.")
         yield text
 

@@ -144,11 +144,11 @@ def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
 
     - `files`: where the text is now, unless it is where it was.
     Raises `CorpusError` when it is gone or has changed, and `CheckpointError` when `info` (which `Run.read_info` has
-    checked) does not say enough.
+    checked) does not say enough, or not of this text.
     """
     run_info.require(info, "the run.json of the model", "inputs", "arguments", "val", "text")
     paths = {source["sha256"]: source["path"] for source in info["inputs"]}
-    if not paths or not (files or info["arguments"]):
+    if not paths:
         raise CheckpointError("the run.json of the model names no input files, so its text cannot be found.")
     files, val, facts = list(files or info["arguments"]), info["val"], info["text"]
     options, limits = TextOptions.of_run(info), info.get("text_limits_bytes")
@@ -163,7 +163,12 @@ def reopen(info: Mapping[str, Any], files: Sequence[str] = ()) -> Inputs:
         if texts.facts() == facts:
             return texts
         found |= {piece.document.digest for piece in texts.val.pieces}
-    changed = [path for digest, path in paths.items() if digest not in found] or files
+    changed = [path for digest, path in paths.items() if digest not in found]
+    if not changed:
+        raise CheckpointError(
+            f"{next(iter(paths.values()))} is what it was when the model was trained, but what the run.json of the "
+            "model says of its parts does not fit it."
+        )
     raise CorpusError(f"{changed[0]} is not what it was when the model was trained.")
 
 

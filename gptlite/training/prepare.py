@@ -222,7 +222,9 @@ def _read(
     """The text, split into training and held-out text and shortened to `limits`."""
     watcher: Watcher = request.watcher
     watcher.phase("reading", 0.0)
-    opened = corpus.opened(list(arguments), cache_directory(), notice=watcher.notice, options=options)
+    opened = corpus.opened(
+        list(arguments), cache_directory(), notice=watcher.notice, options=options, was_read_before=bool(previous)
+    )
     text = stack.enter_context(opened)
     if previous is not None:
         text = in_order(previous, text)

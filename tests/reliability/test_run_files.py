@@ -138,6 +138,37 @@ def test_every_field_of_run_json(gptlite: Command, fresh: Callable[..., Path], n
 
 
 @row("K44")
+@pytest.mark.parametrize(
+    ("path", "new"),
+    [(("plan", "train"), {}), (("arguments",), []), (("inputs",), [])],
+    ids=str,
+)
+def test_what_would_be_read_as_a_default_is_refused(
+    gptlite: Command, fresh: Callable[..., Path], path: tuple[str, ...], new: object
+) -> None:
+    """A plan without a budget trained for minutes by the default one."""
+    file = fresh() / "run.json"
+    file.write_text(json.dumps(changed(json.loads(file.read_text()), path, new)))
+    for command in COMMANDS:
+        outcome = gptlite(*command)
+        assert outcome.code == 4 and "run.json" in outcome.err, (command, outcome)
+
+
+@row("K44")
+@pytest.mark.parametrize(
+    ("path", "new"), [(("split",), None), (("reading", "separator"), "x"), (("text", "val", "bytes"), 5)], ids=str
+)
+def test_parts_of_the_text_that_do_not_fit_it_are_no_fault_of_the_text(
+    gptlite: Command, fresh: Callable[..., Path], path: tuple[str, ...], new: object
+) -> None:
+    file = fresh() / "run.json"
+    file.write_text(json.dumps(changed(json.loads(file.read_text()), path, new)))
+    for command in COMMANDS[3:]:
+        outcome = gptlite(*command)
+        assert outcome.code in (0, 4), (command, outcome)
+
+
+@row("K44")
 @pytest.mark.parametrize("every", EVERY)
 @pytest.mark.parametrize("name", ["training_state/state.json", "MANIFEST.json"])
 def test_every_field_of_a_step(gptlite: Command, fresh: Callable[..., Path], name: str, every: int) -> None:
