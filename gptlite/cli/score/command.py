@@ -174,7 +174,7 @@ def score(
         if pairs:
             minimal_pairs.run(items, judges, layout, region, by, rows, sink, messages, to_file=out is not None)
         else:
-            write_table(items, judges, layout, ends.read(before), rows, sink, messages)
+            write_table(items, judges, layout, ends.read(before), rows, sink, messages, to_file=out is not None)
     except BaseException:
         if isinstance(sink, FileSink):
             sink.abandon()

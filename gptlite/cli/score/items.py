@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlite.cli.shared import sources
-from gptlite.errors import CorpusError
+from gptlite.errors import CorpusError, GptliteError
 from gptlite.text.options import TextOptions
 
 TEXT_COLUMNS = ("text", "sentence")
@@ -72,6 +72,25 @@ class Items:
                     item = self._item(where, name, values)
                     if item is not None:
                         yield item
+
+    def count(self) -> int | None:
+        """How many rows the files have, those that cannot be scored included; None where standard input is read."""
+        if "-" in self.files:
+            return None
+        try:
+            return sum(self._count(name) for name in self.files)
+        except (GptliteError, csv.Error):
+            return None  # reading says what is wrong
+
+    def _count(self, name: str) -> int:
+        with sources.open_text(name, "texts", self.encoding, lossy=self.lossy) as source:
+            kind = Path(name).suffix.lower()
+            if kind not in (".csv", ".tsv"):
+                return sum(1 for line in source if line.strip())
+            csv.field_size_limit(LONGEST_CELL)
+            lines = (line.decode("utf-8", errors="replace") for line in source)
+            rows = csv.reader(lines, delimiter="\t" if kind == ".tsv" else ",", strict=True)
+            return max(0, sum(1 for row in rows if row) - 1)
 
     def _decoded(self, source: Iterable[bytes], name: str) -> Iterator[str]:
         for number, line in enumerate(source, start=1):

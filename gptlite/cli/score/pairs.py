@@ -25,34 +25,35 @@ def run(
     messages: console.Messages, *, to_file: bool,
 ) -> None:  # fmt: skip
     """Score all pairs; write a row per pair to a file, and the accuracy of each model to standard output."""
+    from gptlite.cli.score.table import counted
     from gptlite.evaluation import minimal_pairs
 
     groups: dict[str, list[list[float]]] = {}
     everything: list[list[float]] = [[] for _ in judges]
-    tell = console.seldom(lambda n: messages.say(f"{console.plural(n, 'pair')} scored"))
     number = 0
-    for batch in in_batches(items, PAIRS_AT_ONCE):
-        measured = [_bits(judge, batch, layout, region) for judge in judges]
-        group_of = _group_column(items, by)
-        lines: list[dict[str, Any]] = []
-        for i, item in enumerate(batch):
-            line: dict[str, Any] = {**item.values, "pair": number + i}
-            group = str(item.values.get(group_of)) if group_of else "all"
-            into = groups.setdefault(group, [[] for _ in judges])
-            for j, (judge, pairs) in enumerate(zip(judges, measured, strict=True)):
-                good, bad = pairs[i]
-                judgement = minimal_pairs.judge(good, bad)
-                into[j].append(judgement)
-                everything[j].append(judgement)
-                suffix = f".{judge.name}" if len(judges) > 1 else ""
-                line |= {f"good_bits{suffix}": good, f"bad_bits{suffix}": bad, f"correct{suffix}": judgement}
-            lines.append(line)
-        if to_file and number + len(batch) > sink.done:
-            header = rows.header(list(lines[0])) if number == 0 else ""
-            rows.columns = list(lines[0])
-            sink.write(header + rows.lines(lines), len(batch))
-        number += len(batch)
-        tell(number)
+    with counted(items, "pair", messages, to_file=True) as progress:
+        for batch in in_batches(items, PAIRS_AT_ONCE):
+            measured = [_bits(judge, batch, layout, region) for judge in judges]
+            group_of = _group_column(items, by)
+            lines: list[dict[str, Any]] = []
+            for i, item in enumerate(batch):
+                line: dict[str, Any] = {**item.values, "pair": number + i}
+                group = str(item.values.get(group_of)) if group_of else "all"
+                into = groups.setdefault(group, [[] for _ in judges])
+                for j, (judge, pairs) in enumerate(zip(judges, measured, strict=True)):
+                    good, bad = pairs[i]
+                    judgement = minimal_pairs.judge(good, bad)
+                    into[j].append(judgement)
+                    everything[j].append(judgement)
+                    suffix = f".{judge.name}" if len(judges) > 1 else ""
+                    line |= {f"good_bits{suffix}": good, f"bad_bits{suffix}": bad, f"correct{suffix}": judgement}
+                lines.append(line)
+            if to_file and number + len(batch) > sink.done:
+                header = rows.header(list(lines[0])) if number == 0 else ""
+                rows.columns = list(lines[0])
+                sink.write(header + rows.lines(lines), len(batch))
+            number += len(batch)
+            progress.update(number + len(items.skipped))
     if not number:
         raise CorpusError("the files have no pairs to score.")
     _print(groups, everything, judges)

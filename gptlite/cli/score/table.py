@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gptlite.cli.score.items import Item, Items, in_batches
 from gptlite.cli.score.writing import Rows, Sink
 from gptlite.cli.shared import console
+from gptlite.cli.shared.progress import CountedProgress
 from gptlite.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -55,26 +57,35 @@ def write_table(
     rows: Rows,
     sink: Sink,
     messages: console.Messages,
+    *,
+    to_file: bool,
 ) -> None:
     """Score all texts, in batches, and hand their rows to `sink`.
 
     - `context`: what is read before each text: "none", "previous" (the texts before it in its file), or a text.
     """
-    tell = console.seldom(lambda n: messages.say(f"{console.plural(n, 'text')} scored"))
     number = 0
     reader = Before(context, judges)
-    for batch in in_batches(items, TEXTS_AT_ONCE):
-        before = reader.of(batch)
-        first, number = number, number + len(batch)
-        if number <= sink.done:  # written before the run was interrupted
-            continue
-        if first < sink.done:  # batches are always cut alike
-            raise CorpusError("the texts are not those that the interrupted run read; start anew without --resume.")
-        text = _text_of(batch, first, before, judges, layout, items, rows)
-        sink.write(text, len(batch))
-        tell(number)
+    with counted(items, "text", messages, to_file=to_file) as progress:
+        for batch in in_batches(items, TEXTS_AT_ONCE):
+            before = reader.of(batch)
+            first, number = number, number + len(batch)
+            if number <= sink.done:  # written before the run was interrupted
+                progress.skip(number + len(items.skipped))
+                continue
+            if first < sink.done:  # batches are always cut alike
+                raise CorpusError("the texts are not those that the interrupted run read; start anew without --resume.")
+            text = _text_of(batch, first, before, judges, layout, items, rows)
+            sink.write(text, len(batch))
+            progress.update(number + len(items.skipped))
     if number == 0:
         raise CorpusError("the files have no text to score.")
+
+
+def counted(items: Items, noun: str, messages: console.Messages, *, to_file: bool) -> CountedProgress:
+    """The progress of scoring `items`; without a bar where the rows themselves go to the terminal."""
+    on_screen = not to_file and sys.stdout is not None and sys.stdout.isatty()
+    return CountedProgress(messages, noun, items.count(), shares_terminal=on_screen)
 
 
 class Before:
