@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli.shared import console, pages, schemas
-from gptlite.errors import NumericsError
+from gptlite.errors import CheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ def _block_bits(loaded: Checkpoint, text: Text, hardware: Hardware, n_bytes: int
     tokens = token_files.tokenize(text, loaded.tokenizer)
     found, sizes = scoring.score_tokens(loaded.model, loaded.tokenizer, tokens.ids(), hardware)
     if not np.isfinite(found).all():
-        raise NumericsError(
+        raise CheckpointError(
             f"the predictions of {loaded.path} are not finite numbers, so its weights or its config are damaged; "
             "use another step."
         )

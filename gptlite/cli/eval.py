@@ -12,7 +12,7 @@ import typer
 
 from gptlite.cli import attribution
 from gptlite.cli.shared import console, corpora, memorisation, modes, options, pages, schemas
-from gptlite.errors import NumericsError, UsageError
+from gptlite.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
@@ -124,7 +124,7 @@ def evaluate(
 
 
 def score(loaded: Checkpoint, texts: dict[str, Text], hardware: Hardware) -> dict[str, dict[str, Any]]:
-    """What --json says of each of the texts. Raises `NumericsError` where predictions are not numbers."""
+    """What --json says of each of the texts. Raises `CheckpointError` where predictions are not numbers."""
     from gptlite.evaluation import scoring
     from gptlite.text import token_files
 
@@ -136,7 +136,7 @@ def score(loaded: Checkpoint, texts: dict[str, Text], hardware: Hardware) -> dic
         result = scoring.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware, byte_scale=scale)
         seconds = time.monotonic() - began
         if not math.isfinite(result.loss):
-            raise NumericsError(
+            raise CheckpointError(
                 f"the predictions of {loaded.path} are not finite numbers, so its weights or its config are damaged; "
                 "use another step."
             )

@@ -468,7 +468,7 @@ def test_a_process_whose_output_is_gone_ends_with_one_sentence(where: str) -> No
 
 @pytest.mark.row("G20", "G24")
 def test_a_pipe_gets_exactly_the_text_whatever_the_locale(trained_run: Path) -> None:
-    prompt = "a\r\nb\x1b[31m 河岸 🙂 \u2028" + "long " * 90
+    prompt = "a\nb\x1b[31m 河岸 🙂 \u2028" + "long " * 90
     env = {
         "LC_ALL": "C",
         "PYTHONIOENCODING": "ascii",

@@ -153,7 +153,7 @@ def test_numbers_out_of_range_are_code_2_and_named(gptlite: Command, corpus_file
 
 
 @pytest.mark.row("N07")
-@pytest.mark.parametrize("budget", [("--steps", "2"), ("--time", "9"), ("--time", "9", "--dry-run")], ids=" ".join)
+@pytest.mark.parametrize("budget", [("--steps", "2"), ("--time", "9s"), ("--time", "9s", "--dry-run")], ids=" ".join)
 @pytest.mark.parametrize("size", ["--batch-size 1G", "--layers 1G", "--dim 1M --heads 1000", "--context 1G"])
 def test_what_no_memory_holds_is_code_8_before_it_is_tried(
     gptlite: Command, corpus_file: Path, size: str, budget: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

@@ -207,7 +207,7 @@ def test_a_complete_run_has_nothing_to_do(gptlite: Command, straight: Path) -> N
     before = tree(Path("run"))
     outcome = gptlite("train", "--resume", "-o", "run", "--json")
     assert outcome.code == 0
-    assert json.loads(outcome.out) == info(straight)["result"]
+    assert json.loads(outcome.out) == {"schema": "gptlite.train/1", **info(straight)["result"]}
     assert "nothing to do" in outcome.err
     assert tree(Path("run")) == before
 

@@ -679,8 +679,8 @@ def test_training_starts_from_the_bigrams_of_its_text(corpus_file: Path) -> None
         train(str(corpus_file), out=f"run-{init}", steps=1, init=init, **TINY, **SELDOM)
         for init in ("bigrams", "random")
     )
-    assert random_start["train_loss"] == pytest.approx(math.log(320), abs=0.2)
-    assert counted["train_loss"] < random_start["train_loss"] - 1
+    assert random_start["train_loss_nats"] == pytest.approx(math.log(320), abs=0.2)
+    assert counted["train_loss_nats"] < random_start["train_loss_nats"] - 1
 
 
 def test_time_that_is_over_before_training_begins_is_still_a_saved_step(corpus_file: Path) -> None:
