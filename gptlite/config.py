@@ -322,7 +322,7 @@ class SamplingConfig:
       ones (Keskar et al. 2019); 1 is off.
     - `presence_penalty` is taken once from the logits of tokens that the text has, `frequency_penalty` as often as it
       has them; the prompt does not count. Both as in OpenAI's interface; 0 is off.
-    - `no_repeat_ngram`: no so many tokens in a row twice, prompt and text taken together; 0 is off.
+    - `no_repeat_ngram`: no run of this many tokens occurs twice in prompt and text together; 0 is off.
     - `logit_bias`: pairs of a token, as its text or as its id, and what is added to its logit; or a dict of them.
     - `bans`: texts that never come, whichever tokens they might come in.
     - `min_new_tokens`: before so many neither the model nor a stop ends the text.

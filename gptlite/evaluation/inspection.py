@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from torch import Tensor
 from gptlite.device import Hardware
 from gptlite.errors import CheckpointError, LimitError, UsageError
 from gptlite.evaluation.scoring import LARGEST_LOGITS, Score, Window, sliding_windows
+from gptlite.evaluation.surprisals import group_tokens
 from gptlite.model import GPT, causal_mask
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence, find_units, find_word
@@ -181,26 +181,8 @@ def words_of(reading: Reading) -> list[Word]:
     """
     text = reading.text
     units = find_units(text)
-    starts = [start for start, _, _ in units]
-    groups: list[tuple[int, int]] = []  # units [first, last) of each group of tokens
-    tokens: list[tuple[int, int]] = []
-    for i, (start, end) in enumerate(reading.spans):
-        part = text[start:end]
-        if part.strip():
-            start += len(part) - len(part.lstrip())
-            end = start + len(part.strip())
-        elif part == " " and end < len(text) and not text[end].isspace():  # a word's space in a token of its own
-            start, end = end, end + 1
-        first = bisect_right(starts, start) - 1
-        last = max(first + 1, bisect_left(starts, end))
-        if groups and first < groups[-1][1]:
-            groups[-1] = groups[-1][0], max(last, groups[-1][1])
-            tokens[-1] = tokens[-1][0], i + 1
-        else:
-            groups.append((first, last))
-            tokens.append((i, i + 1))
     found = []
-    for (first_unit, last_unit), (first, last) in zip(groups, tokens, strict=True):
+    for (first_unit, last_unit), (first, last) in group_tokens(text, reading.spans, units):
         kinds = [kind for _, _, kind in units[first_unit:last_unit]]
         start, end = units[first_unit][0], units[last_unit - 1][1]
         kind = "word" if "word" in kinds else kinds[0]
