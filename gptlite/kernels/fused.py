@@ -12,6 +12,7 @@ before it.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.kernels.build import is_parallel
 from gptlite.kernels.header import COMMON
+from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, Attention, Block
 
 embed_backward = torch.ops.aten.embedding_dense_backward
@@ -72,12 +74,19 @@ class Kept:
 class FusedLoss:
     """`optimizer.mean_loss`, called in the same way: the same value and gradients up to rounding, its own dropout.
 
-    In bf16, matrix products read and write bf16; the stream, its gradient, attention and all sums are fp32.
+    In bf16, matrix products read and write bf16; the stream, its gradient, attention and all sums are fp32. A batch is
+    divided into as many parts as there are `workers`, each of which takes its windows through the whole model.
     """
 
-    def __init__(self, library: ctypes.CDLL, threads: int, dtype: torch.dtype = torch.float32) -> None:
-        """- `library`: fused.c (build.py), made for this `dtype`; without OpenMP it computes with one thread."""
-        self.threads = min(threads, MOST_THREADS) if is_parallel(library) else 1
+    def __init__(
+        self, library: ctypes.CDLL, threads: int, dtype: torch.dtype = torch.float32, workers: Workers | None = None
+    ) -> None:
+        """- `library`: fused.c (build.py), made for this `dtype`; without OpenMP it computes with one thread.
+        - `threads`: of the functions in C, where there is one worker; of several, each has one thread.
+        """
+        self.workers = workers or Workers()
+        several = self.workers.parts == 1 and is_parallel(library)
+        self.threads = min(threads, MOST_THREADS) if several else 1
         self.library, self.dtype = library, dtype
 
     def __call__(self, model: GPT, batch: Tensor) -> Tensor:
@@ -86,23 +95,38 @@ class FusedLoss:
 
     def compute(self, model: GPT, batch: Tensor) -> tuple[float, list[Tensor]]:
         """The mean loss on windows (B, T + 1), and the gradient of each parameter in the order of `parameters()`."""
+        parts = batch.tensor_split(min(self.workers.parts, len(batch)))
+        rate = model.transformer.dropout.p if model.training else 0.0
+        # Random numbers are drawn here, in the order of the parts, whichever thread computes them.
+        drops = [[_dropout(rate) for _ in range(2 * model.config.n_layers + 2)] for _ in parts]
+        done = self.workers.map(lambda i: self._compute(model, parts[i], iter(drops[i])), range(len(parts)))
+        if len(done) == 1:
+            return done[0]
+        shares = [len(part) / len(batch) for part in parts]
+        grads = done[0][1]
+        torch._foreach_mul_(grads, shares[0])  # type: ignore[attr-defined]
+        for (_, more), share in zip(done[1:], shares[1:], strict=True):
+            torch._foreach_add_(grads, more, alpha=share)  # type: ignore[attr-defined]
+        return sum(loss * share for (loss, _), share in zip(done, shares, strict=True)), grads
+
+    def _compute(self, model: GPT, batch: Tensor, drops: Iterator[Any]) -> tuple[float, list[Tensor]]:
+        """`compute` for one part. `drops`: what each call of dropout leaves out, in the order of the forward pass."""
         config, body = model.config, model.transformer
         ids, targets = (part.flatten().contiguous() for part in (batch[:, :-1], batch[:, 1:]))
         length = batch.shape[1] - 1
         cos, sin = (table.data_ptr() for table in (body.position.cos, body.position.sin))
         heads = Heads(len(ids), length, config.n_heads, config.head_dim, cos, sin, config.norm_eps)
-        rate = body.dropout.p if model.training else 0.0
 
         x, y = body.embed.weight[ids], None
-        drop = _dropout(rate)
+        drop = next(drops)
         self._drop(x, drop)
         blocks: list[tuple[Block, Kept]] = []
         for block in body.blocks:
             assert isinstance(block, Block)
-            kept, y = self._forward(block, heads, x, y, rate)
+            kept, y = self._forward(block, heads, x, y, drops)
             blocks.append((block, kept))
             x = kept.second.x
-        last = self._add(body.norm, x, y, rate)
+        last = self._add(body.norm, x, y, next(drops))
         head = self._cast(model.head.weight)
         logits = last.normed @ head.T  # (N, V)
         loss = self._call("cross_entropy", *logits.shape, logits, targets)
@@ -119,10 +143,12 @@ class FusedLoss:
         grads[embed] = grads[embed] + dembed if embed in grads else dembed  # a tied head is the same matrix
         return loss, [grads[parameter] for parameter in model.parameters()]
 
-    def _forward(self, block: Block, heads: Any, x: Tensor, y: Tensor | None, rate: float) -> tuple[Kept, Tensor]:
+    def _forward(
+        self, block: Block, heads: Any, x: Tensor, y: Tensor | None, drops: Iterator[Any]
+    ) -> tuple[Kept, Tensor]:
         """Through a block: what the backward pass needs, and what is to be added to the stream after it."""
         attn, mlp = block.attn, block.mlp
-        first = self._add(block.attn_norm, x, y, rate)
+        first = self._add(block.attn_norm, x, y, next(drops))
         w_qkv = self._cast(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight)))
         qkv = first.normed @ w_qkv.T
         q, k = qkv.new_empty(2, heads.n, heads.n_heads * heads.size)
@@ -130,7 +156,7 @@ class FusedLoss:
         self._call("heads_forward", heads, *_head_norms(attn), qkv, q, k, inverse)
         mixed, log_sums = torch.empty_like(q), x.new_empty(heads.n, heads.n_heads)
         self._call("attention_forward", heads, q, k, qkv, mixed, log_sums, self._workspace(heads, x))
-        second = self._add(block.mlp_norm, first.x, mixed @ self._cast(attn.o_proj.weight).T, rate)
+        second = self._add(block.mlp_norm, first.x, mixed @ self._cast(attn.o_proj.weight).T, next(drops))
         w_gate_up = self._cast(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
         gate_up = second.normed @ w_gate_up.T
         hidden = gate_up.new_empty(heads.n, len(w_gate_up) // 2)
@@ -172,10 +198,10 @@ class FusedLoss:
         grads |= {attn.q_proj.weight: dw_q, attn.k_proj.weight: dw_k, attn.v_proj.weight: dw_v}
         return self._add_backward(block.attn_norm, kept.first, dqkv @ kept.w_qkv, dx, grads, added=not is_first)
 
-    def _add(self, norm: nn.Module, x: Tensor, y: Tensor | None, rate: float) -> Sum:
-        """x + y, where there is a y, and the norm of it."""
+    def _add(self, norm: nn.Module, x: Tensor, y: Tensor | None, drop: Any) -> Sum:
+        """x + y with dropout, where there is a y, and the norm of it."""
         out, normed = x if y is None else torch.empty_like(x), torch.empty_like(x, dtype=self.dtype)
-        done = Sum(out, normed, x.new_empty(len(x)), _dropout(rate))
+        done = Sum(out, normed, x.new_empty(len(x)), drop)
         self._call("add_and_norm", *x.shape, done.drop, norm.eps, norm.weight, x, y, done.x, done.normed, done.inverse)
         return done
 

@@ -25,6 +25,7 @@ from gptlite.errors import StorageError
 from gptlite.kernels import fused
 from gptlite.kernels.build import Kernel, NoKernel
 from gptlite.kernels.folder import code_directory, use_private_inductor_cache
+from gptlite.kernels.workers import Workers, parts_for
 from gptlite.model import GPT
 from gptlite.paths import cache_directory
 from gptlite.training.optimizer import Loss, mean_loss
@@ -76,27 +77,37 @@ def fused_pays(seconds: float | None, guess: float, hardware: Hardware) -> bool:
         return False
 
 
-def fused_loss(model: ModelConfig, train: TrainConfig, hardware: Hardware) -> Loss | None:
+def fused_loss(
+    model: ModelConfig, train: TrainConfig, hardware: Hardware, workers: Workers | None = None
+) -> Loss | None:
     """The step in C, built where it is not; None where it does not exist or cannot be built or loaded."""
     if not has_fused_step(model, train, hardware):
         return None
     try:
-        return load_fused_loss(hardware)
+        return load_fused_loss(hardware, workers)
     except (NoKernel, StorageError):
         return None
 
 
-def load_fused_loss(hardware: Hardware) -> Loss:
+def load_fused_loss(hardware: Hardware, workers: Workers | None = None) -> Loss:
     """The step in C for `hardware`, built where it is not. Raises `NoKernel` and `StorageError`.
 
-    A library that the compiler made without OpenMP runs on one thread, and then torch's operators on several are
-    faster, so it is refused there.
+    - `workers`: the threads that divide a step among them, by default `workers_for(hardware)`.
+    Where a step is not divided, a library that the compiler made without OpenMP runs on one thread. Torch's operators
+    on several are faster, so it is refused there.
     """
+    workers = workers or workers_for(hardware)
     kernel = _kernel(hardware)
     library, _ = kernel.open()
-    if hardware.threads > 1 and not kernel.parallel:
+    if hardware.threads > 1 == workers.parts and not kernel.parallel:
         raise NoKernel("the C compiler does not support OpenMP, so there would be one thread")
-    return fused.FusedLoss(library, hardware.threads, torch.bfloat16 if hardware.bf16 else torch.float32)
+    return fused.FusedLoss(library, hardware.threads, torch.bfloat16 if hardware.bf16 else torch.float32, workers)
+
+
+def workers_for(hardware: Hardware) -> Workers:
+    """The threads that divide a training step: where it is written in C and one process trains on a few threads."""
+    divided = hardware.fused and hardware.processes == 1
+    return Workers(parts_for(hardware.threads) if divided else 1)
 
 
 def _kernel(hardware: Hardware) -> Kernel:

@@ -124,9 +124,10 @@ class Stopwatch:
             return None
         hardware = machine.decide(self.hardware, self.budget, train.steps or 0, model, train)
         began = pauses.now()
-        loss_of = compile.fused_loss(model, train, hardware) if hardware.compile else None
+        workers = compile.workers_for(hardware)
+        loss_of = compile.fused_loss(model, train, hardware, workers) if hardware.compile else None
         self.until += pauses.now() - began  # a compiler, the first time on a machine
-        speed = measure_speed(model, train, hardware, self.seconds / 6, loss_of or mean_loss)
+        speed = measure_speed(model, train, hardware, self.seconds / 6, loss_of or mean_loss, workers)
         self.speeds[model, train.batch_size] = speed
         return speed
 

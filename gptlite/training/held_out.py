@@ -99,10 +99,17 @@ def _score(
 ) -> Score:
     began = setup.clock.elapsed()
     share = team.share(windows, lambda window: replace(window, scored=0))
-    hardware, scale = setup.hardware.for_reading(), setup.byte_scale
-    own = score_model(model, setup.tokenizer, setup.val_ids, hardware, share, byte_scale=scale, between=between)
-    nats, tokens, n_bytes = team.sums(own.nats, own.tokens, own.bytes)
-    result = Score(nats, int(tokens), int(n_bytes))
+    hardware, n = setup.hardware.for_reading(), max(1, min(setup.workers.parts, len(share)))
+    parts = [share[i * len(share) // n : (i + 1) * len(share) // n] for i in range(n)]
+    was_training = model.training
+    model.eval()  # before threads share it
+    scores = setup.workers.map(
+        lambda part: score_model(model, setup.tokenizer, setup.val_ids, hardware, part, between=between), parts
+    )
+    model.train(was_training)
+    own = (sum(s.nats for s in scores), sum(s.tokens for s in scores), sum(s.bytes for s in scores))
+    nats, tokens, n_bytes = team.sums(*own)
+    result = Score(nats, int(tokens), round(n_bytes * setup.byte_scale))
     taken = setup.clock.elapsed() - began
     state.seconds_per_window = max(state.seconds_per_window, taken / len(windows))
     if not math.isfinite(result.nats):

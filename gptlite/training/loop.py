@@ -111,6 +111,7 @@ def train_step(
         config.accumulate,
         team,
         config.batch_size / team.size,
+        setup.workers,
     )
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise diverged(setup, f"step {state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")

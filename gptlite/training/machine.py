@@ -25,6 +25,7 @@ from gptlite.device import (
 )
 from gptlite.errors import UsageError, plural
 from gptlite.kernels.build import take_notices
+from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.training import compile, launch
 from gptlite.training.optimizer import Loss, mean_loss
@@ -127,7 +128,7 @@ def decide(
     elif compile.has_fused_step(model, train, hardware):
         as_fused = dataclasses.replace(hardware, bf16=hardware.bf16 or "dtype" in hardware.open)
         if wanted or compile.fused_pays(seconds, guess, hardware):
-            is_fused = compile.fused_loss(model, train, as_fused) is not None
+            is_fused = compile.fused_loss(model, train, dataclasses.replace(as_fused, fused=True)) is not None
         if is_fused:
             bf16 = as_fused.bf16
         is_compiled = is_fused or ((wanted or seconds is not None) and compile.pays(length, model, train, hardware))
@@ -141,9 +142,12 @@ def decide(
     return dataclasses.replace(hardware, compile=bool(is_compiled), fused=is_fused, bf16=bf16, reason=reason, open=())
 
 
-def ready(model: GPT, train: TrainConfig, hardware: Hardware, team: Team, watcher: Watcher) -> tuple[Loss, Hardware]:
+def ready(
+    model: GPT, train: TrainConfig, hardware: Hardware, team: Team, watcher: Watcher, workers: Workers | None = None
+) -> tuple[Loss, Hardware]:
     """The loss of a training step of `model` as the first process decided, and the machine that it then runs on.
 
+    - `workers`: the threads among which the step in C is divided; it is not divided where there is no such step.
     Compilers fail in many ways, and none is a reason not to train: then steps are not compiled, with a notice.
     """
     is_compiled, is_fused, bf16 = team.broadcast([hardware.compile, hardware.fused, hardware.bf16])
@@ -154,11 +158,15 @@ def ready(model: GPT, train: TrainConfig, hardware: Hardware, team: Team, watche
         watcher.phase("compiling", 0.0)
         try:
             loss_of = (
-                compile.load_fused_loss(hardware) if is_fused else compile.compile_with_torch(model, train, hardware)
+                compile.load_fused_loss(hardware, workers)
+                if is_fused
+                else compile.compile_with_torch(model, train, hardware)
             )
         except Exception as error:
             watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
             hardware = dataclasses.replace(hardware, compile=False, fused=False)
+            if workers is not None:
+                workers.parts = workers.active = 1
         for text in take_notices():
             watcher.notice(text)
     team.prepare(model, loss_of)

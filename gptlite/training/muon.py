@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from gptlite.kernels.workers import Workers
 from gptlite.training.team import ALONE, Team
 
 # Three odd quintics a x + b x^3 + c x^5, each the best one on the interval to which those before it map [0.02, 1];
@@ -19,12 +22,25 @@ ORTHOGONALISATION = (
 )
 
 
+class Stack(NamedTuple):
+    """Parameters of one group and shape (R, C).
+
+    - `directions`: (N, R', C), as many of the `rows` R as this process holds; `block`: (rows, columns) of a unit.
+    """
+
+    group: dict[str, Any]
+    parameters: list[nn.Parameter]
+    directions: Tensor
+    rows: int
+    block: tuple[int, int]
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised: every update of a matrix turns all directions by the same amount (Jordan et al. 2024).
 
     For hidden matrices only, not for embeddings, head, norms or biases. A group's `block` (rows, columns) cuts its
     matrices into blocks that are orthogonalised one by one, such as those of the attention heads. The processes of a
-    `team` divide the matrices among them.
+    `team` divide the matrices among them, or in a process that trains alone its `workers`.
     """
 
     def __init__(
@@ -34,31 +50,46 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         weight_decay: float,
         team: Team = ALONE,
+        workers: Workers | None = None,
     ) -> None:
-        self.team = team
+        self.team, self.workers = team, workers or Workers()
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "lr_scale": 1.0, "block": None}
         super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every matrix that has a gradient."""
+        stacks: list[Stack] = []
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = {}
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
-                rows, columns = group["block"] or shape
                 directions = torch.stack(self._directions(parameters, group["momentum"]))
+                stacks.append(Stack(group, parameters, directions, shape[0], group["block"] or (shape[0], shape[1])))
+        for stack, updates in zip(stacks, self._orthogonal(stacks), strict=True):
+            group, (rows, columns) = stack.group, stack.block
+            scale = max(1.0, rows / columns) ** 0.5
+            held = [self.team.part(parameter) for parameter in stack.parameters]
+            torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])  # type: ignore[attr-defined]
+            torch._foreach_add_(held, updates.unbind(), alpha=-group["lr"] * scale)  # type: ignore[attr-defined]
 
-                def orthogonal(matrices: Tensor, rows: int = rows, columns: int = columns) -> Tensor:
-                    return from_blocks(orthogonalise(to_blocks(matrices, rows, columns)), matrices.shape[1:])
-
-                updates = self.team.by_matrix(orthogonal, directions, shape[0])
-                scale = max(1.0, rows / columns) ** 0.5
-                held = [self.team.part(parameter) for parameter in parameters]
-                torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])  # type: ignore[attr-defined]
-                torch._foreach_add_(held, updates.unbind(), alpha=-group["lr"] * scale)  # type: ignore[attr-defined]
+    def _orthogonal(self, stacks: Sequence[Stack]) -> list[Tensor]:
+        """The directions of each stack, orthogonalised."""
+        if self.team.size > 1 or self.workers.parts == 1:
+            return [
+                self.team.by_matrix(partial(_orthogonal_blocks, stack.block), stack.directions, stack.rows)
+                for stack in stacks
+            ]
+        pieces = [
+            (stack.block, piece)
+            for stack in stacks
+            for piece in stack.directions.tensor_split(min(self.workers.parts, len(stack.directions)))
+        ]
+        done = iter(self.workers.map(lambda piece: _orthogonal_blocks(*piece), pieces))
+        n_pieces = [min(self.workers.parts, len(stack.directions)) for stack in stacks]
+        return [torch.cat(list(itertools.islice(done, n))) for n in n_pieces]
 
     def _directions(self, parameters: Sequence[Tensor], momentum: float) -> tuple[Tensor, ...]:
         """The running means of the gradients, with Nesterov's look ahead: as much of them as this process holds."""
@@ -69,6 +100,11 @@ class Muon(torch.optim.Optimizer):
         means = [self.team.part(self.state[parameter]["momentum"]) for parameter in parameters]
         torch._foreach_lerp_(means, gradients, 1 - momentum)  # type: ignore[attr-defined]
         return torch._foreach_lerp(gradients, means, momentum)  # type: ignore[attr-defined]
+
+
+def _orthogonal_blocks(block: tuple[int, int], matrices: Tensor) -> Tensor:
+    """Matrices (N, R, C) whose blocks are orthogonalised."""
+    return from_blocks(orthogonalise(to_blocks(matrices, *block)), matrices.shape[1:])
 
 
 def to_blocks(matrices: Tensor, rows: int, columns: int) -> Tensor:

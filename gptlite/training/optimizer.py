@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from gptlite.config import TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import CheckpointError
+from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.storage.validation import shown
 from gptlite.training.muon import Muon
@@ -24,7 +25,9 @@ MOST_STEPS = 10**18
 OTHERS_SCALE = 0.2  # of Muon's rate, for embeddings, head and norms under AdamW
 
 
-def make_optimizers(model: GPT, config: TrainConfig, team: Team = ALONE) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    model: GPT, config: TrainConfig, team: Team = ALONE, workers: Workers | None = None
+) -> list[torch.optim.Optimizer]:
     """Muon and AdamW, or AdamW alone (Loshchilov & Hutter 2019); only hidden matrices decay."""
     groups = parameter_groups(model)
     betas = (config.beta1, config.beta2)
@@ -39,7 +42,7 @@ def make_optimizers(model: GPT, config: TrainConfig, team: Team = ALONE) -> list
         "from_heads": (model.config.dim, model.config.head_dim),
     }
     matrices = [{"params": group, "block": blocks.get(name)} for name, group in groups.items()]
-    muon = Muon(matrices, config.lr, config.momentum, config.weight_decay, team)
+    muon = Muon(matrices, config.lr, config.momentum, config.weight_decay, team, workers)
     others["lr_scale"] = OTHERS_SCALE
     return [muon, torch.optim.AdamW([others], lr=config.lr * OTHERS_SCALE, betas=betas, fused=True)]
 
@@ -79,6 +82,7 @@ def training_step(
     accumulate: int = 1,
     team: Team = ALONE,
     mean_windows: float | None = None,
+    workers: Workers | None = None,
 ) -> tuple[float, float]:
     """One optimizer step on windows (B, T + 1): the mean loss per token and the gradient's norm.
 
@@ -88,13 +92,29 @@ def training_step(
     the time and moves an update by 0.05 to 0.5 % (docs/scaling.md).
 
     - `team`, `mean_windows`: the processes that take this step together, and B in the mean over them.
+    - `workers`: those of `loss_of` and `optimizers`, where these are divided among threads.
     """
+    with (workers or Workers()).alone():
+        return _step(model, optimizers, batch, hardware, clip, loss_of, accumulate, team, mean_windows or len(batch))
+
+
+def _step(
+    model: GPT,
+    optimizers: Sequence[torch.optim.Optimizer],
+    batch: Tensor,
+    hardware: Hardware,
+    clip: float,
+    loss_of: Loss,
+    accumulate: int,
+    team: Team,
+    mean_windows: float,
+) -> tuple[float, float]:
     model.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=hardware.device)
     parts = batch.to(hardware.device, non_blocking=True).tensor_split(accumulate)
     for i, part in enumerate(parts, start=1):
         with hardware.autocast():
-            share = team.loss(loss_of, model, part, i == len(parts)) / ((mean_windows or len(batch)) / len(part))
+            share = team.loss(loss_of, model, part, i == len(parts)) / (mean_windows / len(part))
         share.backward()
         loss += share.detach()
     norm = team.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))

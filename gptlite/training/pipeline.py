@@ -20,7 +20,7 @@ from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.text import corpus, token_files
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.training import bigram_init, launch, machine, optimizer, pauses, resume
+from gptlite.training import bigram_init, compile, launch, machine, optimizer, pauses, resume
 from gptlite.training import team as distributed
 from gptlite.training.clock import Clock
 from gptlite.training.dataset import Dataset, Inputs
@@ -216,7 +216,8 @@ def _build(prepared: Prepared) -> Training:
         optimizer.recompute_blocks(model)
     team = team.sharing(config.shard)
     team.distribute(model, list(model.transformer.blocks))
-    optimizers = optimizer.make_optimizers(model, config, team)
+    workers = compile.workers_for(hardware)
+    optimizers = optimizer.make_optimizers(model, config, team, workers)
     if team.leads:
         saved_step.check_limits(dataset.tokenizer, plan.model, optimizer.expected_state(model, optimizers))
     state = State()
@@ -227,7 +228,7 @@ def _build(prepared: Prepared) -> Training:
     elif saved:
         optimizer.scatter_optimizer_state(model, optimizers, None, team)
     state = tell_state(state, team)
-    loss_of, hardware = machine.ready(model, config, hardware, team, request.watcher)
+    loss_of, hardware = machine.ready(model, config, hardware, team, request.watcher, workers)
     setup = Setup(
         run=prepared.run,
         plan=plan,
@@ -239,6 +240,7 @@ def _build(prepared: Prepared) -> Training:
         clock=Clock.for_budget(config, batches.steps_per_epoch, request.started, state.elapsed),
         log=RunLog(prepared.run, request.watcher, active=team.leads),
         loss_of=loss_of,
+        workers=workers,
         baselines=prepared.info.get("baselines"),
         watcher=request.watcher,
         should_stop=request.should_stop,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from gptlite.checkpoint.runs import Run
 from gptlite.device import Hardware
 from gptlite.embedding import statistics
 from gptlite.evaluation.scoring import Window, sliding_windows
+from gptlite.kernels.workers import Workers
 from gptlite.text.batches import Batches
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training.clock import Clock
@@ -28,7 +29,7 @@ class Setup:
     """The constants of a run, in every process that trains it.
 
     - `val_ids`: (M,) the held-out text as tokens; `byte_scale`: its bytes per byte that they spell.
-    - `loss_of`: computes the loss of a training step, compiled or not.
+    - `loss_of`: computes the loss of a training step, compiled or not; `workers`: the threads that divide it.
     - `baselines`: what run.json says of them, measured before training.
     - `should_stop`: a signal number when the run is to end, else None; asked after every step.
     """
@@ -45,6 +46,7 @@ class Setup:
     should_stop: Callable[[], int | None] = lambda: None
     byte_scale: float = 1.0
     loss_of: Loss = mean_loss
+    workers: Workers = field(default_factory=Workers)
     baselines: Mapping[str, Any] | None = None
 
     @cached_property

@@ -8,6 +8,7 @@ import torch
 
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
+from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise
 from gptlite.training import pauses
 from gptlite.training.optimizer import Loss, make_optimizers, mean_loss, recompute_blocks, training_step
@@ -31,7 +32,12 @@ def guess_speed(config: ModelConfig, hardware: Hardware) -> float:
 
 
 def measure_speed(
-    config: ModelConfig, train: TrainConfig, hardware: Hardware, seconds: float, loss_of: Loss = mean_loss
+    config: ModelConfig,
+    train: TrainConfig,
+    hardware: Hardware,
+    seconds: float,
+    loss_of: Loss = mean_loss,
+    workers: Workers | None = None,
 ) -> Speed:
     """Take a few steps on random tokens, for about `seconds`, at least one after the first, which is slower.
 
@@ -45,7 +51,7 @@ def measure_speed(
         model.to(hardware.device).train()
         if train.recompute:
             recompute_blocks(model)
-        optimizers = make_optimizers(model, train)
+        optimizers = make_optimizers(model, train, workers=workers)
         generator = torch.Generator().manual_seed(0)
         shape = (train.batch_size, config.context_length + 1)
         batch = torch.randint(config.vocab_size, shape, generator=generator)
@@ -53,7 +59,7 @@ def measure_speed(
         began = pauses.now()
         while len(times) < 2 or (len(times) <= MOST_STEPS and pauses.now() - began < seconds):
             before = pauses.now()
-            training_step(model, optimizers, batch, hardware, train.clip, loss_of, train.accumulate)
+            training_step(model, optimizers, batch, hardware, train.clip, loss_of, train.accumulate, workers=workers)
             times.append(pauses.now() - before)
     # Other programs slow steps down, so the fastest one counts; the first one builds what later ones reuse.
     fastest = min(times[1:])

@@ -21,6 +21,7 @@ from gptlite.errors import Interrupted
 from gptlite.kernels import fused
 from gptlite.kernels.build import Kernel
 from gptlite.kernels.fused import FusedLoss
+from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise
 from gptlite.training import compile, machine, optimizer
 from gptlite.training.pipeline import train
@@ -166,6 +167,32 @@ def test_the_same_step_gives_the_same_bits(library: ctypes.CDLL) -> None:
     model = random_model(tiny_config("qwen3")).train()
     first, second = (gradients(FusedLoss(library, 2), model, windows(model.config)) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_batch_that_threads_divide_has_the_gradients_of_the_whole(library: ctypes.CDLL, n: int) -> None:
+    model = random_model(tiny_config("qwen3")).train()
+    batch = windows(model.config, n)
+    divided = FusedLoss(library, 3, workers=Workers(3))
+    assert_alike(gradients(divided, model, batch), gradients(optimizer.mean_loss, model, batch))
+
+
+def test_the_bits_do_not_depend_on_how_many_threads_divide_a_step(library: ctypes.CDLL) -> None:
+    """With dropout, through all optimizers, and where the number changes on the way."""
+    ends: list[dict[str, Tensor]] = []
+    for active in ([3] * 4, [1] * 4, [2, 3, 1, 2]):
+        torch.manual_seed(0)
+        model = GPT(tiny_config("qwen3"), dropout=0.2)
+        initialise(model, 0)
+        workers = Workers(3)
+        optimizers = optimizer.make_optimizers(model.train(), TrainConfig(lr=0.02), workers=workers)
+        loss_of = FusedLoss(library, 3, workers=workers)
+        for workers.active in active:
+            optimizer.training_step(
+                model, optimizers, windows(model.config), choose_hardware("cpu"), 1.0, loss_of, workers=workers
+            )
+        ends.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    assert all(torch.equal(ends[0][name], end[name]) for end in ends[1:] for name in end)
 
 
 def test_parts_of_a_batch_add_up(library: ctypes.CDLL) -> None:

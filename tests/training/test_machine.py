@@ -12,6 +12,7 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import UsageError
 from gptlite.kernels.build import Kernel, NoKernel
+from gptlite.kernels.workers import MOST_PARTS
 from gptlite.training import compile, machine, numerics
 from gptlite.training.request import Request
 from gptlite.training.team import ALONE
@@ -67,8 +68,8 @@ def test_a_step_in_c_that_disappears_after_the_decision_leaves_steps_uncompiled(
     assert loss_of is machine.mean_loss and not hardware.compile and "compiling failed" in notices.told[0]
 
 
-@pytest.mark.parametrize(("threads", "loads"), [(1, True), (2, False)])
-def test_a_library_without_openmp_is_not_said_to_use_two_threads(
+@pytest.mark.parametrize(("threads", "loads"), [(1, True), (2, True), (MOST_PARTS, True), (MOST_PARTS + 1, False)])
+def test_a_library_without_openmp_is_used_where_steps_are_divided_among_threads(
     monkeypatch: pytest.MonkeyPatch, threads: int, loads: bool
 ) -> None:
     monkeypatch.setattr(Kernel, "open", lambda self: (object(), 0.0))
