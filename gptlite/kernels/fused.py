@@ -91,7 +91,7 @@ class FusedLoss:
 
     def __call__(self, model: GPT, batch: Tensor) -> Tensor:
         """The mean loss on windows (B, T + 1), in nats per token."""
-        return _Loss.apply(self, model, batch, *model.parameters())  # type: ignore[no-any-return]
+        return GivenGradients.apply(self, model, batch, *model.parameters())  # type: ignore[no-any-return]
 
     def compute(self, model: GPT, batch: Tensor) -> tuple[float, list[Tensor]]:
         """The mean loss on windows (B, T + 1), and the gradient of each parameter in the order of `parameters()`."""
@@ -100,14 +100,7 @@ class FusedLoss:
         # Random numbers are drawn here, in the order of the parts, whichever thread computes them.
         drops = [[_dropout(rate) for _ in range(2 * model.config.n_layers + 2)] for _ in parts]
         done = self.workers.map(lambda i: self._compute(model, parts[i], iter(drops[i])), range(len(parts)))
-        if len(done) == 1:
-            return done[0]
-        shares = [len(part) / len(batch) for part in parts]
-        grads = done[0][1]
-        torch._foreach_mul_(grads, shares[0])  # type: ignore[attr-defined]
-        for (_, more), share in zip(done[1:], shares[1:], strict=True):
-            torch._foreach_add_(grads, more, alpha=share)  # type: ignore[attr-defined]
-        return sum(loss * share for (loss, _), share in zip(done, shares, strict=True)), grads
+        return mean_of_parts(done, [len(part) for part in parts])
 
     def _compute(self, model: GPT, batch: Tensor, drops: Iterator[Any]) -> tuple[float, list[Tensor]]:
         """`compute` for one part. `drops`: what each call of dropout leaves out, in the order of the forward pass."""
@@ -239,11 +232,23 @@ class FusedLoss:
         return getattr(self.library, name)(self.threads, *map(_address, arguments))
 
 
-class _Loss(torch.autograd.Function):
-    """For autograd, the loss is one operator; its gradients are there before they are asked for."""
+def mean_of_parts(done: list[tuple[float, list[Tensor]]], sizes: list[int]) -> tuple[float, list[Tensor]]:
+    """The mean loss and gradients of a batch whose parts, of so many windows each, have those in `done`."""
+    if len(done) == 1:
+        return done[0]
+    shares = [size / sum(sizes) for size in sizes]
+    grads = done[0][1]
+    torch._foreach_mul_(grads, shares[0])  # type: ignore[attr-defined]
+    for (_, more), share in zip(done[1:], shares[1:], strict=True):
+        torch._foreach_add_(grads, more, alpha=share)  # type: ignore[attr-defined]
+    return sum(loss * share for (loss, _), share in zip(done, shares, strict=True)), grads
+
+
+class GivenGradients(torch.autograd.Function):
+    """For autograd, a loss with a method `compute` is one operator, whose gradients are computed with it."""
 
     @staticmethod
-    def forward(ctx: Any, loss: FusedLoss, model: GPT, batch: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Any, model: GPT, batch: Tensor, *parameters: Tensor) -> Tensor:
         value, ctx.grads = loss.compute(model, batch)
         return torch.tensor(value)
 

@@ -92,11 +92,11 @@ def fused_loss(
 def load_fused_loss(hardware: Hardware, workers: Workers | None = None) -> Loss:
     """The step in C for `hardware`, built where it is not. Raises `NoKernel` and `StorageError`.
 
-    - `workers`: the threads that divide a step among them, by default `workers_for(hardware)`.
+    - `workers`: the threads that divide a step among them; by default all of them compute in every operator.
     Where a step is not divided, a library that the compiler made without OpenMP runs on one thread. Torch's operators
     on several are faster, so it is refused there.
     """
-    workers = workers or workers_for(hardware)
+    workers = workers or Workers()
     kernel = _kernel(hardware)
     library, _ = kernel.open()
     if hardware.threads > 1 == workers.parts and not kernel.parallel:
@@ -104,9 +104,13 @@ def load_fused_loss(hardware: Hardware, workers: Workers | None = None) -> Loss:
     return fused.FusedLoss(library, hardware.threads, torch.bfloat16 if hardware.bf16 else torch.float32, workers)
 
 
-def workers_for(hardware: Hardware) -> Workers:
-    """The threads that divide a training step: where it is written in C and one process trains on a few threads."""
-    divided = hardware.fused and hardware.processes == 1
+def workers_for(hardware: Hardware, train: TrainConfig) -> Workers:
+    """The threads that divide a training step: where one process trains on a few threads of a CPU.
+
+    What torch has compiled computes on its own threads, and what is recomputed draws torch's own random numbers.
+    """
+    alone = hardware.device.type == "cpu" and hardware.processes == 1
+    divided = alone and not train.recompute and (hardware.fused or not hardware.compile)
     return Workers(parts_for(hardware.threads) if divided else 1)
 
 

@@ -18,8 +18,8 @@ from gptlite.device import Hardware, available_memory, peak_memory
 from gptlite.training import compile, machine, pauses
 from gptlite.training import plan as planning
 from gptlite.training.dataset import Dataset
+from gptlite.training.divided import plain_loss
 from gptlite.training.memory import check_memory
-from gptlite.training.optimizer import mean_loss
 from gptlite.training.request import time_budget
 from gptlite.training.speed import Speed, measure_speed
 from gptlite.training.watcher import Watcher
@@ -124,10 +124,12 @@ class Stopwatch:
             return None
         hardware = machine.decide(self.hardware, self.budget, train.steps or 0, model, train)
         began = pauses.now()
-        workers = compile.workers_for(hardware)
+        workers = compile.workers_for(hardware, train)
         loss_of = compile.fused_loss(model, train, hardware, workers) if hardware.compile else None
         self.until += pauses.now() - began  # a compiler, the first time on a machine
-        speed = measure_speed(model, train, hardware, self.seconds / 6, loss_of or mean_loss, workers)
+        speed = measure_speed(
+            model, train, hardware, self.seconds / 6, loss_of or plain_loss(hardware, workers), workers
+        )
         self.speeds[model, train.batch_size] = speed
         return speed
 

@@ -28,7 +28,8 @@ from gptlite.kernels.build import take_notices
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.training import compile, launch
-from gptlite.training.optimizer import Loss, mean_loss
+from gptlite.training.divided import plain_loss
+from gptlite.training.optimizer import Loss
 from gptlite.training.request import Request
 from gptlite.training.speed import guess_speed
 from gptlite.training.team import Team
@@ -128,7 +129,8 @@ def decide(
     elif compile.has_fused_step(model, train, hardware):
         as_fused = dataclasses.replace(hardware, bf16=hardware.bf16 or "dtype" in hardware.open)
         if wanted or compile.fused_pays(seconds, guess, hardware):
-            is_fused = compile.fused_loss(model, train, dataclasses.replace(as_fused, fused=True)) is not None
+            workers = compile.workers_for(dataclasses.replace(as_fused, fused=True), train)
+            is_fused = compile.fused_loss(model, train, as_fused, workers) is not None
         if is_fused:
             bf16 = as_fused.bf16
         is_compiled = is_fused or ((wanted or seconds is not None) and compile.pays(length, model, train, hardware))
@@ -147,13 +149,14 @@ def ready(
 ) -> tuple[Loss, Hardware]:
     """The loss of a training step of `model` as the first process decided, and the machine that it then runs on.
 
-    - `workers`: the threads among which the step in C is divided; it is not divided where there is no such step.
+    - `workers`: the threads among which a step is divided.
     Compilers fail in many ways, and none is a reason not to train: then steps are not compiled, with a notice.
     """
     is_compiled, is_fused, bf16 = team.broadcast([hardware.compile, hardware.fused, hardware.bf16])
     hardware = dataclasses.replace(hardware, compile=is_compiled, fused=is_fused, bf16=bf16)
     train = train.share(hardware.processes)
-    loss_of: Loss = mean_loss
+    workers = workers or Workers()
+    loss_of = plain_loss(hardware, workers)
     if is_compiled:
         watcher.phase("compiling", 0.0)
         try:
@@ -165,8 +168,6 @@ def ready(
         except Exception as error:
             watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
             hardware = dataclasses.replace(hardware, compile=False, fused=False)
-            if workers is not None:
-                workers.parts = workers.active = 1
         for text in take_notices():
             watcher.notice(text)
     team.prepare(model, loss_of)

@@ -216,7 +216,7 @@ def _build(prepared: Prepared) -> Training:
         optimizer.recompute_blocks(model)
     team = team.sharing(config.shard)
     team.distribute(model, list(model.transformer.blocks))
-    workers = compile.workers_for(hardware)
+    workers = compile.workers_for(hardware, config)
     optimizers = optimizer.make_optimizers(model, config, team, workers)
     if team.leads:
         saved_step.check_limits(dataset.tokenizer, plan.model, optimizer.expected_state(model, optimizers))

@@ -14,6 +14,7 @@ from gptlite.errors import UsageError
 from gptlite.kernels.build import Kernel, NoKernel
 from gptlite.kernels.workers import MOST_PARTS
 from gptlite.training import compile, machine, numerics
+from gptlite.training.optimizer import mean_loss
 from gptlite.training.request import Request
 from gptlite.training.team import ALONE
 from gptlite.training.watcher import Watcher
@@ -65,7 +66,7 @@ def test_a_step_in_c_that_disappears_after_the_decision_leaves_steps_uncompiled(
     notices = Notices()
     model: Any = torch.nn.Linear(1, 1)
     loss_of, hardware = machine.ready(model, TRAIN, decided, ALONE, notices)
-    assert loss_of is machine.mean_loss and not hardware.compile and "compiling failed" in notices.told[0]
+    assert loss_of is mean_loss and not hardware.compile and "compiling failed" in notices.told[0]
 
 
 @pytest.mark.parametrize(("threads", "loads"), [(1, True), (2, True), (MOST_PARTS, True), (MOST_PARTS + 1, False)])

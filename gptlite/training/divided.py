@@ -1,0 +1,81 @@
+"""`optimizer.mean_loss` with the windows of a batch divided among threads, for steps that are not written in C."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gptlite.device import Hardware
+from gptlite.kernels.fused import GivenGradients, mean_of_parts
+from gptlite.kernels.workers import Workers
+from gptlite.model import GPT
+from gptlite.training.optimizer import Loss, mean_loss
+
+
+def plain_loss(hardware: Hardware, workers: Workers) -> Loss:
+    """The mean loss by autograd, divided where there are several workers."""
+    return DividedLoss(hardware, workers) if workers.parts > 1 else mean_loss
+
+
+class DividedLoss:
+    """Each part of a batch goes forward and backward in one thread, by autograd.
+
+    Dropout draws from a generator for each part, whose seed is drawn from torch's random numbers, so that the result
+    does not depend on which thread comes first.
+    """
+
+    def __init__(self, hardware: Hardware, workers: Workers) -> None:
+        self.hardware, self.workers = hardware, workers
+        self.copies: list[GPT] = []  # of the modules, with the weights of `of`
+        self.of: GPT | None = None
+
+    def __call__(self, model: GPT, batch: Tensor) -> Tensor:
+        """The mean loss on windows (B, T + 1), in nats per token."""
+        return GivenGradients.apply(self, model, batch, *model.parameters())  # type: ignore[no-any-return]
+
+    def compute(self, model: GPT, batch: Tensor) -> tuple[float, list[Tensor]]:
+        """The mean loss on windows (B, T + 1), and the gradient of each parameter in the order of `parameters()`."""
+        if model is not self.of:
+            self.of, self.copies = model, [_copy(model) for _ in range(self.workers.parts)]
+        parts = batch.tensor_split(min(self.workers.parts, len(batch)))
+        if model.training and model.transformer.dropout.p:
+            for each in self.copies[: len(parts)]:
+                each.transformer.dropout.generator.manual_seed(int(torch.randint(1 << 62, ())))  # type: ignore[union-attr]
+        for each in self.copies:
+            each.train(model.training)
+        done = self.workers.map(lambda i: self._compute(self.copies[i], parts[i]), range(len(parts)))
+        return mean_of_parts(done, [len(part) for part in parts])
+
+    def _compute(self, model: GPT, part: Tensor) -> tuple[float, list[Tensor]]:
+        with torch.enable_grad():
+            with self.hardware.autocast():
+                loss = mean_loss(model, part)
+            return loss.item(), list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+class _Dropout(nn.Dropout):
+    """Dropout with random numbers of its own."""
+
+    def __init__(self, rate: float, generator: torch.Generator) -> None:
+        super().__init__(rate)
+        self.generator = generator
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and self.p):
+            return input
+        kept = torch.empty_like(input).bernoulli_(1 - self.p, generator=self.generator)
+        return input * kept.div_(1 - self.p)
+
+
+def _copy(model: GPT) -> GPT:
+    """Modules of their own with the same parameters and buffers, whose dropouts share one generator."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    copied, generator = copy.deepcopy(model, shared), torch.Generator()
+    for parent in list(copied.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Dropout):
+                setattr(parent, name, _Dropout(child.p, generator))
+    return copied
