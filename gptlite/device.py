@@ -32,6 +32,7 @@ class Hardware:
     reason: str
     processes: int = 1  # that train together, each on a device of its own or with threads of its own
     fused: bool = False  # compiled steps are those of kernels/fused.c, not torch's
+    most_threads: int = 0  # of which a run begins with fewer because of other programs, but may use them later
     # Of "dtype", "compile" and "threads", what nobody asked for: the plan of a training decides it.
     open: tuple[str, ...] = ()
 
@@ -117,7 +118,7 @@ def choose_hardware(
 def use_threads(hardware: Hardware, threads: int) -> Hardware:
     """`hardware` with so many threads, which are set."""
     torch.set_num_threads(threads)
-    return replace(hardware, threads=threads)
+    return replace(hardware, threads=threads, most_threads=max(hardware.most_threads, hardware.threads))
 
 
 def count_gpus() -> int:

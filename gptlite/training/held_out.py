@@ -178,7 +178,8 @@ def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]
     windows = spread(setup.windows, int(affordable))
     result, interval = evaluate_part(model, windows, state, team, setup, stop_if_asked)
     baselines = same_bytes(result, windows, setup) if team.leads else None
-    elapsed = clock.elapsed()
+    elapsed, share = clock.elapsed(), setup.threads.share
+    on_cpu = setup.hardware.device.type == "cpu"
     return {
         "run": str(setup.run.path),
         "step": state.step,
@@ -194,6 +195,7 @@ def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]
         "val_bits_per_byte_interval": interval and list(interval),
         "val_bytes": result.bytes,
         "held_out_bytes": setup.held_out_bytes,
+        "processor_share": round(share, 3) if on_cpu and share is not None else None,
         "epochs": round(state.tokens / max(1, len(setup.batches.ids)), 3),
         "baselines": baselines,
     }

@@ -86,7 +86,9 @@ def take_step(
     lr = optimizer.learning_rate(progress, config)
     optimizer.set_learning_rate(optimizers, lr)
     team.seed(config.seed, state.step)
-    state.losses.append(train_step(model, optimizers, setup.batches.batch(state.step), state, team, setup))
+    with setup.threads.timed():
+        state.losses.append(train_step(model, optimizers, setup.batches.batch(state.step), state, team, setup))
+    state.threads = setup.threads.now if setup.threads.free else 0
     state.step += 1
     state.tokens += config.batch_size * setup.plan.model.context_length
     state.train_loss = sum(state.losses) / len(state.losses)

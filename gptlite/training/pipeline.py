@@ -35,6 +35,7 @@ from gptlite.training.run_log import RunLog
 from gptlite.training.setup import Setup
 from gptlite.training.state import State, restore_training_state, tell_state
 from gptlite.training.team import Team
+from gptlite.training.threads import control_threads
 from gptlite.training.watcher import Watcher
 
 
@@ -241,6 +242,7 @@ def _build(prepared: Prepared) -> Training:
         log=RunLog(prepared.run, request.watcher, active=team.leads),
         loss_of=loss_of,
         workers=workers,
+        threads=control_threads(hardware, workers, loss_of, config, request, state.threads),
         baselines=prepared.info.get("baselines"),
         watcher=request.watcher,
         should_stop=request.should_stop,

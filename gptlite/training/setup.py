@@ -21,6 +21,7 @@ from gptlite.training.clock import Clock
 from gptlite.training.optimizer import Loss, mean_loss
 from gptlite.training.plan import Plan
 from gptlite.training.run_log import RunLog
+from gptlite.training.threads import ThreadControl
 from gptlite.training.watcher import Watcher
 
 
@@ -30,6 +31,7 @@ class Setup:
 
     - `val_ids`: (M,) the held-out text as tokens; `byte_scale`: its bytes per byte that they spell.
     - `loss_of`: computes the loss of a training step, compiled or not; `workers`: the threads that divide it.
+    - `threads`: chooses how many threads compute.
     - `baselines`: what run.json says of them, measured before training.
     - `should_stop`: a signal number when the run is to end, else None; asked after every step.
     """
@@ -47,6 +49,7 @@ class Setup:
     byte_scale: float = 1.0
     loss_of: Loss = mean_loss
     workers: Workers = field(default_factory=Workers)
+    threads: ThreadControl = field(default_factory=ThreadControl)
     baselines: Mapping[str, Any] | None = None
 
     @cached_property

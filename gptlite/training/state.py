@@ -42,6 +42,7 @@ class State:
     - `hopeless_steps`: in a row, with a training loss far above that of guessing.
     - `enough`: the run has stopped early.
     - `history`: step -> bits per byte on held-out text, of the best step and the newest ones.
+    - `threads`: how many computed the last step, where that may change during a run (threads.py); else 0.
     - `scores_since_best`: counted, so that the history need not be as long as the patience.
     """
 
@@ -63,6 +64,7 @@ class State:
     warned_of_rise: bool = False  # of the training loss
     enough: bool = False
     scores_since_best: int = 0
+    threads: int = 0
     history: dict[int, float] = field(default_factory=dict)
 
     @property

@@ -25,7 +25,8 @@ FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--ev
 KEYS = {
     "run", "step", "best_step", "n_parameters", "vocab_size", "n_tokens_seen", "tokens_per_second", "seconds",
     "train_loss_nats", "val_loss_nats",
-    "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "epochs", "baselines",
+    "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "processor_share", "epochs",
+    "baselines",
 }  # fmt: skip
 
 
@@ -401,6 +402,11 @@ def test_a_part_of_the_held_out_text_is_called_one_with_its_interval() -> None:
     [
         ({"epochs": 0.4}, "It read 40% of its text: more time (--time) would help most."),
         ({"epochs": 20.0}, "It read its text 20.0 times: more text would help most, or a trained model"),
+        (
+            {"epochs": 0.4, "processor_share": 0.5},
+            "It read 40% of its text, while other programs kept the processors busy (its threads had one for 50% of "
+            "the time): a quieter machine or more time (--time) would help most.",
+        ),
         ({"epochs": 20.0, "best_step": 30}, "and was best at step 30: more text, or --dropout, would help most."),
     ],
     ids=str,

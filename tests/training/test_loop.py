@@ -630,7 +630,8 @@ EACH_LINE = {"step", "elapsed", "tokens", "lr", "train_loss", "tokens_per_second
 RESULT = {
     "run", "step", "best_step", "n_parameters", "vocab_size", "n_tokens_seen", "tokens_per_second", "seconds",
     "train_loss_nats", "val_loss_nats",
-    "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "epochs", "baselines",
+    "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "processor_share", "epochs",
+    "baselines",
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gptlite.cli.shared import console
 
+BUSY = 0.7  # share of the time in which threads had a processor; with less, other programs are the reason
 MANY_EPOCHS = 8  # passes through a text, after which more of them help less than more text
 
 
@@ -35,6 +36,12 @@ def outcome(result: dict[str, Any]) -> Iterator[str]:
 def _what_would_help(result: dict[str, Any]) -> str:
     epochs = result.get("epochs", 0.0)
     read = f"It read its text {epochs:,.1f} times" if epochs >= 1 else f"It read {epochs:.0%} of its text"
+    share = result.get("processor_share")
+    if share is not None and share < BUSY:
+        return (
+            f"{read}, while other programs kept the processors busy (its threads had one for {share:.0%} of the time): "
+            "a quieter machine or more time (--time) would help most."
+        )
     if epochs < MANY_EPOCHS:
         return f"{read}: more time (--time) would help most."
     if result["best_step"] < result["step"]:
