@@ -51,6 +51,19 @@ class Clock:
         end = self.seconds - state.reserve
         return (self.elapsed() - state.loop_started) / max(1e-9, end - state.loop_started)
 
+    def step_share(self, progress: float, state: State, windows: int) -> float:
+        """The fraction of the loop's budget that the step at `progress` takes, a step of `windows` windows.
+
+        With a time budget it is the mean of the steps so far; the first one is taken to last as long as three forward
+        passes.
+        """
+        if self.seconds is None:
+            return 1 / self.total_steps
+        if state.step:
+            return progress / state.step
+        loop = max(1e-9, self.seconds - state.reserve - state.loop_started)
+        return min(1.0, 3 * windows * state.seconds_per_window / loop)
+
     def over(self, state: State, seconds_per_step: float) -> bool:
         """Is the loop's budget used, or so nearly that another step would end further from it than this one?"""
         progress = self.progress(state)

@@ -83,7 +83,10 @@ def take_step(
 ) -> float:
     """One optimizer step at `progress` of the run; returns its learning rate."""
     config = setup.plan.train
-    lr = optimizer.learning_rate(progress, config)
+    step_share = setup.clock.step_share(progress, state, config.batch_size)
+    if state.step == 0:  # from here on it follows from the progress, which all processes have agreed on
+        (step_share,) = team.first(step_share)
+    lr = optimizer.learning_rate(progress, config, step_share)
     optimizer.set_learning_rate(optimizers, lr)
     team.seed(config.seed, state.step)
     with setup.threads.timed():

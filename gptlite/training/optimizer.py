@@ -126,13 +126,16 @@ def _step(
     return numbers
 
 
-def learning_rate(progress: float, config: TrainConfig) -> float:
-    """The rate at `progress` (0 to 1) of the run: a linear rise, a plateau, a linear fall to zero at the end.
+def learning_rate(progress: float, config: TrainConfig, step_share: float = 0.0) -> float:
+    """The rate of the step that begins at `progress` (0 to 1) of the run: a linear rise, a plateau, a linear fall.
+
+    - `step_share`: the fraction of the run that the step takes. The rise is that of the end of the step and the fall
+      that of its beginning, so neither the first step nor the last one has the rate zero.
 
     Decaying linearly to zero beats the cosine at small budgets (Bergsma et al. 2025); the plateau makes the shape
     independent of how long the run is (Hägele et al. 2024).
     """
-    rise = min(1.0, progress / config.warmup) if config.warmup else 1.0
+    rise = min(1.0, (progress + step_share) / config.warmup) if config.warmup else 1.0
     fall = min(1.0, max(0.0, 1.0 - progress) / config.decay) if config.decay else 1.0
     return config.lr * min(rise, fall)
 

@@ -684,6 +684,16 @@ def test_training_starts_from_the_bigrams_of_its_text(corpus_file: Path) -> None
     assert counted["train_loss_nats"] < random_start["train_loss_nats"] - 1
 
 
+def test_a_single_step_trains(corpus_file: Path) -> None:
+    train(str(corpus_file), out="run", steps=1, **TINY)
+    first, *_ = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert first["lr"] == TrainConfig.lr
+    state = saved_step.load(Run(Path("run")).step_path(1), torch.device("cpu")).model.state_dict()
+    train(str(corpus_file), out="other", steps=1, lr=1e-9, **TINY)
+    still = saved_step.load(Run(Path("other")).step_path(1), torch.device("cpu")).model.state_dict()
+    assert any(not torch.allclose(state[name], still[name], atol=1e-4) for name in state)
+
+
 def test_time_that_is_over_before_training_begins_is_still_a_saved_step(corpus_file: Path) -> None:
     watcher = Log()
     result = train(str(corpus_file), out="run", time=0.01, watcher=watcher, **TINY)

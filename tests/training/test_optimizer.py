@@ -186,6 +186,14 @@ def test_without_decay_the_rate_ends_at_its_peak() -> None:
     assert [learning_rate(p, config) for p in (0.0, 0.1, 0.5, 1.0)] == [0, 1e-3, 1e-3, 1e-3]
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10, 1000])
+def test_no_step_of_a_run_has_the_rate_zero(steps: int) -> None:
+    config = TrainConfig()
+    rates = [learning_rate(step / steps, config, 1 / steps) for step in range(steps)]
+    assert min(rates) > 0
+    assert max(rates) == config.lr
+
+
 @both
 def test_each_group_gets_its_share_of_the_rate(train: TrainConfig) -> None:
     optimizers = make_optimizers(GPT(CONFIGS[0]), train)
