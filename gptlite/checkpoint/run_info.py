@@ -51,7 +51,9 @@ Count = Annotated[int, Rule(lambda n: n >= 0, "zero or more")]
 Digest = Annotated[str, Rule(lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None, "a sha256")]
 TextPath = Annotated[str, Rule(lambda text: text == "-" or os.path.isabs(text), "an absolute path or -")]
 HeldOut = Annotated[str, Rule(_is_share_or_path, "a share of the text or an absolute path")]
-Split = Annotated[str, Rule(lambda text: text in ("documents", "ends", "tail"), "documents, ends or tail")]
+Split = Annotated[
+    str, Rule(lambda text: text in ("documents", "ends", "records", "tail"), "documents, ends, records or tail")
+]
 NotEmpty = Rule(lambda items: len(items) > 0, "a list of one or more")
 Limits = Annotated[list[Count], Rule(lambda limits: len(limits) == 2, "two numbers of bytes")]
 
@@ -73,6 +75,9 @@ class Reading(TypedDict, total=False):
     separator: str | None
     as_text: bool
     keep_copies: bool
+    text_field: str | None
+    pairs: list[str] | None
+    given: list[str] | None
 
 
 class TextFacts(TypedDict):

@@ -10,16 +10,19 @@ import codecs
 import hashlib
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gptlite.errors import CorpusError, UsageError, plural
+from gptlite.paths import cache_directory
 from gptlite.text.files import find_files
 from gptlite.text.options import TextOptions
-from gptlite.text.reading import READ_SIZE, Document, WrongEncoding, check_file, read_range
-from gptlite.text.spool import spooled_stdin
+from gptlite.text.reading import READ_SIZE, Document, WrongEncoding, check_file, open_regular, read_range
+from gptlite.text.records import AS_LINES, RECORD, Layout, convert, format_of, parts_of
+from gptlite.text.spool import scratch_file, spooled_stdin
 from gptlite.text.tokenizer_json import SAFE_CUT
 
 SMALLEST_TEXT = 2048  # bytes; less teaches a model nothing
@@ -56,6 +59,8 @@ class Text:
             document, how = piece.document, ""
             if document.converted:
                 how += f":{document.encoding}{':lf' if document.n_crlf else ''}"
+            if document.layout is not None:
+                how += f":{document.layout.describe()}"
             if document.separator is not None:
                 how += f":separator={document.separator!r}"
             h.update(f"{document.digest}:{piece.start}:{piece.end}{how}\n".encode())
@@ -103,6 +108,34 @@ class Text:
         for piece in self.pieces:
             for i, part in enumerate(_characters_of(piece, read_size)):
                 yield not i, part
+
+    @property
+    def layout(self) -> Layout | None:
+        """That of the pairs, conversations or texts with conditions that this text consists of; None for prose.
+
+        Raises `CorpusError` where files hold one and the other.
+        """
+        found = {piece.document.layout: piece.document for piece in self.pieces}
+        paired = {layout.kind: document for layout, document in found.items() if layout and layout.has_answers}
+        others = [document for layout, document in found.items() if not (layout and layout.has_answers)]
+        if not paired:
+            return None
+        first, *more = paired.values()
+        if others or more:
+            other = (others or more)[0]
+            raise CorpusError(
+                f"{first.name} holds {first.layout and first.layout.describe()}, and {other.name} does not; train on "
+                "files of one kind."
+            )
+        return first.layout
+
+    def records(self) -> Iterator[list[tuple[str, str]]]:
+        """Of each record the (role, content) of its parts."""
+        for piece in self.pieces:
+            held = ""
+            for part in _characters_of(piece, READ_SIZE):
+                *whole, held = (held + part).split(RECORD)
+                yield from map(parts_of, whole)
 
     def sample(self, max_bytes: int) -> Iterator[str]:
         """Blocks of text, all of them or about `max_bytes` evenly spread over the whole."""
@@ -173,7 +206,7 @@ class _Found:
             if (status.st_dev, status.st_ino) in self._files:
                 self.twice.append(path)
                 return
-            document = check_file(path, name, self.options, nul=self.options.lossy and named)
+            document = self._check(path, name, named)
         except OSError as error:
             raise CorpusError(f"cannot read {path}: {error.strerror or error}.") from error
         except WrongEncoding as error:
@@ -192,6 +225,25 @@ class _Found:
             return
         self._digests.add(document.digest)
         self.documents.append(document)
+
+    def _check(self, path: Path, name: str | None, named: bool) -> Document:
+        if format_of(path) is None or (self.options.as_text and path.suffix.lower() in (".jsonl", ".csv", ".tsv")):
+            return check_file(path, name, self.options, nul=self.options.lossy and named)
+        with open_regular(path):  # what is no file is refused in the usual words
+            pass
+        scratch, descriptor = scratch_file(cache_directory())
+        try:
+            with open(scratch, "wb") as out:
+                source = convert(path, name or str(path), self.options, out)
+            inner = self.options if source.layout is None else TextOptions(as_text=True, keep_line_ends=True)
+            checked = check_file(scratch, name or str(path), inner, nul=source.layout is not None)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        separator = RECORD if source.layout else checked.separator
+        document = replace(checked, digest=source.digest, source=source, separator=separator)
+        weakref.finalize(document, os.close, descriptor)
+        return document
 
     def report(self, notice: Callable[[str], None]) -> None:
         """Say what was left out or changed: a sentence for each kind, however many files there are."""
@@ -213,6 +265,10 @@ class _Found:
             if which:
                 counted = f"{what} {plural(len(which), noun)} {rest}".rstrip()
                 notice(f"{counted}, such as {which[0]}.")
+        for layout in dict.fromkeys(d.layout for d in documents if d.layout):
+            alike = [d for d in documents if d.layout == layout]
+            n = sum(d.source.n_records for d in alike if d.source)
+            notice(f"read {n:,} {layout.describe()} in {_count(alike)}, such as {alike[0].name}.")
         if self.undecoded:
             paths = [path for path, _ in self.undecoded]
             notice(f"passed over {_count(paths)} that {are(paths)} not {encoding}: {self.undecoded[0][1]}")
@@ -261,6 +317,11 @@ def opened(
         separated = was_read_before or any(piece.document.separator for piece in text.pieces)
         if options and options.separator and not separated:
             raise CorpusError(f"the text does not contain the `separator` {options.separator!r}; leave it out.")
+        fields = [name for name in ("pairs", "text_field", "given") if options and getattr(options, name)]
+        if fields and not was_read_before and not any(piece.document.layout for piece in text.pieces):
+            raise UsageError(
+                f"`{fields[0]}` names fields of records, and there is no .jsonl, .csv, .tsv or .parquet file."
+            )
         yield text
 
 
@@ -274,7 +335,8 @@ def _blocks_of(piece: Piece, read_size: int, safe: re.Pattern[str]) -> Iterator[
         return
     for document in _documents_of(piece, piece.document.separator, read_size):
         first = True
-        for block in _cut_into_blocks(document, safe):
+        parts = (part.translate(AS_LINES) for part in document) if piece.document.layout else document
+        for block in _cut_into_blocks(parts, safe):
             yield first, block
             first = False
 
@@ -349,8 +411,25 @@ def _last_cut(text: str, safe: re.Pattern[str], searched: int = 0) -> int:
         size *= 8
 
 
+def record_start(piece: Piece, target: int) -> int:
+    """The first start of a record at byte `target` or after it; the end of the piece where there is none."""
+    if target <= piece.start:
+        return piece.start
+    position = target - 1
+    for raw in read_range(piece.document, position, piece.end):
+        if (at := raw.find(RECORD.encode())) >= 0:
+            return position + at + 1
+        position += len(raw)
+    return piece.end
+
+
 def _line_start(piece: Piece, target: int) -> int:
-    """The first line start after byte `target`, or, if none is near, the first character start from there."""
+    """The first line start after byte `target`, or, if none is near, the first character start from there.
+
+    Of records, the first start of one.
+    """
+    if piece.document.layout is not None:
+        return record_start(piece, target)
     near = b"".join(read_range(piece.document, target, min(piece.end, target + (1 << 16))))
     newline = near.find(b"\n")
     if newline >= 0 and target + newline + 1 < piece.end:

@@ -33,7 +33,7 @@ MARKS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-SUFFIXES = {".csv": "CSV", ".tsv": "TSV", ".html": "HTML", ".htm": "HTML", ".xhtml": "HTML", ".xml": "XML"}
+SUFFIXES = {".html": "HTML", ".htm": "HTML", ".xhtml": "HTML", ".xml": "XML"}
 
 
 def binary_kind(head: bytes) -> str | None:
@@ -66,8 +66,6 @@ def markup_kind(sample: str, path: Path) -> str | None:
     if sample[:1] in ("{", "[") and re.match(r'\{\s*"[^"\n]*"\s*:|\[\s*(\{\s*"|\[|"[^"\n]*"\s*,)', sample):
         return "JSON"
     kind = SUFFIXES.get(path.suffix.lower())
-    if kind in ("CSV", "TSV"):
-        return kind
     if kind is not None and re.search(r"<[a-zA-Z/!][^<>\n]*>", sample):
         return kind
     return next((name for name, mark in (("TSV", "\t"), ("CSV", ",")) if _is_table(whole, mark)), None)

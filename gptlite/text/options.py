@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ class TextOptions:
     - `keep_line_ends`: leave CRLF as it is, instead of reading it as a line feed.
     - `separator`: a string that ends a document inside a file and is no text itself, such as "<|endoftext|>".
     - `as_text`: say nothing about markup and data formats in the text.
+    - `text_field`: the field of a record that is its text; `pairs`: those of its prompt and its answer; `given`: those
+      of its conditions. Each a name or several, in a text with commas or a sequence.
     - `keep_copies`: use files with equal contents as often as they are there, instead of once.
     Raises `UsageError` for an encoding that Python does not know and for an empty separator.
     """
@@ -33,12 +35,29 @@ class TextOptions:
     separator: str | None = None
     as_text: bool = False
     keep_copies: bool = False
+    text_field: str | None = None
+    pairs: str | Sequence[str] | None = None
+    given: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.encoding is not None:
             object.__setattr__(self, "encoding", _canonical(self.encoding))
         if self.separator is not None and not (self.separator.strip() and len(self.separator.encode()) <= 1000):
             raise UsageError("`separator` must be at most 1,000 bytes with visible characters, such as <|endoftext|>.")
+        object.__setattr__(self, "pairs", _field_names(self.pairs, "pairs", 2))
+        object.__setattr__(self, "given", _field_names(self.given, "given"))
+        if self.pairs and self.text_field:
+            raise UsageError("give only one of `pairs` and `text_field`.")
+
+    @property
+    def pair_fields(self) -> tuple[str, ...]:
+        """The names of the fields of prompt and answer; none where they are recognised."""
+        return tuple(self.pairs or ())
+
+    @property
+    def given_fields(self) -> tuple[str, ...]:
+        """The names of the fields of the conditions."""
+        return tuple(self.given or ())
 
     @property
     def codec(self) -> str:
@@ -74,6 +93,17 @@ class TextOptions:
                     f"`{field.name}` is {given!r}, and the run was started {before}; leave it out, or start a new run."
                 )
         return stored
+
+
+def _field_names(names: str | Sequence[str] | None, what: str, n: int | None = None) -> tuple[str, ...] | None:
+    """The names in "A,B" or a sequence. Raises `UsageError` where there are not `n`, or one is empty or there twice."""
+    if names is None:
+        return None
+    found = tuple(part.strip() for part in (names.split(",") if isinstance(names, str) else names))
+    if not all(found) or (n is not None and len(found) != n) or len(set(found)) != len(found):
+        wanted = "two names of fields, such as question,answer" if n == 2 else "names of fields, such as author,year"
+        raise UsageError(f"`{what}` must be {wanted}.")
+    return found
 
 
 def _canonical(name: str) -> str | None:

@@ -24,6 +24,7 @@ from gptlite.errors import CorpusError, StorageError
 from gptlite.text import encodings, formats
 from gptlite.text.encodings import Converter
 from gptlite.text.options import UTF8, TextOptions
+from gptlite.text.records import Layout, Source
 
 READ_SIZE = 1 << 18  # bytes read at a time
 BOM = codecs.BOM_UTF8
@@ -50,6 +51,7 @@ class Document:
     separator: str | None = None  # ends a document inside the file
     kind: str | None = None  # of markup or data, where the file is not prose
     seen: str | None = None  # a separator of other tools that stands in the text as text
+    source: Source | None = None  # the file of records, or the compressed one, that this text was made from
     index: tuple[tuple[int, int], ...] = field(default=(), repr=False, compare=False)  # (in the file, in the text)
 
     @property
@@ -58,7 +60,17 @@ class Document:
 
     @property
     def file_size(self) -> int:
-        return self.stamp[2] or self.size
+        return self.source.size if self.source else self.stamp[2] or self.size
+
+    @property
+    def file(self) -> Path:
+        """The file that the user has."""
+        return self.source.path if self.source else self.path
+
+    @property
+    def layout(self) -> Layout | None:
+        """How records are read; None for other files."""
+        return self.source.layout if self.source else None
 
 
 class WrongEncoding(CorpusError):

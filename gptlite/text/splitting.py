@@ -1,10 +1,11 @@
 """Which part of a text is held out: whole documents, spread over all of them, or the end of each.
 
-Three kinds of split are known; a run records its own, so that it is resumed with the same one.
+Four kinds of split are known; a run records its own, so that it is resumed with the same one.
 
 - "documents": whole documents, about evenly spread in the order of the files. Used for two documents or more where that
   gives at least half and at most twice the share asked.
 - "ends": the end of each document. Used for a single file, and where whole documents would be too much or too little.
+- "records": whole records, in stretches that are evenly spread over each file of records; other files lose their ends.
 - "tail": the last bytes of the whole text, from the next start of a line on; only in runs that recorded no kind.
 """
 
@@ -14,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gptlite.errors import UsageError, plural
-from gptlite.text.corpus import CONTINUATIONS, Piece, Text
+from gptlite.text.corpus import CONTINUATIONS, Piece, Text, record_start
 from gptlite.text.reading import read_range
 
 SMALLEST = 100  # bytes held out; scores on less say nothing
 NEAR = 1 << 16  # bytes on either side of the place in which a boundary is looked for
 LARGEST_SHARE = 0.9
+MOST_STRETCHES = 256  # of records that are held out of one file
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ def split(text: Text, share: float, kind: str | None = None) -> Split:
     asked = round(text.n_bytes * share)
     if asked < SMALLEST:
         raise UsageError(_too_little(text.n_bytes, f"{100 * share:g}% of", asked))
+    if kind == "records" or (kind is None and any(piece.document.layout for piece in text.pieces)):
+        train, held_out = _whole_records(text.pieces, share)
+        if not _within(held_out.n_bytes, asked, text.n_bytes):
+            raise UsageError(_too_little(text.n_bytes, "whole records of", held_out.n_bytes))
+        return Split(train, held_out, "records")
     chosen = _whole_documents(text.pieces, share) if kind != "ends" and len(text.pieces) > 1 else set()
     held_out = Text(tuple(piece for i, piece in enumerate(text.pieces) if i in chosen))
     if kind == "documents" or _within(held_out.n_bytes, asked, text.n_bytes):
@@ -76,6 +83,10 @@ def split(text: Text, share: float, kind: str | None = None) -> Split:
 def describe(found: Split) -> str | None:
     """One line about a split of several documents; None where there is only one."""
     documents = {piece.document for piece in (*found.train.pieces, *found.held_out.pieces)}
+    if found.kind == "records":
+        size = found.held_out.n_bytes
+        share = 100 * size / (size + found.train.n_bytes)
+        return f"held out: whole records spread over the {plural(len(documents), 'file')}, {share:.1f}% of the text."
     if found.kind == "tail" or len(documents) < 2:
         return None
     n, size = len(found.held_out.pieces), found.held_out.n_bytes
@@ -107,6 +118,28 @@ def _whole_documents(pieces: Sequence[Piece], share: float) -> set[int]:
             chosen.add(i)
             due -= size
     return chosen
+
+
+def _whole_records(pieces: Sequence[Piece], share: float) -> tuple[Text, Text]:
+    """Stretches of whole records to train on, and those between them to hold out."""
+    train: list[Piece] = []
+    held_out: list[Piece] = []
+    for piece in pieces:
+        document, size = piece.document, piece.end - piece.start
+        if document.layout is None or document.source is None:
+            heads, tails = _cut_ends([piece], share)
+            train, held_out = [*train, *heads.pieces], [*held_out, *tails.pieces]
+            continue
+        n = max(1, min(MOST_STRETCHES, int(document.source.n_records * share)))
+        start = piece.start
+        for i in range(n):
+            end = piece.start + size * (i + 1) // n
+            cut = max(start, record_start(piece, end - round(size * share / n)))
+            end = max(cut, record_start(piece, end))
+            train += [Piece(document, start, cut)] if cut > start else []
+            held_out += [Piece(document, cut, end)] if end > cut else []
+            start = end
+    return Text(tuple(train)), Text(tuple(held_out))
 
 
 def _cut_ends(pieces: Sequence[Piece], share: float) -> tuple[Text, Text]:

@@ -7,6 +7,7 @@ processes have left are removed by the next process that reads standard input.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
@@ -65,3 +66,19 @@ def sweep(directory: Path) -> None:
                     path.unlink()
             finally:
                 os.close(descriptor)
+
+
+def scratch_file(directory: Path) -> tuple[Path, int]:
+    """The path and the descriptor of an empty file that is gone when the descriptor is closed, or the process ends.
+
+    Raises `OSError`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    sweep(directory)
+    descriptor, name = tempfile.mkstemp(dir=directory, prefix=PREFIX, suffix=".txt")
+    lock_file(descriptor, shared=True)
+    if (again := OPEN_FILES / str(descriptor)).exists():
+        Path(name).unlink(missing_ok=True)
+        return again, descriptor
+    atexit.register(lambda: Path(name).unlink(missing_ok=True))
+    return Path(name), descriptor

@@ -38,7 +38,7 @@ class Inputs:
         documents = dict.fromkeys((*self.sources, *(p.document for p in (*self.train.pieces, *self.val.pieces))))
         return [
             {
-                "path": "-" if d.name == corpus.STANDARD_INPUT else str(d.path.absolute()),
+                "path": "-" if d.name == corpus.STANDARD_INPUT else str(d.file.absolute()),
                 "bytes": d.file_size,
                 "sha256": d.digest,
             }

@@ -52,6 +52,9 @@ def train(
     keep_line_ends: bool = False,
     separator: str | None = None,
     as_text: bool = False,
+    text_field: str | None = None,
+    pairs: str | Sequence[str] | None = None,
+    given: str | Sequence[str] | None = None,
     architecture: str | None = None,
     size: str | None = None,
     vocab_size: int | None = None,
@@ -117,7 +120,11 @@ def train(
       several files, whole ones spread over all of them are held out, otherwise the end of each.
     - `lossy`: read bytes that are not UTF-8 as U+FFFD instead of refusing the file; `encoding`: of the files, such as
       "gb18030"; `keep_line_ends`: keep CRLF instead of reading it as a line feed; `separator`: what ends a document
-      inside a file, such as "<|endoftext|>"; `as_text`: no notice about markup and data in the text.
+      inside a file, such as "<|endoftext|>"; `as_text`: no notice about markup and data in the text,
+      and .jsonl, .csv and .tsv files as they stand.
+    - `text_field`: the field of the records of .jsonl, .csv, .tsv and .parquet files that is their text; `pairs`: the
+      fields of a prompt and its answer, such as "question,answer"; `given`: fields of conditions, such as
+      "author,year". Usual names are recognised.
     - `resume`: go on with the newest saved step of the run. The budget may change, and `accumulate`, `recompute`,
       `shard`, `eval_every`, `save_every`, `sample_every`, `sample_prompt`, `keep` and `log`; another value for anything
       else is refused. Device, precision and threads are as before unless they are given.

@@ -58,6 +58,9 @@ class Request:
     keep_line_ends: bool = False
     separator: str | None = None
     as_text: bool = False
+    text_field: str | None = None
+    pairs: str | Sequence[str] | None = None
+    given: str | Sequence[str] | None = None
     architecture: str | None = None
     size: str | None = None
     init_from: str | Path | None = None
@@ -96,7 +99,10 @@ class Request:
     @property
     def text_options(self) -> TextOptions:
         """How the text is read. Raises `UsageError`."""
-        return TextOptions(self.lossy, self.encoding, self.keep_line_ends, self.separator, self.as_text)
+        return TextOptions(
+            self.lossy, self.encoding, self.keep_line_ends, self.separator, self.as_text,
+            text_field=self.text_field, pairs=self.pairs, given=self.given,
+        )  # fmt: skip
 
     @property
     def time_budget(self) -> float | None:

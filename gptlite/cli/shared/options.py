@@ -145,6 +145,21 @@ AsTextOption = Annotated[
         "--as-text", help="Learn markup, tables and JSON as they stand, without a notice.", rich_help_panel="Data"
     ),
 ]
+TextFieldOption = Annotated[
+    str | None,
+    typer.Option("--text-field", metavar="NAME", help="Of records (.jsonl, .csv, ...): the field that is the text.",
+                 show_default="text", rich_help_panel="Data"),
+]  # fmt: skip
+PairsOption = Annotated[
+    str | None,
+    typer.Option("--pairs", metavar="A,B", help="Of records: the fields of prompt and answer.",
+                 show_default="recognised", rich_help_panel="Data"),
+]  # fmt: skip
+GivenFieldsOption = Annotated[
+    str | None,
+    typer.Option("--given", metavar="A,B", help="Of records: fields that are conditions of the text.",
+                 show_default=False, rich_help_panel="Data"),
+]  # fmt: skip
 QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.")]
 
 # Of vectors of words in texts.

@@ -67,6 +67,9 @@ def train(
     keep_line_ends: options.KeepLineEndsOption = False,
     separator: options.SeparatorOption = None,
     as_text: options.AsTextOption = False,
+    text_field: options.TextFieldOption = None,
+    pairs: options.PairsOption = None,
+    given: options.GivenFieldsOption = None,
     vocab_size: Annotated[
         int | None,
         _option(
@@ -297,7 +300,9 @@ def train(
     }  # fmt: skip
     request = {
         "val": val, "lossy": lossy, "encoding": encoding, "keep_line_ends": keep_line_ends, "separator": separator,
-        "as_text": as_text or demo, "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
+        "as_text": as_text or (demo and not files),
+        "text_field": text_field, "pairs": pairs, "given": given,
+        "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
         "init_from": init_from, "tokenizer": tokenizer, "device": device, "dtype": dtype, "threads": threads,
         "compile": compile,
     }  # fmt: skip
