@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gptlite.checkpoint import hf
+from gptlite.checkpoint import hf, word_vectors
 from gptlite.config import CORRECTIONS, MOST_COMPONENTS, ModelConfig
 from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.storage.durable import MANIFEST, json_bytes, write_directory
@@ -63,6 +63,7 @@ def save_step(
     training_state: Mapping[str, bytes] | None = None,
     embedding: Mapping[str, Tensor] | None = None,
     words: Sequence[tuple[str, int]] = (),
+    word_vectors_file: bytes | None = None,
     at: int | None = None,
 ) -> None:
     """Write everything a step consists of to `directory`. An intact step of that name is never overwritten.
@@ -70,6 +71,7 @@ def save_step(
     - `facts` go into the manifest; `training_state` and `embedding` into folders of these names, because some loaders
       read every safetensors file beside the model's.
     - `words` of the text that was trained on, with their counts, stand beside the `embedding` statistics.
+    - `word_vectors_file`: the bytes of `embedding/words.safetensors`, from `word_vectors.to_bytes`.
     - `at`: the descriptor of the run directory to write through (storage/durable.py, which has the commit point).
     Raises `StorageError` and `CheckpointError`, and `LimitError` for a file that `load` would not read back.
     """
@@ -86,6 +88,8 @@ def save_step(
     if embedding:
         files[EMBEDDING_STATISTICS] = tensors_to_bytes(embedding)
         files[WORDS] = json.dumps({"words": words}, ensure_ascii=False, separators=(",", ":")).encode()
+    if word_vectors_file is not None:
+        files[word_vectors.NAME] = word_vectors_file
     for name, content in files.items():
         if not name.endswith(".safetensors") and len(content) > largest(name):
             raise LimitError(

@@ -23,7 +23,7 @@ from gptlite.embedding.similarity import unit
 from gptlite.errors import CorpusError, plural
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.text.words import UNSPACED, word_pattern
+from gptlite.text.words import find_words
 from gptlite.tracing import trace
 
 MIN_COUNT = 5
@@ -145,16 +145,7 @@ def _words_of(tokenizer: Tokenizer, text: str) -> tuple[np.ndarray, np.ndarray, 
     """
     ids, spans = tokenizer.encode_with_spans(text)
     starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
-    found: list[tuple[int, int]] = []
-    for match in word_pattern().finditer(text):
-        if UNSPACED.search(match[0]):
-            inside = slice(
-                int(np.searchsorted(starts, match.start())), int(np.searchsorted(ends, match.end(), "right"))
-            )
-            tokens = sorted({(int(a), int(b)) for a, b in zip(starts[inside], ends[inside], strict=True)})
-            found += [(a, b) for a, b in tokens if all(UNSPACED.match(character) for character in text[a:b])]
-        else:
-            found.append(match.span())
+    found = find_words(text, spans)
     first = np.searchsorted(ends, [start for start, _ in found], side="right")  # reaches beyond the start of the word
     last = np.searchsorted(starts, [end for _, end in found], side="left")  # one further, for the separator
     return np.array([tokenizer.separator_id, *ids], dtype=np.int64), first, last, [text[a:b] for a, b in found]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -173,6 +174,23 @@ def find_units(text: str) -> list[tuple[int, int, str]]:
     unit. Every character of a script without spaces is a word. Marks and joiners go with the character before them.
     """
     return [(*match.span(), match.lastgroup or "") for match in unit_pattern().finditer(text)]
+
+
+def find_words(text: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The words [start, end) of a text whose tokens have these `spans`.
+
+    A word is a match of `word_pattern`; in scripts without spaces, each token made of their characters is one.
+    """
+    starts, ends = zip(*spans, strict=True) if spans else ((), ())
+    found: list[tuple[int, int]] = []
+    for match in word_pattern().finditer(text):
+        if UNSPACED.search(match[0]):
+            inside = slice(bisect_left(starts, match.start()), bisect_right(ends, match.end()))
+            tokens = sorted(set(zip(starts[inside], ends[inside], strict=False)))
+            found += [(a, b) for a, b in tokens if b > a and all(map(UNSPACED.match, text[a:b]))]
+        else:
+            found.append(match.span())
+    return found
 
 
 def in_sentence(word: str) -> str:

@@ -40,7 +40,7 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
     if state.step == 0:
         held_out.first_look(model, state, team, setup)
     if team.leads:
-        _ = setup.words  # counted now, so that no save takes longer than the others
+        _ = setup.words, setup.word_vectors  # made now, so that no save takes longer than the others
     began, first_step, paused = clock.elapsed(), state.step, 0.0
     model.train()
     (progress,) = team.first(clock.progress(state))

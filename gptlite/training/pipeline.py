@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gptlite.checkpoint import saved_step
+from gptlite.checkpoint import saved_step, word_vectors
 from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, RopeScaling, TrainConfig
 from gptlite.device import count_gpus
 from gptlite.errors import Interrupted, NumericsError, StorageError, is_out_of_memory
 from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
+from gptlite.storage.reader import Reader
 from gptlite.text import corpus, token_files
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import bigram_init, compile, launch, machine, optimizer, pauses, resume
@@ -253,8 +254,17 @@ def _build(prepared: Prepared) -> Training:
         baselines=prepared.info.get("baselines"),
         watcher=request.watcher,
         should_stop=request.should_stop,
+        saved_word_vectors=_word_vectors_of(saved),
     )
     return Training(model, optimizers, state, team, setup)
+
+
+def _word_vectors_of(saved: saved_step.Checkpoint | bool | None) -> bytes | None:
+    """The file of static word vectors of a step, which later steps keep as it is."""
+    if not isinstance(saved, saved_step.Checkpoint):
+        return None
+    with Reader(saved.path, saved.manifest) as reader:
+        return reader.bytes(word_vectors.NAME, word_vectors.LARGEST) if reader.has(word_vectors.NAME) else None
 
 
 def _set_weights(model: GPT, prepared: Prepared) -> None:

@@ -44,6 +44,7 @@ def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team
             training_state=training_state,
             embedding=measured | {"token_counts": setup.token_counts},
             words=setup.words,
+            word_vectors_file=setup.word_vectors,
             at=run.at,
         )
     except StorageError as error:

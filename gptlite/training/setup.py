@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from gptlite.checkpoint import word_vectors
 from gptlite.checkpoint.runs import Run
 from gptlite.device import Hardware
 from gptlite.embedding import statistics
+from gptlite.embedding.word_vectors import affordable_tokens, make_word_vectors
 from gptlite.evaluation.scoring import Window, sliding_windows
 from gptlite.kernels.workers import Workers
 from gptlite.text.batches import Batches
@@ -24,6 +26,8 @@ from gptlite.training.run_log import RunLog
 from gptlite.training.threads import ThreadControl
 from gptlite.training.watcher import Watcher
 
+WORD_VECTORS_SHARE = 0.04  # of a time budget, for static word vectors
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -33,6 +37,7 @@ class Setup:
     - `loss_of`: computes the loss of a training step, compiled or not; `workers`: the threads that divide it.
     - `threads`: chooses how many threads compute.
     - `baselines`: what run.json says of them, measured before training.
+    - `saved_word_vectors`: the file of static word vectors of the step that a run goes on from.
     - `should_stop`: a signal number when the run is to end, else None; asked after every step.
     """
 
@@ -51,6 +56,16 @@ class Setup:
     workers: Workers = field(default_factory=Workers)
     threads: ThreadControl = field(default_factory=ThreadControl)
     baselines: Mapping[str, Any] | None = None
+    saved_word_vectors: bytes | None = None
+
+    @cached_property
+    def word_vectors(self) -> bytes | None:
+        """The file of static word vectors, which no step changes; None where the text has hardly any words."""
+        if self.saved_word_vectors is not None:
+            return self.saved_word_vectors
+        most = affordable_tokens(self.plan.train.seconds, WORD_VECTORS_SHARE)
+        made = make_word_vectors(self.tokenizer, self.batches.ids, most_tokens=most)
+        return made and word_vectors.to_bytes(made.words, made.counts, made.vectors)
 
     @cached_property
     def windows(self) -> Sequence[Window]:
