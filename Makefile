@@ -1,12 +1,15 @@
 # make demo    a virtual environment, a model of the built-in text, a sample, a comparison of word vectors
 # make test    the checks that every change must pass
 # make check   lint, types and tests
-# make reference    docs/reference/python.md from the docstrings, cli.md from the commands
+# make reference    docs/reference: python.md from the docstrings, cli.md and the manual page from the commands
+# make test-portable    the core in a Python without what only Unix has; all that is tested on Windows
+# make package    the sdist and the wheel, in dist/
+# make try-install PYTHONS="python3.10 python3.12"    both of them in fresh environments
 # make bench TEXT=corpus.txt    gptlite beside its peers, half an hour on a quiet machine
 
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN ?= $(VENV)/bin
 DEMO_TIME ?= 2m
 SENTENCES := "The [return] statement leaves the function" "A [return] statement may only occur in a function" \
 	"It must [return] a new object" "These methods should [return] the result"
@@ -14,7 +17,7 @@ SENTENCES := "The [return] statement leaves the function" "A [return] statement 
 # Modules are compiled once, not by every process of the tests anew, whatever the environment prefers.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all lint check reference bench clean
+.PHONY: demo test test-all test-portable lint check reference package try-install bench clean
 
 # A stamp remembers what was installed when.
 $(BIN)/python:
@@ -51,6 +54,9 @@ test: $(VENV)/installed-tests
 test-all: $(VENV)/installed-tests $(VENV)/installed-llama
 	$(BIN)/pytest -m 'slow or not slow'
 
+test-portable: $(VENV)/installed-tests
+	$(BIN)/pytest tests/platforms tests/storage
+
 lint: $(VENV)/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -62,6 +68,13 @@ check: lint test
 reference: $(VENV)/installed
 	$(BIN)/python docs/make_reference.py
 
+package: $(VENV)/installed-tests
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build --outdir dist
+
+try-install: $(VENV)/installed-tests
+	$(BIN)/python packaging/try_install.py $(or $(PYTHONS),$(PYTHON))
+
 $(VENV)/installed-bench: $(VENV)/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
@@ -71,4 +84,4 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/train.py "$(TEXT)" --val 10%
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

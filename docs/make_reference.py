@@ -1,6 +1,7 @@
 """Writes the pages of docs/reference that come from the code: `make reference`.
 
-python.md is made from the docstrings of the public names, cli.md from the commands and their options.
+python.md is made from the docstrings of the public names, cli.md and the manual page gptlite.1 from the commands and
+their options.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ NOTES = {  # what is too long for a help page
 
 def render() -> dict[Path, str]:
     """The pages by file, the same for the same code."""
-    made = {"python.md": _page(), "cli.md": _command_page()}
+    made = {"python.md": _page(), "cli.md": _command_page(), "gptlite.1": _manual()}
     return {FOLDER / name: "\n".join(lines).rstrip() + "\n" for name, lines in made.items()}
 
 
@@ -221,6 +222,51 @@ def _shown_default(parameter: Any) -> str:
 
 def _cell(text: str) -> str:
     return _flow(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+
+
+# -- The manual page
+
+
+def _manual() -> Iterator[str]:
+    """The commands with the options that their help pages show, in the macros of man(7)."""
+    app: Any = parsing.show_plainly(typer.main.get_command(command_line.build_app(*command_line.COMMANDS)))
+    yield r".\" Made by docs/make_reference.py from the commands."
+    yield f'.TH GPTLITE 1 "" "gptlite {gptlite.__version__}" "User Commands"'
+    yield ".SH NAME\ngptlite \\- text files to a small GPT, samples, and what attention does to words"
+    yield ".SH SYNOPSIS\n.B gptlite\n.I COMMAND\n[OPTIONS] [ARGUMENTS]"
+    yield f".SH DESCRIPTION\n{_roff(app.help)}"
+    yield _roff("gptlite COMMAND --help-all shows all options of a command, those for experts included.")
+    yield ".SH COMMANDS"
+    for name in command_line.COMMANDS:
+        yield from _manual_of(f"gptlite {name}", app.commands[name])
+    yield ".SH EXIT STATUS\n0 done, 1 a bug, 2 usage, 3 text, 4 checkpoint, 5 storage, 6 numerics, 7 run in use,"
+    yield "8 limits, 9 another process of the training ended, 129, 130 or 143 ended by a signal."
+    yield ".SH ENVIRONMENT\n.TP\n.B GPTLITE_MODEL\nThe model that commands use where none is named."
+    yield ".TP\n.B GPTLITE_CACHE\nThe folder for tokens and machine code, in place of the system's folder for caches."
+
+
+def _manual_of(name: str, command: Any) -> Iterator[str]:
+    description = Text.from_markup(inspect.cleandoc(command.help).split("\n\n")[0]).plain
+    if inner := getattr(command, "commands", {}):
+        for part, each in inner.items():
+            yield from _manual_of(f"{name} {part}", each)
+        return
+    yield f".SS {_roff(name)} {_roff(' '.join(command.collect_usage_pieces(typer.Context(command))))}"
+    yield _roff(_flow(description))
+    hidden = parsing.hidden_options(command)
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter not in hidden:
+            names = ", ".join([*parameter.opts, *parameter.secondary_opts])
+            meaning = _flow(Text.from_markup(parameter.help or "").plain)
+            default = _shown_default(parameter)
+            yield f".TP\n.B {_roff(f'{names} {_value(parameter)}'.strip())}"
+            yield _roff(f"{meaning} [default: {default}]" if default else meaning)
+
+
+def _roff(text: str) -> str:
+    """A text in which roff finds no request of its own."""
+    plain = text.replace("\\", r"\e").replace("-", r"\-").replace("`", "")
+    return rf"\&{plain}" if plain.startswith((".", "'")) else plain
 
 
 def _flow(text: str) -> str:

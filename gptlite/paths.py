@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from gptlite.errors import StorageError
 
 
@@ -14,8 +16,15 @@ def cache_directory() -> Path:
 
 
 def user_cache_directory() -> Path:
-    """`gptlite` in the user's cache directory. Raises `StorageError` where the user has none."""
+    """The cache of gptlite in the folder that the system has for caches. Raises `StorageError` where there is none.
+
+    Linux: `$XDG_CACHE_HOME/gptlite` or `~/.cache/gptlite`. macOS: `~/Library/Caches/gptlite`. Windows:
+    `%LOCALAPPDATA%\\gptlite\\Cache`.
+    """
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gptlite"
-    except RuntimeError as error:
-        raise StorageError("there is no home directory to keep tokens in; set GPTLITE_CACHE to a folder.") from error
+        folder = user_cache_path("gptlite", appauthor=False)
+        if folder.parts[:1] != ("~",):  # what older versions of platformdirs say where no home directory is known
+            return folder
+    except RuntimeError:  # what newer ones do
+        pass
+    raise StorageError("there is no home directory to keep tokens in; set GPTLITE_CACHE to a folder.")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
+
+from gptlite import distribution
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,6 +26,8 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_commands_lie_in_the_package_and_are_linked_at_the_top() -> None:
     link = ROOT / "cli"
+    if not os.path.lexists(link):
+        pytest.skip("an sdist has no links")
     if not link.is_symlink():  # a checkout on a system without links has a file that holds the target's name
         assert link.read_text(encoding="utf-8").strip() == "gptlite/cli"
         return
@@ -55,3 +63,112 @@ def test_every_folder_with_code_is_a_package() -> None:
     """Folders without an `__init__.py` would be left out of what is installed."""
     for path in (ROOT / "gptlite").rglob("*.py"):
         assert (path.parent / "__init__.py").exists(), path.parent
+
+
+# -- The package
+
+
+def test_hints_name_the_distribution_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gptlite` on the index is another project, which nobody must be told to install."""
+    for provided, name in (
+        ({"gptlite": ["gptlite-lm"]}, "gptlite-lm"),
+        ({"gptlite": ["gptlite-fork"]}, "gptlite-fork"),
+        ({"gptlite": ["gptlite", "gptlite-lm"]}, "gptlite-lm"),
+        ({}, "gptlite-lm"),
+    ):
+        monkeypatch.setattr(importlib.metadata, "packages_distributions", lambda provided=provided: provided)
+        assert distribution.install_hint("report") == f"pip install '{name}[report]'"
+
+
+def test_every_hint_is_made_in_one_place() -> None:
+    for path in (ROOT / "gptlite").rglob("*.py"):
+        assert path.name == "distribution.py" or "pip install" not in path.read_text(encoding="utf-8"), path
+
+
+def test_every_extra_of_a_hint_exists() -> None:
+    listed = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("optional-dependencies]")[2]
+    extras = set(re.findall(r"^(\w+) = \[", listed.partition("\n[")[0], re.MULTILINE))
+    for path in (ROOT / "gptlite").rglob("*.py"):
+        used = set(re.findall(r"install_hint\([\"'](\w+)", path.read_text(encoding="utf-8")))
+        assert used <= extras, path
+
+
+def test_documents_name_the_distribution() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        if page.name != "log.md":
+            assert not re.search(r"pip install '?gptlite(?!-lm)\b", page.read_text(encoding="utf-8")), page
+
+
+def test_the_workflow_calls_what_the_makefile_has() -> None:
+    yaml = pytest.importorskip("yaml")
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    called = [word for line in commands for word in line.split()[1:] if "=" not in word]
+    assert called and all(line.startswith("make ") for line in commands)
+    assert set(called) <= targets
+    assert "3.10" in workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist and the wheel of a copy of the sources."""
+    folder = tmp_path_factory.mktemp("built")
+    copy = folder / "sources"
+    ignored = shutil.ignore_patterns("__pycache__", ".venv*", ".git", "build", "*.egg-info", ".*_cache")
+    shutil.copytree(ROOT, copy, ignore=ignored, symlinks=True)
+    code = (
+        "from setuptools import build_meta; import sys; folder = sys.argv[1]; "
+        "build_meta.build_sdist(folder); build_meta.build_wheel(folder)"
+    )
+    ended = run(sys.executable, "-c", code, folder, cwd=copy)
+    assert ended.returncode == 0, ended.stderr
+    return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
+
+
+def test_the_sdist_has_what_its_tests_need(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert built[0].name.startswith("gptlite_lm-")
+    for top in ("gptlite", "tests", "docs", "benchmarks", "packaging"):
+        for path in (ROOT / top).rglob("*"):
+            if path.is_file() and not {"__pycache__"} & set(path.parts) and path.suffix not in (".pyc", ".pyo"):
+                assert path.relative_to(ROOT).as_posix() in names, path
+    assert {"Makefile", "constraints.txt", "README.md", "LICENSE", "CHANGELOG.md"} <= names
+
+
+def test_the_wheel_has_the_library_and_the_manual_page(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as archive:
+        names = set(archive.namelist())
+        (described,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
+    files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "gptlite").rglob("*") if p.is_file()}
+    assert {name for name in files if "__pycache__" not in name} <= names
+    assert not [name for name in names if name.startswith(("tests/", "docs/", "cli/"))]
+    assert any(name.endswith("data/share/man/man1/gptlite.1") for name in names)
+    assert "\nName: gptlite-lm\n" in described and "\nClassifier: Typing :: Typed\n" in described
+
+
+def test_an_installed_wheel_runs_from_another_folder(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Unpacked, which is what pip does with it, beside the packages that it needs."""
+    with zipfile.ZipFile(built[1]) as archive:
+        archive.extractall(tmp_path / "site")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    code = "import gptlite, sys; print(gptlite.__file__); from gptlite.cli.process import start; start()"
+    command = [sys.executable, "-P", "-c", code, "--version"]
+    if sys.version_info < (3, 11):
+        command.remove("-P")
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ended.stdout.startswith(str(tmp_path / "site")) and "gptlite 0." in ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_shells_complete_commands_and_options(shell: str, tmp_path: Path) -> None:
+    asks = {
+        "_GPTLITE_COMPLETE": f"complete_{shell}", "COMP_WORDS": "gptlite train --resu", "COMP_CWORD": "2",
+        "_TYPER_COMPLETE_ARGS": "gptlite train --resu", "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_WORD_TO_COMPLETE": "--resu",
+    }  # fmt: skip
+    ended = subprocess.run(
+        [sys.executable, "-m", "gptlite"], cwd=ROOT, env=os.environ | asks, capture_output=True, text=True, check=False
+    )
+    assert "--resume" in ended.stdout, ended.stderr

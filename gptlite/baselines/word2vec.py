@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from gptlite.distribution import install_hint
 from gptlite.errors import CorpusError, UsageError, plural
 from gptlite.text.words import word_pattern
 
@@ -17,7 +18,7 @@ DIM, WINDOW, MIN_COUNT = 100, 5, 5
 def check_gensim() -> None:
     """Raises `UsageError` where gensim is not installed."""
     if find_spec("gensim") is None:
-        raise UsageError("to train Word2Vec takes gensim, which is not installed: pip install 'gptlite[word2vec]'.")
+        raise UsageError(f"Word2Vec needs the package gensim; install it: {install_hint('word2vec')}.")
 
 
 def train_word2vec(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from gptlite.config import ModelConfig, RopeScaling
+from gptlite.distribution import install_hint
 from gptlite.errors import NumericsError, UsageError
 from gptlite.model import slow_down
 from gptlite.storage.durable import replacing
@@ -69,7 +70,7 @@ def export_gguf(
     try:
         import gguf
     except ImportError as error:
-        raise UsageError("writing GGUF needs the gguf package; install it with: pip install 'gptlite[gguf]'") from error
+        raise UsageError(f"GGUF needs the package gguf; install it: {install_hint('gguf')}.") from error
 
     with replacing(path) as scratch, contextlib.closing(gguf.GGUFWriter(scratch, config.architecture)) as writer:
         _write_config(writer, config)

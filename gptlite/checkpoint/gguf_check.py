@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gptlite.distribution import install_hint
 from gptlite.errors import CheckpointError, UsageError
 from gptlite.kv_cache import KVCache
 from gptlite.model import GPT
@@ -73,7 +74,7 @@ class GgufReport:
 def check_installed() -> None:
     """Raises `UsageError` where there is no llama.cpp to ask."""
     if importlib.util.find_spec("llama_cpp") is None:
-        raise UsageError("`verify` asks llama.cpp; install it with: pip install llama-cpp-python")
+        raise UsageError(f"`verify` needs the package llama-cpp-python; install it: {install_hint('llama')}.")
 
 
 def verify_gguf(path: Path, model: GPT, tokenizer: Tokenizer) -> GgufReport:

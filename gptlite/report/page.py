@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from gptlite.distribution import install_hint
 from gptlite.errors import UsageError
 
 HERE = Path(__file__).parent
@@ -76,10 +77,11 @@ def check_libraries() -> None:
     """Raises `UsageError` when the libraries that draw are not installed."""
     try:
         import altair  # noqa: F401
+        import jinja2  # noqa: F401
         import vl_convert  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            "a page needs the packages altair and vl-convert-python; install them: pip install 'gptlite[report]'."
+            f"a page needs the packages altair, jinja2 and vl-convert-python; install them: {install_hint('report')}."
         ) from error
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from gptlite.distribution import install_hint
 from gptlite.errors import CorpusError, UsageError
 from gptlite.text.options import TextOptions
 
@@ -146,7 +147,7 @@ def _library(module: str, why: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UsageError(f"{why}; install what reads it with: pip install 'gptlite[records]'") from error
+        raise UsageError(f"{why}; install what reads it: {install_hint('records')}.") from error
 
 
 def _read(raw: BinaryIO, name: str, size: int = 1 << 18) -> bytes:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlite.checkpoint.runs import EVENT_FILES, event_files
+from gptlite.distribution import install_hint
 from gptlite.errors import StorageError, UsageError
 from gptlite.storage import durable
 
@@ -30,7 +31,7 @@ def check_library(log: str | None) -> None:
         _format("event")
     except ImportError as error:
         raise UsageError(
-            "`log='tensorboard'` needs the package tensorboard; install it: pip install 'gptlite[tensorboard]', "
+            f"`log='tensorboard'` needs the package tensorboard; install it: {install_hint('tensorboard')}, "
             "or leave it out with `log='none'`."
         ) from error
 

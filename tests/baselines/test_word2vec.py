@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
 from conftest import make_text
 
 from gptlite.baselines import word2vec
+from gptlite.distribution import install_hint
 from gptlite.embedding.similarity import nearest
 from gptlite.errors import CorpusError, UsageError
 
@@ -52,5 +54,5 @@ def test_without_gensim_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         word2vec, "find_spec", lambda name: None if name == "gensim" else importlib.util.find_spec(name)
     )
-    with pytest.raises(UsageError, match=r"pip install 'gptlite\[word2vec\]'"):
+    with pytest.raises(UsageError, match=re.escape(install_hint("word2vec"))):
         word2vec.train_word2vec([TEXT], epochs=1)

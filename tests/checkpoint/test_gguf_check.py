@@ -15,6 +15,7 @@ from gptlite.checkpoint import saved_step
 from gptlite.checkpoint.gguf import DTYPES, export_gguf
 from gptlite.checkpoint.gguf_check import LARGEST_DIVERGENCE, N_TEXTS, GgufReport, verify_gguf, write
 from gptlite.config import ModelConfig, SamplingConfig
+from gptlite.distribution import install_hint
 from gptlite.errors import CheckpointError
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
@@ -164,7 +165,7 @@ def test_without_llama_cpp_it_is_told_how_to_come(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     outcome = gptlite("export", trained_run, "--verify")
     assert outcome.code == 2
-    assert "pip install llama-cpp-python" in outcome.err
+    assert install_hint("llama") in outcome.err
     assert not Path("run-f16.gguf").exists()
 
 

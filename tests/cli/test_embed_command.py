@@ -18,6 +18,7 @@ from conftest import Command, Outcome, random_model, tiny_config
 from gptlite.checkpoint import runs, saved_step
 from gptlite.checkpoint.saved_step import save_step
 from gptlite.cli.shared.texts import Lines, in_batches
+from gptlite.distribution import install_hint
 from gptlite.embedding import contextual, similarity
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import parse_marked
@@ -677,7 +678,7 @@ def test_a_page_without_its_libraries_says_what_to_install(embed: Command, monke
     monkeypatch.setitem(sys.modules, "vl_convert", None)
     outcome = embed(*BANKS, "-o", "p.html")
     assert outcome.code == 2
-    assert "pip install 'gptlite[report]'" in outcome.err
+    assert install_hint("report") in outcome.err
     assert not Path("p.html").exists()
 
 

@@ -11,6 +11,7 @@ import torch
 from conftest import Command, random_model, tiny_config
 
 from gptlite.checkpoint.saved_step import save_step
+from gptlite.distribution import install_hint
 from gptlite.text.tokenizer import Tokenizer
 
 MAGIC = b"GGUF"
@@ -97,7 +98,7 @@ def test_a_missing_package_is_told_how_to_come(
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     outcome = gptlite("export", trained_run)
     assert outcome.code == 2
-    assert "pip install 'gptlite[gguf]'" in outcome.err
+    assert install_hint("gguf") in outcome.err
 
 
 def test_the_name_must_be_that_of_a_gguf_file(gptlite: Command, trained_run: Path) -> None:

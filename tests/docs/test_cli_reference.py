@@ -32,6 +32,20 @@ def test_the_reference_is_current() -> None:
     assert made["render"]()[PAGE] == PAGE.read_text(encoding="utf-8"), "run: make reference"
 
 
+def test_the_manual_page_is_current() -> None:
+    page = PAGE.with_name("gptlite.1")
+    made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))
+    assert made["render"]()[page] == page.read_text(encoding="utf-8"), "run: make reference"
+
+
+def test_the_manual_page_shows_every_command_and_option_of_the_help_pages() -> None:
+    page = PAGE.with_name("gptlite.1").read_text(encoding="utf-8").replace(r"\-", "-")
+    for name, command in COMMANDS.items():
+        part = page.partition(f".SS gptlite {name} ")[2].partition(".SS")[0]
+        for option in (p for p in command.params if p.param_type_name == "option" and not p.hidden):
+            assert re.search(rf"^\.B {re.escape(option.opts[0])}\b", part, re.MULTILINE), (name, option.opts)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_listed_once_and_hidden_ones_as_for_experts(name: str) -> None:
     shown, _, experts = sections()[name].partition(EXPERTS)

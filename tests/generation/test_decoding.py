@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import shutil
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def test_where_others_may_write_to_the_cache_machine_code_is_kept_elsewhere(
     assert choose_decoding(model, 1, compile="on").packed is not None
     assert not list(shared.rglob("*.so")) and list(Path("own/gptlite/kernels").glob("decoding-*.so"))
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", lambda: shared)
+    monkeypatch.setenv("HOME", str(shared.absolute()))
     assert "others may write to" in choose_decoding(model, 1, compile="on").reason
 
 
@@ -122,9 +123,9 @@ def test_memory_must_hold_the_weights_twice(model: GPT, monkeypatch: pytest.Monk
 
 
 def test_without_a_home_nothing_is_compiled(model: GPT, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("GPTLITE_CACHE", "XDG_CACHE_HOME"):
+    for name in ("GPTLITE_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError()))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: {}["unknown"])
     assert "no folder to keep" in choose_decoding(model, 1, compile="on").reason
 
 

@@ -16,6 +16,7 @@ from support.browser import Page, browsing
 from support.pages import BANKS, HOSTILE, Elements, needs_browser
 from support.pages import occurrences_of as made
 
+from gptlite.distribution import install_hint
 from gptlite.errors import UsageError
 
 pytest.importorskip("altair")
@@ -90,7 +91,7 @@ def test_a_page_of_200_has_less_than_a_megabyte() -> None:
 @pytest.mark.parametrize("missing", ["altair", "vl_convert"])
 def test_missing_libraries_are_named(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UsageError, match=r"pip install 'gptlite\[report\]'"):
+    with pytest.raises(UsageError, match=re.escape(install_hint("report"))):
         render(made(BANKS))
 
 

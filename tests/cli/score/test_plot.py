@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
+from gptlite.distribution import install_hint
+
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
@@ -75,4 +77,4 @@ def test_without_the_libraries(
 ) -> None:
     monkeypatch.setitem(sys.modules, "altair", None)
     outcome = gptlite("score", texts, "-m", trained_run, "--plot", "out.svg")
-    assert outcome.code == 2 and "pip install 'gptlite[report]'" in outcome.err
+    assert outcome.code == 2 and install_hint("report") in outcome.err
