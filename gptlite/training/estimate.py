@@ -32,13 +32,18 @@ FULL_EFFORT = 200.0  # seconds; with a smaller budget the baselines read less te
 
 @dataclass(frozen=True)
 class Estimate:
-    """A plan and what it should lead to, with the baselines for the same text."""
+    """A plan and what it should lead to, with the baselines for the same text.
+
+    - `facts`, `speeds`: what it rests on; speeds are by shape and batch size.
+    """
 
     plan: planning.Plan
     expected: planning.Expected
     memory: int  # bytes that the whole program takes
     baselines: ngram.Baselines
     baseline_seconds: float  # that they took
+    facts: planning.Facts
+    speeds: Mapping[tuple[ModelConfig, int], Speed]
 
     def to_dict(self) -> dict[str, Any]:
         expected = dataclasses.asdict(dataclasses.replace(self.expected, memory=self.memory))
@@ -98,7 +103,7 @@ def estimate(
     measured_here = speed is not None and hardware.device.type == "cpu"
     memory = (peak_memory() or 0) if measured_here else before + expected.memory
     memory = int(HEAP_GAPS * memory) + SAVING_BYTES * plan.model.n_params
-    return Estimate(plan, expected, memory, baselines, baseline_seconds)
+    return Estimate(plan, expected, memory, baselines, baseline_seconds, facts, stopwatch.speeds)
 
 
 def baseline_effort(seconds: float | None) -> float:

@@ -33,15 +33,16 @@ SHORTEST_PAUSE = 1.0  # seconds that the process was stopped before anyone is to
 def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team, setup: Setup) -> None:
     """Take optimizer steps until the budget is used; evaluate, sample and save on the way.
 
-    Raises `NumericsError` when training diverges, `StorageError` when the last step cannot be saved, and `Interrupted`
-    when `setup.should_stop` asked for the end and the step is saved.
+    Raises `Replanned` when training is to begin again with another plan, `NumericsError` when it diverges,
+    `StorageError` when the last step cannot be saved, and `Interrupted` when `setup.should_stop` asked for the end and
+    the step is saved.
     """
     config, clock, watcher = setup.plan.train, setup.clock, setup.watcher
     if state.step == 0:
         held_out.first_look(model, state, team, setup)
     if team.leads:
         _ = setup.words, setup.word_vectors  # made now, so that no save takes longer than the others
-    began, first_step, paused = clock.elapsed(), state.step, 0.0
+    began, first_step, paused, saved = clock.elapsed(), state.step, 0.0, False
     model.train()
     (progress,) = team.first(clock.progress(state))
     if progress >= 1 and state.step == 0:  # one step at least, or there is nothing to save
@@ -51,6 +52,8 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
         lr = take_step(model, optimizers, progress, state, team, setup)
         before, progress = progress, clock.progress(state)
         seconds_per_step = (clock.elapsed() - began) / (state.step - first_step)
+        if setup.replanner is not None and not saved:
+            setup.replanner.look(progress, state.step, clock.elapsed(), setup.threads.seconds_per_step)
         last = clock.over(state, seconds_per_step)
         told = _progress(state, setup, progress, last, lr, seconds_per_step)
         watcher.stepped(told)
@@ -72,6 +75,7 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
             state.losses = []
         if last or signal or _due(config.save_every, state.step, milestone):
             saving.save(model, optimizers, state, team, setup, final=bool(last or signal))
+            saved = True
         if signal and not last:
             raise Interrupted(f"stopped after step {state.step}, which is saved; {how_to_resume(setup.run)}", signal)
         if last:

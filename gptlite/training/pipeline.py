@@ -31,6 +31,7 @@ from gptlite.training.init_from import copy_weights
 from gptlite.training.loop import fit
 from gptlite.training.plan import Plan
 from gptlite.training.prepare import Complete, Prepared, make_batches, prepare_new, prepare_resume
+from gptlite.training.replan import Replanned
 from gptlite.training.request import Request
 from gptlite.training.run_log import RunLog
 from gptlite.training.setup import Setup
@@ -193,7 +194,12 @@ def execute(prepared: Prepared) -> dict[str, Any]:
     if prepared.plan.train.log == "tensorboard":
         training.setup.log.open_events(training.setup.clock.elapsed())
     request.watcher.planned(prepared.plan, run.path, hardware)
-    result = _train(training)
+    try:
+        result = _train(training)
+    except Replanned as found:
+        request.watcher.notice(f"{found.plan.reasons[-1].sentence()}.")
+        del training  # before another model is made
+        return execute(prepared.with_plan(found.plan, found.expected))
     run.write_info({**info, "result": result})
     return result
 
@@ -250,6 +256,7 @@ def _build(prepared: Prepared) -> Training:
         log=RunLog(prepared.run, request.watcher, active=team.leads),
         loss_of=loss_of,
         workers=workers,
+        replanner=prepared.replanner,
         threads=control_threads(hardware, workers, loss_of, config, request, state.threads),
         baselines=prepared.info.get("baselines"),
         watcher=request.watcher,

@@ -74,7 +74,7 @@ class Expected:
 class Reason:
     """Why the plan set a value: `about` says which value, `facts` what decided. `sentence` puts it into words."""
 
-    about: Literal["shape", "context_length", "batch_size", "processes", "dropout", "recorded"]
+    about: Literal["shape", "context_length", "batch_size", "processes", "dropout", "speed", "recorded"]
     facts: Mapping[str, Any]
 
     def sentence(self) -> str:
@@ -97,6 +97,9 @@ class Reason:
             case "dropout":
                 times = f"about {plural(round(f['epochs']), 'time')}"
                 return f"dropout {f['dropout']:g}, because the text will be read {times}"
+            case "speed":
+                times = f"{f['ratio']:.1f} times faster" if f["ratio"] > 1 else f"{1 / f['ratio']:.1f} times slower"
+                return f"planned again for the last {f['seconds']:.0f} s: steps are {times} than when they were timed"
             case "recorded":
                 return f["sentence"]
 
@@ -249,6 +252,11 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     return Expected(rate, steps, tokens / facts.n_tokens, seconds, memory, bits)
 
 
+def predicted(facts: Facts, plan: Plan, speed: Speed | None) -> float:
+    """Bits per byte, on the scale of the scaling law, that `plan` leads to at the measured `speed` or a guess."""
+    return _law(facts, plan.model, expect(facts, plan, speed).epochs * facts.n_tokens)
+
+
 def one_window_each(plan: Plan, processes: int) -> Plan:
     """`plan` with batches of which each process gets a window for each part; a size that was asked for stays."""
     fewest = processes * plan.train.accumulate
@@ -280,8 +288,7 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
     speeds: dict[int, Speed] = {}
 
     def bits(i: int) -> float:
-        expected = expect(facts, plans[i], speeds.get(i))
-        return _law(facts, plans[i].model, expected.epochs * facts.n_tokens)
+        return predicted(facts, plans[i], speeds.get(i))
 
     best = min(range(len(plans)), key=bits)
     timing = measure is not None and plans[best].train.seconds is not None

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, note_c
 from gptlite.training.estimate import estimate
 from gptlite.training.init_from import InitFrom, load_init_from
 from gptlite.training.memory import check_memory, saved_bytes
+from gptlite.training.replan import Replanner
 from gptlite.training.request import Request
 from gptlite.training.state import read_state
 from gptlite.training.team import ALONE, Team
@@ -52,6 +54,7 @@ class Prepared:
     - `info`: what run.json will say, besides what only the end of the training tells.
     - `saved`: the step to continue from. In other processes than the first, True stands for one that they are given.
     - `previous`: the run.json of a resumed run.
+    - `replanner`: looks for a second plan in the first tenth of a run, where the first one was free to choose a shape.
     """
 
     request: Request
@@ -64,6 +67,17 @@ class Prepared:
     init_from: InitFrom = field(default_factory=InitFrom)
     saved: saved_step.Checkpoint | bool | None = None
     previous: Mapping[str, Any] | None = None
+    replanner: Replanner | None = None
+
+    def with_plan(self, plan: planning.Plan, expected: planning.Expected) -> Prepared:
+        """The same with another plan for its first step, the last one for this run."""
+        info = {
+            **self.info,
+            **_facts(plan, self.dataset),
+            "expected": {**dataclasses.asdict(expected), "memory_bytes": self.info["expected"]["memory_bytes"]},
+        }
+        info["expected"].pop("memory")
+        return dataclasses.replace(self, plan=plan, info=info, replanner=None)
 
     @property
     def asks_for_more(self) -> bool:
@@ -135,7 +149,10 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
         **estimated.to_dict(),
         **_facts(plan, dataset),
     }
-    return Prepared(request, team, run, plan, hardware, dataset, info, start)
+    replanner = None
+    if team.size == 1 and start.config is None and plan.train.seconds is not None:
+        replanner = Replanner(estimated, request.architecture, request.size, request.settings)
+    return Prepared(request, team, run, plan, hardware, dataset, info, start, replanner=replanner)
 
 
 def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Prepared | Complete:

@@ -22,6 +22,7 @@ from gptlite.text.tokenizer import Tokenizer
 from gptlite.training.clock import Clock
 from gptlite.training.optimizer import Loss, mean_loss
 from gptlite.training.plan import Plan
+from gptlite.training.replan import Replanner
 from gptlite.training.run_log import RunLog
 from gptlite.training.threads import ThreadControl
 from gptlite.training.watcher import Watcher
@@ -35,6 +36,7 @@ class Setup:
 
     - `val_ids`: (M,) the held-out text as tokens; `byte_scale`: its bytes per byte that they spell.
     - `loss_of`: computes the loss of a training step, compiled or not; `workers`: the threads that divide it.
+    - `replanner`: looks for a second plan in the first tenth of the run.
     - `threads`: chooses how many threads compute.
     - `baselines`: what run.json says of them, measured before training.
     - `saved_word_vectors`: the file of static word vectors of the step that a run goes on from.
@@ -52,6 +54,7 @@ class Setup:
     watcher: Watcher
     should_stop: Callable[[], int | None] = lambda: None
     byte_scale: float = 1.0
+    replanner: Replanner | None = None
     loss_of: Loss = mean_loss
     workers: Workers = field(default_factory=Workers)
     threads: ThreadControl = field(default_factory=ThreadControl)

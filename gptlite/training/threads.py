@@ -84,7 +84,7 @@ class ThreadControl:
         self.free = free and most > 1
         self.numbers = sorted({1, most // 2 or 1, most})
         self.steps, self.wall, self.processor = 0, 0.0, 0.0  # since the last look
-        self.total_wall, self.total_processor = 0.0, 0.0
+        self.total_wall, self.total_processor, self.total_seconds, self.total_steps = 0.0, 0.0, 0.0, 0
         self.before = self.now
         self.legs: list[int] = []  # of a trial: the numbers of threads that are still to be timed
         self.speeds: dict[int, list[float]] = {}  # steps per second in the trial
@@ -100,6 +100,11 @@ class ThreadControl:
         """The share of the time of all steps in which the threads that computed had a processor; None before a step."""
         return self.total_processor / self.total_wall if self.total_wall else None
 
+    @property
+    def seconds_per_step(self) -> float:
+        """The mean of all steps."""
+        return self.total_seconds / max(1, self.total_steps)
+
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
         """While this is open, a step is taken."""
@@ -111,6 +116,7 @@ class ThreadControl:
         """A step took `wall` seconds and `processor` seconds of all processors."""
         self.total_wall += wall * self.now
         self.total_processor += processor
+        self.total_seconds, self.total_steps = self.total_seconds + wall, self.total_steps + 1
         self.steps, self.wall, self.processor = self.steps + 1, self.wall + wall, self.processor + processor
         if not self.free or self.steps < FEWEST_STEPS or self.wall < FEWEST_SECONDS:
             return
