@@ -214,6 +214,7 @@ class TrainConfig:
     - `lr` is the peak of the schedule; `warmup` and `decay` are fractions of the whole run.
     - `init`: bigrams gives embeddings and head what counting tells (bigrams.py), random leaves all to training, and
       model goes on from one that is trained.
+    - `loss`: of pairs, what is learned: the answers alone (answer), or the prompts too (all).
     - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
       other two means about ten times in the run.
     - `patience`: stop after so many scores in a row without a new best one; 0 for never.
@@ -239,6 +240,7 @@ class TrainConfig:
     clip: float = 1.0
     dropout: float = 0.0
     init: str = "bigrams"
+    loss: str = "answer"
     seed: int = 1
     eval_every: int | None = None
     save_every: int | None = None
@@ -263,6 +265,7 @@ class TrainConfig:
         )
         _choose("optimizer", self.optimizer, "muon", "adamw")
         _choose("init", self.init, "bigrams", "random", "model")
+        _choose("loss", self.loss, "answer", "all")
         _choose("shard", self.shard, "none", "fsdp")
         _choose("log", self.log, "none", "tensorboard")
         for name in ("momentum", "beta1", "beta2"):

@@ -20,6 +20,7 @@ from gptlite.errors import CheckpointError, LimitError, NumericsError
 from gptlite.storage.durable import MANIFEST, json_bytes, write_directory
 from gptlite.storage.reader import LARGEST_JSON, LARGEST_TOKENIZER, Reader, not_finite
 from gptlite.storage.validation import LARGEST_HEADER, Entry, Table, header_bytes, is_count, parse_object
+from gptlite.text.pairs import PairFormat, has_boundaries
 from gptlite.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -214,11 +215,14 @@ def read_tokenizer(reader: Reader) -> Tokenizer:
             f"{reader.directory} has {older[0]} but no tokenizer.json; let transformers make one: "
             f'AutoTokenizer.from_pretrained("{reader.directory}").save_pretrained("{reader.directory}").'
         )
-    return Tokenizer.from_json(
+    tokenizer = Tokenizer.from_json(
         reader.text("tokenizer.json", largest("tokenizer.json")),
         reader.directory / "tokenizer.json",
         choose=lambda special: hf.document_tokens(special, settings, configs, reader.directory / names[0]),
     )
+    pairs = PairFormat.read(settings)
+    tokenizer.pairs = pairs if pairs and has_boundaries(tokenizer) else None
+    return tokenizer
 
 
 def read_token_table(reader: Reader) -> tuple[np.ndarray, Tokenizer]:

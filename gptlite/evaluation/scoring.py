@@ -199,12 +199,14 @@ def _measure(
     rows = max(1, LARGEST_LOGITS // (len(token_bytes) * max((w.length for w in windows), default=1)))
     for first in range(0, len(windows), rows):
         group = windows[first : first + rows]
-        length = group[0].length
-        index = np.add.outer([w.start for w in group], np.arange(length + 1))
+        length = max(window.length for window in group)  # shorter ones read on, which changes nothing before
+        index = np.minimum(np.add.outer([w.start for w in group], np.arange(length + 1)), len(ids) - 1)
         stream = torch.from_numpy(ids[index].astype(np.int64)).to(device)  # (B, T + 1)
         inputs, targets = stream[:, :-1], stream[:, 1:]
-        skipped = torch.tensor([length - w.scored for w in group], device=device)
-        counts = torch.arange(length, device=device) >= skipped[:, None]
+        ends = torch.tensor([window.length for window in group], device=device)[:, None]
+        skipped = ends - torch.tensor([window.scored for window in group], device=device)[:, None]
+        places = torch.arange(length, device=device)
+        counts = (places >= skipped) & (places < ends)
         counts &= token_bytes[targets] > 0  # (B, T)
         with torch.no_grad():
             losses = losses_of(inputs, targets, counts)

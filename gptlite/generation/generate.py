@@ -27,6 +27,7 @@ from gptlite.generation.reproducible import Draw, make_sampler
 from gptlite.generation.stopping import Stopping
 from gptlite.model import GPT
 from gptlite.randomness import derive
+from gptlite.text.pairs import encode_messages
 from gptlite.text.tokenizer import Tokenizer
 
 LONGEST_PIECE = 1 << 18  # characters of a prompt that are tokenized at once
@@ -134,6 +135,7 @@ class Generation:
     - `decoding`: how the model decodes; None lets `choose_decoding` decide when the iteration begins.
     - `keep=False` leaves the samples' text and tokens empty, so that memory does not grow however long the text gets.
     - `batch_size`: samples that are written side by side.
+    - `prompt_ids`: the ids of the prompt, where they are not those of `tokenize_prompt`.
     - `logprobs` keeps each token's log-probability, and this many of the likeliest alternatives; None keeps neither.
     Raises `UsageError` for an empty stop string, an unknown unit, and a bias of what is no token.
     """
@@ -153,11 +155,12 @@ class Generation:
         batch_size: int | None = None,
         logprobs: int | None = None,
         decoding: Decoding | None = None,
+        prompt_ids: Sequence[int] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.prompt, self.seed, self.logprobs, self._decoding = prompt, seed, logprobs, decoding
         self.batch_size = batch_size or rows_at_once(model.config)
-        self.prompt_ids = tokenize_prompt(tokenizer, prompt)
+        self.prompt_ids = tokenize_prompt(tokenizer, prompt) if prompt_ids is None else list(prompt_ids)
         self.numbers = list(range(config.num_samples) if numbers is None else numbers)
         self.seeds = [derive(seed, number) for number in self.numbers]
         self.rows = [Row(self.prompt_ids, s, tokenizer, config, Stopping(stop, stop_at), keep) for s in self.seeds]
@@ -273,7 +276,15 @@ class Row:
 
 
 def tokenize_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Ids of a prompt; no prompt is the beginning of a document."""
+    """Ids of a prompt; no prompt is the beginning of a document. A model of pairs gets it as a prompt to answer."""
+    if tokenizer.pairs:
+        messages, opened = tokenizer.pairs.prompt(text)
+        return encode_messages(tokenizer, messages, opened)
+    return plain_prompt(tokenizer, text)
+
+
+def plain_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a prompt that is continued as it stands, whatever the model was trained on."""
     return [*tokenizer.opening, *_encode(tokenizer, tokenizer.begin(text))] or [tokenizer.separator_id]
 
 

@@ -24,6 +24,7 @@ from gptlite.kernels.build import is_parallel
 from gptlite.kernels.header import COMMON
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, Attention, Block
+from gptlite.text.batches import count_targets, read_batch
 
 embed_backward = torch.ops.aten.embedding_dense_backward
 MOST_THREADS = COMMON.constants["MOST_THREADS"]
@@ -100,12 +101,13 @@ class FusedLoss:
         # Random numbers are drawn here, in the order of the parts, whichever thread computes them.
         drops = [[_dropout(rate) for _ in range(2 * model.config.n_layers + 2)] for _ in parts]
         done = self.workers.map(lambda i: self._compute(model, parts[i], iter(drops[i])), range(len(parts)))
-        return mean_of_parts(done, [len(part) for part in parts])
+        return mean_of_parts(done, [count_targets(part) for part in parts])
 
     def _compute(self, model: GPT, batch: Tensor, drops: Iterator[Any]) -> tuple[float, list[Tensor]]:
         """`compute` for one part. `drops`: what each call of dropout leaves out, in the order of the forward pass."""
         config, body = model.config, model.transformer
-        ids, targets = (part.flatten().contiguous() for part in (batch[:, :-1], batch[:, 1:]))
+        ids, targets = (part.flatten().contiguous() for part in read_batch(batch))
+        rows = None if bool((targets >= 0).all()) else (targets >= 0).nonzero()[:, 0]  # that are learned
         length = batch.shape[1] - 1
         cos, sin = (table.data_ptr() for table in (body.position.cos, body.position.sin))
         heads = Heads(len(ids), length, config.n_heads, config.head_dim, cos, sin, config.norm_eps)
@@ -121,13 +123,16 @@ class FusedLoss:
             x = kept.second.x
         last = self._add(body.norm, x, y, next(drops))
         head = self._cast(model.head.weight)
-        logits = last.normed @ head.T  # (N, V)
-        loss = self._call("cross_entropy", *logits.shape, logits, targets)
+        normed = last.normed if rows is None else last.normed[rows]
+        logits = normed @ head.T  # (N, V)
+        loss = self._call("cross_entropy", *logits.shape, logits, targets if rows is None else targets[rows])
         dlogits = logits  # it has replaced them
 
-        grads: Gradients = {model.head.weight: (dlogits.T @ last.normed).float()}
-        dx = torch.zeros_like(x)
-        dy = self._add_backward(body.norm, last, dlogits @ head, dx, grads)
+        grads: Gradients = {model.head.weight: (dlogits.T @ normed).float()}
+        dx, dnormed = torch.zeros_like(x), dlogits @ head
+        if rows is not None:
+            dnormed = torch.zeros_like(last.normed).index_copy_(0, rows, dnormed)
+        dy = self._add_backward(body.norm, last, dnormed, dx, grads)
         for i in reversed(range(len(blocks))):
             dy = self._backward(*blocks.pop(), heads, dy, dx, grads, is_first=i == 0)
         self._drop(dx, drop)
@@ -233,7 +238,7 @@ class FusedLoss:
 
 
 def mean_of_parts(done: list[tuple[float, list[Tensor]]], sizes: list[int]) -> tuple[float, list[Tensor]]:
-    """The mean loss and gradients of a batch whose parts, of so many windows each, have those in `done`."""
+    """The mean loss and gradients of a batch whose parts, of so many targets each, have those in `done`."""
     if len(done) == 1:
         return done[0]
     shares = [size / sum(sizes) for size in sizes]

@@ -40,6 +40,10 @@ class Batches:
     def steps_per_epoch(self) -> float:
         return self.windows_per_epoch / self.batch_size
 
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_size * self.context
+
     def batch(self, step: int) -> Tensor:
         """Windows (B, context + 1) of int64 ids: inputs are [:, :-1], targets [:, 1:]; of B, the share of this rank."""
         first, last = (
@@ -54,3 +58,17 @@ class Batches:
         key = derive(self.seed, epoch)
         phase = mix(key) % len(self.ids)
         return phase + shuffled(within, self.windows_per_epoch, key) * self.context
+
+
+def read_batch(batch: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and targets (B, T) of windows (B, T + 1), in which `~id` is a token that is read but not learned.
+
+    Targets that are not learned are -100, which torch's losses leave out.
+    """
+    skipped = batch < 0
+    return torch.where(skipped, ~batch, batch)[:, :-1], torch.where(skipped, -100, batch)[:, 1:]
+
+
+def count_targets(batch: Tensor) -> int:
+    """How many targets of windows (B, T + 1) are learned."""
+    return int((batch[:, 1:] >= 0).sum())

@@ -25,6 +25,7 @@ class TextOptions:
     - `as_text`: say nothing about markup and data formats in the text.
     - `text_field`: the field of a record that is its text; `pairs`: those of its prompt and its answer; `given`: those
       of its conditions. Each a name or several, in a text with commas or a sequence.
+    - `noted`: markup and data formats were spoken of before.
     - `keep_copies`: use files with equal contents as often as they are there, instead of once.
     Raises `UsageError` for an encoding that Python does not know and for an empty separator.
     """
@@ -38,6 +39,7 @@ class TextOptions:
     text_field: str | None = None
     pairs: str | Sequence[str] | None = None
     given: str | Sequence[str] | None = None
+    noted: bool = False
 
     def __post_init__(self) -> None:
         if self.encoding is not None:
@@ -65,7 +67,7 @@ class TextOptions:
         return self.encoding or UTF8
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "noted"}
 
     @classmethod
     def of_run(cls, info: Mapping[str, Any]) -> TextOptions:
@@ -77,7 +79,8 @@ class TextOptions:
         if stored is None:
             return cls(lossy=bool(info.get("lossy")), keep_line_ends=True, as_text=True, keep_copies=True)
         try:
-            return cls(**{**stored, "as_text": True})
+            as_text = stored.get("as_text", False) if "pairs" in stored else True  # older ones read records as text
+            return cls(**{**stored, "as_text": as_text, "noted": True})
         except UsageError as error:
             raise CheckpointError(f"run.json says of the text what this gptlite does not know: {error}") from error
 

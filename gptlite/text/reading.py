@@ -136,7 +136,7 @@ class _Check:
         text = self.converter.feed(raw, final)
         if not self.size and text:
             self.start = len(BOM) if text.startswith(BOM) else 0
-            if not self.options.as_text:
+            if not (self.options.as_text or self.options.noted):
                 self.kind = formats.markup_kind(content, self.path)
         self._look_for_separators(text)
         self.digest.update(raw)

@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from gptlite.errors import StorageError
 from gptlite.paths import cache_directory
 from gptlite.storage.locks import lock_file, locked
 from gptlite.text.corpus import Text
+from gptlite.text.pairs import encode_messages, encode_records
 from gptlite.text.spool import sweep
 from gptlite.text.tokenizer import Tokenizer
 
@@ -74,7 +75,7 @@ def tokenize(
     begins with the tokens that the text begins with. Raises `StorageError` where the cache cannot be written.
     """
     cache = cache or cache_directory()
-    key = hashlib.sha256(f"{FORMAT}:{text.digest}:{tokenizer.digest}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{FORMAT}:{text.digest}:{tokenizer.digest}{tokenizer.pairs or ''}".encode()).hexdigest()[:32]
     entry = cache / f"tokens-{key}"
     if entry.exists() and not _is_ours(entry):
         entry = cache / f"tokens-{key}-{os.geteuid()}"
@@ -109,33 +110,44 @@ def _write_tokens(text: Text, tokenizer: Tokenizer, directory: Path, progress: C
     digest = hashlib.sha256()
     n_tokens = n_bytes = 0
     with open(path, "wb") as file:
-        waiting: list[tuple[bool, str]] = []
-
-        def flush() -> None:
-            nonlocal n_tokens, n_bytes
-            pieces = [tokenizer.begin(block) if starts else block for starts, block in waiting]
-            for (starts, block), ids in zip(waiting, tokenizer.encode_batch(pieces), strict=True):
-                if starts:
-                    ids = [tokenizer.separator_id, *ids]
-                raw = np.asarray(ids, dtype=dtype).tobytes()
-                file.write(raw)
-                digest.update(raw)
-                n_tokens += len(ids)
-                n_bytes += len(block.encode())
-            waiting.clear()
+        for ids, size in _encoded(text, tokenizer):
+            raw = np.asarray(ids, dtype=dtype).tobytes()
+            file.write(raw)
+            digest.update(raw)
+            n_tokens += len(ids)
+            n_bytes += size
             progress(min(1.0, n_bytes / max(1, text.n_bytes)))
-
-        size = 0
-        for starts, block in text.blocks(cut=tokenizer.safe_cut):
-            waiting.append((starts, block))
-            size += len(block)
-            if size >= BATCH_CHARACTERS:
-                flush()
-                size = 0
-        flush()
     facts = {"dtype": dtype, "n_tokens": n_tokens, "n_bytes": n_bytes, "digest": digest.hexdigest()}
     (directory / "facts.json").write_text(json.dumps(facts) + "\n")
     return TokenFile(path, **facts)
+
+
+def _encoded(text: Text, tokenizer: Tokenizer) -> Iterator[tuple[list[int], int]]:
+    """The ids of the text in parts, and how many bytes of text each spells."""
+    if tokenizer.pairs:
+        lengths = [len(spelling) for spelling in tokenizer.token_bytes]
+        yield from ((ids, sum(lengths[i] for i in ids)) for ids in encode_records(text, tokenizer))
+        return
+    waiting: list[tuple[bool, str]] = []
+
+    def flush() -> tuple[list[int], int]:
+        pieces = [tokenizer.begin(block) if starts else block for starts, block in waiting]
+        found: list[int] = []
+        for (starts, _), ids in zip(waiting, tokenizer.encode_batch(pieces), strict=True):
+            found += [tokenizer.separator_id, *ids] if starts else ids
+        n_bytes = sum(len(block.encode()) for _, block in waiting)
+        waiting.clear()
+        return found, n_bytes
+
+    size = 0
+    for starts, block in text.blocks(cut=tokenizer.safe_cut):
+        waiting.append((starts, block))
+        size += len(block)
+        if size >= BATCH_CHARACTERS:
+            yield flush()
+            size = 0
+    if waiting:
+        yield flush()
 
 
 def _is_ours(entry: Path) -> bool:
@@ -200,6 +212,9 @@ def _check_cached(entry: Path, descriptor: int, text: Text | None, tokenizer: To
 
 def _first_ids(text: Text, tokenizer: Tokenizer) -> np.ndarray:
     """Ids with which the token file must begin; where the first characters end, others may follow from what comes."""
+    if tokenizer.pairs:
+        record = next(text.records(), [])
+        return np.asarray(encode_messages(tokenizer, record), dtype=_dtype(tokenizer))
     _, block = next(text.blocks(cut=tokenizer.safe_cut), (True, ""))
     ids = [tokenizer.separator_id, *tokenizer.encode(tokenizer.begin(block[:COMPARED]))]
     return np.asarray(ids if len(block) <= COMPARED else ids[: len(ids) // 2], dtype=_dtype(tokenizer))

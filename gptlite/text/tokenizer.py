@@ -20,6 +20,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 from gptlite.errors import CheckpointError, UsageError
 from gptlite.storage.validation import shown
 from gptlite.text.background import wait_for
+from gptlite.text.pairs import END, PairFormat
 from gptlite.text.tokenizer_json import (
     BEFORE_SPACES,
     LARGEST_VOCABULARY,
@@ -69,10 +70,14 @@ class Tokenizer:
         # What the file says must stand before any text, such as the "beginning of text" of Llama 3; nothing in ours.
         template, plain = backend.encode("x").ids, backend.encode("x", add_special_tokens=False).ids
         self.opening = template[: template.index(plain[0])] if plain else []
+        self.pairs: PairFormat | None = None  # set for models of pairs
 
     @classmethod
-    def train(cls, blocks: Iterable[str], vocab_size: int) -> Tokenizer:
-        """Learn at most `vocab_size` tokens from `blocks` of text (fewer when the text has no more repeated pairs)."""
+    def train(cls, blocks: Iterable[str], vocab_size: int, special: Sequence[str] = ()) -> Tokenizer:
+        """Learn at most `vocab_size` tokens from `blocks` of text (fewer when the text has no more repeated pairs).
+
+        - `special`: names of more tokens that are no text.
+        """
         check_vocab_size(vocab_size)
         backend = tokenizers.Tokenizer(models.BPE())
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -80,7 +85,7 @@ class Tokenizer:
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
             min_frequency=2,
-            special_tokens=[SEPARATOR],
+            special_tokens=[SEPARATOR, *special],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
@@ -127,6 +132,25 @@ class Tokenizer:
     def to_json(self) -> str:
         return self._json or self.backend.to_str()
 
+    def with_special(self, names: Sequence[str]) -> Tokenizer:
+        """This tokenizer with more tokens that are no text, at the end of its vocabulary.
+
+        Raises `UsageError` where one of the names is a token of text, and for tokenizers of characters.
+        """
+        known = self.backend.get_vocab(with_added_tokens=True)
+        if self._json is not None or any(name in known and self.token_bytes[known[name]] for name in names):
+            raise UsageError("the tokenizer of `init_from` cannot be given the boundary tokens of pairs.")
+        backend = tokenizers.Tokenizer.from_str(self.to_json())
+        backend.add_special_tokens([name for name in names if name not in known])
+        return Tokenizer(backend, self.separator)
+
+    def for_pairs(self, pairs: PairFormat | None) -> Tokenizer:
+        """A tokenizer whose texts end with the boundary of pairs; of None, one for plain text."""
+        ends = (END,) if pairs else ()
+        made = Tokenizer(tokenizers.Tokenizer.from_str(self.to_json()), self.separator, ends)
+        made.pairs = pairs
+        return made
+
     @property
     def cut(self) -> str:
         """After which family text is cut before it is merged: see `tokenizer_file.name_cut`."""
@@ -167,6 +191,7 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
             "split_special_tokens": True,
             "model_max_length": context_length,
+            **(self.pairs.settings() if self.pairs else {}),
         }
         return {
             "tokenizer.json": self.to_json().encode(),

@@ -15,9 +15,10 @@ from gptlite.errors import CheckpointError, CorpusError, UsageError
 from gptlite.evaluation import memorisation
 from gptlite.text import corpus, splitting, token_files
 from gptlite.text.options import TextOptions
+from gptlite.text.pairs import BOUNDARIES
 from gptlite.text.reading import Document
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.training import plan
+from gptlite.training import pair_data, plan
 from gptlite.training.watcher import Watcher
 
 NOTED_COPIES = 0.1  # share of the held-out text from which on a user is told
@@ -103,6 +104,9 @@ def is_same_val(val: str | float, remembered: str) -> bool:
 
 def note_copies(texts: Inputs, watcher: Watcher) -> None:
     """Tell the user where much of the held-out text stands in the text to train on, character for character."""
+    if pair_data.format_of(texts):
+        pair_data.note_duplicates(texts, watcher)
+        return
     share, n = memorisation.share_copied(texts.val, texts.train)
     if share >= NOTED_COPIES:
         watcher.notice(
@@ -191,18 +195,28 @@ def tokenize(texts: Inputs, known: Tokenizer | int | None, watcher: Watcher) -> 
 
     - `known`: the tokenizer to use, or the size of the vocabulary of a new one; None lets the size of the text decide.
     """
-    tokenizer = known if isinstance(known, Tokenizer) else train_tokenizer(texts.train, known, watcher)
+    pairs = pair_data.format_of(texts)
+    if isinstance(known, Tokenizer):
+        tokenizer = known
+    else:
+        tokenizer = train_tokenizer(texts.train, known, watcher, BOUNDARIES if pairs else ())
+        tokenizer = tokenizer.for_pairs(pairs) if pairs else tokenizer
     tokens = token_files.tokenize(texts.train, tokenizer, progress=partial(watcher.phase, "tokenizing"))
     return Dataset(texts, tokenizer, tokens, token_files.tokenize(texts.val, tokenizer))
 
 
-def train_tokenizer(text: corpus.Text, vocab_size: int | None, watcher: Watcher) -> Tokenizer:
-    """Learn the vocabulary from the training text alone: nothing of the held-out text leaks into it."""
+def train_tokenizer(
+    text: corpus.Text, vocab_size: int | None, watcher: Watcher, special: Sequence[str] = ()
+) -> Tokenizer:
+    """Learn the vocabulary from the training text alone: nothing of the held-out text leaks into it.
+
+    - `special`: tokens that are no text, besides the separator.
+    """
     size = plan.choose_vocab_size(text.n_bytes) if vocab_size is None else vocab_size
     watcher.phase("learning the vocabulary", 0.0)
     if text.n_bytes > TOKENIZER_SAMPLE:
         watcher.notice(f"the vocabulary is learned from {TOKENIZER_SAMPLE >> 20} MiB spread over the text.")
-    tokenizer = Tokenizer.train(text.sample(TOKENIZER_SAMPLE), size)
+    tokenizer = Tokenizer.train(text.sample(TOKENIZER_SAMPLE), size, special)
     if vocab_size is not None and tokenizer.vocab_size < vocab_size:
         watcher.notice(f"the text has repeated pairs for {tokenizer.vocab_size:,} tokens only, not {vocab_size:,}.")
     return tokenizer

@@ -12,6 +12,7 @@ from gptlite.device import Hardware
 from gptlite.kernels.fused import GivenGradients, mean_of_parts
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
+from gptlite.text.batches import count_targets
 from gptlite.training.optimizer import Loss, mean_loss
 
 
@@ -47,7 +48,7 @@ class DividedLoss:
         for each in self.copies:
             each.train(model.training)
         done = self.workers.map(lambda i: self._compute(self.copies[i], parts[i]), range(len(parts)))
-        return mean_of_parts(done, [len(part) for part in parts])
+        return mean_of_parts(done, [count_targets(part) for part in parts])
 
     def _compute(self, model: GPT, part: Tensor) -> tuple[float, list[Tensor]]:
         with torch.enable_grad():

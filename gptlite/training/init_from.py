@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from gptlite.checkpoint.saved_step import Checkpoint, weights_digest
 from gptlite.config import ModelConfig
 from gptlite.errors import UsageError
 from gptlite.model import GPT
+from gptlite.text.pairs import PairFormat
 from gptlite.text.tokenizer import Tokenizer
+from gptlite.training.pair_data import with_boundaries
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,15 @@ class InitFrom:
 
     @property
     def config(self) -> ModelConfig | None:
-        return self.model.config if self.model else None
+        """The shape of the model, with room for the boundary tokens that the tokenizer may have been given."""
+        if self.model is None:
+            return None
+        n = self.tokenizer.vocab_size if self.tokenizer else 0
+        return replace(self.model.config, vocab_size=max(self.model.config.vocab_size, n))
+
+    def for_pairs(self, pairs: PairFormat | None) -> InitFrom:
+        """The same, with a tokenizer for pairs, or for plain text."""
+        return self if self.tokenizer is None else replace(self, tokenizer=with_boundaries(self.tokenizer, pairs))
 
 
 def load_init_from(
@@ -67,7 +77,15 @@ def load_init_from(
 
 @torch.no_grad()
 def copy_weights(model: GPT, source: GPT) -> None:
-    """Give `model` the weights of `source`, which may have a longer context; its further positions are left out."""
+    """Give `model` the weights of `source`, which may have a longer context; its further positions are left out.
+
+    Tokens that are new get the mean of the vectors of all others.
+    """
     state = source.state_dict()
     for name, tensor in model.state_dict().items():
-        tensor.copy_(state[name][: len(tensor)] if name == "transformer.position.table" else state[name])
+        found = state[name]
+        if name == "transformer.position.table":
+            found = found[: len(tensor)]
+        if name.endswith(("embed.weight", "head.weight")) and len(found) < len(tensor):
+            found = torch.cat([found, found.mean(0, keepdim=True).expand(len(tensor) - len(found), -1)])
+        tensor.copy_(found)

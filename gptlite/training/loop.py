@@ -97,7 +97,7 @@ def take_step(
         state.losses.append(train_step(model, optimizers, setup.batches.batch(state.step), state, team, setup))
     state.threads = setup.threads.now if setup.threads.free else 0
     state.step += 1
-    state.tokens += config.batch_size * setup.plan.model.context_length
+    state.tokens += setup.batches.tokens_per_step
     state.train_loss = sum(state.losses) / len(state.losses)
     return lr
 
@@ -155,7 +155,7 @@ def _progress(state: State, setup: Setup, progress: float, last: bool, lr: float
         train_loss=state.train_loss,
         lr=lr,
         tokens=state.tokens,
-        tokens_per_second=setup.plan.train.batch_size * setup.plan.model.context_length / seconds_per_step,
+        tokens_per_second=setup.batches.tokens_per_step / seconds_per_step,
         elapsed=setup.clock.elapsed(),
         remaining=setup.clock.remaining(state, seconds_per_step),
         val_bits_per_byte=state.history[max(state.history)] if state.history else None,

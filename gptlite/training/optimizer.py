@@ -17,6 +17,7 @@ from gptlite.errors import CheckpointError
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.storage.validation import shown
+from gptlite.text.batches import count_targets, read_batch
 from gptlite.training.muon import Muon
 from gptlite.training.team import ALONE, Team
 
@@ -61,9 +62,13 @@ def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
 
 
 def mean_loss(model: GPT, batch: Tensor) -> Tensor:
-    """Nats per token on windows (B, T + 1), each token but the first predicted from those before it."""
-    logits = model(batch[:, :-1])
-    return F.cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
+    """Nats per token on windows (B, T + 1), each token but the first predicted from those before it.
+
+    Tokens that are not learned (`read_batch`) are left out of the mean.
+    """
+    inputs, targets = read_batch(batch)
+    logits = model(inputs)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
 def recompute_blocks(model: GPT) -> None:
@@ -111,10 +116,13 @@ def _step(
 ) -> tuple[float, float]:
     model.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=hardware.device)
+    shares = [mean_windows / len(part) for part in batch.tensor_split(accumulate)]
+    if bool((batch < 0).any()):  # a mean over the tokens that are learned
+        shares = [count_targets(batch) / count_targets(part) for part in batch.tensor_split(accumulate)]
     parts = batch.to(hardware.device, non_blocking=True).tensor_split(accumulate)
     for i, part in enumerate(parts, start=1):
         with hardware.autocast():
-            share = team.loss(loss_of, model, part, i == len(parts)) / (mean_windows / len(part))
+            share = team.loss(loss_of, model, part, i == len(parts)) / shares[i - 1]
         share.backward()
         loss += share.detach()
     norm = team.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))

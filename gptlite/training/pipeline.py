@@ -87,6 +87,7 @@ def train(
     clip: float | None = None,
     dropout: float | None = None,
     init: str | None = None,
+    loss: str | None = None,
     seed: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -141,7 +142,7 @@ def train(
       `rope_theta`, `rope_scaling`, `tie_embeddings`: see `ModelConfig`.
 
     The optimizer: `batch_size` (windows per step), `accumulate`, `optimizer`, `lr`, `warmup`, `decay`, `weight_decay`,
-    `momentum`, `beta1`, `beta2`, `clip`, `dropout`, `init` and `seed`: see `TrainConfig`.
+    `momentum`, `beta1`, `beta2`, `clip`, `dropout`, `init`, `loss` and `seed`: see `TrainConfig`.
 
     The machine:
 
@@ -221,7 +222,7 @@ def _build(prepared: Prepared) -> Training:
     """
     plan, hardware, team, dataset = prepared.plan, prepared.hardware, prepared.team, prepared.dataset
     request, config, saved = prepared.request, prepared.plan.train, prepared.saved
-    batches = make_batches(plan, dataset.tokens, team)
+    batches = make_batches(plan, dataset, team)
     torch.manual_seed(config.seed)
     model = GPT(plan.model, dropout=config.dropout)
     if team.leads:

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from gptlite.storage.durable import check_storage
 from gptlite.text import corpus
 from gptlite.text.batches import Batches
 from gptlite.text.options import TextOptions
-from gptlite.text.token_files import TokenFile
+from gptlite.text.pairs import PairBatches
 from gptlite.text.tokenizer import check_vocab_size
-from gptlite.training import clock, machine, numerics, resume, tensorboard
+from gptlite.training import clock, machine, numerics, pair_data, resume, tensorboard
 from gptlite.training import plan as planning
 from gptlite.training import team as distributed
 from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, note_copies, remembered_val, shorten, tokenize
@@ -112,6 +112,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     limits = planning.text_limits(request.time_budget, hardware)
     options, val = request.text_options, DEFAULT_VAL if request.val is None else request.val
     texts = _read(request, request.inputs, val, options, limits, stack)
+    start = start.for_pairs(pair_data.check(texts, request.settings, team.size))
     note_copies(texts, request.watcher)
     if not in_directory:
         run = Run(Path(request.out or runs.DEFAULT_PARENT / runs.run_name(request.inputs)))
@@ -124,14 +125,18 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
 
     dataset = tokenize(texts, start.tokenizer or request.vocab_size, request.watcher)
     hardware = settle_threads(hardware, request.time_budget, request.watcher)
+    longest = start.config.context_length if start.config else None
+    settings = pair_data.settings_for(dataset, request.settings, longest)
     estimated = estimate(
-        dataset, hardware, request.architecture, request.size, request.settings, request.watcher,
+        dataset, hardware, request.architecture, request.size, settings, request.watcher,
         thorough=not in_directory, base=start.config,
     )  # fmt: skip
-    plan = estimated.plan
+    plan = pair_data.as_chosen(estimated.plan, request.settings)
+    if dataset.tokenizer.pairs:
+        pair_data.note_longer(dataset, plan, request.watcher)
     distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
-    steps = estimated.expected.steps if not in_directory else _total_steps(plan, dataset.tokens, team)
-    hardware = machine.decide(hardware, plan.train.seconds, steps, plan.model, plan.train)
+    steps = estimated.expected.steps if not in_directory else _total_steps(plan, dataset, team)
+    hardware = _for_pairs(machine.decide(hardware, plan.train.seconds, steps, plan.model, plan.train), dataset)
     if in_directory:
         check_storage(run.path, 2 * saved_bytes(plan.model))
     info = {
@@ -181,11 +186,12 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     hardware = machine.decide(
         hardware,
         None if seconds is None else seconds - state.elapsed,
-        _total_steps(plan, dataset.tokens, team),
+        _total_steps(plan, dataset, team),
         plan.model,
         plan.train,
         previous.get("machine", {}).get("compile") == "on" if seconds is None else None,
     )
+    hardware = _for_pairs(hardware, dataset)
     info = resume.info(previous, plan, state.step, watcher)
     return Prepared(request, team, run, plan, hardware, dataset, info, saved=saved, previous=previous)
 
@@ -210,11 +216,13 @@ def preview(request: Request) -> dict[str, Any]:
         }
 
 
-def make_batches(plan: planning.Plan, tokens: TokenFile, team: Team) -> Batches:
+def make_batches(plan: planning.Plan, dataset: Dataset, team: Team) -> Batches | PairBatches:
     """The batches of a run, of which this process gets its share."""
+    if dataset.tokenizer.pairs:
+        return pair_data.make_batches(dataset, plan)
     config = plan.train
     return Batches(
-        tokens,
+        dataset.tokens,
         context=plan.model.context_length,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -223,8 +231,15 @@ def make_batches(plan: planning.Plan, tokens: TokenFile, team: Team) -> Batches:
     )
 
 
-def _total_steps(plan: planning.Plan, tokens: TokenFile, team: Team) -> int:
-    return clock.total_steps(plan.train, make_batches(plan, tokens, team).steps_per_epoch)
+def _for_pairs(hardware: Hardware, dataset: Dataset) -> Hardware:
+    """Torch compiles for one shape of a batch, and those of pairs are of many."""
+    if dataset.tokenizer.pairs and hardware.compile and not hardware.fused:
+        return replace(hardware, compile=False)
+    return hardware
+
+
+def _total_steps(plan: planning.Plan, dataset: Dataset, team: Team) -> int:
+    return clock.total_steps(plan.train, make_batches(plan, dataset, team).steps_per_epoch)
 
 
 def _read(

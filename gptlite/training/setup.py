@@ -18,6 +18,7 @@ from gptlite.embedding.word_vectors import affordable_tokens, make_word_vectors
 from gptlite.evaluation.scoring import Window, sliding_windows
 from gptlite.kernels.workers import Workers
 from gptlite.text.batches import Batches
+from gptlite.text.pairs import Boundaries, PairBatches, answers_of
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training.clock import Clock
 from gptlite.training.optimizer import Loss, mean_loss
@@ -47,7 +48,7 @@ class Setup:
     plan: Plan
     hardware: Hardware
     tokenizer: Tokenizer
-    batches: Batches
+    batches: Batches | PairBatches
     val_ids: np.ndarray
     clock: Clock
     log: RunLog
@@ -73,6 +74,9 @@ class Setup:
     @cached_property
     def windows(self) -> Sequence[Window]:
         """The windows in which all held-out text is scored."""
+        if self.tokenizer.pairs:  # of each answer, from the beginning of its record
+            answers = answers_of(self.val_ids, Boundaries.of(self.tokenizer), self.plan.model.context_length)
+            return [Window(a.start, a.end - a.start - 1, a.end - a.mark - 1) for a in answers]
         return sliding_windows(len(self.val_ids), self.plan.model.context_length)
 
     @cached_property
@@ -87,6 +91,10 @@ class Setup:
 
     @cached_property
     def held_out_bytes(self) -> int:
-        """Bytes of held-out text that can be scored: those of all tokens but the first."""
+        """Bytes of held-out text that can be scored: those of all tokens but the first, of pairs the answers'."""
+        if self.tokenizer.pairs:
+            spellings = self.tokenizer.token_bytes
+            ends = [(w.start + w.length + 1, w.scored) for w in self.windows]
+            return sum(len(spellings[i]) for end, n in ends for i in self.val_ids[end - n : end].tolist())
         lengths = np.array(self.tokenizer.byte_lengths(self.plan.model.vocab_size))
         return round(int(lengths[self.val_ids[1:]].sum()) * self.byte_scale)

@@ -174,6 +174,16 @@ def train(
             hidden=True,
         ),
     ] = None,
+    loss: Annotated[
+        str | None,
+        _option(
+            "--loss",
+            metavar="NAME",
+            help="Of pairs: answer, or all to learn the prompts too.",
+            panel=TRAINING,
+            default=TrainConfig.loss,
+        ),
+    ] = None,
     patience: Annotated[
         int | None,
         _count("--patience", help="Stop after N scores in a row without a new best one; 0 is off.", panel=TRAINING),
@@ -294,7 +304,7 @@ def train(
         "seconds": time, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
         "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "accumulate": accumulate,
         "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay, "weight_decay": weight_decay,
-        "clip": clip, "seed": seed, "init": init, "patience": patience, "eval_every": eval_every,
+        "clip": clip, "seed": seed, "init": init, "loss": loss, "patience": patience, "eval_every": eval_every,
         "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
         "shard": shard, "recompute": recompute or None, "log": log,
     }  # fmt: skip

@@ -18,9 +18,10 @@ from gptlite.cli.shared import console, progress, schemas
 from gptlite.cli.train import outcome
 from gptlite.errors import UsageError
 from gptlite.text import demo as built_in
+from gptlite.text import demo_pairs
 
 BUDGETS = ("seconds", "steps", "epochs")
-HOMONYMS = "homonyms"  # the other demonstration
+HOMONYMS, PAIRS = "homonyms", "pairs"  # the other demonstrations
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Call:
         """The settings that were given; those of `--demo homonyms` too, as far as they were not."""
         given = {name: value for name, value in self.settings.items() if value is not None}
         if self.demo and self.files and not self.resume:
-            given = {**_homonym_settings(given, self.request["size"]), **given}
+            given = {**_demo_settings(self.files[0], given, self.request["size"]), **given}
         return given
 
 
@@ -53,8 +54,10 @@ def check(call: Call) -> None:
         raise UsageError("name the text to train on, such as: gptlite train corpus.txt (or try --demo).")
     if call.dry_run and call.resume:
         raise UsageError("--dry-run plans a new run; leave --resume out.")
-    if call.demo and call.files not in ([], [HOMONYMS]):
-        raise UsageError("--demo brings its own text; leave the files out, or name the other one: --demo homonyms.")
+    if call.demo and call.files not in ([], [HOMONYMS], [PAIRS]):
+        raise UsageError(
+            "--demo brings its own text; leave the files out, or name another one: --demo homonyms or --demo pairs."
+        )
     given = {name for name, value in call.settings.items() if value is not None}
     if "sample_prompt" in given and not (call.settings["sample_every"] or call.resume):
         raise UsageError("--sample-prompt does nothing without --sample-every N, the steps between samples.")
@@ -69,9 +72,10 @@ def _check_val(val: str | None) -> None:
         raise UsageError(f"--val {val} needs a unit: write {share:g}% for a share of the text, or the name of a file.")
 
 
-def _homonym_settings(given: dict[str, Any], size: str | None) -> dict[str, Any]:
-    """What is enough to learn the made-up language, as far as it was not given."""
-    settings = {**built_in.SHAPE, **built_in.TRAINING} if size is None else dict(built_in.TRAINING)
+def _demo_settings(name: str, given: dict[str, Any], size: str | None) -> dict[str, Any]:
+    """What is enough to learn a demonstration, as far as it was not given."""
+    demo = demo_pairs if name == PAIRS else built_in
+    settings = {**demo.SHAPE, **demo.TRAINING} if size is None else dict(demo.TRAINING)
     return {name: value for name, value in settings.items() if name not in BUDGETS or not set(BUDGETS) & set(given)}
 
 
@@ -93,8 +97,14 @@ def run(call: Call) -> None:
         from gptlite.training import pipeline, prepare
         from gptlite.training.request import Request
 
-        inputs = [str(built_in.demo_text(cache_directory(), HOMONYMS in call.files))] if call.demo else call.files
-        request = {**call.request, "watcher": _Sheltered(display), **call.given}
+        inputs, request = call.files, {**call.request, "watcher": _Sheltered(display), **call.given}
+        if call.demo and PAIRS in call.files:
+            train, held_out, _ = demo_pairs.write_pairs(cache_directory())
+            inputs, request["val"] = [str(train)], request["val"] or str(held_out)
+            if not call.request["init_from"] and not call.request["tokenizer"]:
+                request["vocab_size"] = request["vocab_size"] or demo_pairs.VOCABULARY
+        elif call.demo:
+            inputs = [str(built_in.demo_text(cache_directory(), HOMONYMS in call.files))]
         if call.dry_run:
             preview = prepare.preview(Request.of(inputs, **request))
             display.bar.stop()
