@@ -6,6 +6,7 @@
     for piece in model.stream("Once"):
         print(piece, end="")
     e = model.embed(["She sat on the river [bank] .", "He paid money into the [bank] ."])
+    model.words.nearest("king")                        # static vectors of words
     e.cosine()                                         # (2, 2): how alike the two are in context
     [text] = model.score("The cat sat on the mat.")
     text.surprisal                                     # (N,): bits of each token
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 
 from gptlite import tracing
+from gptlite.checkpoint import word_vectors
 from gptlite.checkpoint.runs import read_model
 from gptlite.checkpoint.saved_step import Checkpoint
 from gptlite.checkpoint.saved_step import load as read_checkpoint
@@ -33,11 +35,14 @@ from gptlite.device import Hardware, choose_hardware
 from gptlite.embedding.comparison import Embeddings
 from gptlite.embedding.contextual import find_prefix, resolve_layers, static_vector
 from gptlite.embedding.embedder import Embedder, statistics_of
+from gptlite.embedding.static import WordVectors, read_table
+from gptlite.embedding.static_words import StaticWords
 from gptlite.errors import CheckpointError, LimitError, UsageError
 from gptlite.evaluation.inspection import Reading, read
 from gptlite.evaluation.scoring import score_model
 from gptlite.generation.decoding import Decoding, choose_decoding
 from gptlite.generation.generate import Generation, Sample
+from gptlite.storage.reader import Reader
 from gptlite.text.words import Occurrence, find_word, parse_marked
 
 DEFAULTS = SamplingConfig
@@ -233,6 +238,23 @@ class Model(Checkpoint):
         return states[:, 0, len(before) :].float().cpu().numpy(), spans
 
     @cached_property
+    def words(self) -> WordVectors:
+        """Static vectors of the words of the training text: `.nearest("king")`, `.analogy("king", "man", "woman")`,
+        `.similarity("king", "queen")`, and `.keyed_vectors()` for gensim.
+
+        Of a model without them (saved by an older version, or made elsewhere), the rows of its token table; `.name`
+        says which, "words" or "token table".
+        """
+        if self._saved_words is None:
+            return read_table(self.path).word_vectors()
+        return StaticWords(self.path, self._saved_words).word_vectors()
+
+    @cached_property
+    def _saved_words(self) -> word_vectors.SavedWords | None:
+        with Reader(self.path, self.manifest) as reader:
+            return word_vectors.read(reader)
+
+    @cached_property
     def statistics(self) -> dict[str, np.ndarray] | None:
         """What was measured about the model's vectors when the step was saved; None for models made elsewhere."""
         return statistics_of(self)
@@ -288,7 +310,7 @@ def load(model: str | Path | None = None, device: str = "auto") -> Model:
     def read_with_statistics(path: Path) -> Model:
         loaded = read_checkpoint(path, chosen)
         made = Model(loaded.path, loaded.config, loaded.model, loaded.tokenizer, loaded.manifest)
-        _ = made.statistics  # read now, because a trainer may delete the step
+        _ = made.statistics, made._saved_words  # read now, because a trainer may delete the step
         return made
 
     return read_model(model, read_with_statistics)

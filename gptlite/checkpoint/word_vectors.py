@@ -1,8 +1,7 @@
 """The file of static word vectors in a saved step: `embedding/words.safetensors`. Reading it needs no torch.
 
-Three tensors: `vectors` (N, D) float16, `counts` (N,) float64, which holds whole numbers, and `words`, the N words as
-the code points of one text with a line break between them, float32 (a code point is below 2**24, so it is exact).
-Floats throughout, so that one strict reader of tensors serves all files of a step.
+Three tensors: `vectors` (N, D) float16, `counts` (N,) int64, and `words`, the UTF-8 bytes of the N words with a line
+break between them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from gptlite.storage.reader import Reader
 
 NAME = "embedding/words.safetensors"
 LARGEST = 1 << 28  # bytes
-DTYPES = {"vectors": "F16", "counts": "F64", "words": "F32"}
+DTYPES = {"vectors": ("F16", 2), "counts": ("I64", 1), "words": ("U8", 1)}  # and the number of dimensions
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ def to_bytes(words: Sequence[str], counts: np.ndarray, vectors: np.ndarray) -> b
     """The file that `read` reads."""
     from safetensors.numpy import save
 
-    points = np.frombuffer("\n".join(words).encode("utf-32-le"), "<u4").astype(np.float32)
-    return save({"vectors": vectors.astype(np.float16), "counts": counts.astype(np.float64), "words": points})
+    spelled = np.frombuffer("\n".join(words).encode(), np.uint8)
+    return save({"vectors": vectors.astype(np.float16), "counts": counts.astype(np.int64), "words": spelled})
 
 
 def read(reader: Reader) -> SavedWords | None:
@@ -44,17 +43,18 @@ def read(reader: Reader) -> SavedWords | None:
     """
     if not reader.manifest or not reader.has(NAME):
         return None
+    from safetensors.numpy import load
+
     where, table = reader.directory / NAME, reader.table(NAME)
-    shapes = {name: entry.shape for name, entry in table.entries.items()}
-    dtypes = {name: entry.dtype for name, entry in table.entries.items()}
-    sizes = [len(shapes.get(name, ())) for name in DTYPES]
-    if table.size > LARGEST or dtypes != DTYPES or sizes != [2, 1, 1] or shapes["counts"] != shapes["vectors"][:1]:
+    entries = table.entries
+    if {name: (entry.dtype, len(entry.shape)) for name, entry in entries.items()} != DTYPES:
         raise CheckpointError(f"{where} does not hold words, their counts and their vectors.")
-    vectors, counts, points = (reader.array(NAME, table, name) for name in DTYPES)
+    tensors = load(reader.bytes(NAME, LARGEST))
+    vectors, counts = tensors["vectors"].astype(np.float32), tensors["counts"]
     try:
-        words = points.astype("<u4").tobytes().decode("utf-32-le").split("\n")
+        words = tensors["words"].tobytes().decode().split("\n")
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{where} holds words that are not Unicode.") from error
-    if len(words) != len(vectors):
-        raise CheckpointError(f"{where} has {len(words):,} words and {len(vectors):,} vectors.")
-    return SavedWords(words, counts.astype(np.int64), vectors)
+        raise CheckpointError(f"{where} holds words that are not UTF-8.") from error
+    if not len(words) == len(vectors) == len(counts) or not np.isfinite(vectors).all():
+        raise CheckpointError(f"{where}: there is not one vector of finite numbers for each word.")
+    return SavedWords(words, counts, vectors)

@@ -14,13 +14,15 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gptlite.checkpoint import word_vectors
 from gptlite.checkpoint.runs import read_model
-from gptlite.checkpoint.saved_step import read_token_table, read_words
+from gptlite.checkpoint.saved_step import read_token_table, read_tokenizer, read_words
 from gptlite.embedding.similarity import correct, measure, nearest, parse_correction, unit
 from gptlite.errors import UsageError, plural
 from gptlite.storage.reader import Reader
@@ -51,7 +53,10 @@ class WordVectors:
       fewer than a hundred words "center".
     - `answers`: the rows (n,) that a look-up may answer with, and that the correction is measured on; all by default.
     - `counts`: how often words were seen, of more words than these if they are known, most frequent first.
-    - `spell` makes raw vectors (n, D) of n words that are not among them; without it they are a `UsageError`.
+    - `spell` makes raw vectors (n, D) of n words that are not among them, zeros where it cannot; without it they are a
+      `UsageError`.
+    - `least`: how often each of the words was seen at least; 0 where that is not known.
+    - `any_case`: the words stand for all their forms in upper and lower case.
     """
 
     def __init__(
@@ -64,7 +69,10 @@ class WordVectors:
         answers: np.ndarray | None = None,
         counts: Mapping[str, int] | None = None,
         spell: Callable[[Sequence[str]], np.ndarray] | None = None,
+        least: int = 0,
+        any_case: bool = False,
     ) -> None:
+        self.least, self.any_case = least, any_case
         self.name, self.words, self.vectors = name, list(words), vectors
         self.counts, self.spell = counts or {}, spell
         self.index = {word: i for i, word in reversed(list(enumerate(words)))}  # of equal words the first counts
@@ -96,21 +104,44 @@ class WordVectors:
 
     def known(self, word: str) -> str:
         """The word as it is spelled here: accents may be characters of their own, or part of their letters."""
-        forms = (word, *(unicodedata.normalize(form, word) for form in ("NFC", "NFD")))
+        forms = [word, *(unicodedata.normalize(form, word) for form in ("NFC", "NFD"))]
+        if self.any_case:
+            forms = [self._folded.get(form.casefold(), form) for form in forms]
         return next((form for form in forms if form in self.index or form in self.counts), word)
 
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        return {word.casefold(): word for word in reversed([*self.words, *self.counts])}
+
     def has(self, word: str) -> bool:
-        """Is there a vector for the word, be it one of its tokens?"""
-        return self.known(word) in self.index or self.spell is not None
+        """Is there a vector for the word, be it one of its tokens or pieces?"""
+        return self.known(word) in self.index or (self.spell is not None and bool(self.spell([word]).any()))
 
     def direction(self, word: str) -> np.ndarray:
         """(D,): its corrected vector of length 1. Raises `UsageError` for a word that has none."""
         word = self.known(word)
         if word in self.index:
             return self.directions[self.index[word]]
-        if self.spell is None:
+        vectors = None if self.spell is None else self.spell([word])
+        if vectors is None or not vectors.any():
             raise UsageError(f"{self.name} has no vector for '{word}'.")
-        return self._corrected(self.spell([word]))[0]
+        return self._corrected(vectors)[0]
+
+    def similarity(self, a: str, b: str) -> float:
+        """The cosine of the corrected vectors of two words. Raises `UsageError` for a word that has none."""
+        return float(self.direction(a) @ self.direction(b))
+
+    def keyed_vectors(self) -> Any:
+        """The raw vectors as gensim's `KeyedVectors`, with counts. Raises `UsageError` where gensim is missing."""
+        if find_spec("gensim") is None:
+            raise UsageError("`keyed_vectors` takes gensim, which is not installed: pip install 'gptlite[word2vec]'.")
+        from gensim.models import KeyedVectors
+
+        made = KeyedVectors(self.vectors.shape[1], dtype=np.float32)
+        made.add_vectors(self.words, self.vectors)
+        for word in self.words if self.counts else ():
+            made.set_vecattr(word, "count", self.counts.get(word, 0))
+        return made
 
     def nearest(self, word: str, k: int = 10) -> list[Word]:
         """The k answers with the largest cosine to `word`, best first, without itself."""
@@ -164,6 +195,7 @@ class TokenTable:
     rows: np.ndarray
     tokenizer: Tokenizer
     counts: Mapping[str, int]
+    saved: word_vectors.SavedWords | None = None
 
     def tokens(self, word: str) -> tuple[str, ...]:
         """The text of the tokens that a word's vector is the mean of."""
@@ -181,9 +213,7 @@ class TokenTable:
         """
         if not self.counts:
             return self._whole_tokens(), 0
-        if min_count is None:
-            enough = (n for n in MIN_COUNTS if sum(seen >= n for seen in self.counts.values()) >= ENOUGH_WORDS)
-            min_count = next(enough, MIN_COUNTS[-1])
+        min_count = least_count(self.counts, min_count)
         return [word for word, seen in self.counts.items() if seen >= min_count], min_count
 
     def word_vectors(self, min_count: int | None = None, correction: str | None = None) -> WordVectors:
@@ -204,6 +234,7 @@ class TokenTable:
             answers=whole if len(whole) >= FEWEST_ANSWERS else None,
             counts=self.counts,
             spell=self.vectors,
+            least=least,
         )
 
     def _ids(self, words: Sequence[str]) -> list[list[int]]:
@@ -221,14 +252,27 @@ class TokenTable:
         return list(dict.fromkeys(text.strip() for text in texts if _is_word(text)))
 
 
-def read_table(model: str | Path | None = None) -> TokenTable:
+def least_count(counts: Mapping[str, int], wish: int | None) -> int:
+    """How often words must be seen: as asked, or the first of `MIN_COUNTS` that leaves 500 words."""
+    if wish is not None:
+        return wish
+    enough = (n for n in MIN_COUNTS if sum(seen >= n for seen in counts.values()) >= ENOUGH_WORDS)
+    return next(enough, MIN_COUNTS[-1])
+
+
+def read_table(model: str | Path | None = None, *, unless_words: bool = False) -> TokenTable:
     """The token table of the model that `runs.find_model` finds: verified as `checkpoint.load` does, without torch.
+
+    - `unless_words`: where the step has word vectors, those are read (`.saved`) and the rows of the table are not.
 
     Raises `CheckpointError`.
     """
 
     def read(path: Path) -> TokenTable:
         with Reader(path) as reader:
+            saved = word_vectors.read(reader) if unless_words else None
+            if saved is not None:
+                return TokenTable(path, np.zeros((0, 0), np.float32), read_tokenizer(reader), {}, saved)
             rows, tokenizer = read_token_table(reader)
             return TokenTable(path, rows, tokenizer, dict(read_words(reader)))
 

@@ -7,11 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
+import torch
+from conftest import random_model, tiny_config
 
 from gptlite.checkpoint import word_vectors as files
+from gptlite.checkpoint.saved_step import save_step
+from gptlite.checkpoint.word_vectors import SavedWords
 from gptlite.embedding import word_vectors
 from gptlite.embedding.similarity import unit
+from gptlite.embedding.static_words import StaticWords
 from gptlite.embedding.word_vectors import make_word_vectors, read_stream
+from gptlite.errors import CheckpointError, UsageError
+from gptlite.storage.reader import Reader
 from gptlite.text.tokenizer import Tokenizer
 
 ANIMALS, TOOLS = ("cat", "dog", "cow", "hen"), ("saw", "axe", "file", "drill")
@@ -80,7 +88,85 @@ def test_a_part_of_a_long_text_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert word_vectors.affordable_tokens(10, 0.04) < word_vectors.affordable_tokens(None, 0.04)
 
 
-def test_a_file_holds_words_of_all_scripts() -> None:
-    words, counts = ["银行", "bank", "🙂", "naïve"], np.array([9, 8, 7, 2**40])
-    content = files.to_bytes(words, counts, np.eye(4, 3, dtype=np.float32))
-    assert len(content) < 2000 and isinstance(Path(files.NAME).suffix, str)
+def saved(tmp_path: Path, tokenizer: Tokenizer, content: bytes) -> Path:
+    model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size))
+    save_step(tmp_path / "step", model, tokenizer, {}, embedding={"x": torch.zeros(1)}, word_vectors_file=content)
+    return tmp_path / "step"
+
+
+def test_a_file_holds_words_of_all_scripts(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    words, counts = ["银行", "bank", "🙂", "naïve"], np.array([2**40, 9, 8, 7])
+    with Reader(saved(tmp_path, tokenizer, files.to_bytes(words, counts, np.eye(4, 3, dtype=np.float32)))) as reader:
+        read = files.read(reader)
+    assert read is not None and read.words == words and read.counts.tolist() == counts.tolist()
+    assert np.array_equal(read.vectors, np.eye(4, 3, dtype=np.float32)) and read.vectors.dtype == np.float32
+
+
+def broken(name: str) -> bytes:
+    tensors = {
+        "vectors": np.ones((2, 3), np.float16), "counts": np.ones(2, np.int64),
+        "words": np.frombuffer(b"a\nb", np.uint8),
+    }  # fmt: skip
+    change = {
+        "lacks counts": {"counts": None},
+        "too few words": {"words": np.frombuffer(b"a", np.uint8)},
+        "not UTF-8": {"words": np.frombuffer(b"a\n\xff", np.uint8)},
+        "not finite": {"vectors": np.full((2, 3), np.nan, np.float16)},
+        "other dtype": {"vectors": np.ones((2, 3), np.float32)},
+        "too few counts": {"counts": np.ones(1, np.int64)},
+    }
+    return safetensors.numpy.save({k: v for k, v in (tensors | change[name]).items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    "name", ["lacks counts", "too few words", "not UTF-8", "not finite", "other dtype", "too few counts"]
+)
+def test_a_file_that_was_not_written_so_is_refused(tmp_path: Path, tokenizer: Tokenizer, name: str) -> None:
+    with (
+        pytest.raises(CheckpointError, match=r"words\.safetensors"),
+        Reader(saved(tmp_path, tokenizer, broken(name))) as reader,
+    ):
+        files.read(reader)
+
+
+# -- Look-ups
+
+
+@pytest.fixture
+def known() -> StaticWords:
+    words = ["king", "kings", "queen", "London"]
+    vectors = np.array([[1, 0, 0], [0.9, 0.1, 0], [0.5, 0.5, 0], [0, 0, 1]], dtype=np.float32)
+    return StaticWords(Path("run"), SavedWords(words, np.array([9, 5, 4, 3]), vectors))
+
+
+def test_any_case_is_the_same_word(known: StaticWords) -> None:
+    vectors = known.word_vectors()
+    assert vectors.nearest("KING") == vectors.nearest("king")
+    assert vectors.seen("LONDON") == 3 and not vectors.case_variants("king")
+    assert vectors.similarity("King", "kings") == pytest.approx(0.9 / np.sqrt(0.82), abs=1e-6)
+
+
+def test_an_unseen_word_is_made_of_words_that_share_its_pieces(known: StaticWords) -> None:
+    assert known.kin("kingdom") and set(known.kin("kingdom") or ()) <= {"king", "kings"}
+    assert known.kin("king") is None
+    vectors = known.word_vectors()
+    assert vectors.nearest("kingdom")[0].word in ("king", "kings") and vectors.seen("kingdom") == 0
+    assert not vectors.has("xyz")
+    with pytest.raises(UsageError, match="no vector for 'xyz'"):
+        vectors.nearest("xyz")
+
+
+def test_a_rare_word_keeps_its_own_vector(known: StaticWords) -> None:
+    vectors = known.word_vectors(min_count=5)
+    assert vectors.words == ["king", "kings"] and vectors.least == 5
+    assert vectors.nearest("queen", 1)[0].cosine == pytest.approx(1 / np.sqrt(2) * (1 + 1 / 9) / np.sqrt(82 / 81))
+    with pytest.raises(UsageError, match="no word was seen 10 times"):
+        known.word_vectors(min_count=10)
+
+
+def test_gensim_gets_the_same_vectors(known: StaticWords) -> None:
+    pytest.importorskip("gensim")
+    vectors = known.word_vectors()
+    theirs = vectors.keyed_vectors()
+    assert theirs.index_to_key == vectors.words and theirs.get_vecattr("king", "count") == 9
+    assert [word for word, _ in theirs.most_similar("king")] == [word.word for word in vectors.nearest("king")]

@@ -1,6 +1,6 @@
 """gptlite words: questions to static vectors, one vector a word, answered without torch.
 
-With `--static-from average` the model itself is loaded, and torch with it, to read a text.
+With `--from average` the model itself is loaded, and torch with it, to read a text.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ app = typer.Typer(
 WHICH, OUTPUT = "Which vectors", "Output"
 SHARED = {"model", "static_from", "correct", "min_count", "quiet"}
 FROM_TEXT = {
-    "--static-from table": set[str](),
-    "--static-from average": {"corpus", "encoding", "device", "threads"},
+    "--from words": set[str](),
+    "--from table": set(),
+    "--from average": {"corpus", "encoding", "device", "threads"},
 }
 ASKING = {**FROM_TEXT, "--versus word2vec": {"corpus", "encoding", "epochs"}}
 QUESTION = SHARED | {"others", "lossy", "versus", "json"}
@@ -49,14 +50,14 @@ CountOption = Annotated[
     int, typer.Option("-n", "--neighbours", metavar="N", min=1, help="How many words to show.")
 ]  # fmt: skip
 StaticFromOption = Annotated[
-    StaticFrom,
-    typer.Option("--static-from", help="Each word's row in the token table, or the mean of what the model expects "
-                 "wherever the word stands in a text.", rich_help_panel=WHICH),
+    StaticFrom | None,
+    typer.Option("--from", help="Vectors of words made with the model, its token table, or the mean of what it "
+                 "expects wherever a word stands in a text.", show_default="words", rich_help_panel=WHICH),
 ]  # fmt: skip
 CorrectOption = Annotated[
     str | None,
     typer.Option("--correct", metavar="NAME", help="Of cosines: zscore, center, abtt:K or none.",
-                 show_default="abtt; none for averages", rich_help_panel=WHICH),
+                 show_default="none; abtt for the token table", rich_help_panel=WHICH),
 ]  # fmt: skip
 ExportCorrectOption = Annotated[
     str | None,
@@ -98,7 +99,7 @@ def nearest(
     words: WordsArgument,
     k: CountOption = 10,
     model: options.ModelOption = None,
-    static_from: StaticFromOption = "table",
+    static_from: StaticFromOption = None,
     correct: CorrectOption = None,
     min_count: MinCountOption = None,
     others: VectorsOption = None,
@@ -147,7 +148,7 @@ def analogy(
     c: Annotated[str, typer.Argument(metavar="C", help="What takes its place.")],
     k: CountOption = 10,
     model: options.ModelOption = None,
-    static_from: StaticFromOption = "table",
+    static_from: StaticFromOption = None,
     correct: CorrectOption = None,
     min_count: MinCountOption = None,
     others: VectorsOption = None,
@@ -193,7 +194,7 @@ def odd(
     call: typer.Context,
     words: WordsArgument,
     model: options.ModelOption = None,
-    static_from: StaticFromOption = "table",
+    static_from: StaticFromOption = None,
     correct: CorrectOption = None,
     min_count: MinCountOption = None,
     others: VectorsOption = None,
@@ -242,7 +243,7 @@ def evaluate(
         typer.Argument(metavar="FILE", help="Pairs of words with people's scores, or analogies; - reads them."),
     ],
     model: options.ModelOption = None,
-    static_from: StaticFromOption = "table",
+    static_from: StaticFromOption = None,
     correct: CorrectOption = None,
     min_count: MinCountOption = None,
     others: VectorsOption = None,
@@ -299,7 +300,7 @@ def export(
     raw_cells: outputs.RawCellsOption = False,
     force: outputs.ForceOption = False,
     model: options.ModelOption = None,
-    static_from: StaticFromOption = "table",
+    static_from: StaticFromOption = None,
     correct: ExportCorrectOption = None,
     min_count: MinCountOption = None,
     corpus: CorpusOption = None,
@@ -348,9 +349,9 @@ def _finish(
 ) -> None:  # fmt: skip
     """Print the answer as JSON, or below the tables that are printed already what was compared."""
     if json:
-        least = table.words(source.min_count)[1]
+        least = spaces[0].least
         vectors = [about(space) for space in spaces]
         facts = {"model": str(table.path), "min_count": least, "vectors": vectors, **result}
         console.write_json(schemas.named(f"words-{name}", facts))
     else:
-        print_captions(table, spaces, source.min_count, chosen=chosen)
+        print_captions(spaces, chosen=chosen)

@@ -21,7 +21,8 @@ def write(source: Source, words: Sequence[str], out: str, *, normalize: bool, ra
     chosen = words or everything.words
     if missing := [word for word in chosen if not everything.has(word)]:
         raise UsageError(f"{everything.name} has no vector for '{missing[0]}', which is too rare in the text.")
-    raw = table.vectors(chosen) if everything.spell else everything.vectors[[everything.index[w] for w in chosen]]
+    spell = everything.spell or (lambda words: everything.vectors[[everything.index[word] for word in words]])
+    raw = spell(chosen)
     vectors = similarity.correct(raw, everything.correction, everything.space)
     meta = {"model": str(table.path), "vectors": everything.name, "correct": everything.correction}
     if out == "-":

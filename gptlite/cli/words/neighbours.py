@@ -141,6 +141,8 @@ def _print_notes(table: TokenTable, space: WordVectors, words: Sequence[str], *,
 
 def notes_of(table: TokenTable, space: WordVectors, word: str, *, variants: bool = False) -> list[str]:
     """What should be known of the vector of a word."""
+    if table.saved is not None:
+        return _notes_of_words(table, space, word)
     notes: list[str] = []
     tokens, seen = table.tokens(word), space.seen(word)
     rare = seen is not None and word not in space.index
@@ -158,6 +160,21 @@ def notes_of(table: TokenTable, space: WordVectors, word: str, *, variants: bool
         )
         notes.append(f"to the model {listed} {'is another word' if len(others) == 1 else 'are other words'}")
     return notes
+
+
+def _notes_of_words(table: TokenTable, space: WordVectors, word: str) -> list[str]:
+    """What should be known of the vector of a word that was made from the text."""
+    from gptlite.embedding.static_words import StaticWords
+
+    assert table.saved is not None
+    known, seen = space.known(word), space.seen(word)
+    kin = StaticWords(table.path, table.saved).kin(known)
+    if kin:
+        like = ", ".join(f'"{other}"' for other in kin)
+        return [f'the text hardly has "{word}"; its vector is made from its pieces, as in {like}']
+    if kin is None and known not in space.index:
+        return [f'"{word}" was seen {_times(seen)}, hardly often enough to learn from']
+    return []
 
 
 def _times(seen: int | None) -> str:

@@ -15,7 +15,7 @@ from gptlite.errors import UsageError
 if TYPE_CHECKING:
     from gptlite.embedding.static import TokenTable, WordVectors
 
-StaticFrom = Literal["table", "average"]
+StaticFrom = Literal["words", "table", "average"]
 Versus = Literal["word2vec"]
 
 
@@ -24,7 +24,7 @@ class Source:
     """The options that all questions share; see the help page of `gptlite words nearest`."""
 
     model: str | None
-    static_from: StaticFrom
+    static_from: StaticFrom | None
     correct: str | None
     min_count: int | None
     corpus: str | None
@@ -39,21 +39,33 @@ class Source:
 
     def modes(self) -> Iterator[str]:
         """The modes of `MODES` that these options mean."""
-        yield f"--static-from {self.static_from}"
+        yield f"--from {self.static_from or 'words'}"
         if self.versus:
             yield f"--versus {self.versus}"
 
     def read_table(self) -> TokenTable:
-        """The token table of the model, with its words and their counts."""
-        if self.static_from == "table":
+        """The word vectors of the model, or else its token table with its words and their counts."""
+        if self.static_from != "average":
             # Matrices of this size gain nothing from threads, and to start them takes NumPy longer than to multiply.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from gptlite.embedding import static
 
-        return static.read_table(self.model)
+        table = static.read_table(self.model, unless_words=self.static_from in (None, "words"))
+        if self.static_from == "words" and table.saved is None:
+            raise UsageError(f"{table.path} has no word vectors, which are made in training; ask --from table.")
+        if self.static_from is None and table.saved is None:
+            console.Messages(self.quiet).notice(
+                "this model has no word vectors (an older version saved it, or another program, or its text has too "
+                "few words), so the rows of its token table answer."
+            )
+        return table
 
     def own(self, table: TokenTable, correction: str | None = None) -> WordVectors:
-        """The model's own vectors: the rows of its table, or averages over the places of words in a text."""
+        """The model's own vectors: those of its words, the rows of its table, or averages over places in a text."""
+        if table.saved is not None:
+            from gptlite.embedding.static_words import StaticWords
+
+            return StaticWords(table.path, table.saved).word_vectors(self.min_count, self.correct or correction)
         if self.static_from == "average":
             return self._averages(table)
         return table.word_vectors(self.min_count, self.correct or correction)
@@ -96,7 +108,7 @@ class Source:
         counts = dict(zip(contexts.words, contexts.counts.tolist(), strict=True))
         kept = int((contexts.counts >= least).sum())  # the most frequent come first
         words, vectors = contexts.words[:kept], vectors[:kept]
-        return WordVectors("average", words, vectors, correction=self.correct or "none", counts=counts)
+        return WordVectors("average", words, vectors, correction=self.correct or "none", counts=counts, least=least)
 
     def _word2vec(self, table: TokenTable, own: WordVectors) -> WordVectors:
         """Skip-gram vectors of the same text, of those words that the model's own vectors have too."""
@@ -131,9 +143,9 @@ def about(space: WordVectors) -> dict[str, Any]:
     }
 
 
-def print_captions(table: TokenTable, spaces: Sequence[WordVectors], min_count: int | None, *, chosen: bool) -> None:
+def print_captions(spaces: Sequence[WordVectors], *, chosen: bool) -> None:
     """What was compared, and what a cosine is worth there; `chosen` if answers were chosen among words."""
-    _, least = table.words(min_count)
+    least = spaces[0].least
     console.write("\n")
     for i, space in enumerate(spaces):
         n, n_answers = len(space.words), len(space.answers)

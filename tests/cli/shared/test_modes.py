@@ -88,10 +88,11 @@ TABLES = {name: table for name, command in COMMANDS.items() if (table := table_o
 
 # Command lines, and the modes in which they are. A model that is not there ends a command before it does any work.
 ASKING = {
-    "": ("--static-from table",),
-    "--static-from average": ("--static-from average",),
-    "--versus word2vec": ("--static-from table", "--versus word2vec"),
-    "--versus word2vec --static-from average": ("--static-from average", "--versus word2vec"),
+    "": ("--from words",),
+    "--from table": ("--from table",),
+    "--from average": ("--from average",),
+    "--versus word2vec": ("--from words", "--versus word2vec"),
+    "--versus word2vec --from average": ("--from average", "--versus word2vec"),
 }
 EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("eval", "x.txt"): ("one model",),
@@ -137,9 +138,10 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("score", "x.txt --format jsonl"): ("a table of units",),
     ("score", "x.txt --plot x.svg"): ("--plot",),
     ("score", "x.csv --pairs"): ("--pairs", "cells of .csv or .tsv"),
-    ("words export", "-o -"): ("--static-from table",),
-    ("words export", "-o x.vec"): ("--static-from table", "-o FILE"),
-    ("words export", "-o x.csv --static-from average"): ("--static-from average", "-o FILE", "-o FILE.csv or .tsv"),
+    ("words export", "-o -"): ("--from words",),
+    ("words export", "-o - --from table"): ("--from table",),
+    ("words export", "-o x.vec"): ("--from words", "-o FILE"),
+    ("words export", "-o x.csv --from average"): ("--from average", "-o FILE", "-o FILE.csv or .tsv"),
 }
 # Options that change the mode, though they do not act in all.
 VIEWS = {"lens", "attention", "explain"}

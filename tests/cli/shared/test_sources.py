@@ -92,7 +92,7 @@ def test_standard_input_has_the_encoding_too(gptlite: Command, trained_run: Path
 
 def test_averages_read_the_corpus_in_its_encoding(gptlite: Command, trained_run: Path) -> None:
     Path("gbk.txt").write_bytes((TEXT * 30).encode("gbk"))
-    line = ("words", "export", "--static-from", "average", "--min-count", "1", "-o", "-", "-m", trained_run)
+    line = ("words", "export", "--from", "average", "--min-count", "1", "-o", "-", "-m", trained_run)
     assert "--encoding gb18030" in gptlite(*line, "--corpus", "gbk.txt").err
     outcome = gptlite(*line, "--corpus", "gbk.txt", "--encoding", "gb18030")
     Path("gbk.txt").write_text(TEXT * 30, encoding="utf-8")

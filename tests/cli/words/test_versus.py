@@ -22,7 +22,9 @@ def gensim() -> None:
 @pytest.fixture
 def versus(gptlite: Command, trained_run: Path) -> Command:
     def call(*arguments: object, stdin: bytes | None = None) -> Outcome:
-        return gptlite("words", "nearest", "-m", trained_run, "--versus", "word2vec", *arguments, stdin=stdin)
+        return gptlite(
+            "words", "nearest", "-m", trained_run, "--from", "table", "--versus", "word2vec", *arguments, stdin=stdin
+        )
 
     return call
 
@@ -76,7 +78,9 @@ def test_tables_stand_side_by_side(versus: Command) -> None:
 def test_every_question_can_be_asked_of_both(gptlite: Command, trained_run: Path) -> None:
     Path("pairs.tsv").write_text("bank\triver\t8\nbank\topens\t1\nsong\tletter\t7\n")
     for line in ("analogy bank river song", "odd bank river opens", "evaluate pairs.tsv"):
-        result = parsed(gptlite("words", *line.split(), "-m", trained_run, "--versus", "word2vec", "--json"))
+        result = parsed(
+            gptlite("words", *line.split(), "-m", trained_run, "--from", "table", "--versus", "word2vec", "--json")
+        )
         assert [vectors["name"] for vectors in result["vectors"]] == ["token table", "word2vec"]
 
 

@@ -24,7 +24,8 @@ from gptlite.text.tokenizer import Tokenizer
 @pytest.fixture
 def words(gptlite: Command, trained_run: Path) -> Command:
     def call(name: str, *arguments: object, stdin: bytes | None = None) -> Outcome:
-        return gptlite("words", name, "-m", trained_run, *arguments, stdin=stdin)
+        chosen = [] if "--from" in arguments else ["--from", "table"]
+        return gptlite("words", name, "-m", trained_run, *chosen, *arguments, stdin=stdin)
 
     return call
 
@@ -296,7 +297,7 @@ def test_vectors_are_corrected_when_that_is_asked_for(words: Command, table: Tok
 
 def test_averages_of_a_text_answer_too(words: Command, corpus_file: Path) -> None:
     """In the grammar of the tests a noun's neighbours are nouns, which the averages know from the contexts alone."""
-    average = ("--static-from", "average", "--corpus", corpus_file)
+    average = ("--from", "average", "--corpus", corpus_file)
     outcome = words("nearest", "river", "-n", "3", "--json", *average)
     assert "contexts of " in outcome.err
     (answer,) = parsed(outcome)["nearest"][0]["answers"]
@@ -305,7 +306,7 @@ def test_averages_of_a_text_answer_too(words: Command, corpus_file: Path) -> Non
 
 
 def test_averages_are_written_and_read_back(words: Command, corpus_file: Path) -> None:
-    average = ("--static-from", "average", "--corpus", corpus_file)
+    average = ("--from", "average", "--corpus", corpus_file)
     assert words("export", "-o", "words.vec", *average).code == 0
     again = parsed(words("nearest", "river", "-n", "3", "--correct", "none", "--vectors", "words.vec", "--json"))
     direct = parsed(words("nearest", "river", "-n", "3", "--json", *average))
@@ -314,7 +315,7 @@ def test_averages_are_written_and_read_back(words: Command, corpus_file: Path) -
 
 
 def test_a_word_too_rare_for_an_average_is_named(words: Command, corpus_file: Path) -> None:
-    outcome = words("export", "quasar", "-o", "w.vec", "--static-from", "average", "--corpus", corpus_file)
+    outcome = words("export", "quasar", "-o", "w.vec", "--from", "average", "--corpus", corpus_file)
     assert (outcome.code, outcome.out) == (2, "")
     assert "average has no vector for 'quasar'" in outcome.err
     assert not Path("w.vec").exists()
@@ -360,9 +361,9 @@ def test_words_that_look_like_formulas(words: Command) -> None:
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("nearest bank --epochs 3", 2, "--epochs does nothing with --static-from table"),
-        ("nearest bank --corpus x.txt", 2, "--corpus does nothing with --static-from table"),
-        ("nearest bank --static-from sum", 2, "'--static-from'"),
+        ("nearest bank --epochs 3", 2, "--epochs does nothing with --from table"),
+        ("nearest bank --corpus x.txt", 2, "--corpus does nothing with --from table"),
+        ("nearest bank --from sum", 2, "'--from'"),
         ("nearest bank --versus glove", 2, "'--versus'"),
         ("nearest ' '", 2, "a word is empty"),
         ("nearest bank -n 0", 2, "-n"),
