@@ -22,6 +22,7 @@ from gptlite.distribution import install_hint
 from gptlite.errors import NumericsError, UsageError
 from gptlite.model import slow_down
 from gptlite.storage.durable import replacing
+from gptlite.text.pairs import TEMPLATE
 from gptlite.text.tokenizer import Tokenizer
 
 DTYPES = ("f32", "f16", "q8_0")
@@ -191,4 +192,6 @@ def _write_tokenizer(writer: Any, tokenizer: Tokenizer, vocab_size: int) -> None
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     writer.add_bos_token_id(tokenizer.separator_id)
     writer.add_eos_token_id(tokenizer.end_id)
+    if tokenizer.pairs:
+        writer.add_chat_template(TEMPLATE)
     writer.add_add_bos_token(tokenizer.opening == [tokenizer.separator_id])

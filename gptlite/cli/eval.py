@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptlite.cli import attribution
-from gptlite.cli.shared import console, corpora, memorisation, modes, options, pages, schemas
-from gptlite.errors import CheckpointError, UsageError
+from gptlite.cli.shared import answers, console, corpora, memorisation, modes, options, pages, schemas
+from gptlite.errors import CheckpointError, LimitError, UsageError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from gptlite.text.corpus import Text
 
 MOST_CHECKED = 1 << 20  # bytes of a text in which copies are looked for
-READING = {"files", "lossy", "encoding", "keep_line_ends", "separator", "as_text"}
+READING = {"files", "lossy", "encoding", "keep_line_ends", "separator", "as_text", "text_field", "pairs", "given"}
 
 MODES = modes.Modes(
     everywhere={"model", "device", "dtype", "threads", "json", "quiet"},
     only={
-        "one model": {"check_copies", "corpus_file", *READING},
+        "one model": {"show", "check_copies", "corpus_file", *READING},
         "several models": {"attribute", *READING},
-        "--held-out": {"held_out"},
+        "--held-out": {"held_out", "show"},
     },
     needs={"corpus_file": "check_copies"},
 )  # fmt: skip
@@ -66,6 +66,12 @@ def evaluate(
     keep_line_ends: options.KeepLineEndsOption = False,
     separator: options.SeparatorOption = None,
     as_text: options.AsTextOption = False,
+    text_field: options.TextFieldOption = None,
+    pairs: options.PairsOption = None,
+    given: options.GivenFieldsOption = None,
+    show: Annotated[
+        int, typer.Option("--show", metavar="N", min=0, help="Of pairs: show the N worst answers.", show_default="off")
+    ] = 0,
     check_copies: memorisation.CheckOption = False,
     corpus_file: memorisation.CorpusOption = None,
     device: options.DeviceOption = "auto",
@@ -89,7 +95,9 @@ def evaluate(
     from gptlite.text import corpus
     from gptlite.text.options import TextOptions
 
-    reading = TextOptions(lossy, encoding, keep_line_ends, separator, as_text)
+    reading = TextOptions(
+        lossy, encoding, keep_line_ends, separator, as_text, text_field=text_field, pairs=pairs, given=given
+    )
     hardware = machine.choose_hardware(device, dtype, threads)
     kept = None if held_out is None else corpora.held_out_text(held_out)
     with ExitStack() as held:
@@ -115,11 +123,17 @@ def evaluate(
         text = text_of(*(files or []))
         content = "".join(block for _, block in text.spread(MOST_CHECKED).blocks()) if check_copies else ""
         (facts,) = score(one, {"": text}, hardware).values()
+        answered = answers.of(one, text, messages) if one.tokenizer.pairs and text.layout else None
+        if show and answered is None:
+            raise UsageError("--show shows answers to pairs, and the model or the text has none.")
     messages.say(f"{one.path}", "dim")
     if json:
-        console.write_json(schemas.named("eval", copy_check.add(facts, [content])))
+        more = answers.as_json(answered, show) if answered else {}
+        console.write_json(schemas.named("eval", copy_check.add({**facts, **more}, [content])))
         return
-    _print_one(facts)
+    _print_one(facts, answers.rows(answered) if answered else [])
+    if answered and show:
+        answers.show(answered, show)
     copy_check.show([content])
 
 
@@ -133,7 +147,12 @@ def score(loaded: Checkpoint, texts: dict[str, Text], hardware: Hardware) -> dic
         tokens = token_files.tokenize(text, loaded.tokenizer)
         began = time.monotonic()
         scale = tokens.byte_scale(loaded.tokenizer.token_bytes)
-        result = scoring.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware, byte_scale=scale)
+        paired = loaded.tokenizer.pairs is not None and text.layout is not None
+        context = loaded.config.context_length
+        windows = scoring.answer_windows(tokens.ids(), loaded.tokenizer, context) if paired else None
+        if paired and not windows:
+            raise LimitError(f"no answer fits into the model's context of {context:,} tokens.")
+        result = scoring.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware, windows, byte_scale=scale)
         seconds = time.monotonic() - began
         if not math.isfinite(result.loss):
             raise CheckpointError(
@@ -153,7 +172,7 @@ def score(loaded: Checkpoint, texts: dict[str, Text], hardware: Hardware) -> dic
     return scores
 
 
-def _print_one(facts: dict[str, Any]) -> None:
+def _print_one(facts: dict[str, Any], more: list[list[str]]) -> None:
     perplexity = "infinite" if facts["perplexity"] is None else f"{facts['perplexity']:,.2f}"
     rows = [
         ["bits per byte", f"{facts['bits_per_byte']:.4f}"],
@@ -161,6 +180,7 @@ def _print_one(facts: dict[str, Any]) -> None:
         ["loss (nats per token)", f"{facts['loss_nats']:.4f}"],
         ["tokens", f"{facts['n_tokens']:,}"],
         ["bytes", f"{facts['n_bytes']:,}"],
+        *more,
     ]
     console.print_table(["measure", "value"], rows, right=frozenset({1}))
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gptlite.device import Hardware
 from gptlite.model import GPT
+from gptlite.text.pairs import Boundaries, answers_of
 from gptlite.text.tokenizer import Tokenizer
 
 LogitsOf = Callable[[Tensor], Tensor]  # ids (B, T) -> logits (B, T, V)
@@ -91,6 +92,12 @@ class SlidingWindows(Sequence[Window]):
 def sliding_windows(n_tokens: int, context: int) -> Sequence[Window]:
     """`SlidingWindows` of a stream of `n_tokens`."""
     return SlidingWindows(n_tokens, context)
+
+
+def answer_windows(ids: np.ndarray, tokenizer: Tokenizer, context: int) -> list[Window]:
+    """Of a stream of pairs a window for each answer that fits: from the beginning of its record to its end."""
+    answers = answers_of(ids, Boundaries.of(tokenizer), context)
+    return [Window(a.start, a.end - a.start - 1, a.end - a.mark - 1) for a in answers]
 
 
 def spread(windows: Sequence[Window], n: int) -> list[Window]:

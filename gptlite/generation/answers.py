@@ -39,21 +39,33 @@ def answer(
     - `records`: (role, content) of their messages, of which the last one is the known answer.
     Records whose prompt leaves no room for an answer are left out.
     """
-    context = model.config.context_length
-    config = SamplingConfig(temperature=0.0, max_new_tokens=context, num_samples=1)
-    asked: list[Sequence[Message]] = []
+    asked = (
+        (encode_messages(tokenizer, record[:-1], opened=""), "\n".join(t for _, t in record[:-1]), record[-1][1])
+        for record in records
+    )
+    yield from answer_ids(model, tokenizer, asked, model.config.context_length, decoding)
+
+
+def answer_ids(
+    model: GPT,
+    tokenizer: Tokenizer,
+    asked: Iterable[tuple[Sequence[int], str, str]],
+    max_new_tokens: int,
+    decoding: Decoding | None = None,
+) -> Iterator[Answered]:
+    """Greedy answers to prompts, each as ids and as text with its known answer; those without room are left out."""
+    config = SamplingConfig(temperature=0.0, max_new_tokens=max_new_tokens, num_samples=1)
+    known: list[tuple[str, str]] = []
 
     def begun() -> Iterator[Generation]:
-        for record in records:
-            ids = encode_messages(tokenizer, record[:-1], opened="")
-            if len(ids) < context:
-                asked.append(record)
+        for ids, prompt, expected in asked:
+            if len(ids) < model.config.context_length:
+                known.append((prompt, expected))
                 yield Generation(model, tokenizer, "", config, seed=0, prompt_ids=ids, decoding=decoding)
 
     for i, done in enumerate(generate_together(begun())):
         (sample,) = done.samples
-        prompt = "\n".join(content for _, content in asked[i][:-1])
-        yield Answered(prompt, asked[i][-1][1], sample.text, sample.finish_reason == "stop")
+        yield Answered(*known[i], sample.text, sample.finish_reason == "stop")
 
 
 def exact_match(answers: Sequence[Answered]) -> float:

@@ -124,7 +124,7 @@ def _write_tokens(text: Text, tokenizer: Tokenizer, directory: Path, progress: C
 
 def _encoded(text: Text, tokenizer: Tokenizer) -> Iterator[tuple[list[int], int]]:
     """The ids of the text in parts, and how many bytes of text each spells."""
-    if tokenizer.pairs:
+    if tokenizer.pairs and text.layout:
         lengths = [len(spelling) for spelling in tokenizer.token_bytes]
         yield from ((ids, sum(lengths[i] for i in ids)) for ids in encode_records(text, tokenizer))
         return
@@ -212,7 +212,7 @@ def _check_cached(entry: Path, descriptor: int, text: Text | None, tokenizer: To
 
 def _first_ids(text: Text, tokenizer: Tokenizer) -> np.ndarray:
     """Ids with which the token file must begin; where the first characters end, others may follow from what comes."""
-    if tokenizer.pairs:
+    if tokenizer.pairs and text.layout:
         record = next(text.records(), [])
         return np.asarray(encode_messages(tokenizer, record), dtype=_dtype(tokenizer))
     _, block = next(text.blocks(cut=tokenizer.safe_cut), (True, ""))

@@ -12,6 +12,8 @@ from gptlite.checkpoint import saved_step
 from gptlite.embedding.statistics import STATISTICS_TOKENS
 from gptlite.errors import Interrupted
 from gptlite.evaluation.scoring import Score, Window, score_model, spread
+from gptlite.generation import answers
+from gptlite.generation.decoding import choose_decoding
 from gptlite.model import GPT
 from gptlite.training.estimate import baseline_effort
 from gptlite.training.failures import diverged, how_to_resume
@@ -23,6 +25,7 @@ from gptlite.training.team import Team
 
 EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much again for all those before
 FEWEST_QUICK_WINDOWS = 16
+ANSWERED = 32  # held-out pairs that are answered at a milestone
 BLOCKS, T_VALUE = (
     20,
     2.093,
@@ -58,7 +61,27 @@ def score_milestone(model: GPT, state: State, team: Team, setup: Setup) -> dict[
     """Score the step on part of the held-out text and remember the score; returns the fields for the log."""
     result = evaluate(model, quick_windows(state, setup), state, team, setup)
     remember(state, result.bits_per_byte, MOST_SCORES)
-    return {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte}
+    return {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte, **exact_match(model, team, setup)}
+
+
+def exact_match(model: GPT, team: Team, setup: Setup) -> dict[str, float]:
+    """Of a model of pairs, the share of some held-out answers that it writes exactly, for the log."""
+    if not (setup.tokenizer.pairs and team.leads):
+        return {}
+    was_training, ids = model.training, setup.val_ids
+    model.eval()
+    chosen = spread(setup.windows, ANSWERED)
+    asked: list[tuple[list[int], str, str]] = []
+    for window in chosen:
+        end = window.start + window.length + 1
+        begin = end - window.scored
+        expected = setup.tokenizer.decode(ids[begin:end].tolist())
+        asked.append((ids[window.start : begin].tolist(), "", expected))
+    longest = max((window.scored for window in chosen), default=1)
+    decoding = choose_decoding(model, 1, compile="off")
+    found = list(answers.answer_ids(model, setup.tokenizer, asked, longest, decoding))
+    model.train(was_training)
+    return {"val_exact_match": answers.exact_match(found)}
 
 
 def quick_windows(state: State, setup: Setup) -> list[Window]:
@@ -180,7 +203,9 @@ def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]
     baselines = same_bytes(result, windows, setup) if team.leads else None
     elapsed, share = clock.elapsed(), setup.threads.share
     on_cpu = setup.hardware.device.type == "cpu"
+    matched = exact_match(model, team, setup)
     return {
+        **matched,
         "run": str(setup.run.path),
         "step": state.step,
         "best_step": best_step,

@@ -15,10 +15,10 @@ from gptlite.checkpoint.runs import Run
 from gptlite.device import Hardware
 from gptlite.embedding import statistics
 from gptlite.embedding.word_vectors import affordable_tokens, make_word_vectors
-from gptlite.evaluation.scoring import Window, sliding_windows
+from gptlite.evaluation.scoring import Window, answer_windows, sliding_windows
 from gptlite.kernels.workers import Workers
 from gptlite.text.batches import Batches
-from gptlite.text.pairs import Boundaries, PairBatches, answers_of
+from gptlite.text.pairs import PairBatches
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training.clock import Clock
 from gptlite.training.optimizer import Loss, mean_loss
@@ -75,8 +75,7 @@ class Setup:
     def windows(self) -> Sequence[Window]:
         """The windows in which all held-out text is scored."""
         if self.tokenizer.pairs:  # of each answer, from the beginning of its record
-            answers = answers_of(self.val_ids, Boundaries.of(self.tokenizer), self.plan.model.context_length)
-            return [Window(a.start, a.end - a.start - 1, a.end - a.mark - 1) for a in answers]
+            return answer_windows(self.val_ids, self.tokenizer, self.plan.model.context_length)
         return sliding_windows(len(self.val_ids), self.plan.model.context_length)
 
     @cached_property

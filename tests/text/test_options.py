@@ -14,7 +14,7 @@ def test_a_run_gives_back_what_it_recorded() -> None:
     options = TextOptions(lossy=True, encoding="GBK", separator="<|endoftext|>")
     stored = json.loads(json.dumps({"reading": options.to_dict()}))
     found = TextOptions.of_run(stored)
-    assert found == TextOptions(lossy=True, encoding="gbk", separator="<|endoftext|>", as_text=True)
+    assert found == TextOptions(lossy=True, encoding="gbk", separator="<|endoftext|>", noted=True)
     assert TextOptions().for_resume(stored) == found
     assert options.for_resume(stored) == found
 

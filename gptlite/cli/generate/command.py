@@ -21,7 +21,7 @@ _ONE_PROMPT = {"prompt", "prompt_option", "prompt_file"}
 _WRITING = {
     "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
     "frequency_penalty", "no_repeat_ngram", "logit_bias", "ban", "seed", "sample", "max_new_tokens", "min_new_tokens",
-    "stop", "stop_at", "out", "force", "logprobs", "color", "dtype", "compile",
+    "stop", "stop_at", "out", "force", "logprobs", "color", "dtype", "compile", "given", "no_template",
 }  # fmt: skip
 _SAMPLES = _WRITING | {"num_samples", "stream", "check_copies", "corpus", "batch_size", "json"}
 FROM_FILE = "a file or standard input"
@@ -36,7 +36,7 @@ MODES = modes.Modes(
     },
     needs={"per_token": "choice", "corpus": "check_copies", "force": "out",
            "escapes": ("stop", "ban", "choice", "logit_bias")},
-    exclusive=[("interactive", "choice"), ("interactive", "prompts"),
+    exclusive=[("given", "no_template"), ("interactive", "choice"), ("interactive", "prompts"),
                ("prompt", "prompts"), ("prompt_option", "prompts"), ("prompt_file", "prompts")],
 )  # fmt: skip
 
@@ -76,6 +76,21 @@ def generate(
         bool, typer.Option("--per-token", help="Compare choices by their mean per token.", hidden=True)
     ] = False,
     model: options.ModelOption = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--given",
+            metavar="NAME=VALUE",
+            help="A condition that the model was trained with. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    no_template: Annotated[
+        bool,
+        typer.Option(
+            "--no-template", help="Of a model of pairs: continue PROMPT as it stands.", show_default=False, hidden=True
+        ),
+    ] = False,
     num_samples: Annotated[
         int, typer.Option("-n", "--num-samples", metavar="N", help="How many samples.", rich_help_panel=SAMPLING)
     ] = SamplingConfig.num_samples,
@@ -373,6 +388,7 @@ def generate(
         stop_at=stop_at, seed=secrets.randbelow(2**31) if seed is None else seed, check_copies=check_copies,
         corpus=corpus, encoding=encoding, batch_size=batch_size, model=model, device=device, dtype=dtype,
         compile=compile, threads=threads,
+        given=_conditions(given), template=not no_template,
     )  # fmt: skip
     messages = console.Messages(quiet)
     ends.say(messages)
@@ -382,6 +398,16 @@ def generate(
         work.take_turns(asked, messages)
     else:
         work.write(asked, messages)
+
+
+def _conditions(given: list[str] | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given or []:
+        name, equals, value = options.check_text(text, "--given").partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise UsageError(f"--given needs a name and a value, such as author=Austen, not '{text}'.")
+        found[name.strip()] = " ".join(value.split())
+    return found
 
 
 def _texts(given: list[str] | None, option: str, escapes: bool) -> list[str]:

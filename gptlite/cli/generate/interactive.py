@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gptlite.cli.generate import samples
 from gptlite.cli.shared import console, options, outputs
@@ -43,7 +43,7 @@ reads it, with your part in bold. A line that ends in \ has another one below it
 For a line that begins with / type it twice."""
 
 ReadLine = Callable[[str], "str | None"]
-Compose = Callable[[str, SamplingConfig, int, str], "Generation"]
+Compose = Callable[[Any, SamplingConfig, int, str], "Generation"]
 CLOSING = ".,;:!?)]}'’”…%"  # that stand at the end of a word before them
 Number = TypeVar("Number", int, float)
 
@@ -134,7 +134,7 @@ class Session:
 
     def _write(self) -> None:
         """The model's part of the last turn."""
-        work = self.compose(self.text, self.config, self.seed, self.stop_at)
+        work = self._compose()
         self.seed += 1
         turn = self.turns[-1]
         self._show_beginning()
@@ -153,6 +153,9 @@ class Session:
             self.messages.say("the model ends the text here; write on, or let it /retry", "dim")
         if self.writer.form.logprobs is not None:
             self.writer.print_table(work.samples[0])
+
+    def _compose(self) -> Generation:
+        return self.compose(self.text, self.config, self.seed, self.stop_at)
 
     def _save(self) -> None:
         if self.out is not None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from gptlite.cli.generate import interactive, samples
+from gptlite.cli.generate import dialogue, interactive, samples
 from gptlite.cli.generate.prompts import Prompt
 from gptlite.cli.shared import console, memorisation, schemas
 from gptlite.config import SamplingConfig
+from gptlite.errors import UsageError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
@@ -38,6 +39,8 @@ class Request:
     dtype: str
     compile: str
     threads: int | None
+    given: Mapping[str, str] = field(default_factory=dict[str, str])
+    template: bool = True
 
 
 class Work:
@@ -48,6 +51,11 @@ class Work:
 
         self.request, self.messages = request, messages
         self.loaded = load(request)
+        self.pairs = self.loaded.tokenizer.pairs if request.template else None
+        if request.given and self.pairs is None:
+            raise UsageError(f"--given: {self.loaded.path} was trained without conditions.")
+        if not request.template and self.loaded.tokenizer.pairs is None:
+            raise UsageError(f"--no-template: {self.loaded.path} is a model of plain text and has no template.")
         which = f" · sample {request.numbers[0] + 1}" if request.numbers != [*range(request.config.num_samples)] else ""
         messages.say(f"{self.loaded.path} · seed {request.seed}{which}", "dim")
         tokens = request.config.max_new_tokens
@@ -59,20 +67,44 @@ class Work:
         copies = memorisation.open_check(
             request.check_copies, request.corpus, self.loaded.path, messages, request.form.json, request.encoding
         )
+        form = replace(request.form, echo=request.form.echo and not self.answers)
         self.writer = samples.Writer(
-            request.form, self.loaded, messages, copies, n_samples=len(request.numbers),
+            form, self.loaded, messages, copies, n_samples=len(request.numbers),
             n_prompts=len(request.prompts), columns=[prompt.columns for prompt in request.prompts],
         )  # fmt: skip
 
+    @property
+    def answers(self) -> bool:
+        """Does the model answer prompts, instead of continuing them?"""
+        return self.pairs is not None and self.pairs.kind != "given"
+
     def begin(self, text: str, config: SamplingConfig, seed: int, stop_at: str) -> Generation:
-        """Begin to continue a text."""
+        """Begin to continue a text, or to answer it."""
+        from gptlite.generation import generate
+        from gptlite.text.pairs import encode_messages
+
+        if self.pairs is None:
+            ids = generate.plain_prompt(self.loaded.tokenizer, text)
+        else:
+            ids = encode_messages(self.loaded.tokenizer, *self.pairs.prompt(text, self.request.given))
+        return self._begin(text, ids, config, seed, stop_at)
+
+    def reply(self, messages: Sequence[tuple[str, str]], config: SamplingConfig, seed: int, stop_at: str) -> Generation:
+        """Begin to answer the last of the messages of a dialogue."""
+        from gptlite.text.pairs import encode_messages
+
+        first = self.pairs.prompt("", self.request.given)[0][:-1] if self.pairs else []
+        ids = encode_messages(self.loaded.tokenizer, [*first, *messages], opened="")
+        return self._begin(messages[-1][1], ids, config, seed, stop_at)
+
+    def _begin(self, text: str, ids: list[int], config: SamplingConfig, seed: int, stop_at: str) -> Generation:
         from gptlite.generation import generate
 
         request = self.request
         return generate.Generation(
             self.loaded.model, self.loaded.tokenizer, text, config, seed=seed, numbers=request.numbers,
             stop=request.stops, stop_at=stop_at, keep=self.writer.keeps, batch_size=request.batch_size,
-            logprobs=self.writer.recorded, decoding=self.decoding,
+            logprobs=self.writer.recorded, decoding=self.decoding, prompt_ids=ids,
         )  # fmt: skip
 
     def begin_prompt(self, prompt: Prompt) -> Generation:
@@ -108,10 +140,13 @@ def write(request: Request, messages: console.Messages) -> None:
 def take_turns(request: Request, messages: console.Messages) -> None:
     """A person and the model write by turns."""
     work = Work(request, messages)
-    session = interactive.Session(
-        work.begin, request.config, request.seed, work.writer, stop_at=request.stop_at, patient=sys.stdin.isatty()
-    )
-    session.run(interactive.read_line, work.begin_prompt(request.prompts[0]).prompt)
+    talks = work.pairs is not None and work.pairs.kind == "messages"
+    session = (dialogue.Dialogue if talks else interactive.Session)(
+        work.reply if talks else work.begin, request.config, request.seed, work.writer, stop_at=request.stop_at,
+        patient=sys.stdin.isatty(),
+    )  # fmt: skip
+    first = request.prompts[0]
+    session.run(interactive.read_line, first.text if talks else work.begin_prompt(first).prompt)
 
 
 def choose(request: Request, choices: Sequence[str], per_token: bool, messages: console.Messages) -> None:

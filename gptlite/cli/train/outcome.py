@@ -25,6 +25,8 @@ def outcome(result: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield f"{done}{score} bits per byte on {result['val_bytes']:,} bytes of held-out text {step}"
+    if (matched := result.get("val_exact_match")) is not None:
+        yield f"{matched:.0%} of some held-out answers are exact; all of them: gptlite eval --held-out {run} --show 10"
     others = result.get("baselines")
     if not others:
         return
