@@ -10,7 +10,8 @@ that stood there. Pairs are drawn by chance among frequent words. Scored on held
 - centroid  nearest of the two senses' mean vectors, each use left out of its own mean
 - majority  what always choosing the more frequent sense scores, the most that a static vector can reach
 
-each for every layer, pool and correction, and for the same shape with untrained weights.
+each for every layer, pool and correction, for the same shape with untrained weights, and for vectors that know both
+sides of the word (`embed --context both`) and the parts that they are made of.
 """
 
 from __future__ import annotations
@@ -34,11 +35,13 @@ from gptlite.checkpoint import runs
 from gptlite.checkpoint.saved_step import read_embedding_statistics
 from gptlite.embedding import contextual
 from gptlite.embedding import statistics as calibration
+from gptlite.embedding.both_sides import left_part
+from gptlite.embedding.embedder import Embedder, statistics_of
 from gptlite.embedding.layerwise import untrained_model
 from gptlite.embedding.similarity import CORRECTIONS, correct, unit
 from gptlite.text.words import Occurrence, find_word
 
-WORD = re.compile(r"[a-z]{4,}")
+WORD = re.compile(r"\b[a-z]{4,}\b")  # whole words: of "Spanish" no part
 FEWEST, MOST = 12, 60  # uses of each sense in the held-out text
 
 
@@ -65,7 +68,7 @@ def main() -> None:
         command = [sys.executable, "-m", "gptlite", "train", *files, *shlex.split(options.train)]
         subprocess.run(command, check=True)
         places, labels = occurrences(val, senses)
-        rows = list(score(run, places, labels, texts["val"]))
+        rows = [*score(run, places, labels, texts["val"]), *score_both_sides(run, places, labels)]
     n_words = len(set(senses.values()))
     print(f"{datetime.date.today()}, {n_words} pseudo-words, {len(places):,} held-out uses, seed {options.seed}\n")
     print("| weights | layer | pool | correction | auc | centroid | majority |\n|---|---|---|---|---|---|---|")
@@ -92,10 +95,7 @@ def choose_senses(train: str, val: str, n: int, rng: random.Random) -> dict[str,
 
 def merge_words(text: str, senses: Mapping[str, str]) -> str:
     """The text with each word of a pair replaced by the pseudo-word of both."""
-    return WORD_ALONE.sub(lambda match: senses.get(match[0], match[0]), text)
-
-
-WORD_ALONE = re.compile(r"\b[a-z]{4,}\b")
+    return WORD.sub(lambda match: senses.get(match[0], match[0]), text)
 
 
 def occurrences(val: str, senses: Mapping[str, str]) -> tuple[list[Occurrence], list[str]]:
@@ -104,7 +104,7 @@ def occurrences(val: str, senses: Mapping[str, str]) -> tuple[list[Occurrence], 
     labels: list[str] = []
     seen: Counter[str] = Counter()
     for i, line in enumerate(val.splitlines()):
-        originals = [match[0] for match in WORD_ALONE.finditer(line) if match[0] in senses]
+        originals = [match[0] for match in WORD.finditer(line) if match[0] in senses]
         merged = merge_words(line, senses)
         by_word: dict[str, list[Occurrence]] = {}
         for original in originals:
@@ -137,6 +137,21 @@ def score(run: str, places: list[Occurrence], labels: list[str], val: str) -> It
                 for correction in CORRECTIONS:
                     result = separation(correct(of_layer, correction, space), places, labels)
                     yield {"weights": weights, "layer": layer, "pool": pool, "correction": correction, **result}
+
+
+def score_both_sides(run: str, places: list[Occurrence], labels: list[str]) -> Iterator[dict[str, object]]:
+    """Rows for the vectors that know both sides, and for the bag of words and the left side that are parts of them."""
+    loaded = runs.load(run)
+    embedder = Embedder(loaded, statistics_of(loaded), context="both")
+    joined = np.stack([v.at(embedder.layers) for v in embedder.embed(places)])
+    dim = loaded.config.dim
+    parts = {
+        "both sides": joined, "bag of words": joined[:, 2 * dim :], "state at the word": left_part(joined, dim),
+        "state that predicts it": joined[:, dim : 2 * dim],
+    }  # fmt: skip
+    for name, vectors in parts.items():
+        result = separation(vectors, places, labels)
+        yield {"weights": name, "layer": embedder.layers[0], "pool": "last", "correction": "zscore", **result}
 
 
 def separation(vectors: np.ndarray, places: list[Occurrence], labels: list[str]) -> dict[str, float]:

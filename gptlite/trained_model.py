@@ -162,11 +162,15 @@ class Model(Checkpoint):
           then `.vectors` is the mean of all, and `.items[i].contextual` (L + 1, D) has them apart.
         - `pool`: which of a word's tokens count: "last", "mean", "first" or "weighted" (later ones more). None is the
           last of a word, and the weighted mean of a sentence.
-        - `context`: the text to the "left" of the word, or "echo": the whole text once before.
+        - `context`: the text to the "left" of the word; "echo": the whole text once before; or "both" sides: the
+          states at and before the word with a bag of the words around it, `.vectors` (n, 2 D + W), of one layer.
         - `prefix`: what is read before each text; "auto" is what separates documents, or else a line break.
         - `n_expected`: how many tokens that the model expects next are kept in `.items[i].expected`.
-        Raises `UsageError` when the texts have no such word, and for unknown choices.
+        Raises `UsageError` when the texts have no such word, and for unknown choices, and `CheckpointError` for both
+        sides of a model that was saved without word vectors.
         """
+        if sentence and context == "both":
+            raise UsageError("`sentence` has no sides to read; leave out `context` both.")
         if sentence and word is not None:
             raise UsageError("give `word` or `sentence`, not both.")
         embedder = Embedder(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptlite.embedding.both_sides import left_part
 from gptlite.embedding.similarity import (
     CORRECTIONS,
     correct,
@@ -39,7 +40,8 @@ RELATIONS = ((0, "no more alike than unrelated words"), (84, "somewhat alike"), 
 class Pair:
     """Two of the vectors, by their numbers from 0.
 
-    - `cosine` after the correction, `raw` without one, `static`: of the static vectors.
+    - `cosine` after the correction, `raw` without one, `static`: of the static vectors. `left`: of the z-scored states
+      alone, where the vectors are of both sides, else None.
     - `percentile`: how many of a hundred pairs of the model's own text have a lower cosine, pairs of one word in two
       places if this is `same_word`, else of unrelated words. None where that was not measured.
     - `same_prefix`: the texts are equal up to the word, so the two vectors are one.
@@ -56,6 +58,7 @@ class Pair:
     same_prefix: bool
     same_tokens: bool = True
     unit: str = "word"
+    left: float | None = None
 
     @property
     def verdict(self) -> str | None:
@@ -94,6 +97,15 @@ class Embeddings:
         """Raw contextual vectors (n, D), float32."""
         return np.stack([v.at(self.layers) for v in self.items])
 
+    @property
+    def both_sides(self) -> bool:
+        """Have the vectors read what stands on both sides of their words (`both_sides.join`)?"""
+        return self.meta.get("context") == "both"
+
+    def left_cosine(self) -> np.ndarray:
+        """Of vectors of both sides: cosines (n, n) of the z-scored states at the words, which know the left side."""
+        return cosine_matrix(left_part(self.vectors, self.items[0].static.shape[-1]))
+
     @cached_property
     def static(self) -> np.ndarray:
         """Static vectors (n, D), float32."""
@@ -102,11 +114,12 @@ class Embeddings:
     def cosine(self, correction: str = "zscore") -> np.ndarray:
         """Cosines (n, n) of the contextual vectors after a correction of `similarity`.
 
-        Each of several layers is corrected by itself, since each has a scale of its own. Raises `UsageError` for a
+        Each of several layers is corrected by itself, since each has a scale of its own. Vectors of both sides are made
+        of standardised parts, so their cosines are the same for all corrections. Raises `UsageError` for a
         correction other than "none" where the model has no statistics.
         """
         name, _ = parse_correction(correction, self.items[0].static.shape[-1])
-        if name == "none":
+        if name == "none" or self.both_sides:
             return cosine_matrix(self.vectors)
         if self.statistics is None:
             raise UsageError(f"the model has no statistics for '{correction}'; its cosines can only be raw: none.")
@@ -164,6 +177,7 @@ class Embeddings:
         n = len(self)
         first, second = np.triu_indices(n, 1)
         cosines, raw, static = self.cosine(correction), self.cosine("none"), cosine_matrix(self.static)
+        left = self.left_cosine() if self.both_sides else None
         ranks, same, tokens = self.percentile(correction), self.same_words(), self.same_tokens()
         if most is not None and len(first) > most:
             order = np.argsort(cosines[first, second], kind="stable")
@@ -173,7 +187,7 @@ class Embeddings:
             Pair(
                 i, j, float(cosines[i, j]), float(raw[i, j]), float(static[i, j]),
                 None if ranks is None or np.isnan(ranks[i, j]) else float(ranks[i, j]), bool(same[i, j]),
-                self._same_prefix(i, j), bool(tokens[i, j]), self.unit,
+                self._same_prefix(i, j), bool(tokens[i, j]), self.unit, None if left is None else float(left[i, j]),
             )
             for i, j in zip(first.tolist(), second.tolist(), strict=True)
         ]  # fmt: skip
@@ -189,7 +203,7 @@ class Embeddings:
         """The row of the statistics that has this correction."""
         dim = self.items[0].static.shape[-1]
         name, n_components = parse_correction(correction, dim)
-        if len(self.layers) > 1 or n_components != default_components(dim):
+        if self.both_sides or len(self.layers) > 1 or n_components != default_components(dim):
             return None
         if self.statistics is not None and self._measured_pairs()[0] not in self.statistics:
             return None
@@ -205,6 +219,8 @@ class Embeddings:
     def _same_prefix(self, i: int, j: int) -> bool:
         one, other = self.items[i], self.items[j]
         a, b = one.occurrence, other.occurrence
+        if self.both_sides:  # equal ones say nothing of what a model can see
+            return False
         same_text = a.start == b.start and a.text[: a.end] == b.text[: b.end]
         return same_text and one.tokens == other.tokens and np.array_equal(one.contextual, other.contextual)
 

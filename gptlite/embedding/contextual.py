@@ -32,6 +32,7 @@ from gptlite.tracing import hidden
 PREFIX = "\n"  # read before each text: a first position is special, and a line's start is what it most looks like
 KNOWN_SEPARATOR = 100  # times that a separator must have been seen to be a better prefix
 POOLS = ("last", "mean", "first", "weighted")
+BEFORE = "before"  # for embed() alone: the token before the word, whose state predicts it
 CONTEXTS = ("left", "echo")
 LONGEST_WORD = 65_536  # characters
 LONGEST_STRETCH = 1 << 18  # characters to both sides of a word; what has no gap in as many is cut all the same
@@ -170,7 +171,8 @@ def embed(
     Of a text longer than the model's context the last tokens up to the word are read. Raises `LimitError` for a word
     of more than 65,536 characters and `CheckpointError` for a model that does not compute numbers.
     """
-    _check_choice("pool", pool, POOLS)
+    if pool != BEFORE:
+        _check_choice("pool", pool, POOLS)
     _check_choice("context", context, CONTEXTS)
     begin = tokenizer.encode(PREFIX) if prefix is None else list(prefix)
     wanted = tuple(range((model.config.n_layers if top is None else top) + 1) if layers is None else layers)
@@ -421,8 +423,8 @@ def _batches(windows: Sequence[_Window], n_tokens: int) -> Iterator[list[tuple[l
 
 def _weights(positions: list[int], pool: str) -> list[tuple[int, float]]:
     """The positions that count for a word, and how much, unless it is the last alone."""
-    if pool == "first":
-        return [(positions[0], 1.0)]
+    if pool in ("first", BEFORE):
+        return [(positions[0] if pool == "first" else max(0, positions[0] - 1), 1.0)]
     n = len(positions)
     if pool == "mean":
         return [(position, 1 / n) for position in positions]

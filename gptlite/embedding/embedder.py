@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from gptlite.checkpoint import word_vectors
 from gptlite.checkpoint.saved_step import Checkpoint, read_embedding_statistics
+from gptlite.embedding.both_sides import ContextBags, join
 from gptlite.embedding.comparison import Embeddings
-from gptlite.embedding.contextual import WordVector, embed, find_prefix, prefix_text, resolve_layers
+from gptlite.embedding.contextual import BEFORE, CONTEXTS, WordVector, embed, find_prefix, prefix_text, resolve_layers
 from gptlite.embedding.vector_files import provenance
+from gptlite.errors import CheckpointError, UsageError
+from gptlite.storage.reader import Reader
 from gptlite.text.words import Occurrence
+
+BOTH = "both"  # sides of the word, as what a vector has read
 
 
 def statistics_of(loaded: Checkpoint) -> dict[str, np.ndarray] | None:
@@ -24,10 +31,11 @@ class Embedder:
     """A model and the choices that hold for all texts that it embeds.
 
     - `layer`, `pool`, `context`, `n_expected`: see `resolve_layers` and `contextual.embed`; `prefix`: `find_prefix`.
+      With the `context` "both", a vector is what `both_sides.join` makes of one layer, (2 D + W,) in place of (D,).
     - `keep`: which layers `WordVector.contextual` has: those "asked" for, also those "below" them, or "all".
     - `layers`: the numbers of the layers, rising. `meta`: where the vectors are from, for files.
     - `n_truncated`: words so far whose text to the left did not fit into the model's context.
-    Raises `UsageError` for unknown choices.
+    Raises `UsageError` for unknown choices, and `CheckpointError` for both sides of a model without word vectors.
     """
 
     def __init__(
@@ -42,6 +50,8 @@ class Embedder:
         n_expected: int = 0,
         keep: str = "asked",
     ) -> None:
+        if context not in (*CONTEXTS, BOTH):
+            raise UsageError(f"`context` must be one of {', '.join((*CONTEXTS, BOTH))}, not '{context}'.")
         self.loaded, self.statistics = loaded, statistics
         self.pool, self.context, self.n_expected = pool, context, n_expected
         self.layers = resolve_layers(layer, loaded.config.n_layers)
@@ -57,17 +67,48 @@ class Embedder:
             "prefix": prefix_text(loaded.tokenizer, self.prefix),
         }
         self.n_truncated = 0
+        self.bags = self._read_bags(layer, keep) if context == BOTH else None
+        if self.bags is not None:
+            dim = loaded.config.dim
+            self.meta["parts"] = {"state at the word": dim, "state that predicts it": dim, "words": self.bags.dim}
 
     def embed(self, places: Sequence[Occurrence]) -> list[WordVector]:
         """The vectors of words, in their order. `WordVector.at(self.layers)` is the one (D,) that was asked for."""
-        vectors = embed(
-            self.loaded.model, self.loaded.tokenizer, places,
-            pool=self.pool, top=self.top, layers=self.kept,
-            n_expected=self.n_expected, prefix=self.prefix, context=self.context,
-        )  # fmt: skip
+        vectors = self._states(places, self.pool, self.n_expected)
+        if self.bags is not None and vectors:
+            vectors = self._join(vectors, places)
         self.n_truncated += sum(v.truncated for v in vectors)
         return vectors
 
     def compare(self, vectors: Sequence[WordVector], unit: str = "word") -> Embeddings:
         """The vectors side by side; `unit` is what they are vectors of, "word", "token" or "sentence"."""
         return Embeddings(vectors, self.layers, self.statistics, self.meta, unit)
+
+    def _states(self, places: Sequence[Occurrence], pool: str, n_expected: int) -> list[WordVector]:
+        return embed(
+            self.loaded.model, self.loaded.tokenizer, places,
+            pool=pool, top=self.top, layers=self.kept, n_expected=n_expected, prefix=self.prefix,
+            context="left" if self.bags is not None else self.context,
+        )  # fmt: skip
+
+    def _join(self, vectors: Sequence[WordVector], places: Sequence[Occurrence]) -> list[WordVector]:
+        """The same words with vectors that know both sides: their states, those before them, and their bags."""
+        assert self.bags is not None and self.statistics is not None
+        (layer,) = self.layers
+        space = {name: self.statistics[name][layer] for name in ("mean", "std")}
+        before = self._states(places, BEFORE, 0)
+        at, predicting = (np.stack([v.at(layer) for v in some]) for some in (vectors, before))
+        joined = join(at, predicting, self.bags.vectors(places), space)
+        return [replace(v, contextual=j[None], layers=self.layers) for v, j in zip(vectors, joined, strict=True)]
+
+    def _read_bags(self, layer: str, keep: str) -> ContextBags:
+        if len(self.layers) > 1 or keep == "all":
+            raise UsageError(f"`context` both takes one layer, not `layer` {layer}.")
+        with Reader(self.loaded.path, self.loaded.manifest) as reader:
+            words = word_vectors.read(reader)
+        if words is None or self.statistics is None:
+            raise CheckpointError(
+                f"{self.loaded.path} has no static vectors of words, which `context` both needs; a model that this "
+                "version trains has them. `context` left needs none."
+            )
+        return ContextBags(words)

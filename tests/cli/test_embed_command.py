@@ -28,6 +28,7 @@ PLAIN = tuple(text.replace("[", "").replace("]", "") for text in BANKS)
 META = {"model", "gptlite", "model_sha256", "tokenizer_sha256", "pool", "prefix", "context"}
 KEYS = META | {
     "schema", "layer", "correct", "scale", "items", "contextual", "raw", "static", "percentile", "pairs", "notes",
+    "parts", "left",
 }  # fmt: skip
 ITEM = {"text_index", "word", "span", "tokens", "partial", "n_tokens_left", "n_words_left", "truncated", "expected"}
 

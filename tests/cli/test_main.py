@@ -154,12 +154,12 @@ def test_help_shows_an_example_that_parses(gptlite: Command, command: str, monke
 
 
 ONE_MEANING = {  # the commands that have an option, where others might mean something else by it
-    "--context": {"train"}, "--layers": {"train"}, "--color": {"generate"}, "-k": {"generate"},
+    "--context": {"train", "embed"}, "--layers": {"train"}, "--color": {"generate"}, "-k": {"generate"},
 }  # fmt: skip
 
 
 def test_an_option_means_one_thing() -> None:
-    """Blocks, tokens that the model sees, tints of a text, the cut of sampling; a type is that of the computation."""
+    """Blocks, what the model sees, tints of a text, the cut of sampling; a type is that of the computation."""
     for option, expected in ONE_MEANING.items():
         assert {name for name, c in COMMANDS.items() if any(option in p.opts for p in c.params)} == expected, option
     kinds = {name: p for name, c in COMMANDS.items() for p in c.params if "--dtype" in p.opts and name != "export"}

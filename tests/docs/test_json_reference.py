@@ -44,7 +44,11 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "eval-matrix": [("eval", "-m", "RUN", "-m", "RUN", "text.txt")],
     "eval-attribution": [("eval", "-m", "RUN", "-m", "RUN", "text.txt", "--attribute")],
     "inspect": [("inspect", "-m", "RUN", "the river and the bank", *HEADS)],
-    "embed": [("embed", "-m", "RUN", *WORD), ("embed", "-m", "RUN", *WORD, "no such word", "--skip-missing")],
+    "embed": [
+        ("embed", "-m", "RUN", *WORD),
+        ("embed", "-m", "RUN", *WORD, "no such word", "--skip-missing"),
+        ("embed", "-m", "RUN", *WORD, "--context", "both"),
+    ],
     "embed-by-layer": [("embed", "-m", "RUN", *WORD, "--by-layer", "--untrained")],
     "concordance": [("concordance", "bank", "text.txt"), ("concordance", "bank", "-m", "RUN", "--senses", "2")],
     "words-nearest": [("words", "nearest", "-m", "RUN", "river", "bank", "nowhere")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,7 +15,7 @@ from gptlite.cli.shared.texts import Finder, Texts, check_marks
 from gptlite.text.words import parse_marks
 
 INPUT, WHICH, OUTPUT = "Input", "Which vector", "Output"
-STATE = {"layer", "pool", "repeat", "prefix"}
+STATE = {"layer", "pool", "repeat", "context", "prefix"}
 MODES = modes.Modes(
     everywhere={
         "texts", "word", "file", "tokens", "sentence", "limit", "skip_missing", "model", "by_layer", "out",
@@ -24,6 +24,7 @@ MODES = modes.Modes(
     only={
         "marked words": {"mark"}, "--word": set(), "--tokens": set(), "--sentence": set(),
         "a comparison": STATE | {"correct"},
+        "--context both": STATE,
         "--by-layer": {"pool", "correct", "untrained"},
         "-o FILE": STATE | {"normalize", "force"},
         "-o -": STATE | {"normalize"},
@@ -32,7 +33,7 @@ MODES = modes.Modes(
         "--figures": {"force"},
         "lines of a file": {"lossy", "encoding"},
     },
-    exclusive=[("word", "tokens", "sentence"), ("by_layer", "out"), ("by_layer", "figures")],
+    exclusive=[("word", "tokens", "sentence"), ("by_layer", "out"), ("by_layer", "figures"), ("repeat", "context")],
 )  # fmt: skip
 
 
@@ -83,9 +84,14 @@ def embed(
     ] = None,
     correct: options.CorrectOption = "zscore",
     repeat: Annotated[
-        bool, typer.Option("--repeat", help="Read each text twice, so that a word has seen what follows it too.",
+        bool, typer.Option("--repeat", help="Read each text twice, to know what follows.",
                            rich_help_panel=WHICH),
     ] = False,
+    context: Annotated[
+        Literal["left", "both"],
+        typer.Option("--context", help="Sides of the word that are read.",
+                     rich_help_panel=WHICH),
+    ] = "left",
     prefix: Annotated[
         str, typer.Option("--prefix", metavar="TEXT", help="Read before each text. auto: what separates documents, or "
                           "a line break.", rich_help_panel=WHICH),
@@ -120,14 +126,14 @@ def embed(
     files = [file] if file is not None else []
     unit = "token" if tokens else "sentence" if sentence else "word"
     kind = "--word" if word else "marked words" if unit == "word" else f"--{unit.replace('token', 'tokens')}"
-    MODES.check(call, *_modes(out, by_layer, json, figures, bool(files) or "-" in texts), kind)
+    MODES.check(call, *_modes(out, by_layer, json, figures, bool(files) or "-" in texts, context), kind)
     messages, ends = console.Messages(quiet), sources.LineEnds([model])
     output = vectors.Output(out, figures, normalize, raw_cells, json)
     which = vectors.Which(
         layer=layer,
         pool=pool or ("weighted" if sentence else "last"),
         correct=correct,
-        context="echo" if repeat else "left",
+        context="echo" if repeat else context,
         prefix=ends.read(options.check_text(prefix, "--prefix")),
     )
     words = [options.check_text(w, "--word") for w in word or []]
@@ -135,6 +141,8 @@ def embed(
     source = Texts(texts, files, lossy, encoding, ends)
     if words:
         check_marks(texts, words)
+    if context == "both":
+        vectors.check_both_sides(output, unit)
     output.check(which, force=force, inputs=files, model=model)
     pages.check_figures(figures, force=force)
     found = Finder(source, words, mark=marks, unit=unit, limit=limit, skip_missing=skip_missing)
@@ -146,12 +154,14 @@ def embed(
     ends.say(messages)
 
 
-def _modes(out: str | None, by_layer: bool, json: bool, figures: str | None, from_lines: bool) -> Iterator[str]:
+def _modes(
+    out: str | None, by_layer: bool, json: bool, figures: str | None, from_lines: bool, context: str
+) -> Iterator[str]:
     """The modes of `MODES` that these options mean."""
     if by_layer:
         yield "--by-layer"
     elif out is None or json or figures is not None:
-        yield "a comparison"
+        yield "--context both" if context == "both" else "a comparison"
     if figures is not None:
         yield "--figures"
     if out == "-":

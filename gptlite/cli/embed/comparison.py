@@ -34,7 +34,7 @@ Line = list[tuple[str, str]]  # pieces of text with their styles
 class Comparison:
     """What is shown of n vectors.
 
-    - `unit`: what they are vectors of, "word", "token" or "sentence"; `context`: "left" or "echo".
+    - `unit`: what they are vectors of, "word", "token" or "sentence"; `context`: "left", "echo" or "both".
     - `counts`: how often words stand in the text that the model was trained on; empty where that is not known.
     - `rows`: the words and, among them, the texts without one, which have a row but no vector.
     """
@@ -75,12 +75,14 @@ class Comparison:
         e, percentile = self.e, self.e.percentile(self.correct)
         return {
             **e.meta,
+            "parts": e.meta.get("parts"),
             "layer": e.layers[0] if len(e.layers) == 1 else list(e.layers),
             "correct": self.correct,
             "scale": e.scale(self.correct),
             "items": self._items(),
             "contextual": self._spread(e.cosine(self.correct), 6),
             "raw": self._spread(e.cosine("none"), 6),
+            "left": self._spread(e.left_cosine(), 6) if e.both_sides else None,
             "static": self._spread(cosine_matrix(e.static), 6),
             "percentile": None if percentile is None else self._spread(percentile, 2),
             "pairs": [self._pair(pair) for pair in e.pairs(self.correct, MOST_PAIRS)],
@@ -109,6 +111,7 @@ class Comparison:
             "pair": [self.numbers[pair.first] - 1, self.numbers[pair.second] - 1],
             "contextual": round(pair.cosine, 6),
             "raw": round(pair.raw, 6),
+            "left": None if pair.left is None else round(pair.left, 6),
             "static": round(pair.static, 6),
             "percentile": None if pair.percentile is None else round(pair.percentile, 2),
             "among": "same_word" if pair.same_word else "unrelated",
@@ -141,16 +144,14 @@ class Comparison:
         """How much of the text a vector can know."""
         if self.unit == "sentence":
             return console.plural(len(word_starts(v.occurrence.word)), "word")
-        if self.context == "echo":
+        if self.context in ("echo", "both"):
             return "the text"
         return f"{console.plural(v.words_left, 'word')}{' !' if v.words_left <= BLIND else ''}"
 
     # -- The matrices
 
     def _matrices(self) -> list[Line]:
-        """Contextual beside static, or above it where the terminal is too narrow."""
-        from gptlite.embedding.similarity import cosine_matrix
-
+        """Contextual and static; vectors of both sides above them, so that the model's own part can be told."""
         e = self.e
         blocks = "-".join(str(layer) for layer in dict.fromkeys((e.layers[0], e.layers[-1])))
         mean = "blocks" if len(e.layers) > 1 else "block"
@@ -158,10 +159,21 @@ class Comparison:
             e.meta["pool"], f"{e.meta['pool']} token"
         )
         name = CORRECTIONS.get(self.correct, self.correct)
+        state = f"{mean} {blocks}/{self.n_layers}, {pool}, {name} cosines"
         left = [
-            [(f"CONTEXTUAL, {mean} {blocks}/{self.n_layers}, {pool}, {name} cosines", "bold")],
-            *self._matrix(e.cosine(self.correct), e.percentile(self.correct)),
+            [(f"CONTEXTUAL, {state}", "bold")],
+            *self._matrix(e.left_cosine() if e.both_sides else e.cosine(self.correct), e.percentile(self.correct)),
         ]
+        if e.both_sides:
+            both = [[("BOTH SIDES, states at and before the word, and the words around it", "bold")]]
+            return [*both, *self._matrix(e.cosine(), None), [], *self._left_and_static(left)]
+        return self._left_and_static(left)
+
+    def _left_and_static(self, left: list[Line]) -> list[Line]:
+        """A matrix beside that of the static vectors, or above it where the terminal is too narrow."""
+        from gptlite.embedding.similarity import cosine_matrix
+
+        e = self.e
         of = "the mean of the tokens' rows" if self.unit == "sentence" else "the word's row in the token table"
         right = [[(f"STATIC, {of}", "bold")], *self._matrix(cosine_matrix(e.static), None)]
         width = max(sum(len(text) for text, _ in line) for line in left)
@@ -217,6 +229,8 @@ class Comparison:
     def _verdict(self, pair: Pair) -> Line:
         if pair.same_prefix:
             return [("the same vector: the texts are equal up to the word, and the model cannot see what follows.", "")]
+        if pair.left is not None:
+            return [(f"{pair.cosine:.2f} (left side alone {pair.left:.2f}).", "")]
         cosine = f"{pair.cosine:.2f}" + (f" (raw {pair.raw:.2f})" if self.correct != "none" else "")
         if pair.same_word and not pair.same_tokens:
             return [(f"{cosine}: one word in different tokens, for which there is no scale.", "")]
@@ -245,7 +259,8 @@ class Comparison:
         if blind:
             have = "have" if len(blind) > 1 else "has"
             said.append(
-                f"the model reads left to right: {self._named(blind)} {have} seen almost nothing yet; try --repeat."
+                f"the model reads left to right: {self._named(blind)} {have} seen almost nothing yet; "
+                "try --context both."
             )
         partial = [i for i, v in enumerate(items) if v.partial]
         if partial:

@@ -27,7 +27,7 @@ PAGE = ".html"
 
 @dataclass(frozen=True)
 class Which:
-    """Which of a word's vectors: the options of this name on the help page. `context` is "left" or "echo"."""
+    """Which of a word's vectors: the options of this name on the help page. `context` is "left", "echo" or "both"."""
 
     layer: str
     pool: str
@@ -90,6 +90,15 @@ class Output:
             vector_files.check_format(self.file, None if which.layer == "all" else 0)
         for path in vector_files.files_of(self.file) if self.file else (self.out,):
             outputs.check(path, force=force, inputs=inputs, model=model)
+
+
+def check_both_sides(output: Output, unit: str) -> None:
+    """Before any work. Raises `UsageError` where vectors of both sides cannot be had."""
+    if unit == "sentence":
+        raise UsageError("--sentence reads the whole text already; leave out --context both.")
+    if output.drawn:
+        option = "--figures" if output.figures is not None else f"-o FILE{PAGE}"
+        raise UsageError(f"{option} shows every layer, and --context both takes one; leave out one of them.")
 
 
 def show(
@@ -189,8 +198,10 @@ def _say_what_happened(found: Finder, source: Texts, embedder: Embedder, message
         from gptlite.embedding.vector_files import files_of
 
         names = " and ".join(str(path) for path in files_of(output.file))
-        kind = "vectors of length 1, each" if output.normalize else "raw vectors"
-        messages.say(f"{found.n_words} {kind} of {config.dim} numbers in {names}")
+        parts = embedder.meta.get("parts")
+        kind = "vectors of length 1, each" if output.normalize else "vectors" if parts else "raw vectors"
+        n_numbers = sum(parts.values()) if parts else config.dim
+        messages.say(f"{found.n_words} {kind} of {n_numbers} numbers in {names}")
     if source.n_damaged:
         messages.notice(f"{console.plural(source.n_damaged, 'text')} held bytes that are not UTF-8, now � in them.")
     if embedder.n_truncated and not output.compared:

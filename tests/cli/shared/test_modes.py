@@ -104,6 +104,7 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("generate", "--choice x"): ("--choice",),
     ("generate", "-i"): ("-i",),
     ("embed", "'a [b]'"): ("a comparison", "marked words"),
+    ("embed", "'a [b]' --context both"): ("--context both", "marked words"),
     ("embed", "'a [b]' --by-layer"): ("--by-layer", "marked words"),
     ("embed", "'a [b]' -o x.npz"): ("-o FILE", "marked words"),
     ("embed", "'a [b]' -o x.npz --json"): ("a comparison", "-o FILE", "marked words"),

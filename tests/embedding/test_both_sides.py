@@ -1,0 +1,102 @@
+"""Vectors of both sides: what stands to the right of a word counts, and each part can be told from the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gptlite import load
+from gptlite.checkpoint.word_vectors import SavedWords
+from gptlite.embedding.both_sides import ContextBags, join, left_part
+from gptlite.errors import UsageError
+from gptlite.text.words import Occurrence
+
+WORDS = ["the", "river", "water", "money", "loan"]
+
+
+def bags() -> ContextBags:
+    vectors = np.array([[1, 1], [1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], dtype=np.float32)
+    return ContextBags(SavedWords(WORDS, np.array([1000, 10, 10, 10, 10]), vectors))
+
+
+def place(text: str, word: str = "bank") -> Occurrence:
+    start = text.index(word)
+    return Occurrence(0, text, start, start + len(word))
+
+
+def test_a_bag_knows_both_sides_and_not_the_word_itself() -> None:
+    left, right, other, word = bags().vectors(
+        [place("river bank"), place("bank river"), place("bank loan"), place("river bank", "river")]
+    )
+    assert np.allclose(left, right) and left @ other < 0 and not word.any()
+
+
+def test_near_words_and_rare_ones_weigh_more() -> None:
+    near, far, frequent = bags().vectors([place("bank river"), place("bank x x river"), place("bank the")])
+    assert np.linalg.norm(near) > np.linalg.norm(far) > np.linalg.norm(frequent)
+    (beyond,) = bags().vectors([place("bank" + " x" * 20 + " river")])
+    assert not beyond.any()
+
+
+def test_case_does_not_count_and_unknown_words_are_nothing() -> None:
+    one, other, none = bags().vectors([place("River bank"), place("river bank"), place("x bank y")])
+    assert np.array_equal(one, other) and not none.any()
+
+
+def test_running_text_has_mean_zero_and_deviation_one_in_every_dimension() -> None:
+    made = bags()
+    mass = made.words.counts * made.weights / (made.words.counts * made.weights).sum()
+    assert np.allclose(mass @ made.standardised, 0) and np.allclose(mass @ made.standardised**2, 1)
+
+
+def test_the_bag_weighs_as_much_as_both_states() -> None:
+    rng = np.random.default_rng(0)
+    at, before, around = rng.normal(size=(3, 2, 4))
+    space = {"mean": np.zeros(4), "std": np.ones(4)}
+    vectors = join(at, before, around, space)
+
+    def cosine(x: np.ndarray) -> float:
+        return float(x[0] @ x[1] / np.linalg.norm(x[0]) / np.linalg.norm(x[1]))
+
+    expected = cosine(around) / 2 + cosine(at) / 4 + cosine(before) / 4
+    assert vectors.shape == (2, 12) and cosine(vectors) == pytest.approx(expected, abs=1e-6)
+    assert np.allclose(left_part(vectors, 4), at / np.linalg.norm(at, axis=1, keepdims=True) / 2, atol=1e-6)
+
+
+def test_a_saved_model_reads_what_follows_the_word(trained_run: Path) -> None:
+    model = load(trained_run)
+    known = [word for word in model_words(trained_run) if word.isalpha()]
+    texts = [f"the [{known[0]}] {known[1]}", f"the [{known[0]}] {known[2]}"]
+    left, both = (model.embed(texts, context=context) for context in ("left", "both"))
+    dim = left.vectors.shape[1]
+    assert np.array_equal(left.vectors[0], left.vectors[1])
+    assert both.cosine()[0, 1] < 0.999 and both.left_cosine()[0, 1] == pytest.approx(1, abs=1e-5)
+    assert both.vectors.shape[1] == sum(both.meta["parts"].values()) > 2 * dim
+    (pair,) = both.pairs()
+    assert not pair.same_prefix and pair.left == pytest.approx(1, abs=1e-5) and pair.percentile is None
+
+
+def model_words(run: Path) -> list[str]:
+    from gptlite.checkpoint import word_vectors
+    from gptlite.checkpoint.runs import read_model
+    from gptlite.storage.reader import Reader
+
+    def read(path: Path) -> list[str]:
+        with Reader(path) as reader:
+            found = word_vectors.read(reader)
+        assert found is not None
+        return found.words
+
+    return read_model(run, read)
+
+
+def test_several_layers_and_sentences_have_no_both_sides(trained_run: Path) -> None:
+    model = load(trained_run)
+    with pytest.raises(UsageError, match="takes one layer"):
+        model.embed("a [b]", context="both", layer="all")
+    with pytest.raises(UsageError, match="`sentence` has no sides"):
+        model.embed("a b", context="both", sentence=True)
+    with pytest.raises(UsageError, match="`context` must be one of left, echo, both"):
+        model.embed("a [b]", context="sideways")
