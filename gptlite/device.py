@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from gptlite.errors import UsageError, plural
@@ -149,8 +150,8 @@ def _host_memory() -> int | None:
         with open("/proc/meminfo", encoding="ascii") as file:
             facts = dict(line.split(":", 1) for line in file)
         return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
+    except (OSError, KeyError, ValueError):  # not Linux
+        return psutil.virtual_memory().available
 
 
 def _cgroup_memory(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -181,8 +182,8 @@ def _cgroup_memory(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/s
 def _left_in(folder: Path, limit: str, usage: str) -> list[int]:
     """Bytes left in one control group, as a list that is empty where it sets no limit."""
     try:
-        most, used = int((folder / limit).read_text()), int((folder / usage).read_text())
-        facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        most, used = int((folder / limit).read_text("ascii")), int((folder / usage).read_text("ascii"))
+        facts = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
         cached = int(facts.get("total_inactive_file", facts.get("inactive_file", 0)))
     except (OSError, ValueError):  # version 2 says "max" where there is no limit
         return []
@@ -192,9 +193,9 @@ def _left_in(folder: Path, limit: str, usage: str) -> list[int]:
 def peak_memory() -> int | None:
     """The most bytes of main memory that this process ever held; None where nobody says."""
     try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
+        import resource
+    except ImportError:  # Windows, whose word for it is the peak of the working set
+        return getattr(psutil.Process().memory_info(), "peak_wset", None)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -51,7 +51,7 @@ def find_run(argument: str | None = None) -> Run:
         if not found:
             raise CheckpointError(f"no run under {parent}; train one with: gptlite train FILE, or name one.")
         return max(found, key=lambda run: run.path.stat().st_mtime)
-    path = Path(argument)
+    path = runs.followed(Path(argument))
     if path.is_dir() and (Run(path).is_run() or _step_folders(path)):
         return Run(path)
     raise CheckpointError(f"there is no run at {path}; name a run directory, such as checkpoints/corpus.")

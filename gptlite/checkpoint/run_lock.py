@@ -13,8 +13,10 @@ import re
 import time
 from pathlib import Path
 
+import filelock
+
 from gptlite.errors import RunInUseError, StorageError
-from gptlite.storage import durable
+from gptlite.storage import durable, locks
 
 NAME = "LOCK"
 OWNER = re.compile(r"process \d+ since [\d: -]+")
@@ -35,6 +37,7 @@ class RunLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.at: int | None = None
+        self._beside: filelock.BaseFileLock | None = None  # what is locked where the system has no flock
         for _ in range(TRIES):
             self._open()
             try:
@@ -49,6 +52,9 @@ class RunLock:
 
     def close(self) -> None:
         os.close(self._lock)
+        if self._beside is not None:
+            self._beside.release()
+            self._beside = None
         if self.at is not None:
             os.close(self.at)
             self.at = None
@@ -98,12 +104,8 @@ class RunLock:
             if os.fstat(self._lock).st_nlink:
                 raise StorageError(f"cannot lock {self.path / NAME}: {error.strerror}.") from error
         try:
-            import fcntl
-        except ImportError:  # not on Windows
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._beside = locks.hold(self._lock, self.path)
+        except locks.HeldElsewhereError as error:
             owner = OWNER.match(os.read(self._lock, 100).decode(errors="replace"))
             raise RunInUseError(
                 f"another process trains in {self.path}{f' ({owner[0]})' if owner else ''}; "

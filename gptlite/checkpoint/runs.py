@@ -6,7 +6,8 @@ checkpoints/<run>/
   metrics.jsonl    one line per logged step
   LOCK             held by the trainer (run_lock.py)
   step-000000500/  a saved step (saved_step.py); it is committed by one rename (storage/durable.py)
-  best, latest     links for people; the code reads the manifests instead
+  best, latest     links for people, or text files with the name of a step where links are forbidden; the code reads
+                   the manifests instead
   .tmp-*, .trash-*  being written or deleted; what a crash left is removed when the next trainer starts
   .bad-*           damaged steps, set aside
 """
@@ -31,7 +32,7 @@ from gptlite.checkpoint.run_lock import RunLock, RunLostError
 from gptlite.checkpoint.saved_step import PICKLES, Checkpoint, read_tokenizer, verify
 from gptlite.checkpoint.saved_step import load as read_checkpoint
 from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError, as_call
-from gptlite.storage import durable
+from gptlite.storage import durable, locks
 from gptlite.storage.durable import MANIFEST
 from gptlite.storage.reader import STEP_NAME, Reader, read_manifest
 from gptlite.storage.validation import is_count, is_number, parse_object
@@ -44,10 +45,13 @@ DEFAULT_PARENT = Path("checkpoints")
 LOG = "metrics.jsonl"
 EVENTS = "tensorboard"  # the folder of the log for TensorBoard
 EVENT_FILES = "events.out.tfevents.*.gptlite"
+LINKS = ("best", "latest")
 LARGEST_LOG = 256 << 20  # bytes
 LEFTOVER = re.compile(
     r"\.(tmp|trash)-(step-\d{9,18}|run\.json|lists-[0-9a-f]{16}\.jsonl|metrics\.jsonl|best|latest|trial)(-[0-9a-f]+)?"
 )
+# Names that Windows keeps for devices, with any suffix; a run that is copied there must have another.
+DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 T = TypeVar("T")
 PRUNED_AT_MOST = 3  # times in a row, while a model is read
 
@@ -131,8 +135,8 @@ class Run:
                 durable.remove_directory(step.path, self.at)
 
     def link(self) -> None:
-        """Point `best` and `latest` at their steps; a file system without links goes without."""
-        for name, step in (("best", self.best()), ("latest", self.latest())):
+        """Point `best` and `latest` at their steps."""
+        for name, step in zip(LINKS, (self.best(), self.latest()), strict=True):
             if step is not None:
                 with contextlib.suppress(OSError):
                     durable.replace_link(self.path / name, step.path.name, self.at)
@@ -263,7 +267,8 @@ def run_name(inputs: Sequence[str]) -> str:
     """What a run on these inputs is called: the first one's name without its suffix."""
     first = inputs[0]
     stem = "stdin" if first == "-" else Path(first).resolve().stem
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "run"
+    return f"{name}-run" if DEVICE_NAME.fullmatch(name) else name
 
 
 @contextlib.contextmanager
@@ -328,11 +333,22 @@ def event_files(folder: Path) -> list[Path]:
 
 def _reusable(path: Path) -> bool:
     """Was a run begun here that never completed a step, so that nothing can be lost?"""
-    ours = {run_info.NAME, LOG, LOCK}
+    ours = {run_info.NAME, LOG, LOCK, locks.FILE}
     names = {p.name for p in path.iterdir()} if path.is_dir() else set()
     names -= {EVENTS} if names & ours else set()
     left = [name for name in names if not LEFTOVER.fullmatch(name) and not run_info.LISTS.fullmatch(name)]
     return bool(names) and all(name in ours for name in left)
+
+
+def followed(path: Path) -> Path:
+    """The step that `best` or `latest` names where it is a text file in place of a link; else `path` itself."""
+    if path.name in LINKS:
+        with contextlib.suppress(OSError, ValueError):
+            with open(path, "rb") as file:
+                name = file.read(100).decode("ascii").strip()
+            if STEP_NAME.fullmatch(name):
+                return path.parent / name
+    return path
 
 
 def load(model: str | Path | None = None, device: torch.device | str = "cpu") -> Checkpoint:
@@ -342,7 +358,7 @@ def load(model: str | Path | None = None, device: torch.device | str = "cpu") ->
 
 def load_tokenizer(argument: str | Path) -> tuple[Path, Tokenizer]:
     """The tokenizer in a directory that holds one, with or without a model, or of a run; and where it lies."""
-    path = Path(argument)
+    path = followed(Path(argument))
     directory = path if _exists(path / "tokenizer.json") else find_model(str(argument))
     with Reader(directory) as reader:
         return directory, read_tokenizer(reader)
@@ -378,7 +394,7 @@ def find_model(argument: str | None = None, parent: Path = DEFAULT_PARENT) -> Pa
                 f"no trained model under {parent}; train one with {as_call('train', 'FILE')}, or name one as `model`."
             )
         return max(trained, key=lambda path: (_modified(path), path))
-    path = Path(argument)
+    path = followed(Path(argument))
     if path.is_file():
         why = "it is a pickle, which can run code and is never opened" if path.suffix in PICKLES else "it is a file"
         raise CheckpointError(f"there is no model at {path}: {why}; name the directory of a model.")

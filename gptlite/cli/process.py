@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# SIGBREAK is Ctrl-Break, on Windows alone.
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 IMPORTS = "<frozen importlib._bootstrap>"  # the file that every import passes through
 GARBAGE_THRESHOLD = 50_000  # new objects between looks for garbage: imports make a million and hardly any is garbage
 RESTORED = b"\r\x1b[K\x1b[?25h"  # an empty line and a cursor, for a terminal that showed a bar

@@ -21,11 +21,10 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from gptlite.kernels.folder import Untrusted, opened
+from gptlite.kernels.folder import CAN_CHECK, Untrusted, opened
 from gptlite.kernels.header import COMMON
 
 SOURCES = Path(__file__).parent
@@ -37,7 +36,7 @@ TIME_LIMIT = 20.0  # seconds for a build, with all its attempts
 FORGET_AFTER = 3600.0  # seconds after which a failed build is tried again
 STALE_AFTER = 600.0  # seconds after which the file of an unfinished build is deleted
 LARGEST = 16 << 20  # bytes of a library; ours have 0.1 MB
-CAREFULLY = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC if sys.platform != "win32" else 0
+CAREFULLY = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOFOLLOW", "O_CLOEXEC"))
 
 _loaded: dict[str, ctypes.CDLL] = {}  # by digest
 _notices: list[str] = []
@@ -45,6 +44,10 @@ _notices: list[str] = []
 
 class NoKernel(Exception):
     """There is no machine code; the message says why, as the end of a sentence."""
+
+
+class NoCompiler(NoKernel):
+    """This computer has no C compiler."""
 
 
 class Kernel:
@@ -59,8 +62,8 @@ class Kernel:
 
         - `name`: of the source, "decoding" or "fused"; `definitions`: preprocessor macros, such as "BF16".
         """
-        if sys.platform == "win32":
-            raise NoKernel("it is not done on Windows")
+        if not CAN_CHECK:  # Windows
+            raise NoKernel("machine code is not made on this system")
         compiler = os.environ.get("CC") or "cc"
         try:
             self.command = shlex.split(compiler)
@@ -68,7 +71,7 @@ class Kernel:
             self.command = []
         program = shutil.which(self.command[0]) if self.command else None
         if program is None:
-            raise NoKernel(f"no C compiler ({compiler}) was found")
+            raise NoCompiler(f"no C compiler ({compiler}) was found")
         self.directory, self.source = directory.absolute(), SOURCES / f"{name}.c"
         self.definitions = [f"-D{definition}" for definition in definitions]
         try:

@@ -21,6 +21,8 @@ from gptlite.paths import cache_directory, user_cache_directory
 
 SEARCH = getattr(os, "O_PATH", os.O_RDONLY)  # enough to go on from a folder, even where it may not be listed
 DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+# On Windows a folder says not who may write to it, so no machine code is kept there.
+CAN_CHECK = hasattr(os, "geteuid") and os.open in os.supports_dir_fd
 TORCH_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
@@ -70,7 +72,7 @@ def code_directory(name: str) -> Path:
     It may still be one that `opened` refuses. Raises `StorageError` where the user has no cache directory.
     """
     shared = cache_directory() / name
-    if sys.platform != "win32" and not is_private(shared):
+    if CAN_CHECK and not is_private(shared):
         with contextlib.suppress(StorageError):
             own = user_cache_directory() / name
             return own if is_private(own) else shared
@@ -89,7 +91,7 @@ def use_private_inductor_cache() -> Path:
     folder = Path(chosen) if chosen and not Path(chosen).name.startswith("torchinductor_") else None
     try:
         folder = (folder or code_directory("inductor")).absolute()
-        if sys.platform != "win32":
+        if CAN_CHECK:
             with opened(folder, make=True):
                 pass
     except (OSError, StorageError):

@@ -22,6 +22,7 @@ import secrets
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +34,11 @@ FORMAT = 1
 CHUNK = 8 << 20  # bytes written, and hashed, at once
 # Flags that a system lacks are 0. No link is followed, nothing is inherited, and nothing is translated on Windows.
 CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-CAN_WORK_AT = {os.open, os.mkdir, os.rename, os.symlink, os.unlink, os.stat} <= os.supports_dir_fd
+CAN_WORK_AT = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_dir_fd
+# What Windows answers where a link may not be made, and what other systems do whose file systems have none.
+NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+IN_USE = {5, 32, 33}  # Windows: a file that another program has open, such as a scanner for viruses
+IN_USE_TRIES, IN_USE_SECONDS = 20, 0.05
 Answer = TypeVar("Answer")
 
 
@@ -150,11 +155,21 @@ def json_bytes(value: Any, indent: int | None = 2) -> bytes:
 
 
 def replace_link(path: Path, target: str, at: int | None = None) -> None:
-    """Point the link at `path` to `target`. A hint for people: not forced to disk."""
+    """Point the link at `path` to `target`. A hint for people: not forced to disk.
+
+    Where links are forbidden, as to most users of Windows, it is a text file that holds the target's name.
+    """
     final = _named(path, at)
     scratch = _hidden("tmp", final)
     try:
-        _again(os.symlink, target, scratch, dir_fd=at)
+        try:
+            _again(os.symlink, target, scratch, dir_fd=at)
+        except (AttributeError, NotImplementedError):
+            _write_new(scratch, f"{target}\n".encode(), at)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            _write_new(scratch, f"{target}\n".encode(), at)
         _again(os.replace, scratch, final, src_dir_fd=at, dst_dir_fd=at)
     finally:
         with contextlib.suppress(OSError):
@@ -247,7 +262,7 @@ def remove_file(path: Path, at: int | None = None) -> None:
 
 def flush_directory(path: Path, at: int | None = None) -> None:
     """Force the names in a directory to disk."""
-    if os.name == "nt":  # Windows cannot open a directory to flush it
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a directory to flush it
         return
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0), dir_fd=at)
     try:
@@ -315,7 +330,7 @@ def _fill(descriptor: int, content: bytes) -> str:
 
 def _reserve(descriptor: int, size: int) -> None:
     """Reserve the space of a file, so that a full disk is known before any work."""
-    if size and sys.platform == "linux":
+    if size and hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, size)
         except OSError as error:
@@ -352,9 +367,18 @@ def _close(descriptor: int) -> None:
 
 
 def _again(call: Callable[..., Answer], *arguments: Any, **options: Any) -> Answer:
-    """`call(*arguments)`, repeated while signals interrupt it; Python itself repeats open, write and fsync."""
+    """`call(*arguments)`, repeated while signals interrupt it; Python itself repeats open, write and fsync.
+
+    On Windows also for a second while another program has the file open, which a scanner for viruses does for moments.
+    """
+    tries = 0
     while True:
         try:
             return call(*arguments, **options)
         except InterruptedError:
             continue
+        except PermissionError as error:
+            tries += 1
+            if getattr(error, "winerror", None) not in IN_USE or tries >= IN_USE_TRIES:
+                raise
+            time.sleep(IN_USE_SECONDS)

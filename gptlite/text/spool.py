@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gptlite.errors import StorageError, UsageError
-from gptlite.storage.locks import lock_file
+from gptlite.storage.locks import HAS_FLOCK, lock_file
 from gptlite.text.reading import READ_SIZE
 
 PREFIX = "stdin-"
@@ -50,16 +50,19 @@ def spooled_stdin(directory: Path) -> Iterator[Path]:
             raise StorageError(f"cannot keep standard input in {directory}: {error.strerror or error}.") from error
         yield path
     finally:
+        if descriptor >= 0:
+            os.close(descriptor)  # first, because Windows deletes no open file
         if name is not None:
             Path(name).unlink(missing_ok=True)
-        if descriptor >= 0:
-            os.close(descriptor)
 
 
 def sweep(directory: Path) -> None:
     """Remove copies of standard input that no process has locked."""
     for path in directory.glob(f"{PREFIX}*.txt"):
         with contextlib.suppress(OSError):
+            if not HAS_FLOCK:
+                path.unlink()  # fails where a process has it open
+                continue
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
             try:
                 if lock_file(descriptor, wait=False):
@@ -80,5 +83,10 @@ def scratch_file(directory: Path) -> tuple[Path, int]:
     if (again := OPEN_FILES / str(descriptor)).exists():
         Path(name).unlink(missing_ok=True)
         return again, descriptor
-    atexit.register(lambda: Path(name).unlink(missing_ok=True))
+    atexit.register(_unlink, Path(name))
     return Path(name), descriptor
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows deletes no open file; the next process that reads standard input does
+        path.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from gptlite.text.spool import sweep
 from gptlite.text.tokenizer import Tokenizer
 
 IDS = "ids.bin"
+CAREFULLY = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 COMPARED = 4096  # characters whose tokens are compared with those of an entry before it is used
 FORMAT = 2  # of the cached token files
 IDS_AT_ONCE = 1 << 20
@@ -118,7 +119,7 @@ def _write_tokens(text: Text, tokenizer: Tokenizer, directory: Path, progress: C
             n_bytes += size
             progress(min(1.0, n_bytes / max(1, text.n_bytes)))
     facts = {"dtype": dtype, "n_tokens": n_tokens, "n_bytes": n_bytes, "digest": digest.hexdigest()}
-    (directory / "facts.json").write_text(json.dumps(facts) + "\n")
+    (directory / "facts.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     return TokenFile(path, **facts)
 
 
@@ -169,7 +170,7 @@ def _open_cached(entry: Path, text: Text | None, tokenizer: Tokenizer) -> TokenF
     - `text`: None for an entry that this process has just written.
     """
     try:
-        descriptor = os.open(entry / IDS, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(entry / IDS, CAREFULLY)
     except OSError:
         return None
     found = None
@@ -193,7 +194,7 @@ def _check_cached(entry: Path, descriptor: int, text: Text | None, tokenizer: To
     status, now = os.fstat(descriptor), os.stat(entry / IDS)
     if (status.st_dev, status.st_ino) != (now.st_dev, now.st_ino) or not _is_ours(entry):
         return None
-    facts = json.loads((entry / "facts.json").read_text())
+    facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
     found = TokenFile(entry / IDS, **facts)
     dtype = _dtype(tokenizer)
     if found.dtype != dtype or status.st_size != found.n_tokens * np.dtype(dtype).itemsize:
@@ -238,7 +239,7 @@ def _remove(entry: Path, cache: Path) -> None:
 def _in_use(entry: Path) -> bool:
     """Has a process locked the ids of this entry?"""
     try:
-        descriptor = os.open(entry / IDS, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(entry / IDS, CAREFULLY)
     except OSError:
         return False
     try:

@@ -23,7 +23,7 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import StorageError
 from gptlite.kernels import fused
-from gptlite.kernels.build import Kernel, NoKernel
+from gptlite.kernels.build import Kernel, NoCompiler, NoKernel
 from gptlite.kernels.folder import code_directory, use_private_inductor_cache
 from gptlite.kernels.workers import Workers, parts_for
 from gptlite.model import GPT
@@ -87,6 +87,19 @@ def fused_loss(
         return load_fused_loss(hardware, workers)
     except (NoKernel, StorageError):
         return None
+
+
+def cost_without_compiler(hardware: Hardware) -> str:
+    """What it costs that this computer has no C compiler and how to get one, for the first line of a run; else ""."""
+    try:
+        _kernel(hardware)
+    except NoCompiler:
+        times = "twice" if "dtype" in hardware.open else "1.25 times"
+        way = "the command xcode-select installs Apple's" if sys.platform == "darwin" else "the package gcc is one"
+        return f"without a C compiler a step takes about {times} as long; to get one: {way}"
+    except (NoKernel, StorageError):
+        pass
+    return ""
 
 
 def load_fused_loss(hardware: Hardware, workers: Workers | None = None) -> Loss:

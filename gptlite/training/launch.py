@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import psutil
+
 from gptlite.errors import ProcessError, UsageError, plural
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 LAUNCHER = "GPTLITE_LAUNCHER"  # the environment variable that holds the launcher's process id
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 20.0  # after a signal, before a person is told what is waited for
@@ -58,7 +60,7 @@ def launch(arguments: Sequence[str], n: int, notice: Notice = lambda text: None)
                 group.start([sys.executable, "-m", "gptlite", *arguments], _environment(rank, n, store.port))
             return _watch(group, received, notice)
         finally:
-            group.send(signal.SIGKILL)
+            group.kill()
 
 
 @dataclass
@@ -70,7 +72,10 @@ class _Group:
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         # A session of its own: a terminal's Ctrl-C reaches the launcher alone, which passes it on once.
-        self.processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
+        group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # its word on Windows
+        self.processes.append(
+            subprocess.Popen(command, env=environment, start_new_session=not group, creationflags=group)
+        )
 
     @property
     def running(self) -> list[int]:
@@ -88,10 +93,18 @@ class _Group:
 
     def send(self, number: int) -> None:
         """A signal to all that run; one that is stopped is woken, so that it can follow it."""
+        if hasattr(signal, "CTRL_BREAK_EVENT"):  # Windows, where the other signals end a process at once
+            number = signal.CTRL_BREAK_EVENT  # pyright: ignore[reportAttributeAccessIssue]
         for rank in self.running:
             for each in (number, getattr(signal, "SIGCONT", number)):
                 with contextlib.suppress(OSError):  # it has just ended
                     self.processes[rank].send_signal(each)
+
+    def kill(self) -> None:
+        """End all that run, at once."""
+        for rank in self.running:
+            with contextlib.suppress(OSError):  # it has just ended
+                self.processes[rank].kill()
 
 
 def _watch(group: _Group, received: list[int], notice: Notice) -> int:
@@ -124,7 +137,7 @@ def _watch(group: _Group, received: list[int], notice: Notice) -> int:
         time.sleep(POLL_SECONDS)
     failure = group.failure
     if group.running:
-        group.send(signal.SIGKILL)
+        group.kill()
         if failure is None:
             return 128 + received[0]
     if failure is None:
@@ -207,9 +220,13 @@ def end_with_launcher() -> None:
 
 
 def _wait_for_end_of(launcher: int) -> None:
-    while os.getppid() == launcher:
+    # On Windows a process keeps the number of a parent that has ended.
+    while psutil.pid_exists(launcher) if os.name == "nt" else os.getppid() == launcher:
         time.sleep(POLL_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    if os.name == "nt":  # os.kill would end the process without its handler
+        signal.raise_signal(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_SECONDS)
     os._exit(128 + signal.SIGTERM)  # it waits for a process that does not answer
 

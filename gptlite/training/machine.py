@@ -139,9 +139,18 @@ def decide(
     else:
         is_compiled = True
     reason = hardware.reason
-    if wanted and not is_compiled:
+    if not is_fused and wanted is not False and (cost := _missing(hardware, model, train, length)):
+        reason += f"; {cost}"
+    elif wanted and not is_compiled:
         reason += "; compiled steps cannot be made here"
     return dataclasses.replace(hardware, compile=bool(is_compiled), fused=is_fused, bf16=bf16, reason=reason, open=())
+
+
+def _missing(hardware: Hardware, model: ModelConfig, train: TrainConfig, seconds: float) -> str:
+    """What the lack of a C compiler costs a run of so many seconds, where it costs it anything."""
+    if seconds < compile.FUSED_SECONDS or not compile.has_fused_step(model, train, hardware):
+        return ""
+    return compile.cost_without_compiler(hardware)
 
 
 def ready(
