@@ -23,6 +23,7 @@ import numpy as np
 from gptlite.checkpoint import word_vectors
 from gptlite.checkpoint.runs import read_model
 from gptlite.checkpoint.saved_step import read_token_table, read_tokenizer, read_words
+from gptlite.distribution import install_hint
 from gptlite.embedding.similarity import correct, measure, nearest, parse_correction, unit
 from gptlite.errors import UsageError, plural
 from gptlite.storage.reader import Reader
@@ -134,7 +135,7 @@ class WordVectors:
     def keyed_vectors(self) -> Any:
         """The raw vectors as gensim's `KeyedVectors`, with counts. Raises `UsageError` where gensim is missing."""
         if find_spec("gensim") is None:
-            raise UsageError("`keyed_vectors` takes gensim, which is not installed: pip install 'gptlite[word2vec]'.")
+            raise UsageError(f"`keyed_vectors` needs the package gensim; install it: {install_hint('word2vec')}.")
         from gensim.models import KeyedVectors
 
         made = KeyedVectors(self.vectors.shape[1], dtype=np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gptlite.cli.shared import console
+from gptlite.distribution import install_hint
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
@@ -20,7 +21,7 @@ def of(loaded: Checkpoint, text: Text, messages: console.Messages) -> list[Answe
     from gptlite.generation.decoding import choose_decoding
 
     if not answers.has_sacrebleu():
-        messages.say("chrF and BLEU need sacrebleu: pip install 'gptlite[evaluation]'", "dim")
+        messages.say(f"chrF and BLEU need sacrebleu: {install_hint('evaluation')}", "dim")
     decoding = choose_decoding(loaded.model, loaded.config.context_length * 32)
     return list(answers.answer(loaded.model, loaded.tokenizer, text.records(), decoding))
 
