@@ -627,13 +627,13 @@ def test_an_empty_name_is_refused(gptlite: Command, arguments: tuple[str, ...], 
 
 @pytest.mark.parametrize("option", ["--separator", "--as-text"])
 def test_options_of_reading_reach_the_text(gptlite: Command, option: str) -> None:
-    write("a.jsonl", '{"text": "on the bank"}\n<|endoftext|>\n' * 120)
-    plain = gptlite("train", "a.jsonl", *SMALL, "-o", "plain")
+    write("a.ndjson", '{"text": "on the bank"}\n<|endoftext|>\n' * 120)
+    plain = gptlite("train", "a.ndjson", *SMALL, "-o", "plain")
     assert plain.code == 0 and "looks like JSON" in plain.err and "--separator '<|endoftext|>'" in plain.err
     value = ("<|endoftext|>",) if option == "--separator" else ()
-    outcome = gptlite("train", "a.jsonl", option, *value, *SMALL, "-o", "run")
+    outcome = gptlite("train", "a.ndjson", option, *value, *SMALL, "-o", "run")
     assert outcome.code == 0
     assert ("looks like JSON" in outcome.err) == (option != "--as-text")
     assert ("--separator" in outcome.err) == (option != "--separator")
-    missing = gptlite("train", "a.jsonl", "--separator", "nowhere", *SMALL, "-o", "missing")
+    missing = gptlite("train", "a.ndjson", "--separator", "nowhere", *SMALL, "-o", "missing")
     assert missing.code == 3 and "does not contain the --separator 'nowhere'" in missing.err
