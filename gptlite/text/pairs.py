@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from gptlite.errors import CorpusError, UsageError
 from gptlite.randomness import derive, shuffled
 from gptlite.text.records import MARKS, Layout, header
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gptlite.text.corpus import Text
     from gptlite.text.token_files import TokenFile
     from gptlite.text.tokenizer import Tokenizer
@@ -251,6 +251,8 @@ class PairBatches:
         counts = inside & (places > 0)
         if self.loss == ANSWER:
             counts &= learned(ids, self.marks)
+        import torch  # the commands that read word vectors alone do without it
+
         return torch.from_numpy(np.where(counts, ids, ~ids))
 
     def _group(self, group: int) -> np.ndarray:

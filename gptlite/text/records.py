@@ -158,7 +158,7 @@ def _read(raw: BinaryIO, name: str, size: int = 1 << 18) -> bytes:
 
 
 def _damaged(name: str, error: Exception) -> CorpusError:
-    return CorpusError(f"{name} cannot be unpacked: {error or 'it ends too early'}.")
+    return CorpusError(f"{name} cannot be unpacked, with {_unpacker(name)}: {error or 'it ends too early'}.")
 
 
 # -- From bytes to records: a name of the place and a mapping of fields
@@ -384,3 +384,8 @@ def parts_of(record: str) -> list[tuple[str, str]]:
     for start, end in zip(places, [*places[1:], len(record)], strict=True):
         found.append((roles[record[start]], record[start + 1 : end]))
     return found
+
+
+def _unpacker(name: str) -> str:
+    """The program whose format the end of the name stands for."""
+    return {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}.get(Path(name).suffix.lower(), "its suffix")

@@ -205,6 +205,9 @@ class Child:
         if number != signal.SIGCONT and number not in self.ignores:
             self.returncode = -number
 
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:

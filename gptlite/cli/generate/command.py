@@ -59,7 +59,7 @@ def generate(
         typer.Option(
             "--prompts",
             metavar="FILE",
-            help="Continue each line of a text file, or the column prompt of a table.",
+            help="Continue each line of a text, or a table's column prompt.",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +68,7 @@ def generate(
         typer.Option(
             "--choice",
             metavar="TEXT",
-            help="Write the likeliest of these texts, with probabilities. Repeatable.",
+            help="Write the likeliest of these texts; repeatable.",
             show_default=False,
         ),
     ] = None,

@@ -118,7 +118,7 @@ EncodingOption = Annotated[
     typer.Option(
         "--encoding",
         metavar="NAME",
-        help="Of the text, such as gb18030, cp1252 or utf-16.",
+        help="Of the text, such as gb18030 or utf-16.",
         show_default="utf-8",
         rich_help_panel="Data",
     ),
@@ -126,7 +126,10 @@ EncodingOption = Annotated[
 KeepLineEndsOption = Annotated[
     bool,
     typer.Option(
-        "--keep-line-ends", help="Keep CRLF line ends instead of reading them as line feeds.", rich_help_panel="Data"
+        "--keep-line-ends",
+        help="Keep CRLF line ends instead of reading them as line feeds.",
+        rich_help_panel="Data",
+        hidden=True,
     ),
 ]
 SeparatorOption = Annotated[
@@ -147,12 +150,12 @@ AsTextOption = Annotated[
 ]
 TextFieldOption = Annotated[
     str | None,
-    typer.Option("--text-field", metavar="NAME", help="Of records (.jsonl, .csv, ...): the field that is the text.",
+    typer.Option("--text-field", metavar="NAME", help="Of records: the field that is the text.",
                  show_default="text", rich_help_panel="Data"),
 ]  # fmt: skip
 PairsOption = Annotated[
     str | None,
-    typer.Option("--pairs", metavar="A,B", help="Of records: the fields of prompt and answer.",
+    typer.Option("--pairs", metavar="A,B", help="Of records: prompt and answer.",
                  show_default="recognised", rich_help_panel="Data"),
 ]  # fmt: skip
 GivenFieldsOption = Annotated[

@@ -125,7 +125,14 @@ def train(
     ] = None,
     optimizer: Annotated[
         str | None,
-        _option("--optimizer", metavar="NAME", help="muon or adamw.", panel=TRAINING, default=TrainConfig.optimizer),
+        _option(
+            "--optimizer",
+            metavar="NAME",
+            help="muon or adamw.",
+            panel=TRAINING,
+            default=TrainConfig.optimizer,
+            hidden=True,
+        ),
     ] = None,
     lr: Annotated[
         float | None, _option("--lr", metavar="F", help="Peak learning rate.", panel=TRAINING, default=PLAN)
@@ -179,7 +186,7 @@ def train(
         _option(
             "--loss",
             metavar="NAME",
-            help="Of pairs: answer, or all to learn the prompts too.",
+            help="Of pairs: answer, or all.",
             panel=TRAINING,
             default=TrainConfig.loss,
         ),
@@ -211,14 +218,14 @@ def train(
     ] = None,
     eval_every: Annotated[
         int | None,
-        _count("--eval-every", help="Steps between scores.", panel=TRAINING, default="a tenth of the run"),
+        _count("--eval-every", help="Steps between scores.", panel=TRAINING, default="a tenth of the run", hidden=True),
     ] = None,
     save_every: Annotated[
         int | None,
         _count("--save-every", help="Steps between saves.", panel=TRAINING, default="a tenth of the run", hidden=True),
     ] = None,
     sample_every: Annotated[
-        int | None, _count("--sample-every", help="Steps between samples; 0 is off.", panel=TRAINING)
+        int | None, _count("--sample-every", help="Steps between samples; 0 is off.", panel=TRAINING, hidden=True)
     ] = None,
     sample_prompt: Annotated[
         str | None,
