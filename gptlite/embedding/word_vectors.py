@@ -58,7 +58,7 @@ def make_word_vectors(
 ) -> SavedWords | None:
     """Vectors (N, at most `dim`) of the frequent words of a text of tokens `ids`; None if there are fewer than two.
 
-    - `most_tokens`: of a longer text, stretches spread over it are read. Memory stays below 0.5 GB.
+    - `most_tokens`: of a longer text, stretches spread over it are read.
     The same arguments give the same vectors on one machine.
     """
     stream = read_stream(tokenizer, spread_ids(ids, min(most_tokens, MOST_TOKENS)))
