@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -19,6 +21,9 @@ from gptlite.errors import UsageError, plural
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "fp32", "bf16")
 COMPILE = ("auto", "on", "off")
+# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX and M_ARENA_MAX of glibc's malloc.h: while memory is kept, and later.
+# The later thresholds are those that glibc arrives at by itself when large tensors are freed.
+MALLOC_OPTIONS = {-1: (2**31 - 1, 64 << 20), -3: (32 << 20, 32 << 20), -4: (0, 65536), -8: (1, 0)}
 MOST_THREADS = 1024  # libraries of threads end the process when the system grants no more
 
 
@@ -198,6 +203,28 @@ def peak_memory() -> int | None:
         return getattr(psutil.Process().memory_info(), "peak_wset", None)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def keeping_freed_memory() -> Iterator[None]:
+    """While this is open, memory that is freed stays with the process, where glibc allocates it; then it goes back.
+
+    A training step allocates and frees the same large tensors again and again. By default glibc returns them to the
+    system, and on their first use each of their pages is zeroed anew, which takes 5 to 15 % of a step (docs/log.md).
+    One arena serves all threads, because the heaps of the others hold at most 64 MB. See mallopt(3).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    for option, (kept, _) in MALLOC_OPTIONS.items():
+        libc.mallopt(option, kept)
+    try:
+        yield
+    finally:
+        for option, (_, later) in MALLOC_OPTIONS.items():
+            libc.mallopt(option, later)
+        libc.malloc_trim(0)
 
 
 @contextlib.contextmanager

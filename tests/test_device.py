@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from gptlite import device as device_module
-from gptlite.device import Hardware, choose_hardware
+from gptlite.device import Hardware, choose_hardware, keeping_freed_memory
 from gptlite.errors import UsageError
 
 
@@ -233,3 +234,21 @@ def test_without_control_groups_the_host_decides(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(device_module, "_host_memory", lambda host=host: host)
         monkeypatch.setattr(device_module, "_cgroup_memory", lambda group=group: group)
         assert device_module.available_memory(torch.device("cpu")) == left
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+def test_memory_that_is_freed_stays_while_it_is_kept() -> None:
+    """A tensor that is made again finds its pages, which otherwise the system gives anew."""
+    resource = pytest.importorskip("resource")
+    size = 16 << 20  # floats
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(size)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with keeping_freed_memory():
+        faults()
+        assert faults() < 100
+    faults()
+    assert faults() > 0.9 * 4 * size / (2 << 20), "one for each huge page at least"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,26 +16,31 @@ from torch import Tensor
 from gptlite.embedding.contextual import embed
 from gptlite.embedding.similarity import CORRECTIONS, MOST_COMPONENTS, correct, measure, unit
 from gptlite.errors import NumericsError
+from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.text.token_files import spread_ids
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import UNSPACED, Occurrence, word_pattern, word_starts
 from gptlite.tracing import trace
 
-WINDOW_TOKENS = 8192  # whose hidden states are measured
-SENTENCE_TOKENS = 2048  # of the sentences that are read one by one
+WINDOW_TOKENS = 4096  # whose hidden states are measured
+SENTENCE_TOKENS = 1024  # of the sentences that are read one by one
 STATISTICS_TOKENS = WINDOW_TOKENS + SENTENCE_TOKENS  # in all
 FEWEST_SENTENCES, MOST_SENTENCES = 20, 200
 SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*|\n+")
-N_PAIRS = 4000
-SAME_WORD_PAIRS = 2000
+N_PAIRS = 2000
+SAME_WORD_PAIRS = 1000
 COUNTED_TOKENS = 1 << 21  # that words are counted in, in stretches spread over a longer text
 MOST_TOKENS, COUNTED_AT_ONCE = 1 << 24, 1 << 18  # that tokens are counted in
 MOST_WORDS, LONGEST_WORD = 50_000, 100  # and characters
 
 
 def measure_statistics(
-    model: GPT, tokenizer: Tokenizer, ids: np.ndarray, prefix: Sequence[int] | None = None
+    model: GPT,
+    tokenizer: Tokenizer,
+    ids: np.ndarray,
+    prefix: Sequence[int] | None = None,
+    workers: Workers | None = None,
 ) -> dict[str, Tensor]:
     """What cosines of this model are worth, from the first tokens of `ids` (N,), usually the held-out text:
 
@@ -46,10 +51,10 @@ def measure_statistics(
     - `sentence_unrelated`, `sentence_unrelated_quantiles`: the same for two sentences of the text, each read alone
       after `prefix` (see `contextual.embed`), as the weighted mean of its tokens; only where there are at least 20
 
-    The first position of a window and separators are left out: they are outliers of their own kind. Raises
-    `NumericsError` for a model that does not compute numbers.
+    The first position of a window and separators are left out: they are outliers of their own kind. The windows are
+    divided among `workers`, where there are several. Raises `NumericsError` for a model that does not compute numbers.
     """
-    words, states = _states(model, tokenizer, ids)
+    words, states = _states(model, tokenizer, ids, workers or Workers())
     generator = torch.Generator().manual_seed(0)
     pairs = torch.randint(max(1, len(words)), (2, N_PAIRS if len(words) else 0), generator=generator)
     pairs = pairs[:, words[pairs[0]] != words[pairs[1]]]
@@ -64,21 +69,26 @@ def measure_statistics(
     for vectors, of_sentences in zip(states.numpy(), sentences, strict=True):
         space = measure(vectors) if len(vectors) else _empty_space(vectors.shape[1])
         layer = dict(space)
-        for name, (first, second) in places.items():
-            layer |= _scale(name, vectors[first], vectors[second], space)
+        layer |= _scale(places, vectors, space)
         if len(of_sentences):
-            first, second = sentence_pairs
-            layer |= _scale("sentence_unrelated", of_sentences[first], of_sentences[second], space)
+            layer |= _scale({"sentence_unrelated": tuple(sentence_pairs)}, of_sentences, space)
         layers.append(layer)
     return {name: torch.from_numpy(np.stack([layer[name] for layer in layers])) for name in layers[0]}
 
 
-def _scale(name: str, first: np.ndarray, second: np.ndarray, space: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Moments (4, 2) and quantiles (4, 101) of the cosines of pairs of vectors (n, D), after each correction."""
-    cosines = [(unit(correct(first, c, space)) * unit(correct(second, c, space))).sum(axis=1) for c in CORRECTIONS]
+def _scale(
+    pairs: Mapping[str, tuple[np.ndarray, ...]], vectors: np.ndarray, space: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """For each name, moments (4, 2) and quantiles (4, 101) of the cosines of its pairs of `vectors` (N, D), after each
+    correction."""
+    cosines: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
+    for correction in CORRECTIONS:
+        corrected = unit(correct(vectors, correction, space))
+        for name, (first, second) in pairs.items():
+            cosines[name].append(np.einsum("nd,nd->n", corrected[first], corrected[second]))
     return {
-        name: np.array([_moments(x) for x in cosines], dtype=np.float32),
-        f"{name}_quantiles": np.array([_quantiles(x) for x in cosines], dtype=np.float32),
+        **{name: np.array([_moments(x) for x in each], dtype=np.float32) for name, each in cosines.items()},
+        **{f"{name}_quantiles": np.array([_quantiles(x) for x in each], np.float32) for name, each in cosines.items()},
     }
 
 
@@ -129,17 +139,19 @@ def count_words(tokenizer: Tokenizer, ids: np.ndarray) -> list[tuple[str, int]]:
     return sorted(frequent, key=lambda item: (-item[1], item[0]))[:MOST_WORDS]
 
 
-def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> tuple[Tensor, Tensor]:
+def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, workers: Workers) -> tuple[Tensor, Tensor]:
     """Tokens (N,) and their hidden states (L + 1, N, D)."""
     context = model.config.context_length
     n_windows = max(1, min(WINDOW_TOKENS // context, len(ids) // context))
     length = min(context, len(ids))
     device = next(model.parameters()).device
     tokens = torch.from_numpy(ids[: n_windows * length].astype(np.int64)).view(n_windows, length)
-    hidden: list[Tensor] = []
-    for row in tokens.split(16):
-        seen = trace(model, row.to(device), head=False)
-        hidden.append(torch.stack(seen.hidden)[:, :, 1:].float().cpu())  # (L + 1, B, T - 1, D)
+
+    def read(windows: Tensor) -> Tensor:
+        """The hidden states (L + 1, B, T - 1, D) of all positions but the first."""
+        return torch.stack(trace(model, windows.to(device), head=False).hidden)[:, :, 1:].float().cpu()
+
+    hidden = workers.map(read, tokens.split(16))
     words = tokens[:, 1:].flatten()
     usable = words != tokenizer.separator_id
     states = torch.cat(hidden, dim=1).flatten(1, 2)[:, usable]
@@ -152,7 +164,7 @@ def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> tuple[Tensor, 
 
 
 def _same_word_pairs(words: Tensor, tokenizer: Tokenizer, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Up to 2,000 pairs of positions with the same token, one pair a token that begins a word and occurs twice."""
+    """Up to 1,000 pairs of positions with the same token, one pair a token that begins a word and occurs twice."""
     first, second = [], []
     shuffle = torch.randperm(len(words), generator=generator)
     where: dict[int, list[int]] = {}

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptlite.checkpoint.word_vectors import SavedWords
+from gptlite.kernels.workers import one_thread
 from gptlite.text.token_files import spread_ids
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import UNSPACED, find_words, word_pattern
@@ -134,14 +135,22 @@ def factorise(
     order = np.lexsort((row, column))
     forward, backward = _Sparse(row, column, values, n), _Sparse(column[order], row[order], values[order], n)
     basis = torch.randn(n, width, generator=torch.Generator().manual_seed(seed))
-    basis = torch.linalg.qr(forward @ basis)[0]
+    basis = _orthonormal(forward @ basis)
     for _ in range(ITERATIONS):
-        basis = torch.linalg.qr(forward @ torch.linalg.qr(backward @ basis)[0])[0]
-    _, lengths, turned = torch.linalg.svd(backward @ basis, full_matrices=False)
+        basis = _orthonormal(forward @ _orthonormal(backward @ basis))
+    small = backward @ basis
+    with one_thread():
+        _, lengths, turned = torch.linalg.svd(small, full_matrices=False)
     vectors = (basis @ turned.T)[:, :dim] * lengths[:dim] ** POWER
     # A sign is arbitrary; this one makes the largest component of each axis positive.
     signs = torch.sign(vectors.gather(0, vectors.abs().argmax(dim=0, keepdim=True)))
     return (vectors * torch.where(signs == 0, 1.0, signs)).numpy()
+
+
+@one_thread()
+def _orthonormal(columns: Tensor) -> Tensor:
+    """An orthonormal basis (n, k) of the space that `columns` (n, k) span."""
+    return torch.linalg.qr(columns)[0]
 
 
 class _Sparse:

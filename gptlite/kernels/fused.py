@@ -101,7 +101,7 @@ class FusedLoss:
         # Random numbers are drawn here, in the order of the parts, whichever thread computes them.
         drops = [[_dropout(rate) for _ in range(2 * model.config.n_layers + 2)] for _ in parts]
         done = self.workers.map(lambda i: self._compute(model, parts[i], iter(drops[i])), range(len(parts)))
-        return mean_of_parts(done, [count_targets(part) for part in parts])
+        return mean_of_parts(done, [count_targets(part) for part in parts], self.workers)
 
     def _compute(self, model: GPT, batch: Tensor, drops: Iterator[Any]) -> tuple[float, list[Tensor]]:
         """`compute` for one part. `drops`: what each call of dropout leaves out, in the order of the forward pass."""
@@ -237,15 +237,21 @@ class FusedLoss:
         return getattr(self.library, name)(self.threads, *map(_address, arguments))
 
 
-def mean_of_parts(done: list[tuple[float, list[Tensor]]], sizes: list[int]) -> tuple[float, list[Tensor]]:
+def mean_of_parts(
+    done: list[tuple[float, list[Tensor]]], sizes: list[int], workers: Workers
+) -> tuple[float, list[Tensor]]:
     """The mean loss and gradients of a batch whose parts, of so many targets each, have those in `done`."""
     if len(done) == 1:
         return done[0]
     shares = [size / sum(sizes) for size in sizes]
     grads = done[0][1]
-    torch._foreach_mul_(grads, shares[0])  # type: ignore[attr-defined]
-    for (_, more), share in zip(done[1:], shares[1:], strict=True):
-        torch._foreach_add_(grads, more, alpha=share)  # type: ignore[attr-defined]
+
+    def add_up(some: slice) -> None:
+        torch._foreach_mul_(grads[some], shares[0])  # type: ignore[attr-defined]
+        for (_, more), share in zip(done[1:], shares[1:], strict=True):
+            torch._foreach_add_(grads[some], more[some], alpha=share)  # type: ignore[attr-defined]
+
+    workers.map(add_up, [slice(i, None, workers.parts) for i in range(min(workers.parts, len(grads)))])
     return sum(loss * share for (loss, _), share in zip(done, shares, strict=True)), grads
 
 

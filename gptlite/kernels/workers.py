@@ -1,4 +1,4 @@
-"""Threads that each compute a part of a training step by themselves and wait for each other only at its end.
+"""Threads that divide a training step: each computes parts of it, and they wait for each other once, at its end.
 
 Inside an operator, threads wait for each other hundreds of times in a step. On a machine that other programs use too,
 each of these waits may last until the scheduler runs the other thread again, which is several milliseconds. Here each
@@ -72,15 +72,26 @@ class Workers:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """While this is open, torch computes on one thread where a step is divided; otherwise nothing changes."""
-        before = torch.get_num_threads()
-        if self.parts == 1 or before == 1:
+        with one_thread() if self.parts > 1 else contextlib.nullcontext():
             yield
-            return
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """While this is open, torch's operators compute on one thread.
+
+    For operators in which threads wait for each other very often, such as the QR decomposition: alone they take about
+    as long on one thread, and beside other programs a hundredth of the time.
+    """
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def parts_for(threads: int) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gptlite.kernels.workers import one_thread
 from gptlite.text.token_files import spread_ids
 
 # k, as a share of how often a token occurs on average. It is far above what would predict best by itself (0.01):
@@ -66,6 +67,7 @@ def bigram_vectors(ids: np.ndarray, vocab_size: int, dim: int, seed: int) -> tup
     return x @ basis / norm * EMBEDDING_RMS, y @ basis * norm
 
 
+@one_thread()
 def _truncated_svd(matrix: Tensor, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """The largest `rank` singular triplets of a sparse (V, V), by randomised subspace iteration (Halko et al. 2011)."""
     transposed = matrix.T.coalesce()

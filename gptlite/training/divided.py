@@ -48,7 +48,7 @@ class DividedLoss:
         for each in self.copies:
             each.train(model.training)
         done = self.workers.map(lambda i: self._compute(self.copies[i], parts[i]), range(len(parts)))
-        return mean_of_parts(done, [count_targets(part) for part in parts])
+        return mean_of_parts(done, [count_targets(part) for part in parts], self.workers)
 
     def _compute(self, model: GPT, part: Tensor) -> tuple[float, list[Tensor]]:
         with torch.enable_grad():

@@ -23,16 +23,17 @@ ORTHOGONALISATION = (
 
 
 class Stack(NamedTuple):
-    """Parameters of one group and shape (R, C).
-
-    - `directions`: (N, R', C), as many of the `rows` R as this process holds; `block`: (rows, columns) of a unit.
-    """
+    """Parameters of one group and shape."""
 
     group: dict[str, Any]
     parameters: list[nn.Parameter]
-    directions: Tensor
-    rows: int
-    block: tuple[int, int]
+
+    def split(self, parts: int) -> list[Stack]:
+        """At most `parts` stacks, which have these parameters in order."""
+        share, more = divmod(len(self.parameters), parts)
+        ends = list(itertools.accumulate(share + (i < more) for i in range(parts)))
+        pieces = (self.parameters[a:b] for a, b in itertools.pairwise([0, *ends]))
+        return [Stack(self.group, piece) for piece in pieces if piece]
 
 
 class Muon(torch.optim.Optimizer):
@@ -59,47 +60,37 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every matrix that has a gradient."""
+        parts = self.workers.parts if self.team.size == 1 else 1
         stacks: list[Stack] = []
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
-            for shape, parameters in by_shape.items():
-                directions = torch.stack(self._directions(parameters, group["momentum"]))
-                stacks.append(Stack(group, parameters, directions, shape[0], group["block"] or (shape[0], shape[1])))
-        for stack, updates in zip(stacks, self._orthogonal(stacks), strict=True):
-            group, (rows, columns) = stack.group, stack.block
-            scale = max(1.0, rows / columns) ** 0.5
-            held = [self.team.part(parameter) for parameter in stack.parameters]
-            torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])  # type: ignore[attr-defined]
-            torch._foreach_add_(held, updates.unbind(), alpha=-group["lr"] * scale)  # type: ignore[attr-defined]
+                    if "momentum" not in self.state[parameter]:
+                        self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+            stacks += [piece for parameters in by_shape.values() for piece in Stack(group, parameters).split(parts)]
+        if parts > 1:
+            self.workers.map(self._update, stacks)
+        else:  # processes work together on each stack
+            for stack in stacks:
+                self._update(stack)
 
-    def _orthogonal(self, stacks: Sequence[Stack]) -> list[Tensor]:
-        """The directions of each stack, orthogonalised."""
-        if self.team.size > 1 or self.workers.parts == 1:
-            return [
-                self.team.by_matrix(partial(_orthogonal_blocks, stack.block), stack.directions, stack.rows)
-                for stack in stacks
-            ]
-        pieces = [
-            (stack.block, piece)
-            for stack in stacks
-            for piece in stack.directions.tensor_split(min(self.workers.parts, len(stack.directions)))
-        ]
-        done = iter(self.workers.map(lambda piece: _orthogonal_blocks(*piece), pieces))
-        n_pieces = [min(self.workers.parts, len(stack.directions)) for stack in stacks]
-        return [torch.cat(list(itertools.islice(done, n))) for n in n_pieces]
-
-    def _directions(self, parameters: Sequence[Tensor], momentum: float) -> tuple[Tensor, ...]:
-        """The running means of the gradients, with Nesterov's look ahead: as much of them as this process holds."""
-        for parameter in parameters:
-            if "momentum" not in self.state[parameter]:
-                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-        gradients = [self.team.part(p.grad) for p in parameters if p.grad is not None]
-        means = [self.team.part(self.state[parameter]["momentum"]) for parameter in parameters]
-        torch._foreach_lerp_(means, gradients, 1 - momentum)  # type: ignore[attr-defined]
-        return torch._foreach_lerp(gradients, means, momentum)  # type: ignore[attr-defined]
+    def _update(self, stack: Stack) -> None:
+        """One update of the parameters (R, C) of a stack, of which this process holds some rows or all."""
+        group, parameters, team = stack.group, stack.parameters, self.team
+        gradients = [team.part(p.grad) for p in parameters if p.grad is not None]
+        means = [team.part(self.state[parameter]["momentum"]) for parameter in parameters]
+        torch._foreach_lerp_(means, gradients, 1 - group["momentum"])  # type: ignore[attr-defined]
+        directions = torch._foreach_lerp(gradients, means, group["momentum"])  # type: ignore[attr-defined]  # Nesterov
+        shape = parameters[0].shape
+        rows, columns = group["block"] or (shape[0], shape[1])
+        work = partial(_orthogonal_blocks, (rows, columns))
+        updates = team.by_matrix(work, torch.stack(directions), shape[0])  # (N, R', C)
+        held = [team.part(parameter) for parameter in parameters]
+        torch._foreach_mul_(held, 1 - group["lr"] * group["weight_decay"])  # type: ignore[attr-defined]
+        scale = max(1.0, rows / columns) ** 0.5
+        torch._foreach_add_(held, updates.unbind(), alpha=-group["lr"] * scale)  # type: ignore[attr-defined]
 
 
 def _orthogonal_blocks(block: tuple[int, int], matrices: Tensor) -> Tensor:

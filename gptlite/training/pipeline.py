@@ -14,7 +14,7 @@ import torch
 from gptlite.checkpoint import saved_step, word_vectors
 from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, RopeScaling, TrainConfig
-from gptlite.device import count_gpus
+from gptlite.device import count_gpus, keeping_freed_memory
 from gptlite.errors import Interrupted, NumericsError, StorageError, is_out_of_memory
 from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
@@ -172,6 +172,7 @@ def run(request: Request) -> dict[str, Any]:
     use_private_inductor_cache()  # before the first optimizer, which makes torch look for its own
     with ExitStack() as stack:
         stack.enter_context(_unchanged_torch())
+        stack.enter_context(keeping_freed_memory())
         stack.enter_context(pauses.noticing_pauses())
         team = stack.enter_context(distributed.together(count_gpus(), request.should_stop))
         if not team.leads:

@@ -32,8 +32,8 @@ def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team
     whole.eval()
     ids = setup.val_ids if len(setup.val_ids) >= ENOUGH_TOKENS else setup.batches.ids
     prefix = find_prefix(setup.tokenizer, token_counts=setup.token_counts.numpy())
-    with setup.workers.alone():  # as fast as on two threads, and three times as fast beside other programs
-        measured = statistics.measure_statistics(whole, setup.tokenizer, ids, prefix)
+    with setup.workers.alone():  # short operators lose more to threads that wait than they gain
+        measured = statistics.measure_statistics(whole, setup.tokenizer, ids, prefix, setup.workers)
     model.train()
     run.check()
     try:

@@ -10,6 +10,7 @@ from conftest import make_text, random_model, tiny_config
 from gptlite.embedding.contextual import embed
 from gptlite.embedding.similarity import cosine_matrix
 from gptlite.embedding.statistics import count_tokens, count_words, measure_statistics
+from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence
@@ -137,3 +138,11 @@ def test_the_scale_of_sentences_is_of_sentences_read_alone(model: GPT, tokenizer
 def test_a_text_of_few_sentences_has_no_scale_of_them(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
     statistics = measure_statistics(model, tokenizer, ids[:40])
     assert "unrelated" in statistics and "sentence_unrelated" not in statistics
+
+
+def test_threads_that_divide_the_reading_find_the_same(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
+    alone = measure_statistics(model, tokenizer, ids)
+    divided = measure_statistics(model, tokenizer, ids, workers=Workers(2))
+    for name, tensor in alone.items():
+        if name != "components":  # whose signs are arbitrary
+            torch.testing.assert_close(divided[name], tensor, rtol=1e-4, atol=1e-4)

@@ -94,6 +94,19 @@ def saved(tmp_path: Path, tokenizer: Tokenizer, content: bytes) -> Path:
     return tmp_path / "step"
 
 
+def test_decompositions_compute_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside other programs, threads that wait for each other in them take a hundred times as long."""
+    before, threads, qr = torch.get_num_threads(), [], torch.linalg.qr
+    monkeypatch.setattr(torch.linalg, "qr", lambda x: threads.append(torch.get_num_threads()) or qr(x))
+    torch.set_num_threads(2)
+    try:
+        word_vectors.factorise(np.array([0, 1]), np.array([1, 0]), np.ones(2, dtype=np.float32), 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(threads) == {1}
+
+
 def test_a_file_holds_words_of_all_scripts(tmp_path: Path, tokenizer: Tokenizer) -> None:
     words, counts = ["银行", "bank", "🙂", "naïve"], np.array([2**40, 9, 8, 7])
     with Reader(saved(tmp_path, tokenizer, files.to_bytes(words, counts, np.eye(4, 3, dtype=np.float32)))) as reader:

@@ -211,7 +211,7 @@ class Killer:
             session.fit()  # what torch imports only now, every child has
         # Measured once: it takes as long as all the rest of a save and has nothing to do with disks.
         statistics = calibration.measure_statistics(session.model, session.setup.tokenizer, session.setup.val_ids)
-        calibration.measure_statistics = lambda *_: statistics
+        calibration.measure_statistics = lambda *_, **__: statistics
         gc.collect()
         gc.disable()  # in the children, which would copy all that it visits
 

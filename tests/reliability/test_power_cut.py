@@ -256,7 +256,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     """Train a tiny model from the making of its run on, and write down what that does to the disk."""
     statistics = {"mean": torch.zeros(2, 8)}
-    monkeypatch.setattr(calibration, "measure_statistics", lambda *_: statistics)
+    monkeypatch.setattr(calibration, "measure_statistics", lambda *_, **__: statistics)
 
     def record() -> Recording:
         trainer, root, steps = TinyTrainer(folder), folder / "root", {}

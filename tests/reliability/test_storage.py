@@ -91,7 +91,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
     session = disk.session
     statistics = calibration.measure_statistics(session.model, session.setup.tokenizer, session.setup.val_ids)
     with pytest.MonkeyPatch.context() as patch:  # it takes as long as all the rest, and has nothing to do with disks
-        patch.setattr(calibration, "measure_statistics", lambda *_: statistics)
+        patch.setattr(calibration, "measure_statistics", lambda *_, **__: statistics)
         yield disk
 
 
