@@ -210,8 +210,8 @@ def keeping_freed_memory() -> Iterator[None]:
     """While this is open, memory that is freed stays with the process, where glibc allocates it; then it goes back.
 
     A training step allocates and frees the same large tensors again and again. By default glibc returns them to the
-    system, and on their first use each of their pages is zeroed anew, which takes 5 to 15 % of a step (docs/log.md).
-    One arena serves all threads, because the heaps of the others hold at most 64 MB. See mallopt(3).
+    system, and on their first use each of their pages is zeroed anew, which takes 5 to 15 % of a step
+    (docs/lab/log.md). One arena serves all threads, because the heaps of the others hold at most 64 MB. See mallopt(3).
     """
     if platform.libc_ver()[0] != "glibc":
         yield

@@ -4,7 +4,8 @@ Each word gets a row of positive pointwise mutual information (PPMI) with the wo
 neighbour at distance d counts 1/d, frequent words count less (the subsampling of Mikolov et al. 2013, in expectation),
 and the probability of a context is smoothed by the power 3/4 (Levy, Goldberg & Dagan 2015). A truncated singular value
 decomposition (randomised: Halko, Martinsson & Tropp 2011) leaves `DIM` dimensions, the singular values raised to the
-power `POWER`. On a few megabytes of text such vectors agree with people better than skip-gram (docs/embed.md).
+power `POWER`. On a few megabytes of text such vectors agree with people better than skip-gram
+(docs/explain/vectors.md).
 
 Upper and lower case are one word, shown in its most frequent form. In scripts without spaces, the tokens made of whole
 characters are the words.

@@ -21,7 +21,7 @@ from gptlite.kernels.workers import one_thread
 from gptlite.text.token_files import spread_ids
 
 # k, as a share of how often a token occurs on average. It is far above what would predict best by itself (0.01):
-# vectors from a smoother table leave more to the training that follows (docs/log.md).
+# vectors from a smoother table leave more to the training that follows (docs/lab/log.md).
 SMOOTHING = 0.4
 LARGEST_COUNT = 1 << 22  # tokens that are counted, in stretches spread over a longer text
 EMBEDDING_RMS = 0.5  # of the components of an embedding; the norm before the head makes its size free to choose

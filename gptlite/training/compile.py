@@ -43,8 +43,8 @@ class Price:
 
 
 PRICES = {
-    "cpu": Price(cold=40.0, warm=5.0, gain=1.12),  # measured 21 to 43, 2.5, and 1.11 to 1.6 (docs/log.md)
-    "cuda": Price(cold=44.0, warm=5.0, gain=1.9),  # measured 36 to 44, 2 to 3, and 1.9 (docs/scaling.md)
+    "cpu": Price(cold=40.0, warm=5.0, gain=1.12),  # measured 21 to 43, 2.5, and 1.11 to 1.6 (docs/lab/log.md)
+    "cuda": Price(cold=44.0, warm=5.0, gain=1.9),  # measured 36 to 44, 2 to 3, and 1.9 (docs/howto/many-gpus.md)
 }
 
 

@@ -10,8 +10,8 @@
 
 The form is that of Hoffmann et al. (2022), "Training Compute-Optimal Large Language Models"; the worth of repeated
 tokens is that of Muennighoff et al. (2023), "Scaling Data-Constrained Language Models". The constants are fitted by
-hand to runs of 1 to 15 minutes on two texts (docs/log.md). For another text the bits are scaled by those that a 5-gram
-needs for it: `bits * ngram / NGRAM_LEVEL`.
+hand to runs of 1 to 15 minutes on two texts (docs/lab/log.md). For another text the bits are scaled by those that a
+5-gram needs for it: `bits * ngram / NGRAM_LEVEL`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FEWEST_TOKENS = 1_000_000  # of the runs that the law was fitted to; shorter one
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was fitted to
 
 # When a model begins to memorise its text: epochs * (hidden parameters per token of text) ^ OVERFITTING_EXPONENT, and
-# the dropout that was best up to there (docs/log.md).
+# the dropout that was best up to there (docs/lab/log.md).
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
 

@@ -1,4 +1,4 @@
-"""Commands and options that the README and the pages of docs/ name exist; docs/log.md is a dated record, left out."""
+"""Commands and options that the README and the pages of docs/ name exist; docs/lab/log.md is a record, left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCS = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name != "lo
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "checkpoints/README.md")), *DOCS]
 CODE_SPAN = re.compile(r"`([^`]+)`")
 IN_BLOCK = re.compile(r"^(?: {4,}|.*-m )(gptlite [a-z].*)$")
-# Of torchrun, hf and Slurm; and one that docs/reliability.md says does not exist.
+# Of torchrun, hf and Slurm; and one that docs/explain/reliability.md says does not exist.
 FOREIGN = {"--nproc-per-node", "--nnodes", "--local-dir", "--rdzv-id", "--signal", "--config"}
 
 

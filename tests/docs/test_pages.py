@@ -1,49 +1,148 @@
-"""The commands of docs/train.md and docs/generate.md run in the order of the page; only trainings are shorter."""
+"""Every `gptlite` command and every piece of Python on the pages of docs/ runs as it stands, in the order of the page.
+
+Only trainings are shorter: `--time 10m` is a few steps of a tiny model. `NEEDS` lists what a command or a piece of
+Python cannot run without; where it is missing, it is left out. docs/lab/ is a dated record, and docs/reference/ has the
+syntax of commands; neither is run.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 import shlex
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TRAIN_TINY, Command, make_text
+from conftest import Command, make_text
+from support.foreign import save, shake, their_llama
+
+from gptlite.text.tokenizer import Tokenizer
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-SHORT = " ".join(("--steps", "2", *TRAIN_TINY[2:]))
+COMMAND = r"^    gptlite (?P<command>.+(?:(?<=\\)\n.+)*)"
+PYTHON = r"^```python\n(?P<python>(?:.*\n)*?)^```"
+STEP = re.compile(f"{COMMAND}|{PYTHON}", re.MULTILINE)
+FILE = re.compile(r"`([\w.-]+\.(?:csv|tsv|txt|jsonl|py))`:\n(?:\nin pandas:\n)?\n```\w+\n(.*?)```", re.DOTALL)
+SHAPE = "--layers 2 --dim 32 --heads 2 --context 64"
+NEEDS = {
+    "--gpus auto": "a GPU", "--processes": "a second process", "--verify": "llama_cpp", ".gguf": "gguf",
+    "export": "gguf", ".html": "vl_convert", "report ": "vl_convert", "--plot": "vl_convert",
+    "--versus word2vec": "gensim", "tensorboard": "tensorboard", ".parquet": "pyarrow",
+}  # fmt: skip
+TYPED = {"generate -i": b"the river\n/quit\n"}
 
 
-def commands(name: str) -> list[str]:
-    found = re.findall(r"^    gptlite (.+)$", (DOCS / name).read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(found) >= 8
+def steps(page: Path) -> list[tuple[str, str]]:
+    """The commands (one line each, without comments) and the pieces of Python of a page, in its order."""
+    found: list[tuple[str, str]] = []
+    for match in re.finditer(STEP, page.read_text(encoding="utf-8")):
+        if match["python"]:
+            found.append(("python", match["python"]))
+        else:
+            found.append(("command", shlex.join(shlex.split(match["command"].replace("\\\n", " "), comments=True))))
     return found
 
 
-def test_the_commands_of_the_page_about_training(gptlite: Command) -> None:
-    """`--time 3m` is two steps of a tiny model. `--gpus auto` needs a GPU and is left out."""
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not {"lab", "reference"} & set(page.parts) and steps(page)]
+
+
+def shortened(command: str) -> str:
+    """The command with a few steps in place of its time, and a tiny model where it chooses the shape itself."""
+    if not command.startswith("train "):
+        return command
+    command = re.sub(r"--(time|steps|size|layers|dim|heads|context|patience) \S+ ?", "", command)
+    command = re.sub(r"--vocab-size \S+", "--vocab-size 400", command)
+    if "--resume" in command:
+        return command
+    if "--init-from" in command:
+        return f"{command} --steps 2"
+    vocabulary = "" if "--vocab-size" in command or "--tokenizer" in command else "--vocab-size 330"
+    return f"{command} --steps 4 {SHAPE} {vocabulary}"
+
+
+# -- What the pages speak of
+
+
+def texts() -> None:
+    """Files that many pages name."""
     Path("folder").mkdir()
-    for name, seed in (("corpus.txt", 0), ("letters.txt", 1), ("folder/one.txt", 2), ("folder/two.txt", 3)):
-        Path(name).write_text(make_text(seed=seed), encoding="utf-8")
+    for number, name in enumerate(("corpus", "letters", "chapter", "folder/one", "folder/two")):
+        Path(f"{name}.txt").write_text(make_text(1000, seed=number) + "The bank of the river .\n", encoding="utf-8")
+
+
+def for_pairs(_run: Path, _tokenizer: Tokenizer) -> None:
+    lines = make_text(400).splitlines()
+    pairs = [(a[:20], b[:20]) for a, b in zip(lines[:200], lines[200:], strict=True)]
+    Path("faq.csv").write_text("question,answer\n" + "".join(f"{a},{b}\n" for a, b in pairs), encoding="utf-8")
+    Path("letters.csv").write_text("author,text\n" + "".join(f"Bela,{line}\n" for line in lines), encoding="utf-8")
+    chats = ([{"role": "user", "content": a}, {"role": "assistant", "content": b}] for a, b in pairs)
+    records = "".join(json.dumps({"messages": messages}) + "\n" for messages in chats)
+    Path("chat.jsonl").write_text(records, encoding="utf-8")
+
+
+def for_training(_run: Path, _tokenizer: Tokenizer) -> None:
     Path("stories.txt").write_text("<|endoftext|>".join(make_text(40, seed) for seed in range(9)), encoding="utf-8")
     rows = "".join(f"{number},{line}\n" for number, line in enumerate(make_text().splitlines()))
     Path("table.csv").write_text(f"id,text\n{rows}", encoding="utf-8")
-    for command in commands("train.md"):
-        if "--gpus auto" in command:
-            continue
-        short = "--steps 2" if "--init-from" in command else SHORT
-        if "--tokenizer" in command:
-            short = short.replace("--vocab-size 320", "")
-        outcome = gptlite(*shlex.split(re.sub(r"--time \S+", short, command)))
-        assert outcome.code == 0, (command, outcome.err)
 
 
-def test_the_commands_of_the_page_about_generating(
-    gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GPTLITE_MODEL", str(trained_run))
+def for_generating(run: Path, _tokenizer: Tokenizer) -> None:
+    shutil.copytree(run, "checkpoints/corpus", symlinks=True)
     Path("prompt.txt").write_text("Ada finds", encoding="utf-8")
     Path("prompts.csv").write_text("id,prompt\n1,Ada finds\n2,Bela opens\n", encoding="utf-8")
-    for command in commands("generate.md"):
-        outcome = gptlite(*shlex.split(command), stdin=b"Ada\n/quit\n")
-        assert outcome.code == 0, (command, outcome.err)
-        assert outcome.out or "-o" in command, command
+
+
+def for_other_programs(_run: Path, tokenizer: Tokenizer) -> None:
+    save(shake(their_llama(num_key_value_heads=2)), tokenizer, Path("their-model"))
+
+
+PREPARE: dict[str, Callable[[Path, Tokenizer], None]] = {
+    "pairs": for_pairs, "train": for_training, "generate": for_generating, "other-programs": for_other_programs,
+}  # fmt: skip
+FOREIGN_PROGRAMS = {"other-programs", "tutorial"}  # pages that use transformers
+
+
+def can_run(text: str) -> bool:
+    """Is everything here that this command or this Python needs?"""
+    needed = {module for part, module in NEEDS.items() if part in text}
+    needed |= set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+    return all(" " not in module and importlib.util.find_spec(module) is not None for module in needed)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.hf] if page.stem in FOREIGN_PROGRAMS else [])
+        for page in PAGES
+    ],
+)
+def test_a_page_runs(
+    gptlite: Command, page: Path, trained_run: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts()
+    PREPARE.get(page.stem, lambda *_: None)(trained_run, tokenizer)
+    for name, content in FILE.findall(page.read_text(encoding="utf-8")):
+        Path(name).write_text(content, encoding="utf-8")
+    for kind, text in steps(page):
+        if not can_run(text):
+            continue
+        if kind == "python":
+            exec(text, {"__name__": "page"})
+            assert "print(" not in text or capsys.readouterr().out, text
+            continue
+        arguments = shlex.split(shortened(text))
+        outcome = gptlite(*arguments, stdin=TYPED.get(text, b""))
+        assert outcome.code == 0, f"gptlite {text}\n{outcome.err}"
+        if "-o" in arguments and arguments[0] != "train":
+            assert Path(arguments[arguments.index("-o") + 1]).stat().st_size
+        else:
+            assert outcome.out or outcome.err, text
+
+
+def test_the_pages_show_every_road_to_other_programs() -> None:
+    commands = [text for kind, text in steps(DOCS / "howto" / "other-programs.md") if kind == "command"]
+    assert {line.split()[0] for line in commands} >= {"train", "export", "info", "generate", "eval", "embed"}
+    assert all(flag in " ".join(commands) for flag in ("--init-from", "--tokenizer", "--verify"))

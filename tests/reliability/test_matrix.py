@@ -18,7 +18,8 @@ def with_a_test() -> set[str]:
 
 def listed(page: str) -> list[str]:
     """The ids at the beginning of the table rows of a page."""
-    return re.findall(r"^\| ([A-Z]\d\d) \|", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    text = (ROOT / "docs" / "explain" / page).read_text(encoding="utf-8")
+    return re.findall(r"^\| ([A-Z]\d\d) \|", text, re.MULTILINE)
 
 
 def test_the_rows_are_numbered_without_gaps() -> None:
@@ -37,5 +38,5 @@ def test_each_row_has_a_test_or_a_reason() -> None:
 
 def test_the_pages_say_how_many_rows_there_are() -> None:
     n = len(listed("reliability-matrix.md"))
-    for page in ("docs/reliability.md", "README.md", "CHANGELOG.md"):
+    for page in ("docs/explain/reliability.md", "README.md", "CHANGELOG.md"):
         assert re.search(rf"\b{n}\b (rows|faults)", (ROOT / page).read_text(encoding="utf-8")), f"{page}: {n} rows"
