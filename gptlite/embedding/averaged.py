@@ -3,7 +3,7 @@
 The state that predicts a word (one token before it) has seen only the context, never the word's own spelling, so its
 mean over many places says in which contexts the word stands, and words that stand in the same contexts get the same
 mean. In our models it agrees with human judgements far better than the state at the word, whose first business is the
-word itself (docs/explain/vectors.md has the figures; Bommasani et al. 2020 average states at the word, in BERT).
+word itself (docs/lab/vectors.md has the figures; Bommasani et al. 2020 average states at the word, in BERT).
 
 What stands to the right of a word comes in through its neighbours: in each round a word gets the mean of the vectors of
 the words within ten places of it, rare ones weighing more (word2vec's subsampling, Mikolov et al. 2013). After each

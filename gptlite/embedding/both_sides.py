@@ -10,7 +10,7 @@ Arora et al. 2017), distant ones too. The parts are
 
 each standardised in every dimension and brought to one length; the bag weighs as much as both states together, so the
 cosine of two vectors is the mean of the bags' cosine and the mean cosine of the states. `left_part` is the state alone.
-docs/explain/vectors.md has the figures of each part.
+docs/lab/vectors.md has the figures of each part.
 """
 
 from __future__ import annotations

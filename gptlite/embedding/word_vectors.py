@@ -5,7 +5,7 @@ neighbour at distance d counts 1/d, frequent words count less (the subsampling o
 and the probability of a context is smoothed by the power 3/4 (Levy, Goldberg & Dagan 2015). A truncated singular value
 decomposition (randomised: Halko, Martinsson & Tropp 2011) leaves `DIM` dimensions, the singular values raised to the
 power `POWER`. On a few megabytes of text such vectors agree with people better than skip-gram
-(docs/explain/vectors.md).
+(docs/lab/vectors.md).
 
 Upper and lower case are one word, shown in its most frequent form. In scripts without spaces, the tokens made of whole
 characters are the words.

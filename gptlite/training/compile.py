@@ -44,7 +44,7 @@ class Price:
 
 PRICES = {
     "cpu": Price(cold=40.0, warm=5.0, gain=1.12),  # measured 21 to 43, 2.5, and 1.11 to 1.6 (docs/lab/log.md)
-    "cuda": Price(cold=44.0, warm=5.0, gain=1.9),  # measured 36 to 44, 2 to 3, and 1.9 (docs/howto/many-gpus.md)
+    "cuda": Price(cold=44.0, warm=5.0, gain=1.9),  # measured 36 to 44, 2 to 3, and 1.9 (docs/lab/gpus.md)
 }
 
 
@@ -94,9 +94,9 @@ def cost_without_compiler(hardware: Hardware) -> str:
     try:
         _kernel(hardware)
     except NoCompiler:
-        times = "twice" if "dtype" in hardware.open else "1.25 times"
+        times = "1.6 to 2 times" if "dtype" in hardware.open else "1.1 to 1.4 times"  # docs/lab/log.md, 2026-11-27
         way = "the command xcode-select installs Apple's" if sys.platform == "darwin" else "the package gcc is one"
-        return f"without a C compiler a step takes about {times} as long; to get one: {way}"
+        return f"without a C compiler a step takes {times} as long; to get one: {way}"
     except (NoKernel, StorageError):
         pass
     return ""
@@ -118,7 +118,7 @@ def load_fused_loss(hardware: Hardware, workers: Workers | None = None) -> Loss:
 
 
 def workers_for(hardware: Hardware, train: TrainConfig) -> Workers:
-    """The threads that divide a training step: where one process trains on a few threads of a CPU.
+    """The threads that divide the windows of a batch among them: two to four on a CPU in one process, else one.
 
     What torch has compiled computes on its own threads, and what is recomputed draws torch's own random numbers.
     """

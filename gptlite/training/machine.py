@@ -147,7 +147,7 @@ def decide(
 
 
 def _missing(hardware: Hardware, model: ModelConfig, train: TrainConfig, seconds: float) -> str:
-    """What the lack of a C compiler costs a run of so many seconds, where it costs it anything."""
+    """What a run of `seconds` loses without a C compiler, as a sentence; "" if it loses nothing or has one."""
     if seconds < compile.FUSED_SECONDS or not compile.has_fused_step(model, train, hardware):
         return ""
     return compile.cost_without_compiler(hardware)

@@ -94,7 +94,7 @@ def training_step(
     Forward and backward pass go through `accumulate` parts of the batch, one after the other; their gradients add up to
     that of the whole. Where loss or norm is not finite, the weights are left as they were. `loss_of` may be a compiled
     `mean_loss`. Where a GPU takes the step in bf16, Muon's own products are in TF32, which takes less than a quarter of
-    the time and moves an update by 0.05 to 0.5 % (docs/howto/many-gpus.md).
+    the time and moves an update by 0.05 to 0.5 % (docs/lab/gpus.md).
 
     - `team`, `mean_windows`: the processes that take this step together, and B in the mean over them.
     - `workers`: those of `loss_of` and `optimizers`, where these are divided among threads.

@@ -20,7 +20,7 @@ GPU = Hardware(torch.device("cuda"), bf16=True, threads=2, compile=True, reason=
     ("architecture", "vocab_size", "measured"), [("gpt2", 50257, 17_434_758_656), ("qwen3", 32768, 17_340_411_904)]
 )
 def test_memory_in_bf16_is_a_little_more_than_a_gpu_needed(architecture: str, vocab_size: int, measured: int) -> None:
-    """Peaks of steps that were not compiled (docs/howto/many-gpus.md)."""
+    """Peaks of steps that were not compiled (docs/lab/gpus.md)."""
     shape = {"n_layers": 12, "dim": 768, "n_heads": 12, "context_length": 1024}
     model = ModelConfig.preset(architecture, "small", vocab_size, **shape)
     train = TrainConfig(batch_size=16)
