@@ -78,14 +78,18 @@ class Position(nn.Module):
 
 def rotary_tables(length: int, head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Rotation:
     """cos and sin (length, head_dim) of position x frequency; frequencies fall from 1 to about 1/theta."""
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)  # (C/2,)
-    if scaling is not None:
-        frequencies = slow_down(frequencies, theta, scaling)
+    frequencies = rotary_frequencies(head_dim, theta, scaling)
     angles = torch.outer(torch.arange(length, dtype=torch.float32), frequencies)  # (length, C/2)
     angles = torch.cat((angles, angles), dim=-1)
     if scaling is not None:
         return angles.cos() * scaling.attention, angles.sin() * scaling.attention
     return angles.cos(), angles.sin()
+
+
+def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
+    """Radians per position of each plane, (C/2,)."""
+    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    return frequencies if scaling is None else slow_down(frequencies, theta, scaling)
 
 
 def slow_down(frequencies: Tensor, theta: float, scaling: RopeScaling) -> Tensor:

@@ -33,7 +33,7 @@ COMMANDS = {
     "info": ("info", "info", RUNS),
     "runs": ("runs", "runs", RUNS),
     "check": ("check", "check", RUNS),
-    "export": ("export", "export", RUNS),
+    "export": ("export.command", "export", RUNS),
 }
 
 

@@ -103,8 +103,8 @@ def render(name: str, data: Mapping[str, Any], specs: Mapping[str, Any], /, **co
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash(script)} {_hash(library)}",
-            f"style-src {_hash(style)}",
+            f"script-src {hash_source(script)} {hash_source(library)}",
+            f"style-src {hash_source(style)}",
             "base-uri 'none'",
             "form-action 'none'",
         )
@@ -126,7 +126,8 @@ def visible(text: str) -> str:
     return UNSEEN.sub(lambda m: chr(0x2400 + ord(m[0])) if m[0] < " " else "�", text)
 
 
-def _hash(content: str) -> str:
+def hash_source(content: str) -> str:
+    """How a policy names a script or a style of this content."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 

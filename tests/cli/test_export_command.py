@@ -112,6 +112,37 @@ def test_json_says_what_was_written(gptlite: Command, trained_run: Path) -> None
     assert Path(result["file"]).stat().st_size == result["file_bytes"]
 
 
+def test_a_page_is_named_after_its_run(gptlite: Command, trained_run: Path) -> None:
+    outcome = gptlite("export", trained_run, "--to", "html")
+    assert (outcome.code, outcome.out, os.listdir()) == (0, "", ["run.html"])
+    assert outcome.err.startswith(f"run.html: {Path('run.html').stat().st_size:,} bytes\nf16: ")
+    result = json.loads(gptlite("export", trained_run, "--to", "html", "-o", "x.html", "--dtype", "int8", "--json").out)
+    assert result["dtype"] == "int8" and abs(result["loss_bits_per_byte"]) < 0.002 and result["llama_cpp"] is None
+    assert Path("x.html").stat().st_size < Path("run.html").stat().st_size
+
+
+@pytest.mark.parametrize(("to", "dtype"), [("html", "q8_0"), ("gguf", "int8"), ("gguf", "auto")])
+def test_each_format_has_its_numbers(gptlite: Command, trained_run: Path, to: str, dtype: str) -> None:
+    outcome = gptlite("export", trained_run, "--to", to, "--dtype", dtype)
+    assert outcome.code == 2 and f"--dtype {dtype} does nothing with --to {to}" in outcome.err
+
+
+def test_what_a_page_cannot_run_is_refused(gptlite: Command, tokenizer: Tokenizer) -> None:
+    model = random_model(tiny_config("llama", vocab_size=tokenizer.vocab_size))
+    with torch.no_grad():
+        model.head.weight[0, 0] = 1e6
+    save_step(Path("hub"), model, tokenizer, {})
+    outcome = gptlite("export", "hub", "--to", "html")
+    assert outcome.code == 6 and "f32 or int8" in outcome.err
+    content = json.loads(tokenizer.to_json())
+    content["pre_tokenizer"]["use_regex"] = False
+    save_step(Path("other"), random_model(tiny_config("llama", vocab_size=tokenizer.vocab_size)),
+              Tokenizer.from_json(json.dumps(content)), {})  # fmt: skip
+    outcome = gptlite("export", "other", "--to", "html")
+    assert outcome.code == 2 and "a way of its own" in outcome.err
+    assert sorted(os.listdir()) == ["hub", "other"]
+
+
 @pytest.mark.row("N14")
 @pytest.mark.parametrize(("dtype", "number"), [("f16", 1e6), ("q8_0", 1e9)])
 def test_weights_beyond_the_range_of_a_format_are_refused(

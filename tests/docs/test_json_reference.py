@@ -57,7 +57,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "words-evaluate": [("words", "evaluate", "-m", "RUN", "pairs.tsv", "analogies.txt", "--vectors", "own.vec")],
     "info": [("info", "-m", "RUN")],
     "check": [("check", "RUN", "--resume-proof")],
-    "export": [("export", "-m", "RUN", "-o", "model.gguf")],
+    "export": [("export", "-m", "RUN", "-o", "model.gguf"), ("export", "-m", "RUN", "--to", "html")],
     "report": [("report", "RUN", "-o", "report.html", "-n", "0")],
     "runs": [("runs", "FOLDER")],
 }

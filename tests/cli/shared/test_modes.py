@@ -135,6 +135,8 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     **{("words analogy", f"a b c {options}"): modes for options, modes in ASKING.items()},
     **{("words odd", f"a b c {options}"): modes for options, modes in ASKING.items()},
     **{("words evaluate", f"x.tsv {options}"): modes for options, modes in ASKING.items()},
+    ("export", "--to gguf"): ("--to gguf",),
+    ("export", "--to html"): ("--to html",),
     ("score", "x.txt"): ("a table of units", "cells of .csv or .tsv"),
     ("score", "x.txt --format jsonl"): ("a table of units",),
     ("score", "x.txt --plot x.svg"): ("--plot",),
@@ -157,7 +159,7 @@ SWITCHES = {
 }
 
 
-OTHER_FILES = {"generate": "y.txt", "score": "y.tsv"}  # that a command writes, where y.json is none
+OTHER_FILES = {"generate": "y.txt", "score": "y.tsv", "export": "y.gguf"}  # that a command writes, where y.json is none
 
 
 def value(parameter: Any, command: str) -> list[str]:
