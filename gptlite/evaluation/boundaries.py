@@ -37,10 +37,12 @@ class Boundaries:
       document are boundaries after every text; other ids that spell nothing are not.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, split: str = "unicode") -> None:
+        """- `split`: "unicode" for the words of `find_units`; "whitespace" for whatever stands between white space."""
         self.tokenizer = tokenizer
+        is_boundary = _begins_with_space if split == "whitespace" else _begins_a_word
         self.masks = np.zeros((N_ENDINGS, vocab_size), dtype=bool)
-        joins: dict[tuple[int, str], bool] = {}
+        begins: dict[tuple[int, str], bool] = {}
         for token, spelled in enumerate(tokenizer.token_bytes[:vocab_size]):
             if not spelled:
                 continue
@@ -51,9 +53,9 @@ class Boundaries:
             self.masks[SPACE, token] = True
             for ending, example in _EXAMPLES.items():
                 key = ending, head
-                if key not in joins:
-                    joins[key] = _joins(example, head)
-                self.masks[ending, token] = not joins[key]
+                if key not in begins:
+                    begins[key] = is_boundary(example, head)
+                self.masks[ending, token] = begins[key]
         self.masks[:, [i for i in tokenizer.end_ids if i < vocab_size]] = True
 
     def ending_of(self, text: str, is_whole: bool = True) -> int:
@@ -65,6 +67,8 @@ class Boundaries:
         last = text[-1]
         if last.isspace():
             return SPACE
+        if last.isascii() and last.isalnum():  # always in a word; the usual case
+            return DIGIT if last.isdecimal() else WORD
         tail = text[-16:]
         start, _, kind = find_units(tail)[-1]
         if kind == "word" and not UNSPACED.match(tail[start]):
@@ -95,7 +99,10 @@ def _character_begun(spelled: bytes) -> str:
     return "\ufffd"
 
 
-def _joins(text: str, more: str) -> bool:
-    """Does `more` go on with the last word of `text`? A mark that joins only before a letter does not by itself."""
-    at = len(text)
-    return all(start != at for start, _, _ in find_units(text + more))
+def _begins_a_word(text: str, more: str) -> bool:
+    """Does `more` begin a unit of its own after `text`? A mark that joins only before a letter does so by itself."""
+    return any(start == len(text) for start, _, _ in find_units(text + more))
+
+
+def _begins_with_space(text: str, more: str) -> bool:
+    return more[0].isspace()

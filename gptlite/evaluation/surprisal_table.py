@@ -55,12 +55,11 @@ class Frequencies:
 class Layout:
     """What a row stands for and how its surprisal is given.
 
-    - `unit`: one of `UNITS`; `split`: how words are found ("unicode" or "whitespace"); `raw`: sums over tokens.
+    - `unit`: one of `UNITS`; `raw`: sums over tokens.
     - `base`: "2", "e" or "10"; `models`: their names where there are several, () for one.
     """
 
     unit: str = "word"
-    split: str = "unicode"
     raw: bool = False
     base: str = "2"
     models: tuple[str, ...] = ()
@@ -85,7 +84,7 @@ class Layout:
             return [sentence_of(scored, raw=self.raw)]
         if self.unit == "region":
             return regions_of(scored, regions, raw=self.raw)
-        return words_of(scored, raw=self.raw, split=self.split)
+        return words_of(scored, raw=self.raw)
 
     def units_of_all(self, scored: Sequence[ScoredText], regions: Sequence[tuple[int, int]] = ()) -> list[list[Unit]]:
         """For each model, the units of one text, which are the same for all models.

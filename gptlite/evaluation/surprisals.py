@@ -17,13 +17,16 @@ from torch import Tensor
 from gptlite.device import Hardware
 from gptlite.errors import CheckpointError
 from gptlite.evaluation.boundaries import BEGINNING, Boundaries
-from gptlite.evaluation.scoring import LARGEST_LOGITS, sliding_windows
+from gptlite.evaluation.scoring import sliding_windows
+from gptlite.kernels.workers import Workers, parts_for
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import find_units
 
 BIT = math.log(2)  # nats
-TOKENS_AT_ONCE = 8192  # in one forward pass
+IMPOSSIBLE = -1e4  # log p whose product with p is 0, where that of minus infinity is no number
+TOKENS_AT_ONCE = 512  # in one forward pass; more do not fit into a processor's cache
+LOGITS_AT_ONCE = 1 << 18  # numbers, for the same reason
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class ScoredText:
     - `boundary` (N + 1,): -log2 of the probability that a new word, or the end, comes at each place between tokens; the
       first is before the text, the last after it.
     - `is_cut` (N,): True where tokens that stand before were outside the model's context.
+    - `split`: what a word is for `boundary`: see `words_of`.
     """
 
     text: str
@@ -47,6 +51,7 @@ class ScoredText:
     seen: np.ndarray
     boundary: np.ndarray
     is_cut: np.ndarray
+    split: str = "unicode"
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,16 @@ class Unit:
 
 
 class Scorer:
-    """Scores texts with one model: `Scorer(model, tokenizer, hardware).score(["A text.", "Another."])`."""
+    """Scores texts with one model: `Scorer(model, tokenizer, hardware).score(["A text.", "Another."])`.
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, hardware: Hardware) -> None:
-        self.model, self.tokenizer, self.hardware = model.eval(), tokenizer, hardware
-        self.boundaries = Boundaries(tokenizer, model.config.vocab_size)
-        self.masks = torch.from_numpy(self.boundaries.masks).to(hardware.device)
+    - `split`: where words end: see `words_of`.
+    """
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, hardware: Hardware, split: str = "unicode") -> None:
+        self.model, self.tokenizer, self.hardware, self.split = model.eval(), tokenizer, hardware, split
+        self.boundaries = Boundaries(tokenizer, model.config.vocab_size, split)
+        self.masks = torch.from_numpy(self.boundaries.masks.T.astype(np.float32)).to(hardware.device)  # (V, 7)
+        self.workers = Workers(parts_for(hardware.threads) if hardware.device.type == "cpu" else 1)
 
     def score(self, texts: Sequence[str], before: Sequence[str] | None = None) -> list[ScoredText]:
         """One result per text, in their order. Texts of similar length share a forward pass.
@@ -85,8 +94,11 @@ class Scorer:
         results: list[ScoredText | None] = [None] * len(texts)
         context = self.model.config.context_length
         short = [i for i in order if len(encoded[i].stream) <= context]
-        for group in _groups(short, [len(encoded[i].stream) for i in short]):
-            for i, measured in zip(group, self._read_together([encoded[i] for i in group]), strict=True):
+        groups = list(_groups(short, [len(encoded[i].stream) for i in short]))
+        # The longest first, so that no thread begins one when the others are done.
+        read = self.workers.map(lambda group: self._read_together([encoded[i] for i in group]), groups[::-1])
+        for group, together in zip(groups[::-1], read, strict=True):
+            for i, measured in zip(group, together, strict=True):
                 results[i] = self._assemble(encoded[i], measured, np.zeros(len(encoded[i].ids), dtype=np.int64))
         for i in order[len(short) :]:
             results[i] = self._assemble(encoded[i], *self._read_long(encoded[i].stream, encoded[i].n_before))
@@ -150,21 +162,19 @@ class Scorer:
         """Of hidden states (n, D): surprisal, entropy, rank of the targets (n,), and boundaries (n, 7), in bits."""
         targets = targets.to(states.device)
         columns: list[tuple[Tensor, ...]] = []
-        n = max(1, LARGEST_LOGITS // (2 * self.model.config.vocab_size))
-        masks = self.masks.T.double()
+        n = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size)
         for some, true in zip(states.split(n), targets.split(n), strict=True):
             with self.hardware.autocast():
                 logits = self.model.head(some)
-            logp = logits.double().log_softmax(-1) if logits.device.type != "mps" else logits.float().log_softmax(-1)
+            logp = logits.float().log_softmax(-1)
             p = logp.exp()
-            index = true.clamp_min(0)[:, None]
-            chosen = logp.gather(-1, index)
+            chosen = logp.gather(-1, true.clamp_min(0)[:, None])
             columns.append(
                 (
-                    (0.0 - chosen[:, 0]) / BIT,
-                    torch.special.entr(p).sum(-1) / BIT,
+                    (0.0 - chosen[:, 0].double()) / BIT,
+                    -(p * logp.clamp_min(IMPOSSIBLE)).sum(-1).double() / BIT,
                     1 + (logp > chosen).sum(-1),
-                    -((p @ masks.to(p.dtype)).clamp(1e-300, 1.0).log() / BIT),
+                    -((p @ self.masks).double().clamp(1e-300, 1.0).log() / BIT),
                 )
             )
         measured = tuple(torch.cat(column).cpu().numpy() for column in zip(*columns, strict=True))
@@ -180,7 +190,7 @@ class Scorer:
         position = np.arange(n) + text.n_before  # of the token, from 0, without the separator
         return ScoredText(
             text.text, text.ids, text.spans, measured.surprisal[:n], measured.entropy[:n], measured.rank[:n],
-            position - np.maximum(window_start - 1, 0), boundary, window_start > 0,
+            position - np.maximum(window_start - 1, 0), boundary, window_start > 0, self.split,
         )  # fmt: skip
 
     def _endings(self, text: _Encoded) -> Iterator[int]:
@@ -238,14 +248,14 @@ def tokens_of(scored: ScoredText) -> list[Unit]:
     ]
 
 
-def words_of(scored: ScoredText, *, raw: bool = False, split: str = "unicode") -> list[Unit]:
+def words_of(scored: ScoredText, *, raw: bool = False) -> list[Unit]:
     """Words, punctuation marks and white space, in order; together they have all tokens.
 
     - `raw`: sums over tokens, instead of the probability of the word and of its end.
-    - `split`: "unicode" by the rules of `words.find_units`; "whitespace" takes whatever stands between white space.
-    What shares a token cannot be told apart and is one unit.
+    With the `split` "whitespace", a word is whatever stands between white space; otherwise the rules are those of
+    `words.find_units`. What shares a token cannot be told apart and is one unit.
     """
-    if split == "whitespace":
+    if scored.split == "whitespace":
         cuts = [(start, end, kind) for start, end, kind in _between_spaces(scored.text)]
     else:
         cuts = find_units(scored.text)

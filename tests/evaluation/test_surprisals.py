@@ -73,12 +73,12 @@ def test_a_batch_gives_what_each_text_gives_alone(scorer: Scorer) -> None:
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("split", ["unicode", "whitespace"])
-def test_words_have_all_tokens_and_sum_to_the_sentence(scorer: Scorer, text: str, split: str) -> None:
-    (scored,) = scorer.score([text])
-    words = words_of(scored, split=split)
+def test_words_have_all_tokens_and_sum_to_the_sentence(model: GPT, tokenizer: Tokenizer, text: str, split: str) -> None:
+    (scored,) = Scorer(model, tokenizer, choose_hardware("cpu"), split).score([text])
+    words = words_of(scored)
     assert [i for word in words for i in range(word.first, word.last)] == list(range(len(scored.ids)))
     assert math.isclose(sum(word.surprisal for word in words), sentence_of(scored).surprisal, abs_tol=1e-6)
-    raw = sum(word.surprisal for word in words_of(scored, raw=True, split=split))
+    raw = sum(word.surprisal for word in words_of(scored, raw=True))
     assert math.isclose(raw, float(scored.surprisal.sum()), abs_tol=1e-6)
     assert math.isclose(raw, sum(token.surprisal for token in tokens_of(scored)), abs_tol=1e-6)
 
@@ -100,24 +100,31 @@ def continues(so_far: str, spelled: str) -> bool:
     return bool(so_far) and bool(re.fullmatch(r"\w", so_far[-1])) and bool(re.match(r"\w|['.-]\w", spelled))
 
 
+def goes_on(so_far: str, spelled: str) -> bool:
+    """The same where words stand between white space."""
+    return bool(so_far) and not spelled[:1].isspace() and spelled != ""
+
+
+@pytest.mark.parametrize("split", ["unicode", "whitespace"])
 @pytest.mark.parametrize("text", ["Ada finds the river", "the window opens the", "a bank", "Ada-Bela don't"])
-def test_a_word_is_what_marginalisation_over_its_end_gives(tokenizer: Tokenizer, text: str) -> None:
+def test_a_word_is_what_marginalisation_over_its_end_gives(tokenizer: Tokenizer, text: str, split: str) -> None:
     """p(word) = sum over all tokens that may come next of p(word, token), over the same sum before the word."""
     model = random_model(tiny_config("qwen3", vocab_size=tokenizer.vocab_size))
     model.head = AsciiHead(model.head, tokenizer)
-    (scored,) = Scorer(model, tokenizer, choose_hardware("cpu")).score([text])
+    (scored,) = Scorer(model, tokenizer, choose_hardware("cpu"), split).score([text])
+    belongs = goes_on if split == "whitespace" else continues
     spelled = [token.decode("latin-1") for token in tokenizer.token_bytes]
     for word in words_of(scored):
         before = [tokenizer.separator_id, *scored.ids[: word.first].tolist()]
         ids = scored.ids[word.first : word.last].tolist()
         p = next_probabilities(model, [before])[0]
         so_far = text[: word.start].rstrip()
-        denominator = sum(float(p[t]) for t in range(len(p)) if not continues(so_far, spelled[t]))
+        denominator = sum(float(p[t]) for t in range(len(p)) if not belongs(so_far, spelled[t]))
         joint = 1.0
         for i, token in enumerate(ids):
             joint *= float(next_probabilities(model, [[*before, *ids[:i]]])[0, token])
         p = next_probabilities(model, [[*before, *ids]])[0]
-        numerator = joint * sum(float(p[t]) for t in range(len(p)) if not continues(text[: word.end], spelled[t]))
+        numerator = joint * sum(float(p[t]) for t in range(len(p)) if not belongs(text[: word.end], spelled[t]))
         assert 2**-word.surprisal == pytest.approx(numerator / denominator, rel=1e-5, abs=1e-9)
 
 

@@ -154,9 +154,9 @@ def score(
     from gptlite.cli.score.table import load_judges, write_table
     from gptlite.evaluation.surprisal_table import Layout
 
-    judges = list(load_judges(model, machine.choose_hardware(device, dtype, threads)))
+    judges = list(load_judges(model, machine.choose_hardware(device, dtype, threads), split))
     names = tuple(judge.name for judge in judges) if len(judges) > 1 else ()
-    layout = Layout(unit, split, raw, base, names)
+    layout = Layout(unit, raw, base, names)
     if plot is not None:
         n_texts = drawing.write(Path(plot), items, judges, layout, ends.read(before))
         messages.say(f"{console.plural(n_texts, 'text')} drawn, in {plot}", "dim")

@@ -26,19 +26,19 @@ CHARACTERS_PER_TOKEN = 8  # of the texts before, that are kept for each token of
 class Judge:
     """A model that scores texts, its name in the table, and the frequencies of the words it was trained on."""
 
-    def __init__(self, loaded: Checkpoint, name: str, hardware: Hardware) -> None:
+    def __init__(self, loaded: Checkpoint, name: str, hardware: Hardware, split: str = "unicode") -> None:
         from gptlite.checkpoint.saved_step import read_words
         from gptlite.evaluation.surprisal_table import Frequencies
         from gptlite.evaluation.surprisals import Scorer
         from gptlite.storage.reader import Reader
 
         self.loaded, self.name = loaded, name
-        self.scorer: Scorer = Scorer(loaded.model, loaded.tokenizer, hardware)
+        self.scorer: Scorer = Scorer(loaded.model, loaded.tokenizer, hardware, split)
         with Reader(loaded.path, loaded.manifest) as reader:
             self.frequencies: Frequencies = Frequencies(read_words(reader))
 
 
-def load_judges(models: Sequence[str] | None, hardware: Hardware) -> Iterator[Judge]:
+def load_judges(models: Sequence[str] | None, hardware: Hardware, split: str = "unicode") -> Iterator[Judge]:
     """The models by the names of their folders; by their paths where two folders have the same name."""
     from gptlite.checkpoint import runs
 
@@ -46,7 +46,7 @@ def load_judges(models: Sequence[str] | None, hardware: Hardware) -> Iterator[Ju
     paths = [Path(name) if name else each.path for name, each in zip(models or [None], found, strict=True)]
     short = [path.resolve().name if path.name in ("", ".", "..") else path.name for path in paths]
     for each, path, name in zip(found, paths, short, strict=True):
-        yield Judge(each, name if short.count(name) == 1 else str(path), hardware)
+        yield Judge(each, name if short.count(name) == 1 else str(path), hardware, split)
 
 
 def write_table(
