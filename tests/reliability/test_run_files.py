@@ -209,7 +209,7 @@ MANY = 8000
 def test_a_run_on_thousands_of_files_is_resumed(gptlite: Command) -> None:
     Path("texts").mkdir()
     for i in range(MANY):
-        Path("texts", f"{'long ' * 12}{i}.txt").write_text(make_text(1, seed=i))
+        Path("texts", f"{'long ' * 12}{i}.txt").write_text(f"{i} {make_text(1, seed=i)}")  # no two alike
     shape = ("--layers", "1", "--dim", "8", "--heads", "1", "--context", "16", "--vocab-size", "270", "--keep", "9")
     assert gptlite("train", "texts", "-o", "run", "-q", "--steps", "2", *shape).code == 0
     for command in COMMANDS[:-1]:
