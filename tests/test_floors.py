@@ -25,6 +25,7 @@ FLOORS = (
     {"embedding", "baselines"},
     {"training"},
     {"trained_model", "report"},
+    {"serving"},
     {"cli"},
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

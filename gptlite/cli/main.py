@@ -34,6 +34,7 @@ COMMANDS = {
     "runs": ("runs", "runs", RUNS),
     "check": ("check", "check", RUNS),
     "export": ("export.command", "export", RUNS),
+    "serve": ("serve.command", "serve", RUNS),
 }
 
 

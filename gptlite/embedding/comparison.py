@@ -118,12 +118,16 @@ class Embeddings:
         of standardised parts, so their cosines are the same for all corrections. Raises `UsageError` for a
         correction other than "none" where the model has no statistics.
         """
+        return cosine_matrix(self.corrected(correction))
+
+    def corrected(self, correction: str = "zscore") -> np.ndarray:
+        """The contextual vectors (n, D) after a correction, those of which `cosine` has the cosines."""
         name, _ = parse_correction(correction, self.items[0].static.shape[-1])
         if name == "none" or self.both_sides:
-            return cosine_matrix(self.vectors)
+            return self.vectors
         if self.statistics is None:
             raise UsageError(f"the model has no statistics for '{correction}'; its cosines can only be raw: none.")
-        return cosine_matrix(self._corrected(correction, self.statistics))
+        return self._corrected(correction, self.statistics)
 
     def scale(self, correction: str = "zscore") -> dict[str, list[float]] | None:
         """Mean and standard deviation of the cosine between unrelated words, and of one word in two random places.

@@ -119,17 +119,17 @@ class EagerDecoder:
     def position(self) -> int:
         return self.cache.position
 
-    @torch.inference_mode()
     def prefill(self, tokens: Tensor) -> Tensor:
         self.cache.reset()
-        return self._read(tokens)
+        return self.read_on(tokens)
 
-    @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
-        return self._read(tokens[:, None])
+        return self.read_on(tokens[:, None])
 
     def keep(self, rows: Sequence[int]) -> None:
         self.cache.keep(rows)
 
-    def _read(self, tokens: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def read_on(self, tokens: Tensor) -> Tensor:
+        """Read tokens (B, T) that follow what the rows have read; the logits (B, V) of what comes next."""
         return self.model.head(self.model.transformer(tokens.to(self.device), self.cache)[:, -1])

@@ -32,15 +32,22 @@ class Recorder:
         self.top: dict[int, list[Alternative]] = {}
 
     def __call__(self, logits: Tensor, *rest: Any) -> Tensor:
-        logprobs = logits.cpu().double().log_softmax(dim=-1)  # first: a sampler may change the logits in place
+        before = logits.clone()  # a sampler may change the logits in place
         ids = self.sampler(logits, *rest)
         rows = rest[0] if rest else range(len(ids))
-        chosen = logprobs.gather(-1, ids[:, None].to(logprobs.device))[:, 0]
-        values, likeliest = logprobs.topk(min(self.k, logprobs.shape[-1]), dim=-1)
-        pairs = map(zip, likeliest.tolist(), values.tolist())
-        self.chosen = dict(zip(rows, chosen.tolist(), strict=True))
-        self.top = {row: [(i, p) for i, p in top if p > -math.inf] for row, top in zip(rows, pairs, strict=True)}
+        chosen, top = logprobs_of(before, ids, self.k)
+        self.chosen, self.top = dict(zip(rows, chosen, strict=True)), dict(zip(rows, top, strict=True))
         return ids
+
+
+def logprobs_of(logits: Tensor, ids: Tensor, k: int) -> tuple[list[float], list[list[Alternative]]]:
+    """The log-probabilities of ids (B,) under logits (B, V), and the `k` likeliest ids of each row, which are fewer
+    where the vocabulary is smaller or others are impossible."""
+    logprobs = logits.cpu().double().log_softmax(dim=-1)
+    chosen = logprobs.gather(-1, ids.cpu()[:, None])[:, 0]
+    values, likeliest = logprobs.topk(min(k, logprobs.shape[-1]), dim=-1)
+    pairs = map(zip, likeliest.tolist(), values.tolist())
+    return chosen.tolist(), [[(i, p) for i, p in top if p > -math.inf] for top in pairs]
 
 
 class Attribution:

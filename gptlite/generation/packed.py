@@ -181,21 +181,31 @@ class CompiledDecoder:
 
     def _read(self, tokens: Tensor, cache: KVCache, each_row: Tensor) -> Tensor:
         """Tokens (B, T) from the beginning of an empty cache on, in its rows (B,); the logits (B, V) after the last."""
-        (n_rows, length), buffers = tokens.shape, self.buffers
+        n_rows, length = tokens.shape
         rows = each_row.repeat_interleave(length)
         positions = torch.arange(length, dtype=torch.int32).repeat(n_rows)
-        logits, done = torch.empty(n_rows, self.packed.structure.head.n_blocks * LANES), 0
-        self.stepping = False
+        ids, logits = tokens.flatten(), []
         for start in range(0, n_rows * length, self.n_at_once):
             chunk = slice(start, start + self.n_at_once)
             last = (positions[chunk] == length - 1).nonzero()[:, 0]
-            n = len(positions[chunk])
-            for name, values in (("ids", tokens.flatten()), ("rows", rows), ("positions", positions)):
-                buffers[name][:n] = values[chunk]
-            buffers["wanted"][: len(last)] = last
-            self._forward(n, logits[done : done + len(last)], cache)
-            done += len(last)
+            logits.append(self.read(ids[chunk], rows[chunk], positions[chunk], last, cache))
         cache.advance(length)
+        return torch.cat(logits)
+
+    def read(
+        self, ids: Tensor, rows: Tensor, positions: Tensor, wanted: Tensor, cache: KVCache | None = None
+    ) -> Tensor:
+        """Read ids (N,) in one pass, each in a row of the cache (N,) at a position (N,) that follows what the row has.
+
+        - N is at most `n_at_once`. `wanted` (W,): the numbers of the ids whose logits (W, V) are returned, ascending.
+        Each row may be at another position, which whoever calls this keeps count of.
+        """
+        for name, values in (("ids", ids), ("rows", rows), ("positions", positions)):
+            self.buffers[name][: len(ids)] = values
+        self.buffers["wanted"][: len(wanted)] = wanted
+        self.stepping = False
+        logits = torch.empty(len(wanted), self.packed.structure.head.n_blocks * LANES)
+        self._forward(len(ids), logits, self.cache if cache is None else cache)
         return logits[:, : self.packed.config.vocab_size]
 
     def step(self, tokens: Tensor) -> Tensor:

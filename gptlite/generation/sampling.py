@@ -59,7 +59,7 @@ class Sampler:
         """
         rows = range(len(self.seeds)) if rows is None else rows
         ids = draw(self._scores(checked(logits), rows), self._random_numbers(rows), self.config)
-        self._remember(rows, ids)
+        self.remember(rows, ids)
         return torch.from_numpy(ids).to(logits.device)
 
     def _random_numbers(self, rows: Sequence[int]) -> Array:
@@ -116,7 +116,8 @@ class Sampler:
             self.counts = np.zeros((len(self.seeds), vocab_size))
         return self.counts
 
-    def _remember(self, rows: Sequence[int], ids: Array) -> None:
+    def remember(self, rows: Sequence[int], ids: Array) -> None:
+        """Count ids (R,) as what `rows` have drawn."""
         if self.seen is not None:
             self.seen[list(rows), ids] = True
         if self.counts is not None:

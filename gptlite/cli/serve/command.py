@@ -1,0 +1,167 @@
+"""gptlite serve: a model behind an address that speaks OpenAI's protocol, with a page to try it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gptlite.cli import process
+from gptlite.cli.shared import console, modes, options
+from gptlite.config import LARGEST_NUMBER
+from gptlite.distribution import install_hint
+from gptlite.errors import Interrupted, UsageError
+from gptlite.serving.limits import DEFAULT_HOST, DEFAULT_PORT, Limits, check_access
+
+if TYPE_CHECKING:
+    from gptlite.serving.guard import LogEntry
+
+ACCESS, LIMITS, MACHINE = "Access", "Limits", "Machine"
+KEY_VARIABLE = "GPTLITE_API_KEY"
+MODES = modes.Modes(
+    everywhere={
+        "model", "host", "port", "api_key", "max_new_tokens", "max_texts", "max_waiting", "max_body", "timeout",
+        "batch_size", "device", "dtype", "compile", "threads", "quiet",
+    },
+)  # fmt: skip
+
+
+def serve(
+    call: typer.Context,
+    model: options.ModelOption = None,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.", rich_help_panel=ACCESS)
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", help="0 is any free one.", rich_help_panel=ACCESS)
+    ] = DEFAULT_PORT,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            envvar=KEY_VARIABLE,
+            show_envvar=False,
+            help="What clients must send.",
+            show_default=f"${KEY_VARIABLE}",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int,
+        typer.Option(
+            "--max-new-tokens",
+            metavar="N",
+            parser=options.parse_count,
+            help="Of a text, at most.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = Limits.max_new_tokens,
+    max_texts: Annotated[
+        int,
+        typer.Option(
+            "--max-texts",
+            metavar="N",
+            parser=options.parse_count,
+            help="Texts that one request may ask for.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = Limits.max_texts,
+    max_waiting: Annotated[
+        int,
+        typer.Option(
+            "--max-waiting",
+            metavar="N",
+            parser=options.parse_count,
+            help="Unfinished texts of all requests.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = Limits.max_waiting,
+    max_body: Annotated[
+        int,
+        typer.Option(
+            "--max-body",
+            metavar="BYTES",
+            parser=options.parse_count,
+            help="Of a request.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = Limits.max_body_bytes,
+    timeout: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="For a request.", rich_help_panel=LIMITS)
+    ] = Limits.seconds,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            max=LARGEST_NUMBER,
+            help="Texts written side by side.",
+            show_default="up to 32",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    device: options.DeviceOption = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option("--dtype", metavar="NAME", help="fp32, or int8 on a CPU: twice as fast.", rich_help_panel=MACHINE),
+    ] = "fp32",
+    compile: Annotated[
+        str,
+        typer.Option(
+            "--compile",
+            metavar="auto|on|off",
+            help="auto, on or off: decode in machine code made on this computer.",
+            hidden=True,
+            rich_help_panel=MACHINE,
+        ),
+    ] = "auto",
+    threads: options.ThreadsOption = None,
+    quiet: options.QuietOption = False,
+) -> None:
+    """Answer programs that speak OpenAI's protocol, and show a page to write on. Ctrl-C ends it.
+
+    [bold]gptlite serve --port 8080[/bold]
+    """
+    MODES.check(call)
+    limits = Limits(
+        max_body_bytes=max_body, max_new_tokens=max_new_tokens, max_waiting=max_waiting, seconds=timeout,
+        max_texts=max_texts,
+    )  # fmt: skip
+    check_access(host, api_key)
+    if any(importlib.util.find_spec(name) is None for name in ("starlette", "uvicorn")):
+        raise UsageError(f"gptlite serve needs starlette and uvicorn: {install_hint('serve')}")
+    import gptlite
+    from gptlite import device as machine
+    from gptlite.generation import decoding
+    from gptlite.serving import app, server
+
+    messages = console.Messages(quiet)
+    listening = server.open_socket(host, port)
+    with (
+        listening,
+        process.stoppable(lambda: messages.say("finishing what was begun; Ctrl-C again ends at once.")) as stop,
+    ):
+        hardware = machine.choose_hardware(device, "fp32", threads)
+        loaded = gptlite.load(model, hardware.device.type)
+        chosen = decoding.choose_decoding(loaded.model, LARGEST_NUMBER, dtype=dtype, compile=compile)
+        messages.say(f"{loaded.path} · {chosen.describe()}", "dim")
+        service = app.Service(
+            loaded, chosen, limits, api_key=api_key, n_rows=batch_size,
+            log=lambda entry: messages.say(describe(entry), "dim"), report=messages.show,
+        )  # fmt: skip
+        messages.say(f"{service.served.name} at {server.address_of(listening)} and {server.address_of(listening)}/v1")
+        stop()  # from here on a signal is a wish
+        server.run(service.app, listening, limits, lambda: stop() is not None)
+    if stop.signal is not None:
+        raise Interrupted("stopped; all requests were answered.", stop.signal)
+
+
+def describe(entry: LogEntry) -> str:
+    """A line of the log: nothing of what was asked or answered."""
+    tokens = (
+        f" · {entry.n_prompt_tokens:,} + {console.plural(entry.n_tokens, 'token')}" if entry.n_prompt_tokens else ""
+    )
+    return f"{entry.method} {entry.path} {entry.status} · {entry.seconds:.2f} s{tokens}"
