@@ -81,6 +81,7 @@ class Engine:
         self.queue: deque[Job] = deque()  # jobs of which a text has no row yet
         self.jobs: dict[Text, Job] = {}  # of the texts that have one
         self.n_waiting = 0  # texts that were asked for and have not ended
+        self.n_ended = 0  # texts that were written to their end, since the start
         self.is_closed = False
         self.thread = threading.Thread(target=self._run, name="gptlite-engine", daemon=True)
 
@@ -167,6 +168,7 @@ class Engine:
         if ended:
             with self.changed:
                 self.n_waiting -= ended
+                self.n_ended += ended
         if news:
             self.tell(list(news))
 

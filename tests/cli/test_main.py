@@ -53,7 +53,7 @@ def test_the_help_page_has_the_commands_in_groups(gptlite: Command) -> None:
         "Make a model and use it", "train", "generate", "embed",
         "Words", "words", "concordance",
         "Texts", "inspect", "score", "eval",
-        "Runs, and other programs", "report", "info", "runs", "check", "export",
+        "Runs, and other programs", "report", "info", "runs", "check", "export", "serve",
     ]  # fmt: skip
 
 
@@ -330,6 +330,7 @@ MODEL_COMMANDS = (
     "inspect a -m {}",
     "info {}",
     "export {}",
+    "serve -m {}",
 )
 
 
@@ -345,7 +346,9 @@ def test_a_bad_model_is_one_sentence_and_code_4(gptlite: Command, corpus_file: P
     assert model in outcome.err
 
 
-@pytest.mark.parametrize("line", ["generate", "embed 'a [b]'", "eval corpus.txt", "inspect a", "info", "export"])
+@pytest.mark.parametrize(
+    "line", ["generate", "embed 'a [b]'", "eval corpus.txt", "inspect a", "info", "export", "serve"]
+)
 def test_no_model_at_all_says_how_to_make_one(gptlite: Command, corpus_file: Path, line: str) -> None:
     outcome = gptlite(*shlex.split(line))
     assert (outcome.code, outcome.out) == (4, "")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ACCESS, LIMITS, MACHINE = "Access", "Limits", "Machine"
 KEY_VARIABLE = "GPTLITE_API_KEY"
+FINISHING = "finishing the requests that have begun; Ctrl-C again ends at once."
 MODES = modes.Modes(
     everywhere={
         "model", "host", "port", "api_key", "max_new_tokens", "max_texts", "max_waiting", "max_body", "timeout",
@@ -139,20 +140,17 @@ def serve(
     from gptlite.serving import app, server
 
     messages = console.Messages(quiet)
-    listening = server.open_socket(host, port)
-    with (
-        listening,
-        process.stoppable(lambda: messages.say("finishing what was begun; Ctrl-C again ends at once.")) as stop,
-    ):
-        hardware = machine.choose_hardware(device, "fp32", threads)
-        loaded = gptlite.load(model, hardware.device.type)
-        chosen = decoding.choose_decoding(loaded.model, LARGEST_NUMBER, dtype=dtype, compile=compile)
-        messages.say(f"{loaded.path} · {chosen.describe()}", "dim")
-        service = app.Service(
-            loaded, chosen, limits, api_key=api_key, n_rows=batch_size,
-            log=lambda entry: messages.say(describe(entry), "dim"), report=messages.show,
-        )  # fmt: skip
-        messages.say(f"{service.served.name} at {server.address_of(listening)} and {server.address_of(listening)}/v1")
+    hardware = machine.choose_hardware(device, "fp32", threads)
+    loaded = gptlite.load(model, hardware.device.type)
+    chosen = decoding.choose_decoding(loaded.model, LARGEST_NUMBER, dtype=dtype, compile=compile)
+    messages.say(f"{loaded.path} · {chosen.describe()}", "dim")
+    service = app.Service(
+        loaded, chosen, limits, api_key=api_key, n_rows=batch_size,
+        log=lambda entry: messages.say(describe(entry), "dim"), report=messages.show,
+    )  # fmt: skip
+    with server.open_socket(host, port) as listening, process.stoppable(lambda: messages.say(FINISHING)) as stop:
+        address = server.address_of(listening)
+        messages.say(f"{service.served.name} at {address} for people, {address}/v1 for programs; Ctrl-C ends it")
         stop()  # from here on a signal is a wish
         server.run(service.app, listening, limits, lambda: stop() is not None)
     if stop.signal is not None:
