@@ -70,7 +70,7 @@ class Service:
         self.created = int(time.time())
         self.side_by_side = SideBySide(decoding, self.n_rows)
         self.engine = self._make_engine(lambda jobs: None)
-        self.app = Guard(self._make_app(), api_key, limits.seconds, log, report)
+        self.app = Guard(self._make_app(), api_key, limits.timeout, log, report)
 
     def _make_engine(self, tell: Callable[[list[Job]], None]) -> Engine:
         return Engine(self.side_by_side, self.limits.max_waiting, tell, lambda e: self.report(describe_error(e)))
@@ -132,7 +132,7 @@ class Service:
         return await self._write(request, requests.chat_request, chat=True)
 
     async def embed(self, request: Request) -> Response:
-        deadline = time.monotonic() + self.limits.seconds
+        deadline = time.monotonic() + self.limits.timeout
         asked = requests.embedding_request(await self._read(request), self.served)
         tokenizer = self.loaded.tokenizer
         texts = [each if isinstance(each, str) else tokenizer.decode(each) for each in asked.inputs]
@@ -166,7 +166,7 @@ class Service:
 
     async def _read(self, request: Request) -> dict[str, Any]:
         """The JSON of a request. Raises `BadRequest`."""
-        most, headers = self.limits.max_body_bytes, request.headers
+        most, headers = self.limits.max_body, request.headers
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise BadRequest("the Content-Type must be application/json.", 415)
         if headers.get("content-encoding", "identity").lower() != "identity":
@@ -176,7 +176,7 @@ class Service:
             raise too_large
         body = bytearray()
         try:
-            with anyio.fail_after(self.limits.seconds):
+            with anyio.fail_after(self.limits.timeout):
                 async for part in request.stream():
                     body += part
                     if len(body) > most:
@@ -188,7 +188,7 @@ class Service:
     async def _write(
         self, request: Request, read: Callable[[dict[str, Any], requests.Served], requests.WritingRequest], chat: bool
     ) -> Response:
-        deadline = time.monotonic() + self.limits.seconds
+        deadline = time.monotonic() + self.limits.timeout
         asked = read(await self._read(request), self.served)
         begun = await self._begin(asked)
         changed = asyncio.Event()
@@ -267,7 +267,7 @@ class Service:
         return answers.usage(begun.n_prompt_tokens, n_written)
 
     def _too_late(self) -> BadRequest:
-        return BadRequest(f"the answer was not ready within {self.limits.seconds:g} s, the time limit.", 503)
+        return BadRequest(f"the answer was not ready within {self.limits.timeout:g} s, the time limit.", 503)
 
 
 class _EventStream(StreamingResponse):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from dataclasses import dataclass
 
 from gptlite.errors import UsageError
@@ -14,22 +15,22 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 class Limits:
     """Raises `UsageError` for what makes no sense.
 
-    - `max_body_bytes`: of a request. `max_new_tokens`: of a text.
+    - `max_body`: bytes of a request. `max_new_tokens`: tokens of a text.
     - `max_waiting`: texts that are asked for and not finished, of all requests together.
-    - `seconds`: from the first byte of a request to its answer, or to the last piece of it.
+    - `timeout`: seconds from the first byte of a request to its answer, or to the last piece of it.
     - `max_texts`: prompts times samples, or texts to embed, of one request.
     """
 
-    max_body_bytes: int = 1_000_000
+    max_body: int = 1_000_000
     max_new_tokens: int = 4096
     max_waiting: int = 2048
-    seconds: float = 300.0
+    timeout: float = 300.0
     max_texts: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("max_body_bytes", "max_new_tokens", "max_waiting", "seconds", "max_texts"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"`{name}` must be above zero, not {getattr(self, name)}.")
+        for name in ("max_body", "max_new_tokens", "max_waiting", "timeout", "max_texts"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"`{name}` must be a number above zero, not {getattr(self, name)}.")
 
 
 def is_loopback(host: str) -> bool:

@@ -69,7 +69,7 @@ def run(app: Guard, listening: socket.socket, limits: Limits, is_stopped: Callab
     config = uvicorn.Config(
         app, log_config=None, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
         loop="asyncio", http="h11", limit_concurrency=most, backlog=BACKLOG,
-        timeout_graceful_shutdown=math.ceil(limits.seconds + GRACE),
+        timeout_graceful_shutdown=math.ceil(limits.timeout + GRACE),
     )  # fmt: skip
     _Server(config, is_stopped).run(sockets=[listening])
 

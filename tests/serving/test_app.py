@@ -360,7 +360,7 @@ def test_malformed_bodies_are_refused_with_a_sentence(server: Running, chat_serv
 
 
 def test_bodies_of_the_wrong_kind_or_size_are_refused(model: Model) -> None:
-    with running(model, limits=Limits(max_body_bytes=1000)) as small:
+    with running(model, limits=Limits(max_body=1000)) as small:
         refused(small.ask("/v1/completions", b"{}", {"Content-Type": "text/plain"}), 415, "application/json")
         refused(small.ask("/v1/completions", b"{}", {"Content-Encoding": "gzip"}), 415, "compressed")
         refused(small.complete("a" * 2000), 413, "1,000 bytes")
@@ -468,7 +468,7 @@ def test_too_many_texts_are_refused_at_once(model: Model) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_time_limit_ends_a_request(model: Model, stream: bool) -> None:
-    with running(model, limits=Limits(seconds=0.3)) as hasty:
+    with running(model, limits=Limits(timeout=0.3)) as hasty:
         answer = hasty.complete(PROMPT, **LONG, n=20, stream=stream)
         assert answer.status == (200 if stream else 503)
         assert "within 0.3 s, the time limit." in answer.body.decode()

@@ -88,7 +88,7 @@ def serve(
             help="Of a request.",
             rich_help_panel=LIMITS,
         ),
-    ] = Limits.max_body_bytes,
+    ] = Limits.max_body,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="For a request.", rich_help_panel=LIMITS)
     ] = Limits.seconds,
@@ -128,7 +128,7 @@ def serve(
     """
     MODES.check(call)
     limits = Limits(
-        max_body_bytes=max_body, max_new_tokens=max_new_tokens, max_waiting=max_waiting, seconds=timeout,
+        max_body=max_body, max_new_tokens=max_new_tokens, max_waiting=max_waiting, timeout=timeout,
         max_texts=max_texts,
     )  # fmt: skip
     check_access(host, api_key)
