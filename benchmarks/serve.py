@@ -44,7 +44,7 @@ def main() -> None:
         try:
             port = wait_for_port(process)
             print(
-                f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} processors, {options.threads} thread(s)"
+                f"{datetime.date.today()}, {platform.machine()}, {os.cpu_count()} processors, {options.threads} threads"
             )
             print(f"{n_parameters:,} parameters ({options.layers} x {options.dim}), texts of {options.tokens} tokens\n")
             measure(port, options)

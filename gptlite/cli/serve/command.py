@@ -91,7 +91,7 @@ def serve(
     ] = Limits.max_body,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="For a request.", rich_help_panel=LIMITS)
-    ] = Limits.seconds,
+    ] = Limits.timeout,
     batch_size: Annotated[
         int | None,
         typer.Option(
