@@ -176,6 +176,8 @@ class Result(_Result, total=False):
     val_bits_per_byte_interval: list[float] | None
     held_out_bytes: Count
     epochs: float
+    processor_share: float | None
+    val_exact_match: float
 
 
 class RunInfo(TypedDict, total=False):

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from conftest import Command, make_text
@@ -202,6 +202,12 @@ def test_every_field_of_the_facts_of_tokens(gptlite: Command, fresh: Callable[..
 # -- What gptlite writes, gptlite reads
 
 MANY = 8000
+
+
+def test_every_field_of_a_result_has_a_type(template: Path) -> None:
+    """Or a damaged one is a traceback in whatever shows it."""
+    result = Run(template / "complete").read_info()["result"]
+    assert set(result) <= set(get_type_hints(run_info.Result))
 
 
 @row("C41")
