@@ -3,12 +3,16 @@
 # make check   lint, types and tests
 # make reference    docs/reference: python.md from the docstrings, cli.md and the manual page from the commands
 # make test-portable    the core in a Python without what only Unix has; all that is tested on Windows
-# make package    the sdist and the wheel, in dist/
+# make package    the sdist and the wheel, in dist/; ADDRESS=https://... of the public repository goes into both
 # make try-install PYTHONS="python3.10 python3.12"    both of them in fresh environments
 # make bench TEXT=corpus.txt    gptlite beside its peers, half an hour on a quiet machine
 
-PYTHON ?= python3
 VENV ?= .venv
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN ?= $(VENV)/Scripts
+endif
+PYTHON ?= python3
 BIN ?= $(VENV)/bin
 DEMO_TIME ?= 2m
 SENTENCES := "The [return] statement leaves the function" "A [return] statement may only occur in a function" \
@@ -19,17 +23,17 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all test-portable lint check reference package try-install bench clean
 
-# A stamp remembers what was installed when.
-$(BIN)/python:
+# A stamp remembers what was installed when. Every virtual environment has a pyvenv.cfg, on Windows too.
+$(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 # All in one step, with what the demo needs. Of 11,000 modules the tests import a few thousand: pip compiles none, the
 # second line those that matter.
-$(VENV)/installed-tests: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/installed-tests: pyproject.toml constraints.txt | $(VENV)/pyvenv.cfg
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[test]'
 	$(BIN)/python -c 'import altair, gensim, hypothesis, pytest, scipy.stats, torch._dynamo, transformers'
 	touch $(VENV)/installed $@
@@ -70,7 +74,7 @@ reference: $(VENV)/installed
 
 package: $(VENV)/installed-tests
 	$(BIN)/pip install --quiet build
-	$(BIN)/python -m build --outdir dist
+	$(BIN)/python packaging/build.py --outdir dist $(if $(ADDRESS),--address "$(ADDRESS)" --ref "$(or $(REF),main)")
 
 try-install: $(VENV)/installed-tests
 	$(BIN)/python packaging/try_install.py $(or $(PYTHONS),$(PYTHON))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -110,6 +111,34 @@ def test_the_workflow_calls_what_the_makefile_has() -> None:
     assert "3.10" in workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
 
 
+@pytest.mark.parametrize(("system", "folder"), [("Windows_NT", "Scripts"), ("", "bin")])
+def test_the_makefile_finds_the_programs_of_a_virtual_environment(system: str, folder: str) -> None:
+    """On Windows they are in Scripts, and the workflow passes no folder."""
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("there is no make")
+    command = [make, "--dry-run", "test-portable", f"OS={system}", "VENV=nowhere"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("BIN", "PYTHON", "MAKEFLAGS")}
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert f"nowhere/{folder}/pytest tests/platforms tests/storage" in ended.stdout
+    assert f"{'python' if system else 'python3'} -m venv nowhere" in ended.stdout
+
+
+def test_a_package_can_name_its_public_address() -> None:
+    spec = importlib.util.spec_from_file_location("build_package", ROOT / "packaging" / "build.py")
+    assert spec is not None and spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    pyproject = build.with_urls((ROOT / "pyproject.toml").read_text(encoding="utf-8"), "https://a.example/b", "v1")
+    table = pyproject.partition("[project.urls]\n")[2].partition("\n\n[project.scripts]")[0]
+    assert 'Changelog = "https://a.example/b/blob/v1/CHANGELOG.md"' in table.splitlines()
+    assert all(re.fullmatch(r'\w+ = "https://\S+"', line) for line in table.splitlines())
+    readme = build.with_absolute_links((ROOT / "README.md").read_text(encoding="utf-8"), "https://a.example/b", "v1")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", readme)
+    assert links and all(link.startswith("https://") for _, link in links)
+    assert any(link.startswith("https://a.example/b/raw/v1/docs/pictures/") for picture, link in links if picture)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The sdist and the wheel of a copy of the sources."""
@@ -117,6 +146,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     copy = folder / "sources"
     ignored = shutil.ignore_patterns("__pycache__", ".venv*", ".git", "build", "*.egg-info", ".*_cache")
     shutil.copytree(ROOT, copy, ignore=ignored, symlinks=True)
+    (copy / "checkpoints" / "own").mkdir()
+    (copy / "checkpoints" / "own" / "run.json").write_text("{}", encoding="utf-8")
     code = (
         "from setuptools import build_meta; import sys; folder = sys.argv[1]; "
         "build_meta.build_sdist(folder); build_meta.build_wheel(folder)"
@@ -130,11 +161,26 @@ def test_the_sdist_has_what_its_tests_need(built: tuple[Path, Path]) -> None:
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert built[0].name.startswith("gptlite_lm-")
-    for top in ("gptlite", "tests", "docs", "benchmarks", "packaging"):
+    for top in ("gptlite", "tests", "docs", "benchmarks", "packaging", ".github"):
         for path in (ROOT / top).rglob("*"):
             if path.is_file() and not {"__pycache__"} & set(path.parts) and path.suffix not in (".pyc", ".pyo"):
                 assert path.relative_to(ROOT).as_posix() in names, path
-    assert {"Makefile", "constraints.txt", "README.md", "LICENSE", "CHANGELOG.md"} <= names
+    pages = {path.name for path in ROOT.glob("*.md")}
+    ours = {name for name in names if name.startswith("checkpoints/")}
+    assert ours == {"checkpoints/README.md", "checkpoints/.gitignore"}  # not the runs of whoever builds it
+    assert {"Makefile", "constraints.txt", "LICENSE", "pyproject.toml", "MANIFEST.in", *pages} <= names
+
+
+def test_tests_run_from_the_sdist(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Some of those that read files beside the package. That all files are there, the test above knows."""
+    with tarfile.open(built[0]) as archive:
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    (folder,) = tmp_path.iterdir()
+    chosen = ["tests/test_errors.py", "tests/docs/test_chinese_pages.py", "tests/reliability/test_matrix.py"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
+    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_the_wheel_has_the_library_and_the_manual_page(built: tuple[Path, Path]) -> None:

@@ -2,13 +2,14 @@
 
 Only trainings are shorter: `--time 10m` is a few steps of a tiny model. `NEEDS` lists what a command or a piece of
 Python cannot run without; where it is missing, it is left out. docs/lab/ is a dated record, and docs/reference/ has the
-syntax of commands; neither is run.
+syntax of commands; neither is run. tests/docs/test_chinese_pages.py compares docs/zh/ with the English pages.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import re
 import shlex
 import shutil
@@ -26,10 +27,16 @@ COMMAND = r"^    gptlite (?P<command>.+(?:(?<=\\)\n.+)*)"
 PYTHON = r"^```python\n(?P<python>(?:.*\n)*?)^```"
 STEP = re.compile(f"{COMMAND}|{PYTHON}", re.MULTILINE)
 FILE = re.compile(r"`([\w.-]+\.(?:csv|tsv|txt|jsonl|py))`:\n(?:\nin pandas:\n)?\n```\w+\n(.*?)```", re.DOTALL)
+KNOWN = (  # sentences and words of the pages, which stand among those of a small grammar
+    "The animal did not cross the street because it was tired .",
+    "breakfast comes before lunch , and lunch before dinner .",
+    "The king is a man , and the queen is a woman ; She sat on the river bank .",
+    "He paid money into the bank . The horse raced past the barn fell . Once there was a king .",
+)
 SHAPE = "--layers 2 --dim 32 --heads 2 --context 64"
 NEEDS = {
-    "--gpus auto": "a GPU", "--processes": "a second process", "--verify": "llama_cpp", ".gguf": "gguf",
-    "export": "gguf", ".html": "vl_convert", "report ": "vl_convert", "--plot": "vl_convert",
+    "serve ": "an end", "--gpus auto": "a GPU", "--processes": "a second process", "--verify": "llama_cpp",
+    ".gguf": "gguf", "export": "gguf", ".html": "vl_convert", "report ": "vl_convert", "--plot": "vl_convert",
     "--versus word2vec": "gensim", "tensorboard": "tensorboard", ".parquet": "pyarrow",
 }  # fmt: skip
 TYPED = {"generate -i": b"the river\n/quit\n"}
@@ -46,14 +53,15 @@ def steps(page: Path) -> list[tuple[str, str]]:
     return found
 
 
-PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not {"lab", "reference"} & set(page.parts) and steps(page)]
+UNTESTED = {"lab", "reference", "zh"}  # the commands of zh/ are those of the English pages, which a test compares
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not UNTESTED & set(page.parts) and steps(page)]
 
 
 def shortened(command: str) -> str:
     """The command with a few steps in place of its time, and a tiny model where it chooses the shape itself."""
     if not command.startswith("train "):
         return command
-    command = re.sub(r"--(time|steps|size|layers|dim|heads|context|patience) \S+ ?", "", command)
+    command = re.sub(r"--(time|steps|epochs|size|layers|dim|heads|context|patience) \S+ ?", "", command)
     command = re.sub(r"--vocab-size \S+", "--vocab-size 400", command)
     if "--resume" in command:
         return command
@@ -69,8 +77,12 @@ def shortened(command: str) -> str:
 def texts() -> None:
     """Files that many pages name."""
     Path("folder").mkdir()
+    known = "\n".join(KNOWN) + "\n"
     for number, name in enumerate(("corpus", "letters", "chapter", "folder/one", "folder/two")):
-        Path(f"{name}.txt").write_text(make_text(1000, seed=number) + "The bank of the river .\n", encoding="utf-8")
+        pieces = [known + make_text(50, seed=10 * number + i) for i in range(1 if name == "chapter" else 20)]
+        Path(f"{name}.txt").write_text("".join(pieces), encoding="utf-8")
+    Path("sentences.txt").write_text("She sat on the river bank .\nHe paid money into the bank .\n", encoding="utf-8")
+    Path("wordsim353.tsv").write_text("bank\triver\t7\nlunch\tdinner\t9\nking\tqueen\t8\n", encoding="utf-8")
 
 
 def for_pairs(_run: Path, _tokenizer: Tokenizer) -> None:
@@ -99,8 +111,30 @@ def for_other_programs(_run: Path, tokenizer: Tokenizer) -> None:
     save(shake(their_llama(num_key_value_heads=2)), tokenizer, Path("their-model"))
 
 
+def for_chinese(_run: Path, _tokenizer: Tokenizer) -> None:
+    """Sentences of a small grammar in Chinese, in GB 18030."""
+    rng = random.Random(0)
+    who, what, where = (
+        ("我", "他", "她", "老王"),
+        ("看见", "找到", "打开"),
+        ("河边的门", "银行的门", "河里的月亮", "银行"),
+    )
+    lines = (f"{rng.choice(who)}在{rng.choice(where)}{rng.choice(what)}{rng.choice(where)}。\n" for _ in range(1500))
+    Path("novel.txt").write_text("".join(lines), encoding="gb18030")
+
+
+def for_code(_run: Path, _tokenizer: Tokenizer) -> None:
+    for folder in ("project", "project/inner", "project/inner/most"):
+        Path(folder).mkdir()
+        for number in range(12):
+            names = [f"f{number}_{i} = find(bank, {i * number})" for i in range(40)]
+            source = "def find(a, b):\n    return a\n\n" + "\n".join(names) + "\n"
+            Path(folder, f"{len(folder)}_{number}.py").write_text(source, encoding="utf-8")
+
+
 PREPARE: dict[str, Callable[[Path, Tokenizer], None]] = {
     "pairs": for_pairs, "train": for_training, "generate": for_generating, "other-programs": for_other_programs,
+    "chinese": for_chinese, "code": for_code,
 }  # fmt: skip
 FOREIGN_PROGRAMS = {"other-programs", "tutorial"}  # pages that use transformers
 
@@ -130,7 +164,7 @@ def test_a_page_runs(
         if not can_run(text):
             continue
         if kind == "python":
-            exec(text, {"__name__": "page"})
+            exec(re.sub(r'time="\w+"', 'steps=4, size="tiny"', text), {"__name__": "page"})
             assert "print(" not in text or capsys.readouterr().out, text
             continue
         arguments = shlex.split(shortened(text))
