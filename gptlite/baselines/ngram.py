@@ -6,8 +6,7 @@ not counted, divided by the bytes of text in these tokens.
 
 - xz: the bytes that `xz -9e` adds to the archive of the training text when the held-out text follows it.
 - unigram: how often each of the model's tokens occurs, and nothing else.
-- 5-gram: interpolated modified Kneser-Ney over the model's tokens (Kneser & Ney 1995), the best way of counting that
-  Chen & Goodman (1999) found.
+- 5-gram: interpolated modified Kneser-Ney over the model's tokens (kneser_ney.py).
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from gptlite.baselines.kneser_ney import ORDER, KneserNey
 from gptlite.evaluation.scoring import Window
 
 METHODS = ("xz", "unigram", "ngram")
-ORDER = 5  # tokens in the longest n-gram: four of context, and the one predicted
 # On one core, counting takes about a second a million tokens, and xz, which reads the training text twice, about a
 # second a megabyte: with these limits both together some six seconds at most.
 LARGEST_TRAIN = 1 << 21  # tokens of training text that are counted
@@ -154,56 +153,8 @@ def ngram_bits_per_byte(
 
 
 def ngram_probabilities(train_ids: np.ndarray, ids: np.ndarray, vocab_size: int, order: int = ORDER) -> np.ndarray:
-    """p (M,) of each token of `ids` (M,) after the up to `order` - 1 tokens before it, all below `vocab_size`.
-
-    Interpolated modified Kneser-Ney, estimated on the stream `train_ids` (N,): after any context, the probabilities of
-    all `vocab_size` tokens add up to one. The longest n-grams count occurrences; a shorter one counts the different
-    tokens before it, where the start of the stream is one. Unigrams are interpolated with the uniform distribution.
-    """
-    n = len(train_ids)
-    stream = np.concatenate([train_ids, ids]).astype(np.int64)
-    grams = _number_grams(stream, vocab_size, order)
-    p, weight = np.zeros(len(ids)), np.ones(len(ids))  # weight: what the longer n-grams left to the shorter ones
-    places = np.arange(n - order + 1)  # where the n-grams that count begin
-    for k in range(order, 0, -1):
-        gram, context = grams[k], grams[k - 1]
-        size = gram.max(initial=0) + 1
-        counts = np.bincount(gram[places], minlength=size)
-        place = np.zeros(size, dtype=np.int64)
-        place[gram[places]] = places  # one place of each, whichever
-        seen = np.flatnonzero(counts)
-        discount = _discounts(counts[seen])[np.minimum(counts, 3)]
-        context_of_seen, n_contexts = context[place[seen]], context.max(initial=0) + 1
-        total = np.bincount(context_of_seen, counts[seen], n_contexts)
-        kept_back = np.bincount(context_of_seen, discount[seen], n_contexts)
-
-        # The first k - 1 tokens have too little before them for this length.
-        g, h = gram[n:], context[n:-1]  # (M - k + 1,)
-        p[k - 1 :] += weight[k - 1 :] * (counts - discount)[g] / np.maximum(total[h], 1)
-        weight[k - 1 :] *= np.where(total[h] > 0, kept_back[h] / np.maximum(total[h], 1), 1)
-        if n >= k - 1:
-            places = np.append(place[seen] + 1, 0)
-    return p + weight / vocab_size
-
-
-def _number_grams(stream: np.ndarray, vocab_size: int, order: int) -> list[np.ndarray]:
-    """[k][i]: the number of the k-gram that begins at i, dense, so that one more token fits into 64 bits beside it."""
-    grams = [np.zeros(len(stream) + 1, dtype=np.int64)]
-    for k in range(order):
-        longer = grams[-1][:-1] * vocab_size + stream[k:]
-        grams.append(np.unique(longer, return_inverse=True)[1])
-    return grams
-
-
-def _discounts(counts: np.ndarray) -> np.ndarray:
-    """What n-grams seen 0, 1, 2, and 3 or more times give up: (4,), estimated from how many were seen how often."""
-    n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
-    if n1 and n2 and n3 and n4:
-        y = n1 / (n1 + 2 * n2)
-        estimated = np.array([0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3])
-        if estimated[1:].min() > 0:  # nothing given up would leave nothing for what was never seen
-            return estimated
-    return np.array([0, 0.5, 1, 1.5])  # the --discount_fallback of KenLM's lmplz (Heafield et al. 2013)
+    """p (M,) of each token of `ids` (M,) under `KneserNey` estimated on `train_ids` (N,); all below `vocab_size`."""
+    return KneserNey(train_ids, vocab_size, order).probabilities(ids)
 
 
 def _bits_per_byte(p: np.ndarray, ids: np.ndarray, token_bytes: np.ndarray, counted: np.ndarray | None = None) -> float:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from gptlite.device import Hardware
 from gptlite.kernels.fused import GivenGradients, mean_of_parts
 from gptlite.kernels.workers import Workers
-from gptlite.model import GPT
 from gptlite.text.batches import count_targets
 from gptlite.training.optimizer import Loss, mean_loss
 
@@ -30,27 +29,27 @@ class DividedLoss:
 
     def __init__(self, hardware: Hardware, workers: Workers) -> None:
         self.hardware, self.workers = hardware, workers
-        self.copies: list[GPT] = []  # of the modules, with the weights of `of`
-        self.of: GPT | None = None
+        self.copies: list[nn.Module] = []  # of the modules, with the weights of `of`
+        self.of: nn.Module | None = None
 
-    def __call__(self, model: GPT, batch: Tensor) -> Tensor:
+    def __call__(self, model: nn.Module, batch: Tensor) -> Tensor:
         """The mean loss on windows (B, T + 1), in nats per token."""
         return GivenGradients.apply(self, model, batch, *model.parameters())  # type: ignore[no-any-return]
 
-    def compute(self, model: GPT, batch: Tensor) -> tuple[float, list[Tensor]]:
+    def compute(self, model: nn.Module, batch: Tensor) -> tuple[float, list[Tensor]]:
         """The mean loss on windows (B, T + 1), and the gradient of each parameter in the order of `parameters()`."""
         if model is not self.of:
             self.of, self.copies = model, [_copy(model) for _ in range(self.workers.parts)]
         parts = batch.tensor_split(min(self.workers.parts, len(batch)))
-        if model.training and model.transformer.dropout.p:
-            for each in self.copies[: len(parts)]:
-                each.transformer.dropout.generator.manual_seed(int(torch.randint(1 << 62, ())))  # type: ignore[union-attr]
+        for each in self.copies[: len(parts)]:
+            if model.training and (dropout := _dropout_of(each)):
+                dropout.generator.manual_seed(int(torch.randint(1 << 62, ())))
         for each in self.copies:
             each.train(model.training)
         done = self.workers.map(lambda i: self._compute(self.copies[i], parts[i]), range(len(parts)))
         return mean_of_parts(done, [count_targets(part) for part in parts], self.workers)
 
-    def _compute(self, model: GPT, part: Tensor) -> tuple[float, list[Tensor]]:
+    def _compute(self, model: nn.Module, part: Tensor) -> tuple[float, list[Tensor]]:
         with torch.enable_grad():
             with self.hardware.autocast():
                 loss = mean_loss(model, part)
@@ -71,7 +70,12 @@ class _Dropout(nn.Dropout):
         return input * kept.div_(1 - self.p)
 
 
-def _copy(model: GPT) -> GPT:
+def _dropout_of(model: nn.Module) -> _Dropout | None:
+    """One of the dropouts that silence anything; all of a copy share its generator."""
+    return next((module for module in model.modules() if isinstance(module, _Dropout) and module.p), None)
+
+
+def _copy(model: nn.Module) -> nn.Module:
     """Modules of their own with the same parameters and buffers, whose dropouts share one generator."""
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied, generator = copy.deepcopy(model, shared), torch.Generator()

@@ -61,7 +61,7 @@ def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
     return groups
 
 
-def mean_loss(model: GPT, batch: Tensor) -> Tensor:
+def mean_loss(model: nn.Module, batch: Tensor) -> Tensor:
     """Nats per token on windows (B, T + 1), each token but the first predicted from those before it.
 
     Tokens that are not learned (`read_batch`) are left out of the mean.

@@ -13,6 +13,7 @@ from conftest import make_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptlite.baselines.kneser_ney import KneserNey
 from gptlite.baselines.ngram import (
     measure,
     measure_windows,
@@ -88,6 +89,14 @@ def test_arrays_and_plain_loops_agree_where_discounts_are_estimated() -> None:
     p = ngram_probabilities(np.array(train), np.array(ids), V, 4)
     expected = [plain_probability(train, ids[max(0, i - 3) : i], ids[i], 4) for i in range(25)]
     assert p == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_distribution_after_a_context_is_the_probability_of_each_token() -> None:
+    model, ids = KneserNey(stream(300), V, 4), stream(40, seed=1).tolist()
+    for i in range(40):
+        whole = [model.probabilities(np.array([*ids[:i], token]))[-1] for token in range(V)]
+        assert model.distribution(ids[:i]) == pytest.approx(whole, rel=1e-12)
+    assert KneserNey(stream(0), V).distribution(ids) == pytest.approx(np.full(V, 1 / V))
 
 
 def test_order_one_by_hand() -> None:
