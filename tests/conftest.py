@@ -140,6 +140,23 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder / "run"
 
 
+@pytest.fixture(scope="session")
+def comparison_of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a comparison, made in this process in a few seconds; tests must not change it."""
+    from support.comparisons import in_this_process
+
+    from gptlite.comparison.run import compare
+
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "corpus.txt").write_text(make_text(600), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
+        in_this_process(patch)
+        names = ["unigram", "5-gram", "lstm", "gptlite"]
+        compare(folder / "corpus.txt", time="1s", contenders=names, directory=folder / "found", prompt="Ada", val="20%")
+    return folder / "found"
+
+
 @pytest.fixture
 def own_signals() -> Iterator[None]:
     """`main` lets broken pipes end the process, which here is pytest."""

@@ -24,7 +24,7 @@ FLOORS = (
     {"checkpoint", "generation", "evaluation"},
     {"embedding", "baselines"},
     {"training"},
-    {"trained_model", "report"},
+    {"trained_model", "report", "comparison"},
     {"serving"},
     {"cli"},
 )

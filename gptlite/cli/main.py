@@ -29,6 +29,7 @@ COMMANDS = {
     "inspect": ("inspect.command", "inspect", TEXTS),
     "score": ("score.command", "score", TEXTS),
     "eval": ("eval", "evaluate", TEXTS),
+    "compare": ("compare.command", "compare", TEXTS),
     "report": ("report.command", "report", RUNS),
     "info": ("info", "info", RUNS),
     "runs": ("runs", "runs", RUNS),

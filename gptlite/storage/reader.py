@@ -36,7 +36,7 @@ LARGEST_JSON = 1 << 20  # bytes of a configuration or manifest
 LARGEST_TOKENIZER = 64 << 20
 LARGEST_EXPLAINED = 1 << 30  # of which the digest is computed only to explain an error
 WRITTEN = re.compile(
-    r"(generation_|tokenizer_)?config\.json|tokenizer\.json|model\.safetensors"
+    r"(generation_|tokenizer_)?config\.json|tokenizer\.json|model\.safetensors|result\.json"
     r"|(training_state|embedding)/[a-z0-9_]+\.(json|safetensors)"
 )
 # What manifests said before they had a digest of their own.

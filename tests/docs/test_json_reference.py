@@ -50,6 +50,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
         ("embed", "-m", "RUN", *WORD, "--context", "both"),
     ],
     "embed-by-layer": [("embed", "-m", "RUN", *WORD, "--by-layer", "--untrained")],
+    "compare": [("compare", "--resume", "--dir", "COMPARISON")],
     "concordance": [("concordance", "bank", "text.txt"), ("concordance", "bank", "-m", "RUN", "--senses", "2")],
     "words-nearest": [("words", "nearest", "-m", "RUN", "river", "bank", "nowhere")],
     "words-analogy": [("words", "analogy", "-m", "RUN", "river", "bank", "song")],
@@ -158,7 +159,9 @@ def test_units_are_in_the_names() -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_objects_have_the_documented_keys(gptlite: Command, trained_run: Path, name: str) -> None:
+def test_objects_have_the_documented_keys(
+    gptlite: Command, trained_run: Path, name: str, request: pytest.FixtureRequest
+) -> None:
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     Path("prompts.jsonl").write_text('{"prompt": "Ada", "id": 7}\n', encoding="utf-8")
     Path("pairs.tsv").write_text("river\tbank\t5\nriver\tgarden\t3\nsong\tclock\t2\nwindow\tsong\t4\n")
@@ -167,6 +170,8 @@ def test_objects_have_the_documented_keys(gptlite: Command, trained_run: Path, n
         assert gptlite("words", "export", "-m", trained_run, "-o", "own.vec").code == 0
     title = f"gptlite.{name}/{schemas.VERSIONS[name]}"
     stands = {"RUN": trained_run, "FOLDER": trained_run.parent, "CORPUS": trained_run.parent / "corpus.txt"}
+    if name == "compare":
+        stands["COMPARISON"] = request.getfixturevalue("comparison_of_four")
     made: set[str] = set()
     for call in CALLS[name]:
         written = [call[i + 1] for i, word in enumerate(call) if word == "-o" and call[i + 1].endswith(".jsonl")]

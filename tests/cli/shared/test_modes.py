@@ -116,6 +116,8 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("embed", "-w b 'a b'"): ("a comparison", "--word"),
     ("embed", "--tokens 'a b'"): ("a comparison", "--tokens"),
     ("embed", "--sentence 'a b'"): ("a comparison", "--sentence"),
+    ("compare", "x.txt"): ("a new comparison",),
+    ("compare", "--resume"): ("--resume",),
     ("concordance", "marked marked.txt"): ("lines of FILE",),
     ("concordance", "marked"): ("the text of a run",),
     ("concordance", "marked marked.txt --senses 2"): ("lines of FILE", "--senses"),
@@ -154,6 +156,7 @@ SWITCHES = {
     ("inspect", "-f marked.txt"): VIEWS,
     ("inspect", "a --level word"): VIEWS,
     ("inspect", "a --figures x"): VIEWS,
+    ("compare", "x.txt"): {"resume"},
     ("eval", "x.txt"): {"held_out"},
     ("eval", "x.txt -m gone"): {"held_out"},
 }

@@ -1,0 +1,1 @@
+"""What the Transformer replaced, on the same text, in the same time: n-grams, recurrent networks, Transformers."""
