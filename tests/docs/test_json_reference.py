@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import TRAIN_TINY, Command
+from support.runs import copied_run
 
 from gptlite.cli.shared import schemas
 
@@ -60,6 +61,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "check": [("check", "RUN", "--resume-proof")],
     "export": [("export", "-m", "RUN", "-o", "model.gguf"), ("export", "-m", "RUN", "--to", "html")],
     "report": [("report", "RUN", "-o", "report.html", "-n", "0")],
+    "report-runs": [("report", "RUN", "OTHER", "THIRD", "-o", "runs.html")],
     "runs": [("runs", "FOLDER")],
 }
 NOT_MADE = re.compile(r"llama_cpp\.|init_from|tokenizer_from|resumed_at|changes")  # needs llama.cpp, or another run
@@ -170,6 +172,9 @@ def test_objects_have_the_documented_keys(
         assert gptlite("words", "export", "-m", trained_run, "-o", "own.vec").code == 0
     title = f"gptlite.{name}/{schemas.VERSIONS[name]}"
     stands = {"RUN": trained_run, "FOLDER": trained_run.parent, "CORPUS": trained_run.parent / "corpus.txt"}
+    if name == "report-runs":  # the same training with another seed, and a third one with another learning rate
+        stands["OTHER"] = copied_run(trained_run, "other", seed=2)
+        stands["THIRD"] = copied_run(trained_run, "third", lr=0.1)
     if name == "compare":
         stands["COMPARISON"] = request.getfixturevalue("comparison_of_four")
     made: set[str] = set()

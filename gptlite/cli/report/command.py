@@ -1,4 +1,4 @@
-"""gptlite report: a run as a page for a browser."""
+"""gptlite report: a run as a page for a browser, or several on one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gptlite.cli.report import samples as report_samples
+from gptlite.cli.report import several as report_several
 from gptlite.cli.shared import console, models, modes, options, outputs, pages, schemas
-from gptlite.errors import CheckpointError
+from gptlite.errors import CheckpointError, UsageError
 from gptlite.storage.validation import is_number
 
 if TYPE_CHECKING:
@@ -26,19 +27,24 @@ MOST_SAMPLES = 50
 BASELINES = {"ngram_bits_per_byte": "5-gram", "xz_bits_per_byte": "xz", "unigram_bits_per_byte": "unigram"}
 
 
+ONE, SEVERAL = "one run", "several runs"
 MODES = modes.Modes(
-    everywhere={"run", "model", "out", "num_samples", "figures", "force", "json", "quiet"},
-    needs={"force": ("out", "figures")},
+    everywhere={"run", "out", "figures", "force", "json", "quiet"},
+    only={ONE: {"model", "num_samples"}, SEVERAL: set()},
 )
 
 
 def report(
     call: typer.Context,
-    run: models.RunArgument = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN", help="A run, or several to put beside each other.", show_default=options.NEWEST),
+    ] = None,
     model: models.RunOption = None,
     out: Annotated[
         str | None,
-        typer.Option("-o", "--out", metavar="FILE", help="The page to write.", show_default="report.html in the run"),
+        typer.Option("-o", "--out", metavar="FILE", help="The page to write.",
+                     show_default="report.html in the run; of several, in this folder"),
     ] = None,
     num_samples: Annotated[
         int,
@@ -54,14 +60,30 @@ def report(
 ) -> None:  # fmt: skip
     """Write one page about a run: curves, plan and result, text, samples, a map of its words.
 
+    Of several runs: their curves over each other, what differs in their settings, and which was better.
+
     [bold]gptlite report checkpoints/corpus -o report.html[/bold]
     """
-    MODES.check(call)
+    named = run or []
+    several = len(named) > 1
+    MODES.check(call, SEVERAL if several else ONE)
     messages = console.Messages(quiet)
+    if several:
+        pages.check_figures(figures, force=force)
+        page_file = out or report_several.DEFAULT_OUT
+        outputs.format_of(page_file, {".html": "html", ".htm": "html"})
+        outputs.check(page_file, force=force, inputs=named, reads_model=False)
+        from gptlite.report import page
+
+        page.check_libraries()
+        report_several.write(named, out, figures, json=json, messages=messages)
+        return
     from gptlite.checkpoint import check
     from gptlite.report import page, training
 
-    chosen = models.choose(run, model)
+    chosen = models.choose(named[0] if named else None, model)
+    if force and out is None and figures is None:
+        raise UsageError("--force does nothing without --out or --figures.")
     pages.check_figures(figures, force=force)
     if out is not None:
         outputs.format_of(out, {".html": "html", ".htm": "html"})

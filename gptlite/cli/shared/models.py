@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gptlite.cli.shared import options
 from gptlite.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +16,6 @@ RunOption = Annotated[
     str | None,
     typer.Option("-m", "--model", metavar="DIR", help="The same, as in other commands.", show_default=False),
 ]
-
-
-RunArgument = Annotated[str | None, typer.Argument(metavar="RUN", help="A run.", show_default=options.NEWEST)]
 
 
 def choose(argument: str | None, option: str | None) -> str | None:

@@ -118,6 +118,8 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
     ("embed", "--sentence 'a b'"): ("a comparison", "--sentence"),
     ("compare", "x.txt"): ("a new comparison",),
     ("compare", "--resume"): ("--resume",),
+    ("report", "gone"): ("one run",),
+    ("report", "gone other"): ("several runs",),
     ("concordance", "marked marked.txt"): ("lines of FILE",),
     ("concordance", "marked"): ("the text of a run",),
     ("concordance", "marked marked.txt --senses 2"): ("lines of FILE", "--senses"),
