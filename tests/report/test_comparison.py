@@ -14,6 +14,8 @@ from gptlite.report import comparison
 from gptlite.report.comparison import Comparison
 from gptlite.report.comparison_text import LANGUAGES, bits_at, duration, explain, phrases
 
+HEADINGS = ("scores", "curves", "reach", "speed", "copy", "conclusion", "samples", "rates")
+
 
 def said(found: dict, name: str) -> str:
     return explain(found, "en")[name]
@@ -141,7 +143,9 @@ def test_the_page_asks_for_nothing_and_shows_everything(lang: str) -> None:
     assert "\x1b" not in html and "<b>" not in re.sub(r"<figcaption><b>", "", html.split("<script")[0])
     for paragraph in explain(made(), lang).values():
         assert paragraph.split("(")[0].split('"')[0][:60] in html
-    assert not re.search(r'(src|href)="?https?:', html)
+    assert not re.search(r'(src|href)="?https?:', html) and "built-in" not in html
+    headings = re.findall(r"<h2>(.*?)</h2>", html)
+    assert headings == [phrases(lang)["labels"][name] for name in HEADINGS]
 
 
 def test_without_explain_there_are_no_paragraphs() -> None:

@@ -1,0 +1,69 @@
+"""The pages of a comparison and of several runs in a browser without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.browser import Browser, Page, browsing
+from support.comparisons import made
+from support.pages import HOSTILE, NO_ELEMENTS, needs_browser
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+from gptlite.report import comparison, runs
+from gptlite.report.comparison import Comparison
+from gptlite.report.runs import Runs
+
+NASTY = "".join(part for parts in HOSTILE for part in parts)
+
+
+def page_of(kind: str, text: str = "corpus") -> str:
+    if kind != "runs":
+        found = made()
+        found["prompt"] = found["contenders"][0]["sample"] = text
+        return comparison.render(Comparison(found, kind, explained=True))
+    lines = [{"step": i, "elapsed": i / 2, "val_bits_per_byte": 3 - i / 100, "train_loss": 4.0} for i in range(1, 40)]
+    names = [text, "other"]
+    results = [["", "bits per byte"], *([name, "2.0000"] for name in names)]
+    return runs.render(Runs(dict.fromkeys(names, lines), [f"{text} is better"], results, [["", *names]]))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    browser: Browser
+    with browsing(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser.new_page()
+
+
+def show(page: Page, content: str, *, width: int = 1200, scheme: str = "light") -> None:
+    Path("page.html").write_text(content, encoding="utf-8")
+    page.resize(width)
+    page.prefer(scheme)
+    page.open(Path("page.html"))
+    page.wait_for("document.body?.dataset.shown !== undefined")
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("kind", "width", "scheme"), [("en", 400, "dark"), ("zh", 1920, "light"), ("runs", 400, "light")]
+)
+def test_pages_fit_the_window_and_ask_for_nothing(page: Page, kind: str, width: int, scheme: str) -> None:
+    show(page, page_of(kind, "y" * 200), width=width, scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    charts = "[...document.querySelectorAll('.chart svg, .chart canvas')]"
+    assert page.evaluate(f"Math.max(...{charts}.map((x) => x.getBoundingClientRect().right))") <= width
+    assert page.nameless() == []
+    assert page.click_everything() > 0
+    assert page.errors == [] and page.requests == [Path("page.html").resolve().as_uri()]
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["en", "runs"])
+def test_hostile_text_does_nothing(page: Page, kind: str) -> None:
+    show(page, page_of(kind, NASTY))
+    assert page.evaluate("window.hacked") is None
+    assert page.evaluate(NO_ELEMENTS) == 0
+    assert page.errors == []
