@@ -27,7 +27,7 @@ def phrases(lang: str) -> dict[str, dict[str, str]]:
 
 
 def title(contender: Mapping[str, Any], lang: str) -> str:
-    return phrases(lang)["titles"].get(contender["name"], contender["title"])
+    return phrases(lang)["titles"].get(contender["name"], str(contender["title"]))
 
 
 def duration(seconds: float, lang: str) -> str:

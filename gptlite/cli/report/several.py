@@ -31,9 +31,9 @@ def write(
     infos = [run.read_info() for run in found]
     names = _names(found)
     finished = [
-        run_differences.ScoredRun(name, _settings(info), info["result"]["val_bits_per_byte"])
+        run_differences.ScoredRun(name, _settings(info), result["val_bits_per_byte"])
         for name, info in zip(names, infos, strict=True)
-        if info.get("result")
+        if (result := info.get("result"))
     ]
     same_text = len({info["text"]["val"]["sha256"] for info in infos if "text" in info}) <= 1
     groups = run_differences.group(finished) if same_text else []
