@@ -126,6 +126,25 @@ def test_a_model_that_learned_agreement_solves_its_pairs(gptlite: Command) -> No
     assert accuracy >= 0.95 and low <= accuracy <= high
 
 
+def test_a_model_of_short_sentences_solves_their_pairs(gptlite: Command) -> None:
+    """The same without a clause between, which is learned in seconds."""
+    rng = random.Random(-1)
+
+    def short(noun: str, verb: int, *, is_plural: bool) -> str:
+        return f"the {noun}{'s' * is_plural} {VERBS[verb][is_plural]} ."
+
+    lines = (short(rng.choice(NOUNS), rng.randrange(4), is_plural=rng.random() < 0.5) for _ in range(1500))
+    Path("corpus.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = ["good,bad"]
+    for noun, verb, is_plural in itertools.product(NOUNS, range(4), (False, True)):
+        good = short(noun, verb, is_plural=is_plural)
+        rows.append(f"{good},{good.replace(VERBS[verb][is_plural], VERBS[verb][not is_plural])}")
+    Path("pairs.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    assert gptlite("train", "corpus.txt", "-o", "learned", "--steps", "80", *SHAPE).code == 0
+    accuracy, low, high = judge(gptlite, "learned")
+    assert accuracy >= 0.95 and low <= accuracy <= high
+
+
 def test_an_untrained_model_is_at_chance(gptlite: Command) -> None:
     write_corpus(200)
     write_pairs(Path("pairs.csv"), 200)
