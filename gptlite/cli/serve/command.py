@@ -154,7 +154,8 @@ def serve(
         stop()  # from here on a signal is a wish
         server.run(service.app, listening, limits, lambda: stop() is not None)
     if stop.signal is not None:
-        raise Interrupted("stopped; all requests were answered.", stop.signal)
+        messages.say("ended; the requests that had begun were finished.", "dim")
+        raise Interrupted("", stop.signal)
 
 
 def describe(entry: LogEntry) -> str:
