@@ -17,6 +17,7 @@ from gptlite.cli.shared import options
 ROOT = Path(__file__).parent.parent.parent
 DOCS = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.name != "log.md")
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "checkpoints/README.md")), *DOCS]
+LINK = re.compile(r"\]\(([^)]+)\)")
 CODE_SPAN = re.compile(r"`([^`]+)`")
 IN_BLOCK = re.compile(r"^(?: {4,}|.*-m )(gptlite [a-z].*)$")
 # Of torchrun, hf and Slurm; and one that docs/explain/reliability.md says does not exist.
@@ -114,8 +115,14 @@ def test_files_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"\b(?:tests|gptlite|benchmarks|docs)/[\w./-]+\.(?:py|md|c|csv|svg)\b", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
-    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    links = [link.split("#")[0] for link in LINK.findall(text) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_index_has_every_page() -> None:
+    index = ROOT / "docs" / "README.md"
+    linked = {(index.parent / link.split("#")[0]).resolve() for link in LINK.findall(index.read_text(encoding="utf-8"))}
+    assert {page for page in (ROOT / "docs").rglob("*.md") if page != index} - linked == set()
 
 
 @pytest.mark.parametrize(
