@@ -41,7 +41,11 @@ SKIPPED_AT_MOST = 64 << 20  # bytes besides twice those of the weights: masks an
 ALWAYS_THERE = 256 << 20  # bytes of memory that are not worth a question
 
 
-SENTENCES = ("sentence_unrelated", "sentence_unrelated_quantiles")  # which not every step has
+# Groups of statistics that not every step has: the scales of sentences, and of vectors that know both sides.
+OPTIONAL_STATISTICS = (
+    ("sentence_unrelated", "sentence_unrelated_quantiles"),
+    ("both_unrelated", "both_unrelated_quantiles", "both_same_word", "both_same_word_quantiles"),
+)
 
 
 @dataclass(frozen=True)
@@ -253,14 +257,17 @@ def _check_vocabularies(directory: Path, tokenizer: Tokenizer, config: ModelConf
 def read_embedding_statistics(loaded: Checkpoint) -> dict[str, Tensor] | None:
     """What `measure_statistics` found when the step was saved; None for models made elsewhere.
 
-    Steps of older versions, and those of texts with few sentences, have no scale of sentences.
+    Steps of older versions, and those of texts with few sentences or words, lack the scales of sentences and of
+    vectors that know both sides.
     """
     with Reader(loaded.path, loaded.manifest) as reader:
         if not reader.has(EMBEDDING_STATISTICS):
             return None
         entries = _embedding_entries(loaded.config)
-        if not set(SENTENCES) & reader.table(EMBEDDING_STATISTICS).entries.keys():
-            entries = {name: entry for name, entry in entries.items() if name not in SENTENCES}
+        there = reader.table(EMBEDDING_STATISTICS).entries.keys()
+        for group in OPTIONAL_STATISTICS:
+            if not set(group) & there:
+                entries = {name: entry for name, entry in entries.items() if name not in group}
         return reader.tensors(EMBEDDING_STATISTICS, entries)
 
 
@@ -284,6 +291,9 @@ def _embedding_entries(config: ModelConfig) -> dict[str, Entry]:
     for name in ("unrelated", "same_word", "sentence_unrelated"):
         entries[name] = Entry("F32", (rows, n_corrections, 2))
         entries[f"{name}_quantiles"] = Entry("F32", (rows, n_corrections, 101))
+    for name in ("both_unrelated", "both_same_word"):
+        entries[name] = Entry("F32", (rows, 2))
+        entries[f"{name}_quantiles"] = Entry("F32", (rows, 101))
     entries["token_counts"] = Entry("I64", (config.vocab_size,))
     return entries
 

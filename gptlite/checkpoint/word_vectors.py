@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -43,13 +44,17 @@ def read(reader: Reader) -> SavedWords | None:
     """
     if not reader.manifest or not reader.has(NAME):
         return None
-    from safetensors.numpy import load
-
-    where, table = reader.directory / NAME, reader.table(NAME)
-    entries = table.entries
+    where, entries = reader.directory / NAME, reader.table(NAME).entries
     if {name: (entry.dtype, len(entry.shape)) for name, entry in entries.items()} != DTYPES:
         raise CheckpointError(f"{where} does not hold words, their counts and their vectors.")
-    tensors = load(reader.bytes(NAME, LARGEST))
+    return from_bytes(reader.bytes(NAME, LARGEST), where)
+
+
+def from_bytes(content: bytes, where: Path) -> SavedWords:
+    """What `to_bytes` was given, its vectors rounded; `where` it was read, for messages. Raises `CheckpointError`."""
+    from safetensors.numpy import load
+
+    tensors = load(content)
     vectors, counts = tensors["vectors"].astype(np.float32), tensors["counts"]
     try:
         words = tensors["words"].tobytes().decode().split("\n")

@@ -10,7 +10,8 @@ Arora et al. 2017), distant ones too. The parts are
 
 each standardised in every dimension and brought to one length; the bag weighs as much as both states together, so the
 cosine of two vectors is the mean of the bags' cosine and the mean cosine of the states. `left_part` is the state alone.
-docs/lab/vectors.md has the figures of each part.
+What such a cosine is worth is measured when a step is saved (`statistics.measure_statistics`). docs/lab/vectors.md
+has the figures of each part.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from gptlite.text.words import UNSPACED, Occurrence, word_pattern
 WINDOW = 20  # words to either side
 REACH = 40 * WINDOW  # characters in which they are looked for
 SMOOTHING = 1e-3  # a share of the text: a word that has it weighs half of a rare one
-DECAY = 0.5  # a neighbour at distance d weighs 1 / d to this power
+NEARNESS = np.arange(1, WINDOW + 1, dtype=np.float32) ** -0.5  # what a neighbour at distance 1, 2, ... weighs
 
 
 class ContextBags:
@@ -54,15 +55,34 @@ class ContextBags:
 
     def vectors(self, places: Sequence[Occurrence]) -> np.ndarray:
         """(n, W), float32: the bag of each place; zeros where no word near it has a vector."""
-        bags = np.zeros((len(places), self.dim))
+        bags = np.zeros((len(places), self.dim), dtype=np.float32)
         for bag, place in zip(bags, places, strict=True):
-            left = _words(place.text[max(0, place.start - REACH) : place.start])[::-1]
-            right = _words(place.text[place.end : place.end + REACH])
-            for side in (left[:WINDOW], right[:WINDOW]):
-                for distance, word in enumerate(side, 1):
-                    if (i := self.index.get(word)) is not None:
-                        bag += self.standardised[i] * (self.weights[i] / distance**DECAY)
-        return bags.astype(np.float32)
+            left = words_of(place.text[max(0, place.start - REACH) : place.start])[::-1][:WINDOW]
+            right = words_of(place.text[place.end : place.end + REACH])[:WINDOW]
+            bag += NEARNESS[: len(left)] @ self._weighted(left) + NEARNESS[: len(right)] @ self._weighted(right)
+        return bags
+
+    def of_words(self, parts: Sequence[Sequence[str]]) -> np.ndarray:
+        """(n, W), float32: the bag of each of the n words of texts, `parts`, that no bag reaches out of."""
+        gap = [""] * WINDOW  # no word, so it has no vector
+        words = [word for part in parts for word in (*part, *gap)]
+        weighted = self._weighted(words)
+        bags = np.zeros_like(weighted)
+        for distance, nearness in enumerate(NEARNESS[: len(words)].tolist(), 1):
+            bags[:-distance] += nearness * weighted[distance:]
+            bags[distance:] += nearness * weighted[:-distance]
+        return bags[[i for i, word in enumerate(words) if word]]
+
+    def _weighted(self, words: Sequence[str]) -> np.ndarray:
+        """(n, W), float32: the vectors of words, times the weights of their frequencies; zeros of unknown words."""
+        rows = [self.index.get(word, -1) for word in words]
+        return self._table[rows] if rows else self._table[:0]
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """(N + 1, W), float32: the weighted vector of each word, and zeros at the end."""
+        weighted = self.standardised * self.weights[:, None]
+        return np.concatenate([weighted, np.zeros((1, self.dim))]).astype(np.float32)
 
 
 def join(at: np.ndarray, before: np.ndarray, bags: np.ndarray, space: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -80,6 +100,7 @@ def left_part(vectors: np.ndarray, dim: int) -> np.ndarray:
     return vectors[:, :dim]
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of a text without case; each character of a script without spaces is one."""
     spaced = UNSPACED.sub(lambda character: f" {character[0]} ", text.casefold())
     return word_pattern().findall(spaced)

@@ -135,13 +135,11 @@ class Embeddings:
         None where it was not measured: of a model made elsewhere, for the mean of several layers, or without more or
         fewer components than "abtt" has.
         """
-        row = self._measured(correction)
-        if self.statistics is None or row is None:
-            return None
-        return {
-            name.removeprefix("sentence_"): [round(float(x), 4) for x in self.statistics[name][self.layers[0], row]]
-            for name in self._measured_pairs()
-        }
+        return self._moments(self._measured(correction))
+
+    def left_scale(self) -> dict[str, list[float]] | None:
+        """Of vectors of both sides: `scale` of the z-scored states at the words."""
+        return self._moments(self._measured("zscore", left=True))
 
     def percentile(self, correction: str = "zscore") -> np.ndarray | None:
         """Where each of the cosines (n, n) stands, 0 to 100, among pairs of the model's own text; None like `scale`.
@@ -149,22 +147,11 @@ class Embeddings:
         Of one word (whatever its case) among pairs of one word in two random places, of two words among unrelated ones.
         NaN for one word in different tokens: what was measured is the same token in two places.
         """
-        row = self._measured(correction)
-        if self.statistics is None or row is None:
-            return None
-        cosines = self.cosine(correction)
-        ranks = [
-            percentile(cosines, self.statistics[f"{name}_quantiles"][self.layers[0], row])
-            for name in self._measured_pairs()
-        ]
-        same = self.same_words()
-        found = np.where(same, ranks[-1], ranks[0])
-        found[same & ~self.same_tokens()] = np.nan
-        return found
+        return self._percentile(self.cosine(correction), self._measured(correction))
 
-    def _measured_pairs(self) -> tuple[str, ...]:
-        """The kinds of pairs whose cosines were measured: unrelated ones first, then those of one word, if they are."""
-        return ("sentence_unrelated",) if self.unit == "sentence" else ("unrelated", "same_word")
+    def left_percentile(self) -> np.ndarray | None:
+        """Of vectors of both sides: where each `left_cosine` stands."""
+        return self._percentile(self.left_cosine(), self._measured("zscore", left=True))
 
     def same_words(self) -> np.ndarray:
         """(n, n) booleans: is it one word, whatever its case and its spelling in Unicode? Never two sentences."""
@@ -203,15 +190,40 @@ class Embeddings:
         layers = self.layers[0] if len(self.layers) == 1 else self.layers
         vector_files.save_vectors(Path(path), self.items, layers, self.meta)
 
-    def _measured(self, correction: str) -> int | None:
-        """The row of the statistics that has this correction."""
+    def _measured(self, correction: str, *, left: bool = False) -> list[tuple[str, np.ndarray, np.ndarray]] | None:
+        """What was measured of cosines after this correction, for each kind of pairs: its name, moments and quantiles.
+
+        Unrelated pairs first, then those of one word, if they were measured. `left`: of both sides, the left alone.
+        """
         dim = self.items[0].static.shape[-1]
         name, n_components = parse_correction(correction, dim)
-        if self.both_sides or len(self.layers) > 1 or n_components != default_components(dim):
+        if self.statistics is None or len(self.layers) > 1 or n_components != default_components(dim):
             return None
-        if self.statistics is not None and self._measured_pairs()[0] not in self.statistics:
+        kinds = ("unrelated",) if self.unit == "sentence" else ("unrelated", "same_word")
+        of_both = self.both_sides and not left
+        names = [f"{'sentence_' if self.unit == 'sentence' else 'both_' if of_both else ''}{kind}" for kind in kinds]
+        if names[0] not in self.statistics:
             return None
-        return CORRECTIONS.index(name)
+        layer = self.layers[0]
+        at = (layer,) if of_both else (layer, CORRECTIONS.index(name))
+        tables = [(self.statistics[name], self.statistics[f"{name}_quantiles"]) for name in names]
+        return [(kind, moments[at], spread[at]) for kind, (moments, spread) in zip(kinds, tables, strict=True)]
+
+    def _moments(self, measured: Sequence[tuple[str, np.ndarray, np.ndarray]] | None) -> dict[str, list[float]] | None:
+        if measured is None:
+            return None
+        return {kind: [round(float(x), 4) for x in moments] for kind, moments, _ in measured}
+
+    def _percentile(
+        self, cosines: np.ndarray, measured: Sequence[tuple[str, np.ndarray, np.ndarray]] | None
+    ) -> np.ndarray | None:
+        if measured is None:
+            return None
+        ranks = [percentile(cosines, quantiles) for _, _, quantiles in measured]
+        same = self.same_words()
+        found = np.where(same, ranks[-1], ranks[0])
+        found[same & ~self.same_tokens()] = np.nan
+        return found
 
     def _corrected(self, correction: str, statistics: Mapping[str, np.ndarray]) -> np.ndarray:
         total = np.zeros_like(self.static)

@@ -19,6 +19,7 @@ from gptlite.storage.reader import Reader
 from gptlite.text.words import Occurrence
 
 BOTH = "both"  # sides of the word, as what a vector has read
+AUTO = "auto"  # both sides where the step has what they take, else the left
 
 
 def statistics_of(loaded: Checkpoint) -> dict[str, np.ndarray] | None:
@@ -32,6 +33,7 @@ class Embedder:
 
     - `layer`, `pool`, `context`, `n_expected`: see `resolve_layers` and `contextual.embed`; `prefix`: `find_prefix`.
       With the `context` "both", a vector is what `both_sides.join` makes of one layer, (2 D + W,) in place of (D,).
+      "auto" is "both" where the step has word vectors and statistics, else "left"; `context` then says which.
     - `keep`: which layers `WordVector.contextual` has: those "asked" for, also those "below" them, or "all".
     - `layers`: the numbers of the layers, rising. `meta`: where the vectors are from, for files.
     - `n_truncated`: words so far whose text to the left did not fit into the model's context.
@@ -50,10 +52,12 @@ class Embedder:
         n_expected: int = 0,
         keep: str = "asked",
     ) -> None:
-        if context not in (*CONTEXTS, BOTH):
+        if context not in (*CONTEXTS, BOTH, AUTO):
             raise UsageError(f"`context` must be one of {', '.join((*CONTEXTS, BOTH))}, not '{context}'.")
         self.loaded, self.statistics = loaded, statistics
-        self.pool, self.context, self.n_expected = pool, context, n_expected
+        self.bags = self._read_bags(layer, keep, needed=context == BOTH) if context in (BOTH, AUTO) else None
+        self.pool, self.n_expected = pool, n_expected
+        self.context = context if context != AUTO else "left" if self.bags is None else BOTH
         self.layers = resolve_layers(layer, loaded.config.n_layers)
         self.top = self.layers[-1] if keep == "below" else None
         self.kept = self.layers if keep == "asked" else None
@@ -63,11 +67,10 @@ class Embedder:
             "model": str(loaded.path),
             **provenance(loaded.manifest),
             "pool": pool,
-            "context": context,
+            "context": self.context,
             "prefix": prefix_text(loaded.tokenizer, self.prefix),
         }
         self.n_truncated = 0
-        self.bags = self._read_bags(layer, keep) if context == BOTH else None
         if self.bags is not None:
             dim = loaded.config.dim
             self.meta["parts"] = {"state at the word": dim, "state that predicts it": dim, "words": self.bags.dim}
@@ -101,14 +104,17 @@ class Embedder:
         joined = join(at, predicting, self.bags.vectors(places), space)
         return [replace(v, contextual=j[None], layers=self.layers) for v, j in zip(vectors, joined, strict=True)]
 
-    def _read_bags(self, layer: str, keep: str) -> ContextBags:
-        if len(self.layers) > 1 or keep == "all":
+    def _read_bags(self, layer: str, keep: str, *, needed: bool) -> ContextBags | None:
+        """The bags of the step's word vectors; None where it has none, which is an error if they are `needed`."""
+        if len(resolve_layers(layer, self.loaded.config.n_layers)) > 1 or keep == "all":
             raise UsageError(f"`context` both takes one layer, not `layer` {layer}.")
         with Reader(self.loaded.path, self.loaded.manifest) as reader:
             words = word_vectors.read(reader)
-        if words is None or self.statistics is None:
+        if words is not None and self.statistics is not None:
+            return ContextBags(words)
+        if needed:
             raise CheckpointError(
                 f"{self.loaded.path} has no static vectors of words, which `context` both needs; a model that this "
                 "version trains has them. `context` left needs none."
             )
-        return ContextBags(words)
+        return None

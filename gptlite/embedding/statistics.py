@@ -5,14 +5,16 @@ All of it is measured while the model is saved, so that vectors made later mean 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gptlite.embedding.both_sides import ContextBags
+from gptlite.embedding.both_sides_scale import find_places, measure_scale
 from gptlite.embedding.contextual import embed
 from gptlite.embedding.similarity import CORRECTIONS, MOST_COMPONENTS, correct, measure, unit
 from gptlite.errors import NumericsError
@@ -20,14 +22,13 @@ from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.text.token_files import spread_ids
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.text.words import UNSPACED, Occurrence, word_pattern, word_starts
+from gptlite.text.words import SENTENCE_END, UNSPACED, Occurrence, word_pattern, word_starts
 from gptlite.tracing import trace
 
 WINDOW_TOKENS = 4096  # whose hidden states are measured
 SENTENCE_TOKENS = 1024  # of the sentences that are read one by one
 STATISTICS_TOKENS = WINDOW_TOKENS + SENTENCE_TOKENS  # in all
 FEWEST_SENTENCES, MOST_SENTENCES = 20, 200
-SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*|\n+")
 N_PAIRS = 2000
 SAME_WORD_PAIRS = 1000
 COUNTED_TOKENS = 1 << 21  # that words are counted in, in stretches spread over a longer text
@@ -41,8 +42,9 @@ def measure_statistics(
     ids: np.ndarray,
     prefix: Sequence[int] | None = None,
     workers: Workers | None = None,
+    bags: ContextBags | None = None,
 ) -> dict[str, Tensor]:
-    """What cosines of this model are worth, from the first tokens of `ids` (N,), usually the held-out text:
+    """What cosines of this model are worth, from tokens of `ids` (N,), usually the held-out text:
 
     - `mean`, `std` (L + 1, D) and principal `components` (L + 1, K, D) of the hidden states of each layer
     - `unrelated` (L + 1, 4, 2): mean and standard deviation of the cosine between random positions with different
@@ -50,11 +52,14 @@ def measure_statistics(
     - `same_word`, `same_word_quantiles`: the same for one word in two random places
     - `sentence_unrelated`, `sentence_unrelated_quantiles`: the same for two sentences of the text, each read alone
       after `prefix` (see `contextual.embed`), as the weighted mean of its tokens; only where there are at least 20
+    - `both_unrelated`, `both_same_word` (L + 1, 2) and their quantiles (L + 1, 101): those of vectors that know both
+      sides, with `bags` around the words; only with `bags`, and where there are at least 20 pairs
 
-    The first position of a window and separators are left out: they are outliers of their own kind. The windows are
-    divided among `workers`, where there are several. Raises `NumericsError` for a model that does not compute numbers.
+    Hidden states are those of windows spread over `ids`. The first position of a window and separators are left out:
+    they are outliers of their own kind. The windows are divided among `workers`, where there are several. Raises
+    `NumericsError` for a model that does not compute numbers.
     """
-    words, states = _states(model, tokenizer, ids, workers or Workers())
+    windows, words, states, rows = _states(model, tokenizer, ids, workers or Workers())
     generator = torch.Generator().manual_seed(0)
     pairs = torch.randint(max(1, len(words)), (2, N_PAIRS if len(words) else 0), generator=generator)
     pairs = pairs[:, words[pairs[0]] != words[pairs[1]]]
@@ -73,7 +78,25 @@ def measure_statistics(
         if len(of_sentences):
             layer |= _scale({"sentence_unrelated": tuple(sentence_pairs)}, of_sentences, space)
         layers.append(layer)
-    return {name: torch.from_numpy(np.stack([layer[name] for layer in layers])) for name in layers[0]}
+    measured = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
+    if bags is not None:
+        places = find_places(tokenizer, windows)
+        for name, cosines in measure_scale(places, states.numpy(), rows, layers, bags).items():
+            measured[name] = np.array([_moments(x) for x in cosines], np.float32)
+            measured[f"{name}_quantiles"] = np.array([_quantiles(x) for x in cosines], np.float32)
+    return {name: torch.from_numpy(array) for name, array in measured.items()}
+
+
+class _Read(NamedTuple):
+    """Tokens that a model has read, (n, T), in windows of their own.
+
+    - `words` (N,): those that count, and their `states` (L + 1, N, D); `rows` (n, T): where each is in these, or -1.
+    """
+
+    windows: np.ndarray
+    words: Tensor
+    states: Tensor
+    rows: np.ndarray
 
 
 def _scale(
@@ -139,13 +162,15 @@ def count_words(tokenizer: Tokenizer, ids: np.ndarray) -> list[tuple[str, int]]:
     return sorted(frequent, key=lambda item: (-item[1], item[0]))[:MOST_WORDS]
 
 
-def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, workers: Workers) -> tuple[Tensor, Tensor]:
-    """Tokens (N,) and their hidden states (L + 1, N, D)."""
+def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, workers: Workers) -> _Read:
+    """The hidden states of windows spread over `ids` (N,)."""
     context = model.config.context_length
     n_windows = max(1, min(WINDOW_TOKENS // context, len(ids) // context))
     length = min(context, len(ids))
     device = next(model.parameters()).device
-    tokens = torch.from_numpy(ids[: n_windows * length].astype(np.int64)).view(n_windows, length)
+    chosen = np.linspace(0, max(1, len(ids) // context) - 1, n_windows).round().astype(np.int64)
+    windows = np.stack([ids[i * length : (i + 1) * length] for i in chosen.tolist()]).astype(np.int64)
+    tokens = torch.from_numpy(windows)
 
     def read(windows: Tensor) -> Tensor:
         """The hidden states (L + 1, B, T - 1, D) of all positions but the first."""
@@ -160,7 +185,9 @@ def _states(model: GPT, tokenizer: Tokenizer, ids: np.ndarray, workers: Workers)
             "the model's hidden states are not finite, so nothing is saved; go on from an earlier step with a "
             "smaller `lr`."
         )
-    return words[usable], states
+    rows = np.full(windows.shape, -1)
+    rows[:, 1:] = np.where(usable, usable.cumsum(0) - 1, -1).reshape(n_windows, length - 1)
+    return _Read(windows, words[usable], states, rows)
 
 
 def _same_word_pairs(words: Tensor, tokenizer: Tokenizer, generator: torch.Generator) -> tuple[Tensor, Tensor]:

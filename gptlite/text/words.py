@@ -21,6 +21,7 @@ SKIN_TONES = "\U0001f3fb-\U0001f3ff"
 # Soft hyphen, joiners, marks of direction, tags of flags; not U+200B, which parts words.
 INVISIBLE = "\u00ad\u200c-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0020-\U000e007f"
 EXTENDS = re.compile(f"[{INVISIBLE}{SKIN_TONES}]")
+SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])\s*|\n+")
 
 
 @dataclass(frozen=True)

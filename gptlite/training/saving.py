@@ -33,7 +33,7 @@ def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team
     ids = setup.val_ids if len(setup.val_ids) >= ENOUGH_TOKENS else setup.batches.ids
     prefix = find_prefix(setup.tokenizer, token_counts=setup.token_counts.numpy())
     with setup.workers.alone():  # short operators lose more to threads that wait than they gain
-        measured = statistics.measure_statistics(whole, setup.tokenizer, ids, prefix, setup.workers)
+        measured = statistics.measure_statistics(whole, setup.tokenizer, ids, prefix, setup.workers, setup.bags)
     model.train()
     run.check()
     try:

@@ -14,6 +14,7 @@ from gptlite.checkpoint import word_vectors
 from gptlite.checkpoint.runs import Run
 from gptlite.device import Hardware
 from gptlite.embedding import statistics
+from gptlite.embedding.both_sides import ContextBags
 from gptlite.embedding.word_vectors import affordable_tokens, make_word_vectors
 from gptlite.evaluation.scoring import Window, answer_windows, sliding_windows
 from gptlite.kernels.workers import Workers
@@ -70,6 +71,13 @@ class Setup:
         most = affordable_tokens(self.plan.train.seconds, WORD_VECTORS_SHARE)
         made = make_word_vectors(self.tokenizer, self.batches.ids, most_tokens=most)
         return made and word_vectors.to_bytes(made.words, made.counts, made.vectors)
+
+    @cached_property
+    def bags(self) -> ContextBags | None:
+        """Bags of these word vectors, for vectors that know both sides."""
+        file = self.word_vectors
+        where = self.run.path / word_vectors.NAME
+        return None if file is None else ContextBags(word_vectors.from_bytes(file, where))
 
     @cached_property
     def windows(self) -> Sequence[Window]:

@@ -90,6 +90,36 @@ def test_layers_are_named_or_counted(embed: Command, layer: str, number: int) ->
     assert parsed(embed(*BANKS, f"--layer={layer}", "--json"))["layer"] == number
 
 
+# -- Both sides
+
+
+def test_words_are_compared_by_both_sides(embed: Command) -> None:
+    result = parsed(embed(*BANKS, "--json"))
+    left = parsed(embed(*BANKS, "--json", "--context", "left"))
+    assert (result["context"], left["context"]) == ("both", "left")
+    assert result["left"] == left["contextual"] != result["contextual"] and left["left"] is None
+    (pair,) = result["pairs"]
+    assert pair["verdict"] and pair["percentile"] == result["percentile"][0][1]
+    table = embed(*BANKS).out
+    assert "BOTH SIDES" in table and "CONTEXTUAL" in table and "left side alone" in table and pair["verdict"] in table
+
+
+@pytest.mark.parametrize(
+    "options", [("--layer", "1"), ("--pool", "mean"), ("--correct", "center"), ("--tokens",)], ids=str
+)
+def test_options_about_states_mean_the_left_side(embed: Command, options: tuple[str, ...]) -> None:
+    texts = PLAIN if "--tokens" in options else BANKS
+    assert parsed(embed(*texts, *options, "--json"))["context"] == "left"
+
+
+def test_files_have_the_states_of_the_model_unless_both_sides_are_asked_for(embed: Command, trained_run: Path) -> None:
+    dim = saved_step.load(runs.find_model(str(trained_run))).config.dim
+    for options, n_numbers in ((), dim), (("--context", "both"), None):
+        assert embed(*BANKS, "-o", "x.npz", "--force", *options).code == 0
+        with np.load("x.npz") as file:
+            assert file["vectors"].shape[1] == (n_numbers or sum(json.loads(str(file["meta"]))["parts"].values()))
+
+
 # -- Which words
 
 
@@ -341,11 +371,11 @@ def test_lines_are_answered_before_the_next_one_is_written() -> None:
 
 
 def test_the_table_shows_word_context_and_cosines(embed: Command) -> None:
-    outcome = embed(*BANKS)
+    outcome = embed(*BANKS, "--context", "left")
     assert (outcome.code, outcome.err) == (0, "")
     assert "Ada finds the ▐bank▌" in outcome.out
     assert "▐bank▌ ." in outcome.out
-    result = parsed(embed(*BANKS, "--json"))
+    result = parsed(embed(*BANKS, "--context", "left", "--json"))
     cosine = f"{result['contextual'][0][1]:.2f}"
     numbers = [line.split() for line in outcome.out.splitlines() if re.fullmatch(r"[\s\d.-]+", line) and line.strip()]
     assert ["1", "1.00", cosine, "1", "1.00", "1.00"] in numbers
@@ -364,15 +394,20 @@ def test_many_occurrences_get_no_matrix(embed: Command) -> None:
     assert "10 occurrences: too many for a matrix" in out and "CONTEXTUAL" not in out
 
 
-def test_a_verdict_says_what_a_cosine_is_worth(embed: Command) -> None:
-    result = parsed(embed(*BANKS, "--json"))
+@pytest.mark.parametrize(
+    ("context", "other"), [((), "left side alone"), (("--context", "left"), "raw")], ids=["both", "left"]
+)
+def test_a_verdict_says_what_a_cosine_is_worth(embed: Command, context: tuple[str, ...], other: str) -> None:
+    result = parsed(embed(*BANKS, *context, "--json"))
     (pair,) = result["pairs"]
     assert pair["pair"] == [0, 1] and pair["among"] == "same_word"
     assert pair["percentile"] == result["percentile"][0][1]
     assert (pair["contextual"], pair["raw"]) == (result["contextual"][0][1], result["raw"][0][1])
-    out = embed(*BANKS).out
+    out = embed(*BANKS, *context).out
     rank = rf"is (lower|higher) than \d+ % of same-word pairs: {pair['verdict']}\."
-    assert re.search(rf"^1–2 +{pair['contextual']:.2f} \(raw {pair['raw']:.2f}\) {rank}$", out, re.MULTILINE)
+    assert re.search(
+        rf"^1–2 +{pair['contextual']:.2f} \({other} {pair[other.split()[0]]:.2f}\) {rank}$", out, re.MULTILINE
+    )
     assert "Static vectors cannot tell them apart" in out
 
 
@@ -384,9 +419,9 @@ def test_two_words_are_compared_with_unrelated_ones(embed: Command) -> None:
 
 def test_texts_that_are_equal_up_to_the_word_give_one_vector(embed: Command) -> None:
     texts = "Ada finds the [bank] .", "Ada finds the [bank] and the river ."
-    out = embed(*texts).out
+    out = embed(*texts, "--context", "left").out
     assert "1–2    the same vector: the texts are equal up to the word" in out
-    (pair,) = parsed(embed(*texts, "--json"))["pairs"]
+    (pair,) = parsed(embed(*texts, "--context", "left", "--json"))["pairs"]
     assert pair["same_prefix"] and pair["contextual"] == pytest.approx(1, abs=1e-5)
     (echoed,) = parsed(embed(*texts, "--repeat", "--json"))["pairs"]
     assert not echoed["same_prefix"]
@@ -430,7 +465,7 @@ def test_files_hold_one_layer_the_mean_of_several_or_all(embed: Command) -> None
 
 
 def test_a_word_that_has_seen_nothing_is_mentioned(embed: Command) -> None:
-    assert "#2 has seen almost nothing" in embed(BANKS[0], "[bank] .").out
+    assert "#2 has seen almost nothing" in embed(BANKS[0], "[bank] .", "--context", "left").out
     assert "almost nothing" not in embed(*BANKS).out
 
 
@@ -631,7 +666,7 @@ def test_outputs_that_make_no_sense_are_usage_errors(embed: Command, arguments: 
 def test_charts_are_files_beside_any_answer(embed: Command) -> None:
     pytest.importorskip("vl_convert")
     outcome = embed(*BANKS, "--figures", "made")
-    assert (outcome.code, outcome.out) == (0, embed(*BANKS).out)
+    assert (outcome.code, outcome.out) == (0, embed(*BANKS, "--context", "left").out)
     names = ("curve", "map", "matrix", "static-map", "static-matrix")
     assert sorted(path.name for path in Path("made").iterdir()) == [
         f"{x}.{kind}" for x in names for kind in ("png", "svg")

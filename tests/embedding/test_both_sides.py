@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,17 @@ def test_case_does_not_count_and_unknown_words_are_nothing() -> None:
     assert np.array_equal(one, other) and not none.any()
 
 
+def test_bags_of_running_text_are_those_of_its_words_one_by_one() -> None:
+    texts = ["the river water the money loan", "loan the x river", "money " * 50]
+    made = bags()
+    places = [
+        Occurrence(i, text, m.start(), m.end()) for i, text in enumerate(texts) for m in re.finditer(r"\w+", text)
+    ]
+    together = made.of_words([text.split() for text in texts])
+    assert np.allclose(together, made.vectors(places), atol=1e-5)
+    assert made.of_words([]).shape == (0, 2)
+
+
 def test_running_text_has_mean_zero_and_deviation_one_in_every_dimension() -> None:
     made = bags()
     mass = made.words.counts * made.weights / (made.words.counts * made.weights).sum()
@@ -75,7 +88,8 @@ def test_a_saved_model_reads_what_follows_the_word(trained_run: Path) -> None:
     assert both.cosine()[0, 1] < 0.999 and both.left_cosine()[0, 1] == pytest.approx(1, abs=1e-5)
     assert both.vectors.shape[1] == sum(both.meta["parts"].values()) > 2 * dim
     (pair,) = both.pairs()
-    assert not pair.same_prefix and pair.left == pytest.approx(1, abs=1e-5) and pair.percentile is None
+    assert not pair.same_prefix and pair.left == pytest.approx(1, abs=1e-5)
+    assert pair.percentile is not None and pair.verdict
 
 
 def model_words(run: Path) -> list[str]:
@@ -90,6 +104,15 @@ def model_words(run: Path) -> list[str]:
         return found.words
 
     return read_model(run, read)
+
+
+def test_without_a_scale_of_both_sides_there_is_no_verdict(trained_run: Path) -> None:
+    embeddings = load(trained_run).embed(["the [bank] ends", "a [bank] is"], context="both")
+    assert embeddings.statistics is not None and embeddings.scale() is not None
+    older = {name: array for name, array in embeddings.statistics.items() if not name.startswith("both_")}
+    without = replace(embeddings, statistics=older)
+    assert without.scale() is None and without.percentile() is None and without.pairs()[0].verdict is None
+    assert without.left_scale() == embeddings.left_scale() and without.left_percentile() is not None
 
 
 def test_several_layers_and_sentences_have_no_both_sides(trained_run: Path) -> None:

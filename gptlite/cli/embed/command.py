@@ -88,10 +88,10 @@ def embed(
                            rich_help_panel=WHICH),
     ] = False,
     context: Annotated[
-        Literal["left", "both"],
+        Literal["left", "both"] | None,
         typer.Option("--context", help="Sides of the word that are read.",
-                     rich_help_panel=WHICH),
-    ] = "left",
+                     show_default="both; left in files and with --layer, --pool, --correct", rich_help_panel=WHICH),
+    ] = None,
     prefix: Annotated[
         str, typer.Option("--prefix", metavar="TEXT", help="Read before each text. auto: what separates documents, or "
                           "a line break.", rich_help_panel=WHICH),
@@ -133,7 +133,7 @@ def embed(
         layer=layer,
         pool=pool or ("weighted" if sentence else "last"),
         correct=correct,
-        context="echo" if repeat else context,
+        context="echo" if repeat else context or _context(call, unit, output),
         prefix=ends.read(options.check_text(prefix, "--prefix")),
     )
     words = [options.check_text(w, "--word") for w in word or []]
@@ -154,8 +154,17 @@ def embed(
     ends.say(messages)
 
 
+def _context(call: typer.Context, unit: str, output: vectors.Output) -> str:
+    """What is read unless --context says so: both sides of words that are compared, unless an option is about states.
+
+    Files and pages are about states too: they have the model's own vectors.
+    """
+    of_states = {"layer", "pool", "correct"} & set(modes.given_options(call))
+    return "left" if unit != "word" or of_states or output.out is not None or output.figures is not None else "auto"
+
+
 def _modes(
-    out: str | None, by_layer: bool, json: bool, figures: str | None, from_lines: bool, context: str
+    out: str | None, by_layer: bool, json: bool, figures: str | None, from_lines: bool, context: str | None
 ) -> Iterator[str]:
     """The modes of `MODES` that these options mean."""
     if by_layer:

@@ -34,7 +34,8 @@ Line = list[tuple[str, str]]  # pieces of text with their styles
 class Comparison:
     """What is shown of n vectors.
 
-    - `unit`: what they are vectors of, "word", "token" or "sentence"; `context`: "left", "echo" or "both".
+    - `unit`: what they are vectors of, "word", "token" or "sentence"; `context`: "left", "echo" or "both", and
+      `can_both`: does the model have what "both" takes?
     - `counts`: how often words stand in the text that the model was trained on; empty where that is not known.
     - `rows`: the words and, among them, the texts without one, which have a row but no vector.
     """
@@ -44,6 +45,7 @@ class Comparison:
     n_layers: int
     unit: str
     context: str
+    can_both: bool
     counts: Mapping[str, int]
     rows: Sequence[Found]
 
@@ -162,11 +164,15 @@ class Comparison:
         state = f"{mean} {blocks}/{self.n_layers}, {pool}, {name} cosines"
         left = [
             [(f"CONTEXTUAL, {state}", "bold")],
-            *self._matrix(e.left_cosine() if e.both_sides else e.cosine(self.correct), e.percentile(self.correct)),
+            *(
+                self._matrix(e.left_cosine(), e.left_percentile())
+                if e.both_sides
+                else self._matrix(e.cosine(self.correct), e.percentile(self.correct))
+            ),
         ]
         if e.both_sides:
             both = [[("BOTH SIDES, states at and before the word, and the words around it", "bold")]]
-            return [*both, *self._matrix(e.cosine(), None), [], *self._left_and_static(left)]
+            return [*both, *self._matrix(e.cosine(), e.percentile()), [], *self._left_and_static(left)]
         return self._left_and_static(left)
 
     def _left_and_static(self, left: list[Line]) -> list[Line]:
@@ -196,15 +202,16 @@ class Comparison:
 
     def _scale(self) -> list[Line]:
         """What cosines are worth in this model, and what they would be without a correction."""
-        scale, raw = self.e.scale(self.correct), self.e.scale("none")
-        if scale is None or raw is None:
+        both = self.e.both_sides
+        scale, other = self.e.scale(self.correct), self.e.left_scale() if both else self.e.scale("none")
+        if scale is None or other is None:
             return []
-        name = CORRECTIONS.get(self.correct, self.correct)
+        name = "left side alone" if both else "raw"
         others = "sentences" if self.unit == "sentence" else "words"
         kinds = {"unrelated": f"unrelated {others}", "same_word": "same word, random contexts"}
         text = "scale  " + "   ".join(f"{kinds[k]} {mean:.2f} ± {dev:.2f}" for k, (mean, dev) in scale.items())
-        if name != "raw":
-            text += f"   (raw: {console.listing([f'{mean:.2f}' for mean, _ in raw.values()])})"
+        if both or self.correct != "none":
+            text += f"   ({name}: {console.listing([f'{mean:.2f}' for mean, _ in other.values()])})"
         return [[(text, "")]]
 
     def _verdicts(self) -> list[Line]:
@@ -229,9 +236,11 @@ class Comparison:
     def _verdict(self, pair: Pair) -> Line:
         if pair.same_prefix:
             return [("the same vector: the texts are equal up to the word, and the model cannot see what follows.", "")]
+        cosine = f"{pair.cosine:.2f}"
         if pair.left is not None:
-            return [(f"{pair.cosine:.2f} (left side alone {pair.left:.2f}).", "")]
-        cosine = f"{pair.cosine:.2f}" + (f" (raw {pair.raw:.2f})" if self.correct != "none" else "")
+            cosine += f" (left side alone {pair.left:.2f})"
+        elif self.correct != "none":
+            cosine += f" (raw {pair.raw:.2f})"
         if pair.same_word and not pair.same_tokens:
             return [(f"{cosine}: one word in different tokens, for which there is no scale.", "")]
         if pair.percentile is None:
@@ -258,10 +267,8 @@ class Comparison:
         blind = [i for i, v in enumerate(items) if v.words_left <= BLIND] if self.context == "left" else []
         if blind:
             have = "have" if len(blind) > 1 else "has"
-            said.append(
-                f"the model reads left to right: {self._named(blind)} {have} seen almost nothing yet; "
-                "try --context both."
-            )
+            instead = "; try --context both" if self.can_both else ""
+            said.append(f"the model reads left to right: {self._named(blind)} {have} seen almost nothing yet{instead}.")
         partial = [i for i, v in enumerate(items) if v.partial]
         if partial:
             said.append(f"{self._named(partial)}: a token reaches outside the word; its vector is of both.")

@@ -27,7 +27,8 @@ PAGE = ".html"
 
 @dataclass(frozen=True)
 class Which:
-    """Which of a word's vectors: the options of this name on the help page. `context` is "left", "echo" or "both"."""
+    """Which of a word's vectors: the options of this name on the help page. `context` is "left", "echo", "both", or
+    "auto": both sides where the model has what they take."""
 
     layer: str
     pool: str
@@ -241,7 +242,9 @@ def _compare(
         )
         correct = "none"
     embeddings = Embeddings(vectors, embedder.layers, embedder.statistics, embedder.meta, unit)
-    comparison = Comparison(embeddings, correct, config.n_layers, unit, embedder.which.context, counts, rows)
+    context, wish = embedder.made.context, embedder.which.context
+    can_both = wish != "auto" or context == "both"
+    comparison = Comparison(embeddings, correct, config.n_layers, unit, context, can_both, counts, rows)
     if embedder.output.json:
         console.write_json(schemas.named("embed", comparison.as_json()))
     else:
