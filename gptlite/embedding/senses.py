@@ -19,9 +19,12 @@ from gptlite.text.words import UNSPACED, word_pattern
 
 FEWEST = 4  # occurrences a sense, on average
 MOST_SENSES = 20
+MOST_CHOSEN = 5  # when their number is not given
 RESTARTS, ROUNDS = 8, 100  # of k-means
 CONTROLS = 20  # clouds without groups
-CLEAR = 0.5  # of the way from the control to 1: made-up homonyms come 0.6 far, words of one sense 0.45 at most
+# Of the way from the control to 1: made-up homonyms come 0.6 far, words of one sense 0.45 at most. No lower bound tells
+# the pseudo-words of real text from its words (docs/lab/log.md).
+CLEAR = 0.5
 WINDOW = 10  # words to both sides of an occurrence that count as its context
 PRIOR = 0.1  # of a word's frequency in all contexts, that is believed of each sense before counting
 
@@ -43,8 +46,17 @@ class Senses:
     control: float
 
     @property
+    def n_senses(self) -> int:
+        return int(self.labels.max()) + 1
+
+    @property
+    def share(self) -> float:
+        """How far the silhouette is from the control to 1, the largest there can be."""
+        return (self.silhouette - self.control) / max(1 - self.control, 1e-12)
+
+    @property
     def clear(self) -> bool:
-        return self.silhouette >= self.control + CLEAR * (1 - self.control)
+        return self.share >= CLEAR
 
 
 def induce_senses(vectors: np.ndarray, n_senses: int, *, seed: int = 0) -> Senses:
@@ -62,6 +74,27 @@ def induce_senses(vectors: np.ndarray, n_senses: int, *, seed: int = 0) -> Sense
     labels = np.argsort(order)[labels]
     typical = (points * _centres(points, labels, k)[labels]).sum(axis=1)
     return Senses(labels, typical, float(silhouettes(points, labels).mean()), control)
+
+
+def choose_senses(vectors: np.ndarray, *, seed: int = 0) -> Senses:
+    """Group vectors (n, D) into as many senses as there are clear groups, from 1 to 5: those furthest above their
+    control.
+
+    Where no number of groups is clear there is one sense, and `silhouette` and `control` are those of two groups; fewer
+    than 8 occurrences are one sense, with both 0.
+    """
+    most = min(MOST_CHOSEN, len(vectors) // FEWEST)
+    tried = [induce_senses(vectors, k, seed=seed) for k in range(2, most + 1)]
+    clear = [found for found in tried if found.clear]
+    if clear:
+        return max(clear, key=lambda found: found.share)
+    return _one_sense(vectors, *((tried[0].silhouette, tried[0].control) if tried else (0.0, 0.0)))
+
+
+def _one_sense(vectors: np.ndarray, silhouette: float, control: float) -> Senses:
+    points = unit(np.asarray(vectors, dtype=np.float64))
+    labels = np.zeros(len(points), dtype=np.int64)
+    return Senses(labels, points @ _centres(points, labels, 1)[0], silhouette, control)
 
 
 def centre_forms(vectors: np.ndarray, forms: Sequence[object]) -> np.ndarray:

@@ -118,7 +118,8 @@ def test_without_files_it_is_the_text_of_the_run(gptlite: Command, trained_run: 
         (("--sort", "sense"), "--senses 2"),
         (("--limit", "0"), "--limit"),
         (("--width", "10"), "--width"),
-        (("--senses", "1"), "--senses"),
+        (("--senses", "1"), "--senses must be 2 or more, or auto, not 1"),
+        (("--senses", "two"), "--senses must be a number from 2 on, or auto, not 'two'"),
         (("--layer", "1"), "--layer does nothing with lines of FILE; it goes with: --senses."),
         (("-m", "x"), "--model does nothing with lines of FILE"),
     ],
@@ -157,8 +158,8 @@ def parsed(outcome: Outcome) -> dict[str, Any]:
 def test_senses_come_with_their_evidence(grouped: Command, trained_run: Path) -> None:
     result = parsed(grouped("--senses", 2, "--json"))
     assert set(result) == {
-        "schema", "n_found", "n_grouped", "model", "layer", "n_layers", "pool", "correct", "clear", "silhouette",
-        "control", "groups", "lines",
+        "schema", "n_found", "n_grouped", "model", "layer", "n_layers", "pool", "context", "correct", "clear",
+        "silhouette", "control", "groups", "lines",
     }  # fmt: skip
     assert sum(group["n_places"] for group in result["groups"]) == result["n_grouped"] == result["n_found"]
     assert {line["sense"] for line in result["lines"]} == {0, 1}
@@ -197,6 +198,32 @@ def test_a_sense_can_be_sorted_too(grouped: Command) -> None:
     for sense in (1, 2):
         following = [line["right"].casefold().split() for line in lines if line["sense"] == sense]
         assert following == sorted(following)
+
+
+@pytest.mark.parametrize(("clear", "n_senses"), [(True, 2), (False, 1)])
+def test_the_number_of_senses_can_be_found(
+    grouped: Command, clear: bool, n_senses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Senses, "clear", clear)
+    monkeypatch.setattr(Senses, "share", property(lambda found: -found.n_senses))  # two groups are the clearest
+    result = parsed(grouped("--senses", "auto", "--json"))
+    assert len(result["groups"]) == n_senses == len({line["sense"] for line in result["lines"]})
+    out = grouped("--senses", "auto").out
+    assert out.startswith("2 senses of" if clear else "one sense of") and ("sense 2" in out) == clear
+    numbers = [int(line.split()[0]) for line in out.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
+    assert clear or numbers == sorted(numbers)
+
+
+def test_senses_are_of_both_sides_unless_an_option_is_about_states(grouped: Command) -> None:
+    assert parsed(grouped("--senses", 2, "--json"))["context"] == "both"
+    for options in (("--layer", 1), ("--pool", "mean"), ("--correct", "center")):
+        assert parsed(grouped("--senses", 2, *options, "--json"))["context"] == "left"
+
+
+def test_few_places_are_one_sense(gptlite: Command, trained_run: Path) -> None:
+    stdin = "\n".join(TEXTS).encode()
+    outcome = gptlite("concordance", "bank", "-", "--senses", "auto", "-m", trained_run, stdin=stdin)
+    assert outcome.code == 0 and outcome.out.startswith("one sense of 3 places")
 
 
 def test_too_few_places_for_senses_is_said(gptlite: Command, trained_run: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from gptlite.embedding.senses import (
     centre_forms,
+    choose_senses,
     cluster,
     context_words,
     induce_senses,
@@ -48,6 +49,19 @@ def test_one_cloud_is_no_clear_split(seed: int) -> None:
     rng = np.random.default_rng(seed)
     stretched = rng.standard_normal((80, 24)) * np.linspace(0.2, 3, 24) + rng.standard_normal(24)
     assert not induce_senses(stretched, 2).clear
+
+
+@pytest.mark.parametrize("sizes", [(60,), (30, 30), (25, 20, 15)])
+def test_the_number_of_groups_is_found(sizes: tuple[int, ...]) -> None:
+    vectors, truth = clouds(*sizes)
+    found = choose_senses(vectors)
+    assert found.n_senses == len(sizes) and partition(found.labels) == partition(truth)
+    assert found.clear == (len(sizes) > 1) and len(found.typical) == sum(sizes)
+
+
+def test_few_places_have_one_sense() -> None:
+    found = choose_senses(np.random.default_rng(0).normal(size=(7, 3)))
+    assert found.n_senses == 1 and not found.clear and (found.silhouette, found.control) == (0, 0)
 
 
 def test_places_that_are_all_alike_are_no_clear_split() -> None:

@@ -5,7 +5,8 @@ Without --senses no vectors are needed, and no model is built.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import re
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +14,7 @@ from gptlite.cli.concordance import lines
 from gptlite.cli.shared import console, corpora, modes, options, sources
 from gptlite.cli.shared.models import ModelReader
 from gptlite.cli.shared.texts import Finder, Texts
+from gptlite.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,8 +40,9 @@ def concordance(
                        "reads lines.", show_default="what the run was trained on"),
     ] = None,
     senses: Annotated[
-        int | None,
-        typer.Option("--senses", metavar="K", help="Group the lines by sense, if K senses can be told apart."),
+        str | None,
+        typer.Option("--senses", metavar="K", help="Group the lines by sense, if K senses can be told apart; auto "
+                     "finds how many there are, from 1 to 5."),
     ] = None,
     sort: Annotated[
         lines.Sort | None,
@@ -69,15 +72,27 @@ def concordance(
     [bold]gptlite concordance bank corpus.txt --senses 2[/bold]
     """
     MODES.check(call, "lines of FILE" if files else RUN, *[SENSES] * (senses is not None))
-    view = lines.View(senses or 0, sort, limit, width)
+    view = lines.View(_number_of_senses(senses), sort, limit, width)
     messages = console.Messages(quiet)
     ends = sources.LineEnds([] if senses is None else [model])
     texts = Texts([], files, lossy, encoding, ends) if files else _text_of_run(model, messages)
     plain = (text if isinstance(text, str) else text.text for text in texts)  # the word is named once, as WORD
     found = Finder(plain, [options.check_text(word, "the word")])
     read = ModelReader(model, device, threads)
-    lines.show(found, view, read, layer=layer, pool=pool, correct=correct, json=json, messages=messages)
+    context = "left" if {"layer", "pool", "correct"} & set(modes.given_options(call)) else "auto"
+    lines.show(
+        found, view, read, layer=layer, pool=pool, correct=correct, context=context, json=json, messages=messages
+    )
     ends.say(messages)
+
+
+def _number_of_senses(text: str | None) -> int | Literal["auto"] | None:
+    """What --senses says. Raises `UsageError`."""
+    if text is None or text == "auto":
+        return text
+    if not re.fullmatch(r"-?[0-9]{1,6}", text):
+        raise UsageError(f"--senses must be a number from 2 on, or auto, not '{text}'.")
+    return int(text)
 
 
 def _text_of_run(model: str | None, messages: console.Messages) -> Iterator[str]:

@@ -28,28 +28,31 @@ Read = Callable[[], "tuple[Checkpoint, dict[str, Any] | None]"]
 
 @dataclass(frozen=True)
 class View:
-    """What is shown: how many senses (0 for one list), and the lines' order, number and width."""
+    """What is shown: how many senses (None for one list), and the lines' order, number and width."""
 
-    senses: int = 0
+    senses: int | Literal["auto"] | None = None
     sort: Sort | None = None
     limit: int | None = None
     width: int | None = None
 
     def __post_init__(self) -> None:
-        if self.sort == "sense" and not self.senses:
+        if self.sort == "sense" and self.senses is None:
             raise UsageError("--sort sense needs senses to sort by; add --senses 2.")
-        if self.senses < 0 or self.senses == 1:
-            raise UsageError(f"--senses must be 2 or more, not {self.senses}.")
+        if isinstance(self.senses, int) and self.senses < 2:
+            raise UsageError(f"--senses must be 2 or more, or auto, not {self.senses}.")
 
 
 def show(
-    found: Iterable[Found], view: View, read: Read, *, layer: str, pool: str, correct: str,
+    found: Iterable[Found], view: View, read: Read, *, layer: str, pool: str, correct: str, context: str,
     json: bool, messages: console.Messages,
 ) -> None:  # fmt: skip
-    """Print the places that `found` yields. `read` gives model and statistics, and is called for senses only."""
+    """Print the places that `found` yields. `read` gives model and statistics, and is called for senses only.
+
+    - `context`: "left", or "auto" for vectors that know both sides where the model has what they take.
+    """
     places, n_found = _draw(place for place in (item.place for item in found) if place)
     limit = view.limit or SHOWN
-    if not view.senses:
+    if view.senses is None:
         shown = sort_places(_spread(places, limit), view.sort or "text")
         if json:
             console.write_json(schemas.named("concordance", {"n_found": n_found, "lines": [_line(p) for p in shown]}))
@@ -58,7 +61,7 @@ def show(
         _say_how_many(len(shown), n_found, messages)
         return
     clustered = _spread(places, CLUSTERED)
-    induced, facts = _induce(clustered, view.senses, read, layer, pool, correct, messages)
+    induced, facts = _induce(clustered, view.senses, read, layer, pool, correct, context, messages)
     groups = _groups(clustered, induced, view, limit)
     if json:
         lines = [_line(p, label, fit) for label, group in enumerate(groups) for p, fit in group]
@@ -66,7 +69,7 @@ def show(
         console.write_json(schemas.named("concordance", found_facts))
         return
     console.write(_verdict(facts, len(clustered)) + "\n")
-    if not facts["clear"] and view.sort != "sense":
+    if induced.n_senses == 1 or (not facts["clear"] and view.sort != "sense"):
         order = view.sort if view.sort in ("left", "right") else "text"
         mixed = sort_places(_spread(clustered, limit), order)
         console.print_concordance([_columns(place) for place in mixed], view.width)
@@ -108,33 +111,39 @@ def _spread(places: Sequence[Occurrence], n: int) -> list[Occurrence]:
 
 
 def _induce(
-    places: list[Occurrence], k: int, read: Read, layer: str, pool: str, correct: str, messages: console.Messages
-) -> tuple[Senses, dict[str, Any]]:
+    places: list[Occurrence], k: int | Literal["auto"], read: Read, layer: str, pool: str, correct: str, context: str,
+    messages: console.Messages,
+) -> tuple[Senses, dict[str, Any]]:  # fmt: skip
     """The senses of the places, and what is to be said of them."""
     import numpy as np
 
     from gptlite.embedding import contextual, senses, similarity
+    from gptlite.embedding.embedder import Embedder
 
-    loaded, statistics = read()
+    loaded, tensors = read()
+    statistics = None if tensors is None else {name: tensor.numpy() for name, tensor in tensors.items()}
     chosen = contextual.resolve_layer(layer, loaded.config.n_layers)
-    embedded = contextual.embed(loaded.model, loaded.tokenizer, places, pool=pool, n_expected=EXPECTED)
-    vectors = np.stack([v.contextual[chosen] for v in embedded])
-    if statistics is None:  # a model made elsewhere: the places themselves say what they share
-        space = similarity.measure(vectors)
-        messages.notice(f"{loaded.path} holds no statistics; the mean of these places is taken off instead.")
-    else:
-        space = {name: statistics[name][chosen].numpy() for name in ("mean", "std", "components")}
-    vectors = senses.centre_forms(similarity.correct(vectors, correct, space), [v.tokens for v in embedded])
-    induced = senses.induce_senses(vectors, k)
+    embedder = Embedder(loaded, statistics, layer=str(chosen), pool=pool, context=context, n_expected=EXPECTED)
+    embedded = embedder.embed(places)
+    vectors = np.stack([v.at(chosen) for v in embedded])
+    if embedder.context == "left":
+        if statistics is None:  # a model made elsewhere: the places themselves say what they share
+            space = similarity.measure(vectors)
+            messages.notice(f"{loaded.path} holds no statistics; the mean of these places is taken off instead.")
+        else:
+            space = {name: statistics[name][chosen] for name in ("mean", "std", "components")}
+        vectors = similarity.correct(vectors, correct, space)
+    vectors = senses.centre_forms(vectors, [v.tokens for v in embedded])
+    induced = senses.choose_senses(vectors) if k == "auto" else senses.induce_senses(vectors, k)
     around = senses.typical_words([senses.context_words(p.text, p.start, p.end) for p in places], induced.labels)
     expected = senses.typical_words([[t.strip() for t in v.expected if t.strip()] for v in embedded], induced.labels)
     facts: dict[str, Any] = {
         "model": str(loaded.path), "layer": chosen, "n_layers": loaded.config.n_layers, "pool": pool,
-        "correct": correct, "clear": induced.clear, "silhouette": round(induced.silhouette, 4),
-        "control": round(induced.control, 4),
+        "context": embedder.context, "correct": correct, "clear": induced.clear,
+        "silhouette": round(induced.silhouette, 4), "control": round(induced.control, 4),
         "groups": [
             {"n_places": int((induced.labels == group).sum()), "around": around[group], "expected": expected[group]}
-            for group in range(k)
+            for group in range(induced.n_senses)
         ],
     }  # fmt: skip
     return induced, facts
@@ -143,7 +152,7 @@ def _induce(
 def _groups(places: list[Occurrence], induced: Senses, view: View, limit: int) -> list[list[tuple[Occurrence, float]]]:
     """The lines of each sense with how typical they are, each sense with its share of the lines; most typical first."""
     groups: list[list[tuple[Occurrence, float]]] = []
-    for group in range(view.senses):
+    for group in range(induced.n_senses):
         members = [(places[i], float(induced.typical[i])) for i in (induced.labels == group).nonzero()[0]]
         share = max(1, round(limit * len(members) / len(places)))
         members = sorted(members, key=lambda member: -member[1])[:share]
@@ -155,9 +164,12 @@ def _groups(places: list[Occurrence], induced: Senses, view: View, limit: int) -
 
 
 def _verdict(facts: dict[str, Any], n: int) -> str:
-    where = f"block {facts['layer']}/{facts['n_layers']}"
+    sides = "both sides" if facts["context"] == "both" else "the left side"
+    where = f"block {facts['layer']}/{facts['n_layers']}, {sides}"
     measured = f"silhouette {facts['silhouette']:.2f}, without any groups up to {facts['control']:.2f}"
     k = len(facts["groups"])
+    if k == 1:
+        return f"one sense of {console.plural(n, 'place')}, {where}: of two groups {measured}."
     if facts["clear"]:
         return f"{k} senses of {console.plural(n, 'place')}, {where}: {measured}."
     return (
