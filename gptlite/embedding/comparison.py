@@ -197,7 +197,7 @@ class Embeddings:
         """
         dim = self.items[0].static.shape[-1]
         name, n_components = parse_correction(correction, dim)
-        if self.statistics is None or len(self.layers) > 1 or n_components != default_components(dim):
+        if self.statistics is None or len(self.layers) != 1 or n_components != default_components(dim):
             return None
         kinds = ("unrelated",) if self.unit == "sentence" else ("unrelated", "same_word")
         of_both = self.both_sides and not left
