@@ -52,7 +52,8 @@ def main() -> None:
     parser.add_argument("--train", default="--time 10m", help="options of gptlite train")
     parser.add_argument("--words", type=int, default=40, help="pseudo-words")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("-o", "--out", help="keep the run there")
+    parser.add_argument("-o", "--out", help="keep the run there, and score it without training if it is there already")
+    parser.add_argument("--both-sides-only", action="store_true", help="leave out the rows of each layer and pool")
     parser.add_argument("--csv", help="where every combination is written")
     options = parser.parse_args()
 
@@ -66,11 +67,15 @@ def main() -> None:
         run = options.out or str(Path(folder) / "run")
         files = [str(Path(folder) / "train.txt"), "--val", str(Path(folder) / "val.txt"), "-o", run, "-q"]
         command = [sys.executable, "-m", "gptlite", "train", *files, *shlex.split(options.train)]
-        subprocess.run(command, check=True)
+        if not (Path(run) / "run.json").exists():
+            subprocess.run(command, check=True)
         places, labels = occurrences(val, senses)
-        rows = [*score(run, places, labels, texts["val"]), *score_both_sides(run, places, labels)]
+        rows = [] if options.both_sides_only else list(score(run, places, labels, texts["val"]))
+        rows += score_both_sides(run, places, labels)
+        step = runs.find_model(run).name
     n_words = len(set(senses.values()))
-    print(f"{datetime.date.today()}, {n_words} pseudo-words, {len(places):,} held-out uses, seed {options.seed}\n")
+    print(f"{datetime.date.today()}, {step}, {n_words} pseudo-words, {len(places):,} held-out uses, "
+          f"seed {options.seed}\n")  # fmt: skip
     print("| weights | layer | pool | correction | auc | centroid | majority |\n|---|---|---|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(str(row[key]) for key in list(row)[:4])} | {row['auc']:.3f} | {row['centroid']:.3f} | "
