@@ -85,6 +85,7 @@ def collect(loaded: Checkpoint, name: str) -> LiveModel:
             "prefix": find_prefix(tokenizer, token_counts=None if measured is None else measured["token_counts"]),
         },
         space=None if measured is None else _space(measured),
+        prompt=next((word.capitalize() for word in words if word.isalpha()), ""),
         words=[word for word in words if word.isalpha()][:MOST_WORDS],
         sampling={key: getattr(sampling, key) for key in ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")},
         facts={

@@ -2,7 +2,6 @@
 
 const byId = (id) => document.getElementById(id);
 let model; // what the worker says of it: config, special, words, sampling, steps, ...
-let names; // how each token is written
 let spelled; // the bytes of each token
 let language = "en";
 const parts = {}; // of the page: each has begin(), and may have label() and shown()
@@ -128,7 +127,8 @@ function relabel() {
     scale.replaceChildren(...model.stepNames.map((name, i) => element("span", { className: `b${i}` },
       language === "zh" ? name.replace("under ", "< ").replace(" to ", "–").replace(" or more", "+") : name)));
   }
-  names = Array.from({ length: spelled.ends.length }, (_, i) => nameOf(i));
+  byId("strip-scale").replaceChildren(...[["below", "negative"], ["above", "positive"]]
+    .map(([side, key]) => element("span", { className: side, textContent: label(key) })));
   byId("facts").replaceChildren(...Object.entries({ ...model.facts, numbers: model.dtype })
     .map(([name, fact]) => element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: visible(fact) }))));
   for (const part of Object.values(parts)) part.label?.();
@@ -155,6 +155,7 @@ async function begin() {
   spelled = { bytes: loaded.bytes, ends: loaded.ends };
   relabel();
   byId("main").hidden = false;
+  delete byId("status").dataset.label;
   byId("status").textContent = "";
   const tabs = [...byId("tabs").children];
   for (const tab of tabs) tab.addEventListener("click", () => showPart(tab.getAttribute("aria-controls")));

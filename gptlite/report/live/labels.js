@@ -72,6 +72,8 @@ const LABELS = {
   words: ["Words", "词语"],
   wordsLead: ["A word has one static vector, whatever stands around it. In a sentence the model gives it a vector that knows what came before. Mark a word in each sentence and compare.",
     "一个词无论上下文如何都只有一个静态向量；而在句子里，模型给它的向量知道前文。请在每个句子里标记一个词并比较。"],
+  example1: ["She sat on the river bank", "她坐在河边看着流水"],
+  example2: ["He took the money to the bank", "他在路边等着流水"],
   sentence1: ["First sentence", "第一句"],
   sentence2: ["Second sentence", "第二句"],
   marksName: ["The marked word", "标记的词"],

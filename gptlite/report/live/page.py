@@ -25,7 +25,7 @@ from gptlite.report.page import UNSEEN, hash_source
 HERE = Path(__file__).parent
 LARGEST_AUTO = 4_000_000  # bytes of a page with numbers of 16 bits, where nobody says how many there should be
 IN_WORKER = ("tokenizer.js", "engine.js", "worker.js")
-IN_PAGE = ("labels.js", "app.js")
+IN_PAGE = ("labels.js", "app.js", "sampling.js", "write.js", "look.js", "step.js", "words.js")
 STYLES = ("../page.css", "live.css")
 
 
@@ -42,6 +42,7 @@ class LiveModel:
       (several) before a text whose words are compared.
     - `space`: of the hidden states of each layer `mean`, `std` (L + 1, D), and the quantiles of cosines (L + 1, 101)
       of `same_word` and `unrelated` pairs; None where they were not measured.
+    - `prompt`: the text that writing begins with.
     - `words`: those among which neighbours are looked for. `sampling`: the settings that writing begins with.
     """
 
@@ -52,6 +53,7 @@ class LiveModel:
     tokenizer: Mapping[str, Any]
     special: Mapping[str, Any]
     space: Mapping[str, np.ndarray] | None
+    prompt: str
     words: Sequence[str]
     sampling: Mapping[str, float]
     facts: Mapping[str, str]
@@ -104,7 +106,8 @@ def _description(shown: LiveModel, dtype: str) -> dict[str, Any]:
     spelled = {name: value for name, value in shown.tokenizer.items() if name not in ("tokens", "merges")}
     return {
         "name": shown.name, "config": dict(shown.config), "tokenizer": spelled, "special": dict(shown.special),
-        "words": list(shown.words), "sampling": dict(shown.sampling), "facts": dict(shown.facts), "dtype": dtype,
+        "prompt": shown.prompt, "words": list(shown.words), "sampling": dict(shown.sampling),
+        "facts": dict(shown.facts), "dtype": dtype,
         "nParams": sum(array.size for array in shown.weights.values()),
         "steps": list(STEPS), "stepNames": list(STEP_NAMES),
     }  # fmt: skip

@@ -130,6 +130,13 @@ const calls = {
     });
   },
 
+  // The n likeliest tokens after token t, had the model ended after so many layers, with their probabilities.
+  expected(name, t, layer, n) {
+    const logits = sessions[name].logits(t, layer);
+    const ids = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, n);
+    return ids.map((id) => ({ id, p: 2 ** -bitsOf(logits, id) }));
+  },
+
   // One step of attention: query, keys, scores, weights, values of the tokens up to t, and what is taken.
   step(name, layer, head, t) {
     const session = sessions[name];
@@ -139,7 +146,7 @@ const calls = {
     const scaled = session.scores(new Float64Array(t + 1), layer, head, t);
     const weights = scaled.slice();
     softmax(weights, t + 1);
-    const keys = scaled.length ? [...scaled.keys()].map((s) => rows(session.k[layer], s)) : [];
+    const keys = [...scaled.keys()].map((s) => rows(session.k[layer], s));
     const values = [...scaled.keys()].map((s) => rows(session.v[layer], s));
     const output = new Float32Array(C);
     values.forEach((value, s) => value.forEach((x, i) => { output[i] += weights[s] * x; }));
