@@ -52,6 +52,7 @@ MOST_COMPONENTS = 8
 
 DEFAULT_SECONDS = 300.0  # of a run without a budget
 LARGEST_RATE = 1e3  # a typing error; rates between this and the useful ones are found out by training
+LARGEST_COMPANION = 0.95  # of a step, that comes from other texts than the user's own
 LARGEST_CLIP = 1e30  # float32, in which gradients are kept, ends at 3e38
 LARGEST_PENALTY = 100  # of a repetition; beyond it nothing changes any more
 LARGEST_PHRASE = 1024  # tokens
@@ -217,6 +218,8 @@ class TrainConfig:
     - `loss`: of pairs, what is learned: the answers alone (answer), or the prompts too (all).
     - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
       other two means about ten times in the run.
+    - `background_share`, `background_end`: of the windows of a step, how many come from the background text: the
+      first as long as the learning rate does not fall, then on a straight line to the other at the end.
     - `patience`: stop after so many scores in a row without a new best one; 0 for never.
     - `keep`: how many of the newest saved steps stay on disk, besides the best one.
     - `log`: another log beside `metrics.jsonl`: tensorboard, or none.
@@ -246,6 +249,8 @@ class TrainConfig:
     save_every: int | None = None
     sample_every: int = 0
     sample_prompt: str = ""
+    background_share: float = 0.0
+    background_end: float = 0.0
     patience: int = 0
     keep: int = 2
     log: str = "none"
@@ -287,6 +292,9 @@ class TrainConfig:
             "or steps undo the weights",
         )
         _require(0 <= self.dropout < 1, f"`dropout` must be at least 0 and below 1, not {self.dropout}")
+        for name in ("background_share", "background_end"):
+            value = getattr(self, name)
+            _require(0 <= value <= LARGEST_COMPANION, f"`{name}` must be from 0 to {LARGEST_COMPANION}, not {value}")
         for name in ("eval_every", "save_every"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"`{name}` must be at least 1, not {value}")

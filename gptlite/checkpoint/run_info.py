@@ -133,6 +133,17 @@ class ModelSource(TokenizerSource):
     n_parameters: Count
 
 
+class Companion(TypedDict, total=False):
+    """The background of a run, without passages of the held-out text."""
+
+    bytes: Count
+    sha256: Digest
+    removed_passages: Count
+    removed_bytes: Count
+    n_tokens: Count
+    token_digest: Digest
+
+
 class Change(TypedDict):
     """What a resumed run changed: field -> [before, after]."""
 
@@ -178,6 +189,7 @@ class Result(_Result, total=False):
     epochs: float
     processor_share: float | None
     val_exact_match: float
+    own_text_bits_per_byte: float  # expected without the background
 
 
 class RunInfo(TypedDict, total=False):
@@ -195,6 +207,9 @@ class RunInfo(TypedDict, total=False):
     text_limits_bytes: Limits | None
     init_from: ModelSource
     tokenizer_from: TokenizerSource
+    background: Companion
+    background_arguments: Annotated[list[TextPath], NotEmpty]
+    background_inputs: Annotated[list[Source], NotEmpty]
     expected: dict[str, float | None]
     baselines: Baselines | None
     inputs: Annotated[list[Source], NotEmpty]

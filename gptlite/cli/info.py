@@ -130,9 +130,18 @@ def _provenance(run: dict[str, Any], manifest: dict[str, Any]) -> list[list[str]
         )
     if (more := len(run["inputs"]) - MOST_INPUTS) > 0:
         rows.append(["text", f"and {more:,} more files, which --json lists"])
+    if text := run.get("background"):
+        names = _names(run.get("background_inputs", []))
+        rows.append(["background", f"{names}, {text['bytes']:,} bytes used, sha256 {text['sha256'][:16]}…"])
     rows += [
         ["command", command if len(command) <= LONGEST_COMMAND else f"{command[:LONGEST_COMMAND]}…"],
         ["made", f"{run['created']} with gptlite {run['gptlite']}, torch {run['versions']['torch']}"],
         ["hardware", run["hardware"]],
     ]
     return rows
+
+
+def _names(sources: list[dict[str, Any]]) -> str:
+    """The first files by name, and how many more there are."""
+    names = ", ".join(Path(source["path"]).name for source in sources[:3])
+    return f"{names} and {len(sources) - 3:,} more" if len(sources) > 3 else names

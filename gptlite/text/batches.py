@@ -7,6 +7,8 @@ an epoch come in a shuffled order, each exactly once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,7 +51,27 @@ class Batches:
         first, last = (
             step * self.batch_size + r * self.batch_size // self.world_size for r in (self.rank, self.rank + 1)
         )
-        starts = [self._window_start(position) for position in range(first, last)]
+        return self.windows(range(first, last))
+
+    def draw(self, step: int, progress: float, tokens: int, drawn: list[int]) -> tuple[Tensor, list[int]]:
+        """The batch of a step at `progress` (0 to 1) of the run, and `drawn`, which only a mixture changes.
+
+        - `tokens`: those of all batches before; `drawn`: windows taken from each companion text so far (mixture.py).
+        """
+        return self.batch(step), drawn
+
+    def epochs(self, tokens: int, drawn: list[int]) -> float:
+        """How often the text was read after `tokens` tokens, of which the windows in `drawn` are of other texts."""
+        return (tokens - sum(drawn) * self.context) / max(1, len(self.ids))
+
+    @property
+    def streams(self) -> list[np.ndarray]:
+        """The ids (N,) of each text that batches are taken from, the user's own first."""
+        return [self.ids]
+
+    def windows(self, positions: Iterable[int]) -> Tensor:
+        """The windows (n, context + 1) at these positions of the endless sequence of all epochs."""
+        starts = np.array([self._window_start(position) for position in positions], dtype=np.int64)
         index = np.add.outer(starts, np.arange(self.context + 1)) % len(self.ids)  # the stream is a ring
         return torch.from_numpy(self.ids[index].astype(np.int64))
 

@@ -238,6 +238,19 @@ class PairBatches:
         """On average."""
         return round(self.batch_size * float(self.lengths.mean()))
 
+    @property
+    def streams(self) -> list[np.ndarray]:
+        """The ids (N,) of each text that batches are taken from, as `Batches` has them."""
+        return [self.ids]
+
+    def epochs(self, tokens: int, drawn: list[int]) -> float:
+        """How often the text was read after `tokens` tokens."""
+        return tokens / max(1, len(self.ids))
+
+    def draw(self, step: int, progress: float, tokens: int, drawn: list[int]) -> tuple[Tensor, list[int]]:
+        """As `Batches.draw`; pairs are mixed with no other text."""
+        return self.batch(step), drawn
+
     def batch(self, step: int) -> Tensor:
         """Rows (B, T + 1) of int64, T up to the context: ids, and `~id` for tokens that are not learned."""
         group, within = divmod(step, BATCHES_SORTED)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gptlite.checkpoint import run_info
 from gptlite.errors import CheckpointError, CorpusError, UsageError
@@ -184,25 +186,40 @@ class Dataset:
     tokenizer: Tokenizer
     tokens: token_files.TokenFile
     val_tokens: token_files.TokenFile
+    companions: Mapping[str, token_files.TokenFile] = field(default_factory=dict)  # texts beside it, by name
+
+    @property
+    def all_ids(self) -> np.ndarray:
+        """The ids (N,) of everything that is trained on, the text itself last."""
+        return np.concatenate([*(other.ids() for other in self.companions.values()), self.tokens.ids()])
 
     @property
     def digests(self) -> dict[str, str]:
         return {"train": self.tokens.digest, "val": self.val_tokens.digest}
 
 
-def tokenize(texts: Inputs, known: Tokenizer | int | None, watcher: Watcher) -> Dataset:
-    """Both texts as tokens.
+def tokenize(
+    texts: Inputs,
+    known: Tokenizer | int | None,
+    watcher: Watcher,
+    companions: Mapping[str, corpus.Text] | None = None,
+) -> Dataset:
+    """All texts as tokens. A new vocabulary is learned from the text and its `companions` together.
 
     - `known`: the tokenizer to use, or the size of the vocabulary of a new one; None lets the size of the text decide.
     """
-    pairs = pair_data.format_of(texts)
+    pairs, others = pair_data.format_of(texts), companions or {}
+    if pairs and others:
+        raise UsageError(f"`{next(iter(others))}` does not go with pairs and conversations; leave it out.")
     if isinstance(known, Tokenizer):
         tokenizer = known
     else:
-        tokenizer = train_tokenizer(texts.train, known, watcher, BOUNDARIES if pairs else ())
+        learned = corpus.Text((*texts.train.pieces, *(p for text in others.values() for p in text.pieces)))
+        tokenizer = train_tokenizer(learned, known, watcher, BOUNDARIES if pairs else ())
         tokenizer = tokenizer.for_pairs(pairs) if pairs else tokenizer
     tokens = token_files.tokenize(texts.train, tokenizer, progress=partial(watcher.phase, "tokenizing"))
-    return Dataset(texts, tokenizer, tokens, token_files.tokenize(texts.val, tokenizer))
+    files = {name: token_files.tokenize(text, tokenizer) for name, text in others.items()}
+    return Dataset(texts, tokenizer, tokens, token_files.tokenize(texts.val, tokenizer), files)
 
 
 def train_tokenizer(

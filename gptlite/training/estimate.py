@@ -15,7 +15,7 @@ from typing import Any
 from gptlite.baselines import ngram
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, peak_memory
-from gptlite.training import compile, machine, pauses
+from gptlite.training import compile, machine, mixing, pauses
 from gptlite.training import plan as planning
 from gptlite.training.dataset import Dataset
 from gptlite.training.divided import plain_loss
@@ -41,6 +41,7 @@ class Estimate:
     expected: planning.Expected
     memory: int  # bytes that the whole program takes
     baselines: ngram.Baselines
+    own_text_bits: float | None  # bits per byte to expect without the background; None without one, or if unknown
     baseline_seconds: float  # that they took
     facts: planning.Facts
     speeds: Mapping[tuple[ModelConfig, int], Speed]
@@ -48,6 +49,8 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         expected = dataclasses.asdict(dataclasses.replace(self.expected, memory=self.memory))
         expected["memory_bytes"] = expected.pop("memory")
+        if self.own_text_bits is not None:
+            expected["own_text_bits_per_byte"] = self.own_text_bits
         return {
             "expected": expected,
             "baselines": self.baselines.to_dict() | {"seconds": round(self.baseline_seconds, 3)},
@@ -73,9 +76,11 @@ def estimate(
     watcher.phase("measuring this machine", 0.0)
     seconds = time_budget(overrides)
     tokens, val_tokens = dataset.tokens, dataset.val_tokens
+    others = {name: other.n_tokens for name, other in dataset.companions.items()}
+    n_tokens, n_bytes = tokens.n_tokens + sum(others.values()), dataset.texts.train.n_bytes
     facts = planning.Facts(
-        n_bytes=dataset.texts.train.n_bytes,
-        n_tokens=tokens.n_tokens,
+        n_bytes=n_bytes * n_tokens // max(1, tokens.n_tokens),
+        n_tokens=n_tokens,
         vocab_size=dataset.tokenizer.vocab_size,
         hardware=hardware,
         memory=free_memory(hardware),
@@ -86,6 +91,9 @@ def estimate(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure, base=base
     )
     plan = planning.one_window_each(plan, hardware.processes)
+    if mixing.BACKGROUND in others:
+        read = planning.expect(facts, plan, stopwatch.speed(plan)).epochs * n_tokens
+        plan = mixing.with_background(plan, tokens.n_tokens, others[mixing.BACKGROUND], read)
     check_memory(plan.model, plan.train, facts.memory, hardware)
     before = peak_memory() or 0
     speed = stopwatch.speed(plan)
@@ -94,7 +102,7 @@ def estimate(
         speed = stopwatch.measure(plan.model, plan.train)
     spellings = dataset.tokenizer.token_bytes
     scale, began = val_tokens.byte_scale(spellings), pauses.now()
-    baselines = ngram.measure(tokens.ids(), val_tokens.ids(), spellings, baseline_effort(seconds), scale)
+    baselines = ngram.measure(dataset.all_ids, val_tokens.ids(), spellings, baseline_effort(seconds), scale)
     baseline_seconds = pauses.now() - began
     how_hard = None if base is not None or math.isnan(baselines.ngram) else baselines.ngram
     expected = planning.expect(facts, plan, speed, how_hard)
@@ -103,7 +111,14 @@ def estimate(
     measured_here = speed is not None and hardware.device.type == "cpu"
     memory = (peak_memory() or 0) if measured_here else before + expected.memory
     memory = int(HEAP_GAPS * memory) + SAVING_BYTES * plan.model.n_params
-    return Estimate(plan, expected, memory, baselines, baseline_seconds, facts, stopwatch.speeds)
+    alone = None
+    if mixing.BACKGROUND in others and base is None:
+        own = dataclasses.replace(facts, n_bytes=n_bytes, n_tokens=tokens.n_tokens)
+        hard = ngram.measure(tokens.ids(), val_tokens.ids(), spellings, baseline_effort(seconds), scale).ngram
+        if not math.isnan(hard):
+            smallest = planning.make_plan(own, architecture=architecture, size=size, overrides=overrides)
+            alone = planning.expect(own, smallest, None, hard).bits_per_byte
+    return Estimate(plan, expected, memory, baselines, alone, baseline_seconds, facts, stopwatch.speeds)
 
 
 def baseline_effort(seconds: float | None) -> float:

@@ -169,7 +169,7 @@ def same_bytes(result: Score, windows: Sequence[Window], setup: Setup) -> Mappin
     effort = baseline_effort(setup.plan.train.seconds)
     spellings = setup.tokenizer.token_bytes
     scale = setup.byte_scale
-    return ngram.measure_windows(setup.batches.ids, setup.val_ids, windows, spellings, effort, scale).to_dict()
+    return ngram.measure_windows(setup.all_ids, setup.val_ids, windows, spellings, effort, scale).to_dict()
 
 
 def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]:
@@ -221,6 +221,6 @@ def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]
         "val_bytes": result.bytes,
         "held_out_bytes": setup.held_out_bytes,
         "processor_share": round(share, 3) if on_cpu and share is not None else None,
-        "epochs": round(state.tokens / max(1, len(setup.batches.ids)), 3),
+        "epochs": round(setup.batches.epochs(state.tokens, state.drawn), 3),
         "baselines": baselines,
     }

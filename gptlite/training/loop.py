@@ -93,8 +93,9 @@ def take_step(
     lr = optimizer.learning_rate(progress, config, step_share)
     optimizer.set_learning_rate(optimizers, lr)
     team.seed(config.seed, state.step)
+    batch, state.drawn = setup.batches.draw(state.step, progress, state.tokens, state.drawn)
     with setup.threads.timed():
-        state.losses.append(train_step(model, optimizers, setup.batches.batch(state.step), state, team, setup))
+        state.losses.append(train_step(model, optimizers, batch, state, team, setup))
     state.threads = setup.threads.now if setup.threads.free else 0
     state.step += 1
     state.tokens += setup.batches.tokens_per_step

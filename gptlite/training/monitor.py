@@ -33,7 +33,7 @@ def stops_early(state: State, setup: Setup) -> bool:
 
 def _warn_of_scores(best_step: int, best: float, now: float, state: State, setup: Setup) -> None:
     """Say once that scores get worse, and why: overfitting only where the text was read often enough for that."""
-    epochs = state.tokens / max(1, len(setup.batches.ids))
+    epochs = setup.batches.epochs(state.tokens, state.drawn)
     text = f"held-out text was predicted best at step {best_step:,} ({best:.3f} bits per byte, now {now:.3f})"
     if epochs >= OVERFITTING_EPOCHS and not state.warned_of_overfitting:
         state.warned_of_overfitting = True

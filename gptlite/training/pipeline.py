@@ -15,7 +15,7 @@ from gptlite.checkpoint import saved_step, word_vectors
 from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, RopeScaling, TrainConfig
 from gptlite.device import count_gpus, keeping_freed_memory
-from gptlite.errors import Interrupted, NumericsError, StorageError, is_out_of_memory
+from gptlite.errors import CheckpointError, Interrupted, NumericsError, StorageError, is_out_of_memory
 from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.storage.reader import Reader
@@ -61,6 +61,7 @@ def train(
     size: str | None = None,
     vocab_size: int | None = None,
     init_from: str | Path | None = None,
+    background: Sequence[str | Path] | str | Path | None = None,
     tokenizer: str | Path | None = None,
     resume: bool = False,
     context_length: int | None = None,
@@ -128,6 +129,8 @@ def train(
     - `text_field`: the field of the records of .jsonl, .csv, .tsv and .parquet files that is their text; `pairs`: the
       fields of a prompt and its answer, such as "question,answer"; `given`: fields of conditions, such as
       "author,year". Usual names are recognised.
+    - `background`: other text in the same language, files as for `inputs`; the plan chooses what share of each step
+      comes from it. Passages that are also in the held-out text are left out of it.
     - `resume`: go on with the newest saved step of the run. The budget may change, and `accumulate`, `recompute`,
       `shard`, `eval_every`, `save_every`, `sample_every`, `sample_prompt`, `keep` and `log`; another value for anything
       else is refused. Device, precision and threads are as before unless they are given.
@@ -202,6 +205,8 @@ def execute(prepared: Prepared) -> dict[str, Any]:
         request.watcher.notice(f"{found.plan.reasons[-1].sentence()}.")
         del training  # before another model is made
         return execute(prepared.with_plan(found.plan, found.expected))
+    if (alone := (prepared.info.get("expected") or {}).get("own_text_bits_per_byte")) is not None:
+        result["own_text_bits_per_byte"] = alone
     run.write_info({**info, "result": result})
     return result
 
@@ -242,6 +247,8 @@ def _build(prepared: Prepared) -> Training:
         state = restore_training_state(saved, model, optimizers, team)
         state.enough = state.enough and not prepared.asks_for_more
         prepared.run.cut_log(state.step)
+        if len(state.drawn) != len(dataset.companions) * (state.step > 0):
+            raise CheckpointError(f"{saved.path} was not saved in a run with the companion texts that run.json names.")
     elif saved:
         optimizer.scatter_optimizer_state(model, optimizers, None, team)
     state = tell_state(state, team)
@@ -286,7 +293,7 @@ def _set_weights(model: GPT, prepared: Prepared) -> None:
     else:
         initialise(model, config.seed)
         if config.init == "bigrams":
-            ids, shape = prepared.dataset.tokens.ids(), prepared.plan.model
+            ids, shape = prepared.dataset.all_ids, prepared.plan.model
             set_vectors(model, *bigram_init.bigram_vectors(ids, shape.vocab_size, shape.dim, config.seed))
 
 
@@ -321,6 +328,10 @@ def _told(prepared: Prepared) -> dict[str, Any]:
         "end": dataset.tokenizer.end,
         "tokens": {**dataclasses.asdict(dataset.tokens), "path": str(dataset.tokens.path.absolute())},
         "val_tokens": {**dataclasses.asdict(dataset.val_tokens), "path": str(dataset.val_tokens.path.absolute())},
+        "companions": {
+            name: {**dataclasses.asdict(tokens), "path": str(tokens.path.absolute())}
+            for name, tokens in dataset.companions.items()
+        },
         "resumed": prepared.saved is not None,
     }
 
@@ -335,7 +346,8 @@ def _follow(request: Request, team: Team) -> dict[str, Any]:
     hardware = machine.choose_as_told(told["machine"], team)
     tokenizer = Tokenizer.from_json(told["tokenizer"], choose=lambda _: (told["separator"], (told["end"],)))
     tokens, val_tokens = (_find_tokens(told[name]) for name in ("tokens", "val_tokens"))
-    dataset = Dataset(Inputs(corpus.Text(()), corpus.Text(())), tokenizer, tokens, val_tokens)
+    companions = {name: _find_tokens(facts) for name, facts in told["companions"].items()}
+    dataset = Dataset(Inputs(corpus.Text(()), corpus.Text(())), tokenizer, tokens, val_tokens, companions)
     run = Run(Path(told["run"]))
     prepared = Prepared(request, team, run, plan, hardware, dataset, {}, saved=told["resumed"])
     with contextlib.suppress(Interrupted, NumericsError):  # the first process has it too, and says so

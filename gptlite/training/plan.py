@@ -74,7 +74,7 @@ class Expected:
 class Reason:
     """Why the plan set a value: `about` says which value, `facts` what decided. `sentence` puts it into words."""
 
-    about: Literal["shape", "context_length", "batch_size", "processes", "dropout", "speed", "recorded"]
+    about: Literal["shape", "context_length", "batch_size", "processes", "dropout", "speed", "background", "recorded"]
     facts: Mapping[str, Any]
 
     def sentence(self) -> str:
@@ -100,6 +100,8 @@ class Reason:
             case "speed":
                 times = f"{f['ratio']:.1f} times faster" if f["ratio"] > 1 else f"{1 / f['ratio']:.1f} times slower"
                 return f"planned again for the last {f['seconds']:.0f} s: steps are {times} than when they were timed"
+            case "background":
+                return f"{f['first']:.0%} of each step from the background, and {f['last']:.0%} at the end of the run"
             case "recorded":
                 return f["sentence"]
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from gptlite.paths import cache_directory
 from gptlite.storage.durable import check_storage
 from gptlite.text import corpus
 from gptlite.text.batches import Batches
+from gptlite.text.mixture import Mixture
 from gptlite.text.options import TextOptions
 from gptlite.text.pairs import PairBatches
 from gptlite.text.tokenizer import check_vocab_size
-from gptlite.training import clock, machine, numerics, pair_data, resume, tensorboard
+from gptlite.training import clock, companions, machine, numerics, pair_data, resume, tensorboard
 from gptlite.training import plan as planning
 from gptlite.training import team as distributed
 from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, note_copies, remembered_val, shorten, tokenize
@@ -71,10 +73,12 @@ class Prepared:
 
     def with_plan(self, plan: planning.Plan, expected: planning.Expected) -> Prepared:
         """The same with another plan for its first step, the last one for this run."""
+        shares = {name: getattr(self.plan.train, name) for name in ("background_share", "background_end")}
+        plan = plan.with_train(**shares)
         info = {
             **self.info,
             **_facts(plan, self.dataset),
-            "expected": {**dataclasses.asdict(expected), "memory_bytes": self.info["expected"]["memory_bytes"]},
+            "expected": {**self.info["expected"], **dataclasses.asdict(expected)},
         }
         info["expected"].pop("memory")
         return dataclasses.replace(self, plan=plan, info=info, replanner=None)
@@ -114,6 +118,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     texts = _read(request, request.inputs, val, options, limits, stack)
     start = start.for_pairs(pair_data.check(texts, request.settings, team.size))
     note_copies(texts, request.watcher)
+    others = companions.read(request, texts, options, limits, stack)
     if not in_directory:
         run = Run(Path(request.out or runs.DEFAULT_PARENT / runs.run_name(request.inputs)))
     elif run is None:
@@ -123,7 +128,9 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     if in_directory:
         runs.claim_run(run.path)  # again, because another process may have trained there meanwhile
 
-    dataset = tokenize(texts, start.tokenizer or request.vocab_size, request.watcher)
+    dataset = tokenize(
+        texts, start.tokenizer or request.vocab_size, request.watcher, {other.name: other.text for other in others}
+    )
     hardware = settle_threads(hardware, request.time_budget, request.watcher)
     longest = start.config.context_length if start.config else None
     settings = pair_data.settings_for(dataset, request.settings, longest)
@@ -153,6 +160,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
         **start.facts,
         **estimated.to_dict(),
         **_facts(plan, dataset),
+        **companions.facts(others, dataset.companions),
     }
     replanner = None
     if team.size == 1 and start.config is None and plan.train.seconds is not None:
@@ -172,14 +180,17 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     options = request.text_options.for_resume(previous)
     texts = _read(request, arguments, previous["val"], options, previous.get("text_limits_bytes"), stack, previous)
     resume.check_same_text(run, previous["text"], texts.facts())
+    limits = previous.get("text_limits_bytes")
+    others = companions.read(request, texts, options, limits, stack, previous)
     if "result" in previous and not resume.asks_for_more(previous, plan) and run.latest():
         watcher.notice(f"{run.path} is complete: nothing to do, unless `steps` or `time` asks for more.")
         return Complete(previous["result"])
     saved = saved_step.load(run.step_to_resume(watcher.notice), hardware.device)
     resume.check_same_model(run, plan, saved)
-    dataset = tokenize(texts, saved.tokenizer, watcher)
+    dataset = tokenize(texts, saved.tokenizer, watcher, {other.name: other.text for other in others})
     check_memory(plan.model, plan.train, available_memory(hardware.device), hardware)
     resume.check_same_tokens(run, previous, dataset.digests)
+    companions.check_same_tokens(previous, dataset.companions)
     check_storage(run.path, 2 * saved_bytes(plan.model))
     distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
     seconds, state = plan.train.seconds, read_state(saved)
@@ -210,6 +221,7 @@ def preview(request: Request) -> dict[str, Any]:
             "train_bytes": texts.train.n_bytes,
             "n_train_tokens": prepared.dataset.tokens.n_tokens,
             "val_bytes": texts.val.n_bytes,
+            **{name: prepared.info[name] for name in prepared.dataset.companions},
             "hardware": prepared.hardware.describe(),
             "expected": prepared.info["expected"],
             "baselines": prepared.info["baselines"],
@@ -217,11 +229,15 @@ def preview(request: Request) -> dict[str, Any]:
 
 
 def make_batches(plan: planning.Plan, dataset: Dataset, team: Team) -> Batches | PairBatches:
-    """The batches of a run, of which this process gets its share."""
+    """The batches of a run, mixed where it has companion texts, of which this process gets its share."""
     if dataset.tokenizer.pairs:
         return pair_data.make_batches(dataset, plan)
     config = plan.train
-    return Batches(
+    make = Batches
+    if dataset.companions:
+        mixed = companions.ingredients(dataset.companions, config)
+        make = partial(Mixture, ingredients=mixed)
+    return make(
         dataset.tokens,
         context=plan.model.context_length,
         batch_size=config.batch_size,

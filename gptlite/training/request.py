@@ -64,6 +64,7 @@ class Request:
     architecture: str | None = None
     size: str | None = None
     init_from: str | Path | None = None
+    background: tuple[str, ...] | None = None
     tokenizer: str | Path | None = None
     resume: bool = False
     device: str = "auto"
@@ -87,6 +88,9 @@ class Request:
         given = {name: value for name, value in keywords.items() if value is not None}
         if time is not None:
             given["seconds"] = parse_time(time)
+        if (background := given.pop("background", None)) is not None:
+            named = (background,) if isinstance(background, (str, Path)) else tuple(background)
+            given["background"] = tuple(map(str, named)) or None
         if sum(name in given for name in BUDGETS) > 1:
             raise UsageError("give only one of `time`, `steps` and `epochs`.")
         if not given.get("resume") and inputs == ():

@@ -69,8 +69,14 @@ class Setup:
         if self.saved_word_vectors is not None:
             return self.saved_word_vectors
         most = affordable_tokens(self.plan.train.seconds, WORD_VECTORS_SHARE)
-        made = make_word_vectors(self.tokenizer, self.batches.ids, most_tokens=most)
+        made = make_word_vectors(self.tokenizer, self.all_ids, most_tokens=most)
         return made and word_vectors.to_bytes(made.words, made.counts, made.vectors)
+
+    @property
+    def all_ids(self) -> np.ndarray:
+        """(N,): the ids of everything that is trained on, the text itself last."""
+        own, *others = self.batches.streams
+        return np.concatenate([*others, own]) if others else own
 
     @cached_property
     def bags(self) -> ContextBags | None:
@@ -89,12 +95,12 @@ class Setup:
     @cached_property
     def token_counts(self) -> Tensor:
         """(V,): how often each token occurs in the training text."""
-        return statistics.count_tokens(self.batches.ids, self.plan.model.vocab_size)
+        return statistics.count_tokens(self.all_ids, self.plan.model.vocab_size)
 
     @cached_property
     def words(self) -> list[tuple[str, int]]:
         """The words of the training text, and how often each occurs."""
-        return statistics.count_words(self.tokenizer, self.batches.ids)
+        return statistics.count_words(self.tokenizer, self.all_ids)
 
     @cached_property
     def held_out_bytes(self) -> int:

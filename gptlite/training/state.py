@@ -43,6 +43,7 @@ class State:
     - `enough`: the run has stopped early.
     - `history`: step -> bits per byte on held-out text, of the best step and the newest ones.
     - `threads`: how many computed the last step, where that may change during a run (threads.py); else 0.
+    - `drawn`: windows taken from each companion text so far (mixture.py).
     - `scores_since_best`: counted, so that the history need not be as long as the patience.
     """
 
@@ -65,6 +66,7 @@ class State:
     enough: bool = False
     scores_since_best: int = 0
     threads: int = 0
+    drawn: list[int] = field(default_factory=list)
     history: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -177,6 +179,7 @@ STATE_KINDS: dict[Any, Callable[[Any], bool]] = {
     "bool": lambda value: isinstance(value, bool),
     "float": _is_amount,
     "float | None": lambda value: value is None or _is_amount(value),
+    "list[int]": lambda value: isinstance(value, list) and all(map(is_count, value)),
     "list[float]": lambda value: isinstance(value, list) and all(map(_is_amount, value)),
     "dict[int, float]": lambda value: (
         isinstance(value, dict)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRAIN_TINY, Command
+from conftest import TRAIN_TINY, Command, make_text
 from support.runs import copied_run
 
 from gptlite.cli.shared import schemas
@@ -30,7 +30,9 @@ WORD = ("-w", "river", "the river and the bank", "a river too")
 HEADS = ("--attention", "1.1", "--explain", "2.1", "--lens")
 CALLS: dict[str, list[tuple[str, ...]]] = {
     "train": [("train", "CORPUS", "-o", "new", "-q", *TRAIN_TINY, "--steps", "4")],
-    "train-plan": [("train", "CORPUS", "--dry-run", *TRAIN_TINY)],
+    "train-plan": [
+        ("train", "CORPUS", "--dry-run", *TRAIN_TINY, "--steps", "9k", "--background", "novel.txt"),
+    ],
     "generate": [
         ("generate", "-m", "RUN", *TOLD, "--logprobs", "2", "-n", "2", "--check-copies"),
         ("generate", "-m", "RUN", "--prompts", "prompts.jsonl", "--max-tokens", "2"),
@@ -57,14 +59,14 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "words-analogy": [("words", "analogy", "-m", "RUN", "river", "bank", "song")],
     "words-odd": [("words", "odd", "-m", "RUN", "river", "bank", "song")],
     "words-evaluate": [("words", "evaluate", "-m", "RUN", "pairs.tsv", "analogies.txt", "--vectors", "own.vec")],
-    "info": [("info", "-m", "RUN")],
+    "info": [("info", "-m", "RUN"), ("info", "-m", "mixed")],
     "check": [("check", "RUN", "--resume-proof")],
     "export": [("export", "-m", "RUN", "-o", "model.gguf"), ("export", "-m", "RUN", "--to", "html")],
     "report": [("report", "RUN", "-o", "report.html", "-n", "0")],
     "report-runs": [("report", "RUN", "OTHER", "THIRD", "-o", "runs.html")],
     "runs": [("runs", "FOLDER")],
 }
-NOT_MADE = re.compile(r"llama_cpp\.|init_from|tokenizer_from|resumed_at|changes")  # needs llama.cpp, or another run
+NOT_MADE = re.compile(r"llama_cpp\.|tokenizer_from|resumed_at|changes|own_text_")  # needs llama.cpp, or another run
 
 
 @dataclass
@@ -170,6 +172,11 @@ def test_objects_have_the_documented_keys(
     Path("analogies.txt").write_text(": things\nriver bank garden letter\nsong window clock harbour\n")
     if name == "words-evaluate":
         assert gptlite("words", "export", "-m", trained_run, "-o", "own.vec").code == 0
+    Path("letters.txt").write_text(make_text(60, seed=5), encoding="utf-8")
+    Path("novel.txt").write_text(make_text(120, seed=6), encoding="utf-8")
+    if name == "info":
+        beside = ("--init-from", trained_run, "--background", "novel.txt")
+        assert gptlite("train", "letters.txt", "-o", "mixed", "-q", "--steps", "2", *beside).code == 0
     title = f"gptlite.{name}/{schemas.VERSIONS[name]}"
     stands = {"RUN": trained_run, "FOLDER": trained_run.parent, "CORPUS": trained_run.parent / "corpus.txt"}
     if name == "report-runs":  # the same training with another seed, and a third one with another learning rate

@@ -95,8 +95,15 @@ def for_pairs(_run: Path, _tokenizer: Tokenizer) -> None:
     Path("chat.jsonl").write_text(records, encoding="utf-8")
 
 
+def for_background(_run: Path, _tokenizer: Tokenizer) -> None:
+    Path("diary.txt").write_text(make_text(seed=4), encoding="utf-8")
+    Path("novels").mkdir()
+    Path("novels/one.txt").write_text(make_text(seed=5), encoding="utf-8")
+
+
 def for_training(_run: Path, _tokenizer: Tokenizer) -> None:
     Path("stories.txt").write_text("<|endoftext|>".join(make_text(40, seed) for seed in range(9)), encoding="utf-8")
+    for_background(_run, _tokenizer)
     rows = "".join(f"{number},{line}\n" for number, line in enumerate(make_text().splitlines()))
     Path("table.csv").write_text(f"id,text\n{rows}", encoding="utf-8")
 
@@ -134,7 +141,7 @@ def for_code(_run: Path, _tokenizer: Tokenizer) -> None:
 
 PREPARE: dict[str, Callable[[Path, Tokenizer], None]] = {
     "pairs": for_pairs, "train": for_training, "generate": for_generating, "other-programs": for_other_programs,
-    "chinese": for_chinese, "code": for_code,
+    "chinese": for_chinese, "code": for_code, "background": for_background,
 }  # fmt: skip
 FOREIGN_PROGRAMS = {"other-programs", "tutorial"}  # pages that use transformers
 

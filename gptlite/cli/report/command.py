@@ -248,6 +248,8 @@ def _text(info: Mapping[str, Any]) -> list[list[str]]:
         text, n_tokens = info["text"][name], info.get(f"n_{name}_tokens")
         counted = f", {n_tokens:,} tokens" if n_tokens else ""
         rows.append([part, f"{text['bytes']:,} bytes{counted}, sha256 {text['sha256']}"])
+    if text := info.get("background"):
+        rows.append(["background", f"{text['bytes']:,} bytes, {text['n_tokens']:,} tokens, sha256 {text['sha256']}"])
     return rows
 
 

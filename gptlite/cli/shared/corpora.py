@@ -53,18 +53,22 @@ def held_out_text(run: str) -> Text:
     return dataset.reopen(found.read_info()).val
 
 
-def texts_of_run(step: Path, remedy: str = "name the text with --corpus FILE") -> Inputs:
+def texts_of_run(
+    step: Path, remedy: str = "name the text with --corpus FILE", *, with_background: bool = False
+) -> Inputs:
     """What the run of this step was trained on, and what was held out.
+
+    - `with_background`: the background counts as trained on too.
 
     Raises `CorpusError`, `CheckpointError` or `UsageError`.
     """
     from gptlite.checkpoint import runs
-    from gptlite.training import dataset
+    from gptlite.training import companions, dataset
 
     run = runs.Run(step.parent)
     if not run.is_run():
         raise UsageError(f"{step} does not say where its text is; {remedy}.")
     try:
-        return dataset.reopen(run.read_info())
+        return (companions.reopen_all if with_background else dataset.reopen)(run.read_info())
     except (CorpusError, CheckpointError) as error:
         raise type(error)(f"{str(error).rstrip('.')}; {remedy}.") from error

@@ -121,7 +121,7 @@ def _open_texts(
 ) -> tuple[Text, Text | None]:
     """The text to look in, and text held out from it if that is known."""
     if corpus_file is None:
-        texts = corpora.texts_of_run(step)
+        texts = corpora.texts_of_run(step, with_background=True)
         return texts.train, texts.val
     from gptlite.checkpoint import runs
     from gptlite.text import corpus

@@ -115,9 +115,10 @@ def _texts_of(run: Run) -> Iterator[Path]:
         info: Mapping[str, Any] = run.read_info() if run.is_run() else {}
     except GptliteError:
         return
-    for source in info.get("inputs") or ():
-        yield Path(str(source["path"]))
-    for name in (*(info.get("arguments") or ()), info.get("val") or ""):
+    for key in ("inputs", "background_inputs"):
+        for source in info.get(key) or ():
+            yield Path(str(source["path"]))
+    for name in (*(info.get("arguments") or ()), *(info.get("background_arguments") or ()), info.get("val") or ""):
         if str(name) not in ("", "-"):
             yield Path(str(name))
 

@@ -49,6 +49,10 @@ def train(
         str | None,
         _option("--init-from", metavar="DIR", help="Start from this run, step or Hugging Face model."),
     ] = None,
+    background: Annotated[
+        list[str] | None,
+        _option("--background", metavar="PATH", help="Other text to learn the language from; may be repeated."),
+    ] = None,
     demo: Annotated[
         bool, _option("--demo", help="Train on Python's language reference (homonyms: made-up words).")
     ] = False,
@@ -103,7 +107,7 @@ def train(
     ] = None,
     n_layers: Annotated[int | None, _count("--layers", help="Number of blocks.", panel=MODEL, default=PLAN)] = None,
     n_heads: Annotated[
-        int | None, _count("--heads", help="Attention heads per block.", panel=MODEL, default="dim / 64")
+        int | None, _count("--heads", help="Attention heads per block.", panel=MODEL, default="dim / 64", hidden=True)
     ] = None,
     dim: Annotated[int | None, _count("--dim", help="Width of the residual stream.", panel=MODEL, default=PLAN)] = None,
     dropout: Annotated[
@@ -320,8 +324,8 @@ def train(
         "as_text": as_text or (demo and not files),
         "text_field": text_field, "pairs": pairs, "given": given,
         "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
-        "init_from": init_from, "tokenizer": tokenizer, "device": device, "dtype": dtype, "threads": threads,
-        "compile": compile,
+        "init_from": init_from, "background": background or None, "tokenizer": tokenizer,
+        "device": device, "dtype": dtype, "threads": threads, "compile": compile,
     }  # fmt: skip
     call = work.Call(
         files=files or [], settings=settings, request=request, out=out, gpus=gpus, demo=demo, resume=resume,

@@ -27,6 +27,8 @@ def outcome(result: dict[str, Any]) -> Iterator[str]:
         yield f"{done}{score} bits per byte on {result['val_bytes']:,} bytes of held-out text {step}"
     if (matched := result.get("val_exact_match")) is not None:
         yield f"{matched:.0%} of some held-out answers are exact; all of them: gptlite eval --held-out {run} --show 10"
+    if (alone := result.get("own_text_bits_per_byte")) is not None:
+        yield f"without the background: about {alone:.2f} bits per byte (estimated)"
     others = result.get("baselines")
     if not others:
         return
@@ -73,6 +75,7 @@ def show_plan(preview: dict[str, Any]) -> None:
     by_size = ("size", "n_layers", "dim", "n_heads")
     rows = [
         ["text", f"{preview['train_bytes']:,} bytes, {preview['n_train_tokens']:,} tokens", "yours"],
+        *([["background", _beside(preview["background"]), "yours"]] if "background" in preview else []),
         ["held out", f"{preview['val_bytes']:,} bytes", ""],
         ["vocabulary", f"{model['vocab_size']:,} tokens of {bytes_per_token:.2f} bytes", ""],
         ["architecture", model["architecture"], ""],
@@ -93,9 +96,18 @@ def show_plan(preview: dict[str, Any]) -> None:
         rows.append(["result", "unknown: it can be estimated for new models and runs of a million tokens or more", ""])
     else:
         rows.append(["result", f"about {expected['bits_per_byte']:.2f} bits per byte", ""])
+    if (alone := expected.get("own_text_bits_per_byte")) is not None:
+        rows.append(["without the background", f"about {alone:.2f} bits per byte", ""])
     rows.append(["for comparison", baselines(preview["baselines"]), ""])
     rows += [["because", reason, ""] for reason in preview["plan"]["reasons"]]
     console.print_table(["", "plan", "chosen by"], rows)
+
+
+def _beside(text: dict[str, Any]) -> str:
+    """The size of the background, and what was left out of it."""
+    size = f"{text['bytes']:,} bytes, {text['n_tokens']:,} tokens"
+    removed = text["removed_bytes"]
+    return f"{size}, without {removed:,} bytes that the held-out text has too" if removed else size
 
 
 def _shape(model: dict[str, Any]) -> str:
