@@ -81,8 +81,9 @@ class Sampler:
 
     def _constrained(self, scores: Array, rows: Sequence[int], constraints: Constraints) -> Array:
         bias = constraints.bias(scores.shape[1])
-        forbidden = [(i, token) for i, row in enumerate(rows) for token in self._forbidden(row, scores.shape[1])]
-        if bias is None and not forbidden and not self.words:
+        forbidden = [(i, token) for i, row in enumerate(rows) for token in self._forbidden(row)]
+        going_on = [i for i, row in enumerate(rows) if self.n_drawn[row] < self.config.min_new_tokens]
+        if bias is None and not (forbidden or going_on or self.words):
             return scores
         scores = scores.copy() if bias is None else scores + bias
         if self.words:
@@ -91,18 +92,17 @@ class Sampler:
                 scores[i, ids] += values
         if forbidden:
             scores[tuple(np.array(forbidden).T)] = -math.inf
+        for i in going_on:
+            scores[i, list(constraints.end_ids)] = scores[i, constraints.vocab_size :] = -math.inf
         scores[scores.max(axis=1) == -math.inf, constraints.separator_id] = 0.0  # where nothing may come, the text ends
         return scores
 
-    def _forbidden(self, row: int, vocab_size: int) -> Iterator[int]:
-        """Ids that must not come next in this row, besides those that never may."""
+    def _forbidden(self, row: int) -> Iterator[int]:
+        """Ids that must not come next in this row, besides those that never may, and those that end it too early."""
         if self.bans:
             yield from self.bans.completing(self.states[row])
         if self.phrases:
             yield from self.phrases[row].repeating()
-        if self.constraints and self.n_drawn[row] < self.config.min_new_tokens:
-            yield from self.constraints.end_ids
-            yield from range(self.constraints.vocab_size, vocab_size)
 
     def _seen(self, vocab_size: int) -> Array:
         if self.seen is None:
