@@ -71,8 +71,8 @@ def measure_reach(predictor: Predictor, ids: np.ndarray, context: int, token_byt
     bits = np.where(sizes > 0, predictor.bits(stream), 0)
     parts: list[dict[str, Any]] = []
     before: Sums | None = None
-    for first in (2**k for k in range(context.bit_length()) if 2**k <= context):
-        last = min(context, 2 * first - 1)
+    for first in (2**k for k in range(context.bit_length()) if 2**k < context or k == 0):
+        last = 2 * first - 1 if 2 * first < context else context
         sums = Sums(bits[:, first - 1 : last].sum(1), sizes[:, first - 1 : last].sum(1))
         if not sums.bytes.sum():
             continue

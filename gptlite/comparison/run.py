@@ -20,6 +20,7 @@ from gptlite.comparison.collect import collect
 from gptlite.comparison.contenders import Contender, Protocol, choose_contenders, expected_seconds
 from gptlite.comparison.store import Store, new_store, old_store
 from gptlite.comparison.worker import SPEED_TASK, Task
+from gptlite.config import ModelConfig
 from gptlite.errors import CorpusError, GptliteError, Interrupted, ProcessError, UsageError, as_call, plural
 from gptlite.paths import cache_directory
 from gptlite.storage.durable import check_storage
@@ -36,7 +37,7 @@ from gptlite.training.watcher import Watcher
 DEFAULT_TIME, DEFAULT_VAL = "2m", "5%"
 SHORTEST = 1.0  # seconds of training for each network
 POLL_SECONDS = 0.1
-MEGABYTES = 100  # that must be free
+SPARE_BYTES, BYTES_PER_PARAMETER = 8 << 20, 8  # that must be free: results, and weights with room for a temporary file
 
 
 class CompareWatcher(Watcher):
@@ -110,7 +111,8 @@ def compare(
             dataset, info = _prepare(request, names, val or DEFAULT_VAL, options, prompt or "", stack)
             info["contenders"] = [contender.name for contender in chosen]
             stack.enter_context(store.lock())
-            check_storage(store.path, MEGABYTES << 20)
+            needed = SPARE_BYTES + BYTES_PER_PARAMETER * len(chosen) * ModelConfig(**info["protocol"]["model"]).n_params
+            check_storage(store.path, needed, "the results need", "directory")
             store.begin(info, dataset.tokenizer)
         if resume:  # those that were asked for before, those that are finished, and those named now
             named = {c.name for c in chosen} if contenders is not None else set(info["contenders"])

@@ -212,8 +212,11 @@ def make_directory(path: Path) -> None:
             flush_directory(folder.parent)
 
 
-def check_storage(directory: Path, needed: int) -> None:
-    """Do in `directory` once what saving does, and see that `needed` bytes are free. Raises `StorageError`."""
+def check_storage(directory: Path, needed: int, what: str = "two saved steps need", parameter: str = "out") -> None:
+    """Do in `directory` once what saving does, and see that `needed` bytes are free. Raises `StorageError`.
+
+    - `what`: of the message, what needs so many bytes; `parameter`: what chooses another directory.
+    """
     scratch, moved = _hidden("tmp", directory / "trial"), _hidden("tmp", directory / "trial")
     try:
         _write_tree(scratch, {"file": b"content"}, {})
@@ -223,15 +226,16 @@ def check_storage(directory: Path, needed: int) -> None:
         free = shutil.disk_usage(directory).free
     except OSError as error:
         raise StorageError(
-            f"nothing can be saved in {directory}: {error.strerror or error}; choose another directory with `out`."
+            f"nothing can be saved in {directory}: {error.strerror or error}; choose another directory with "
+            f"`{parameter}`."
         ) from error
     finally:
         for leftover in (scratch, moved):
             shutil.rmtree(leftover, ignore_errors=True)
     if free < needed:
         raise StorageError(
-            f"{directory} has {free / 1e6:,.0f} MB free, but two saved steps need {needed / 1e6:,.0f} MB; "
-            "free some space or choose another directory with `out`."
+            f"{directory} has {free / 1e6:,.0f} MB free, but {what} {needed / 1e6:,.0f} MB; "
+            f"free some space or choose another directory with `{parameter}`."
         )
 
 
