@@ -108,8 +108,8 @@ def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.Mo
     """In one folder, in the order of the page, against the model of the page's own first command.
 
     Only the time of a training is another: `--time 3m` is 6 s here, in Python too; and `compare` has two contenders.
-    `OPTIONAL` lists the libraries without which a command is not run, `TYPED` what is typed where a command asks. Then the examples of the
-    help pages run, in a folder with the same texts and the same runs.
+    `OPTIONAL` lists the libraries without which a command is not run, `TYPED` what is typed where a command asks. Then
+    the examples of the help pages run, in a folder with the same texts and the same runs.
     """
     write_texts()
     for kind, text in steps():
