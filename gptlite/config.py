@@ -216,6 +216,7 @@ class TrainConfig:
     - `init`: bigrams gives embeddings and head what counting tells (bigrams.py), random leaves all to training, and
       model goes on from one that is trained.
     - `loss`: of pairs, what is learned: the answers alone (answer), or the prompts too (all).
+    - `ngram_weight`: of the probabilities of a 5-gram in the loss, 0 to 1; the rest is that of the text itself.
     - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
       other two means about ten times in the run.
     - `background_share`, `background_end`: of the windows of a step, how many come from the background text: the
@@ -244,6 +245,7 @@ class TrainConfig:
     dropout: float = 0.0
     init: str = "bigrams"
     loss: str = "answer"
+    ngram_weight: float = 0.0
     seed: int = 1
     eval_every: int | None = None
     save_every: int | None = None
@@ -295,6 +297,11 @@ class TrainConfig:
         for name in ("background_share", "background_end"):
             value = getattr(self, name)
             _require(0 <= value <= LARGEST_COMPANION, f"`{name}` must be from 0 to {LARGEST_COMPANION}, not {value}")
+        _require(0 <= self.ngram_weight <= 1, f"`ngram_weight` must be from 0 to 1, not {self.ngram_weight}")
+        _require(
+            not self.ngram_weight or self.init != "model",
+            "`ngram_weight` is for new models; leave it out with `init_from`",
+        )
         for name in ("eval_every", "save_every"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"`{name}` must be at least 1, not {value}")

@@ -87,6 +87,23 @@ class KneserNey:
             weight *= grams.rest[number]
         return p + weight / self.vocab_size
 
+    def distributions(self, ids: np.ndarray) -> np.ndarray:
+        """p (M, V) of every token at each place of the stream `ids` (M,), after the tokens before it there."""
+        stream = np.asarray(ids, dtype=np.int64)
+        numbers = self._number(stream)
+        rows = np.full((len(stream), self.vocab_size), 1 / self.vocab_size, dtype=np.float32)
+        for k in range(1, min(self.order, len(stream)) + 1):
+            grams, context = self._grams[k - 1], numbers[k - 1][:-1]  # (M - k + 1,)
+            p, known = rows[k - 1 :], context >= 0
+            first, end = (np.searchsorted(grams.keys, (context + i) * self.vocab_size) for i in (0, 1))
+            many = np.where(known, end - first, 0)  # different tokens were seen after the context
+            nth = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+            found = np.repeat(first, many) + nth
+            p *= _at(grams.rest, context, 1.0).astype(np.float32)[:, None]
+            places = np.repeat(np.arange(len(p)) * self.vocab_size, many) + grams.keys[found] % self.vocab_size
+            p.reshape(-1)[places] += grams.own[found].astype(np.float32)
+        return rows
+
     def _number(self, stream: np.ndarray) -> list[np.ndarray]:
         """[k][i]: the number of the k-gram that begins at i of `stream`; -1 for one that was never seen."""
         numbers = [np.zeros(len(stream) + 1, dtype=np.int64)]

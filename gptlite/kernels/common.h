@@ -20,6 +20,7 @@ out; Python refuses a library in which either differs from its own. */
 #endif
 
 #define LANES 32         /* outputs of a matrix that decoding.c computes side by side: four sums of eight floats */
+#define MOST_SHARES 64 /* of a teacher's probabilities for each token */
 #define MOST_THREADS 256 /* of fused.c */
 #define INLINE static inline __attribute__((always_inline))
 
@@ -114,6 +115,8 @@ void attention_backward(int threads, struct heads s, const act *q, const act *k,
 void swiglu_forward(int threads, int64_t n, int64_t f, const act *gate_up, act *hidden);
 void swiglu_backward(int threads, int64_t n, int64_t f, act *gate_up, const act *dhidden);
 double cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets);
+double distilled_cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets, int64_t k,
+                               const int64_t *ids, const float *shares, float weight);
 
 /* -- What is checked when a library is loaded; the structures in the order in which they stand above */
 

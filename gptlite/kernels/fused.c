@@ -436,3 +436,48 @@ double cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64
     for (int t = 0; t < threads; t++) total += sums[t];
     return total / n;
 }
+
+/* The same where each row has the k likeliest tokens `ids` of a teacher and their probabilities `shares` too. Returned is
+the mean loss on the targets alone. The logits become the gradient of
+
+    (1 - weight) * (loss on the targets) + weight * (cross entropy with the teacher),
+
+where the teacher's other tokens count as one event, whose probability is what the k leave. */
+double distilled_cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets, int64_t k,
+                               const int64_t *ids, const float *shares, float weight) {
+    double sums[MOST_THREADS] = {0};
+#pragma omp parallel num_threads(threads)
+    {
+        double sum = 0;
+        ROWS(i, n) {
+            act *row = logits + i * v;
+            const int64_t *top = ids + i * k;
+            const float *share = shares + i * k;
+            float largest = get(row[0]), total = 0, own = 0, teacher = 0;
+            float wanted = get(row[targets[i]]);
+#pragma omp simd reduction(max : largest)
+            for (int64_t j = 0; j < v; j++) largest = get(row[j]) > largest ? get(row[j]) : largest;
+#pragma omp simd reduction(+ : total)
+            for (int64_t j = 0; j < v; j++) total += exponential(get(row[j]) - largest);
+            sum += largest + logf(total) - wanted;
+            float kept_logits[MOST_SHARES];
+            for (int64_t j = 0; j < k; j++) {
+                kept_logits[j] = get(row[top[j]]);
+                own += exponential(kept_logits[j] - largest) / total;
+                teacher += share[j];
+            }
+            float left = 1 - teacher > 0 ? 1 - teacher : 0, own_left = 1 - own > 1e-6f ? 1 - own : 1e-6f;
+            float others = 1 - weight * left / own_left; /* factor on the probabilities of the other tokens */
+            float scale = 1 / (total * n);
+#pragma omp simd
+            for (int64_t j = 0; j < v; j++) row[j] = put(exponential(get(row[j]) - largest) * scale * others);
+            for (int64_t j = 0; j < k; j++)
+                row[top[j]] = put(exponential(kept_logits[j] - largest) * scale - weight * share[j] / n);
+            row[targets[i]] = put(get(row[targets[i]]) - (1 - weight) / n);
+        }
+        sums[omp_get_thread_num()] = sum;
+    }
+    double total = 0;
+    for (int t = 0; t < threads; t++) total += sums[t];
+    return total / n;
+}

@@ -11,10 +11,11 @@ before it.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,23 @@ from gptlite.text.batches import count_targets, read_batch
 embed_backward = torch.ops.aten.embedding_dense_backward
 MOST_THREADS = COMMON.constants["MOST_THREADS"]
 Dropout, Heads = COMMON.structures["dropout"], COMMON.structures["heads"]
+MOST_SHARES = COMMON.constants["MOST_SHARES"]
 Gradients = dict[Tensor, Tensor]  # of each parameter
+
+
+class Teacher(Protocol):
+    """The probabilities that a student learns beside the text.
+
+    - `weight`: of the teacher in the loss, 0 to 1; the rest is that of the text.
+    """
+
+    @property
+    def weight(self) -> float: ...
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the tokens at `positions` (N,) of the stream: the likeliest ids (N, K), K at most `MOST_SHARES`, and their
+        probabilities (N, K)."""
+        ...
 
 
 def can_compute(model: ModelConfig, train: TrainConfig) -> bool:
@@ -89,6 +106,13 @@ class FusedLoss:
         several = self.workers.parts == 1 and is_parallel(library)
         self.threads = min(threads, MOST_THREADS) if several else 1
         self.library, self.dtype = library, dtype
+        self.teacher: Teacher | None = None
+
+    def with_teacher(self, teacher: Teacher | None) -> FusedLoss:
+        """The loss with the gradient of `optimizer.distilled_loss`; its windows are (B, 2, T + 1) as they are there."""
+        other = copy.copy(self)
+        other.teacher = teacher
+        return other
 
     def __call__(self, model: GPT, batch: Tensor) -> Tensor:
         """The mean loss on windows (B, T + 1), in nats per token."""
@@ -106,9 +130,10 @@ class FusedLoss:
     def _compute(self, model: GPT, batch: Tensor, drops: Iterator[Any]) -> tuple[float, list[Tensor]]:
         """`compute` for one part. `drops`: what each call of dropout leaves out, in the order of the forward pass."""
         config, body = model.config, model.transformer
-        ids, targets = (part.flatten().contiguous() for part in read_batch(batch))
+        windows = batch if self.teacher is None else batch[:, 0]
+        ids, targets = (part.flatten().contiguous() for part in read_batch(windows))
         rows = None if bool((targets >= 0).all()) else (targets >= 0).nonzero()[:, 0]  # that are learned
-        length = batch.shape[1] - 1
+        length = windows.shape[1] - 1
         cos, sin = (table.data_ptr() for table in (body.position.cos, body.position.sin))
         heads = Heads(len(ids), length, config.n_heads, config.head_dim, cos, sin, config.norm_eps)
 
@@ -125,7 +150,14 @@ class FusedLoss:
         head = self._cast(model.head.weight)
         normed = last.normed if rows is None else last.normed[rows]
         logits = normed @ head.T  # (N, V)
-        loss = self._call("cross_entropy", *logits.shape, logits, targets if rows is None else targets[rows])
+        wanted = targets if rows is None else targets[rows]
+        if self.teacher is None:
+            loss = self._call("cross_entropy", *logits.shape, logits, wanted)
+        else:
+            positions = batch[:, 1, 1:].flatten()
+            top, shares = self.teacher.at(positions if rows is None else positions[rows])
+            with_teacher = (top.shape[1], top, shares, self.teacher.weight)
+            loss = self._call("distilled_cross_entropy", *logits.shape, logits, wanted, *with_teacher)
         dlogits = logits  # it has replaced them
 
         grads: Gradients = {model.head.weight: (dlogits.T @ normed).float()}

@@ -48,10 +48,7 @@ class Batches:
 
     def batch(self, step: int) -> Tensor:
         """Windows (B, context + 1) of int64 ids: inputs are [:, :-1], targets [:, 1:]; of B, the share of this rank."""
-        first, last = (
-            step * self.batch_size + r * self.batch_size // self.world_size for r in (self.rank, self.rank + 1)
-        )
-        return self.windows(range(first, last))
+        return self.windows(self._positions(step))
 
     def draw(self, step: int, progress: float, tokens: int, drawn: list[int]) -> tuple[Tensor, list[int]]:
         """The batch of a step at `progress` (0 to 1) of the run, and `drawn`, which only a mixture changes.
@@ -69,11 +66,23 @@ class Batches:
         """The ids (N,) of each text that batches are taken from, the user's own first."""
         return [self.ids]
 
+    def places(self, step: int) -> np.ndarray:
+        """Where the tokens (B, context + 1) of `batch` stand in the stream."""
+        return self._places(self._positions(step))
+
+    def _positions(self, step: int) -> range:
+        first, last = (
+            step * self.batch_size + r * self.batch_size // self.world_size for r in (self.rank, self.rank + 1)
+        )
+        return range(first, last)
+
     def windows(self, positions: Iterable[int]) -> Tensor:
         """The windows (n, context + 1) at these positions of the endless sequence of all epochs."""
+        return torch.from_numpy(self.ids[self._places(positions)].astype(np.int64))
+
+    def _places(self, positions: Iterable[int]) -> np.ndarray:
         starts = np.array([self._window_start(position) for position in positions], dtype=np.int64)
-        index = np.add.outer(starts, np.arange(self.context + 1)) % len(self.ids)  # the stream is a ring
-        return torch.from_numpy(self.ids[index].astype(np.int64))
+        return np.add.outer(starts, np.arange(self.context + 1)) % len(self.ids)  # the stream is a ring
 
     def _window_start(self, position: int) -> int:
         epoch, within = divmod(position, self.windows_per_epoch)

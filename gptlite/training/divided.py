@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gptlite.device import Hardware
-from gptlite.kernels.fused import GivenGradients, mean_of_parts
+from gptlite.kernels.fused import GivenGradients, Teacher, mean_of_parts
 from gptlite.kernels.workers import Workers
 from gptlite.text.batches import count_targets
-from gptlite.training.optimizer import Loss, mean_loss
+from gptlite.training.optimizer import Loss, distilled_loss, mean_loss
 
 
 def plain_loss(hardware: Hardware, workers: Workers) -> Loss:
@@ -31,6 +31,13 @@ class DividedLoss:
         self.hardware, self.workers = hardware, workers
         self.copies: list[nn.Module] = []  # of the modules, with the weights of `of`
         self.of: nn.Module | None = None
+        self.teacher: Teacher | None = None
+
+    def with_teacher(self, teacher: Teacher) -> DividedLoss:
+        """The same for `optimizer.distilled_loss`."""
+        other = DividedLoss(self.hardware, self.workers)
+        other.teacher = teacher
+        return other
 
     def __call__(self, model: nn.Module, batch: Tensor) -> Tensor:
         """The mean loss on windows (B, T + 1), in nats per token."""
@@ -52,7 +59,7 @@ class DividedLoss:
     def _compute(self, model: nn.Module, part: Tensor) -> tuple[float, list[Tensor]]:
         with torch.enable_grad():
             with self.hardware.autocast():
-                loss = mean_loss(model, part)
+                loss = mean_loss(model, part) if self.teacher is None else distilled_loss(model, part, self.teacher)
             return loss.item(), list(torch.autograd.grad(loss, list(model.parameters())))
 
 

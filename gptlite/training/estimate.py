@@ -15,7 +15,8 @@ from typing import Any
 from gptlite.baselines import ngram
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory, peak_memory
-from gptlite.training import compile, machine, mixing, pauses
+from gptlite.errors import UsageError
+from gptlite.training import compile, machine, mixing, pauses, soft_targets
 from gptlite.training import plan as planning
 from gptlite.training.dataset import Dataset
 from gptlite.training.divided import plain_loss
@@ -85,7 +86,10 @@ def estimate(
         hardware=hardware,
         memory=free_memory(hardware),
         val_tokens=val_tokens.n_tokens,
+        mixed=bool(others),
     )
+    if others and overrides.get("ngram_weight"):
+        raise UsageError(f"`ngram_weight` is for one text; leave it or `{next(iter(others))}` out.")
     stopwatch = Stopwatch(hardware, MEASURING_SHARE * seconds if seconds else MEASURING_SECONDS, seconds)
     plan = planning.make_plan(
         facts, architecture=architecture, size=size, overrides=overrides, measure=stopwatch.measure, base=base
@@ -111,9 +115,11 @@ def estimate(
     measured_here = speed is not None and hardware.device.type == "cpu"
     memory = (peak_memory() or 0) if measured_here else before + expected.memory
     memory = int(HEAP_GAPS * memory) + SAVING_BYTES * plan.model.n_params
+    if plan.train.ngram_weight:
+        memory += soft_targets.BYTES_PER_TOKEN * tokens.n_tokens
     alone = None
     if mixing.BACKGROUND in others and base is None:
-        own = dataclasses.replace(facts, n_bytes=n_bytes, n_tokens=tokens.n_tokens)
+        own = dataclasses.replace(facts, n_bytes=n_bytes, n_tokens=tokens.n_tokens, mixed=False)
         hard = ngram.measure(tokens.ids(), val_tokens.ids(), spellings, baseline_effort(seconds), scale).ngram
         if not math.isnan(hard):
             smallest = planning.make_plan(own, architecture=architecture, size=size, overrides=overrides)

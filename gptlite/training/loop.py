@@ -18,7 +18,7 @@ from gptlite.config import SamplingConfig
 from gptlite.errors import Interrupted
 from gptlite.generation import generate
 from gptlite.model import GPT
-from gptlite.training import held_out, monitor, optimizer, pauses, saving
+from gptlite.training import held_out, monitor, optimizer, pauses, saving, soft_targets
 from gptlite.training.failures import diverged, how_to_resume
 from gptlite.training.setup import Setup
 from gptlite.training.state import State
@@ -94,6 +94,7 @@ def take_step(
     optimizer.set_learning_rate(optimizers, lr)
     team.seed(config.seed, state.step)
     batch, state.drawn = setup.batches.draw(state.step, progress, state.tokens, state.drawn)
+    batch = soft_targets.with_places(batch, state.step, setup.batches, setup.targets)
     with setup.threads.timed():
         state.losses.append(train_step(model, optimizers, batch, state, team, setup))
     state.threads = setup.threads.now if setup.threads.free else 0

@@ -31,6 +31,7 @@ from gptlite.training import compile, launch
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import Loss
 from gptlite.training.request import Request
+from gptlite.training.soft_targets import SoftTargets, with_targets
 from gptlite.training.speed import guess_speed
 from gptlite.training.team import Team
 from gptlite.training.watcher import Watcher
@@ -138,6 +139,7 @@ def decide(
         is_compiled = (seconds is not None or not on_cpu) and compile.pays(length, model, train, hardware)
     else:
         is_compiled = True
+    is_compiled = is_compiled and (is_fused or not train.ngram_weight)  # torch compiles the loss without soft targets
     reason = hardware.reason
     if not is_fused and wanted is not False and (cost := _missing(hardware, model, train, length)):
         reason += f"; {cost}"
@@ -154,11 +156,18 @@ def _missing(hardware: Hardware, model: ModelConfig, train: TrainConfig, seconds
 
 
 def ready(
-    model: GPT, train: TrainConfig, hardware: Hardware, team: Team, watcher: Watcher, workers: Workers | None = None
+    model: GPT,
+    train: TrainConfig,
+    hardware: Hardware,
+    team: Team,
+    watcher: Watcher,
+    workers: Workers | None = None,
+    targets: SoftTargets | None = None,
 ) -> tuple[Loss, Hardware]:
     """The loss of a training step of `model` as the first process decided, and the machine that it then runs on.
 
     - `workers`: the threads among which a step is divided.
+    - `targets`: soft targets of the text.
     Compilers fail in many ways, and none is a reason not to train: then steps are not compiled, with a notice.
     """
     is_compiled, is_fused, bf16 = team.broadcast([hardware.compile, hardware.fused, hardware.bf16])
@@ -179,5 +188,6 @@ def ready(
             hardware = dataclasses.replace(hardware, compile=False, fused=False)
         for text in take_notices():
             watcher.notice(text)
+    loss_of = with_targets(loss_of, targets)
     team.prepare(model, loss_of)
     return loss_of, hardware

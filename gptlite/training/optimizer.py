@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from gptlite.config import TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import CheckpointError
+from gptlite.kernels.fused import Teacher
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.storage.validation import shown
@@ -69,6 +70,26 @@ def mean_loss(model: nn.Module, batch: Tensor) -> Tensor:
     inputs, targets = read_batch(batch)
     logits = model(inputs)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def distilled_loss(model: nn.Module, batch: Tensor, teacher: Teacher) -> Tensor:
+    """Nats per token as `mean_loss`, with the gradient of a student's loss, which has two terms (Hinton et al. 2015).
+
+    One is the loss on the text, the other the cross entropy with the teacher, in which all tokens but the teacher's
+    likeliest count as one event.
+
+    - `batch`: windows (B, 2, T + 1): tokens, and their positions in the stream.
+    """
+    windows = batch[:, 0]
+    logs = model(windows[:, :-1]).flatten(0, 1).float().log_softmax(-1)  # (N, V)
+    top, shares = (x.to(logs.device) for x in teacher.at(batch[:, 1, 1:].flatten()))
+    on_text = F.nll_loss(logs, windows[:, 1:].flatten())
+    likeliest = logs.gather(1, top)
+    others = (1 - likeliest.exp().sum(1)).clamp_min(1e-6).log()
+    left = (1 - shares.sum(1)).clamp_min(0)
+    on_teacher = -((shares * likeliest).sum(1) + left * others).mean()
+    mixed = (1 - teacher.weight) * on_text + teacher.weight * on_teacher
+    return on_text.detach() + mixed - mixed.detach()
 
 
 def recompute_blocks(model: GPT) -> None:

@@ -41,6 +41,8 @@ def check(texts: Inputs, settings: Mapping[str, Any], n_processes: int) -> PairF
     pairs = format_of(texts)
     if pairs is None and settings.get("loss") is not None:
         raise UsageError("`loss` is about the answers of pairs, and the text has none; leave it out.")
+    if pairs and settings.get("ngram_weight"):
+        raise UsageError("`ngram_weight` is for plain text, and the files are pairs; leave it out.")
     if pairs and n_processes > 1:
         raise UsageError("pairs are trained in one process; leave `gpus` out.")
     return pairs
@@ -64,13 +66,13 @@ def settings_for(dataset: Dataset, settings: Mapping[str, Any], longest: int | N
     context = min(context, longest or context)
     parts = settings.get("accumulate") or 1
     batch = max(parts, min(LARGEST_BATCH, round(TOKENS_PER_STEP / mean)) // parts * parts)
-    chosen = {"context_length": context, "batch_size": max(1, batch)}
+    chosen = {"context_length": context, "batch_size": max(1, batch), "ngram_weight": 0.0}
     return {**chosen, **{name: value for name, value in settings.items() if value is not None}}
 
 
 def as_chosen(plan: Plan, settings: Mapping[str, Any]) -> Plan:
     """The plan, in which only what `settings` name counts as given."""
-    ours = [name for name in ("context_length", "batch_size") if settings.get(name) is None]
+    ours = [name for name in ("context_length", "batch_size", "ngram_weight") if settings.get(name) is None]
     return dataclasses.replace(plan, given=tuple(name for name in plan.given if name not in ours))
 
 

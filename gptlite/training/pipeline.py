@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from gptlite.model import GPT, initialise, set_vectors
 from gptlite.storage.reader import Reader
 from gptlite.text import corpus, token_files
 from gptlite.text.tokenizer import Tokenizer
-from gptlite.training import bigram_init, compile, launch, machine, optimizer, pauses, resume
+from gptlite.training import bigram_init, compile, launch, machine, optimizer, pauses, resume, soft_targets
 from gptlite.training import team as distributed
 from gptlite.training.clock import Clock
 from gptlite.training.dataset import Dataset, Inputs
@@ -35,6 +36,7 @@ from gptlite.training.replan import Replanned
 from gptlite.training.request import Request
 from gptlite.training.run_log import RunLog
 from gptlite.training.setup import Setup
+from gptlite.training.soft_targets import SoftTargets
 from gptlite.training.state import State, restore_training_state, tell_state
 from gptlite.training.team import Team
 from gptlite.training.threads import control_threads
@@ -89,6 +91,7 @@ def train(
     dropout: float | None = None,
     init: str | None = None,
     loss: str | None = None,
+    ngram_weight: float | None = None,
     seed: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -145,7 +148,7 @@ def train(
       `rope_theta`, `rope_scaling`, `tie_embeddings`: see `ModelConfig`.
 
     The optimizer: `batch_size` (windows per step), `accumulate`, `optimizer`, `lr`, `warmup`, `decay`, `weight_decay`,
-    `momentum`, `beta1`, `beta2`, `clip`, `dropout`, `init`, `loss` and `seed`: see `TrainConfig`.
+    `momentum`, `beta1`, `beta2`, `clip`, `dropout`, `init`, `loss`, `ngram_weight` and `seed`: see `TrainConfig`.
 
     The machine:
 
@@ -252,7 +255,8 @@ def _build(prepared: Prepared) -> Training:
     elif saved:
         optimizer.scatter_optimizer_state(model, optimizers, None, team)
     state = tell_state(state, team)
-    loss_of, hardware = machine.ready(model, config, hardware, team, request.watcher, workers)
+    targets = _soft_targets(prepared)
+    loss_of, hardware = machine.ready(model, config, hardware, team, request.watcher, workers, targets)
     setup = Setup(
         run=prepared.run,
         plan=plan,
@@ -263,6 +267,7 @@ def _build(prepared: Prepared) -> Training:
         byte_scale=dataset.val_tokens.byte_scale(dataset.tokenizer.token_bytes),
         clock=Clock.for_budget(config, batches.steps_per_epoch, request.started, state.elapsed),
         log=RunLog(prepared.run, request.watcher, active=team.leads),
+        targets=targets,
         loss_of=loss_of,
         workers=workers,
         replanner=prepared.replanner,
@@ -273,6 +278,15 @@ def _build(prepared: Prepared) -> Training:
         saved_word_vectors=_word_vectors_of(saved),
     )
     return Training(model, optimizers, state, team, setup)
+
+
+def _soft_targets(prepared: Prepared) -> SoftTargets | None:
+    """What a 5-gram says of the training text, where the plan gives it a weight."""
+    weight, tokens = prepared.plan.train.ngram_weight, prepared.dataset.tokens
+    if not weight:
+        return None
+    progress = partial(prepared.request.watcher.phase, "counting n-grams")
+    return soft_targets.ngram_targets(tokens.ids(), prepared.plan.model.vocab_size, weight, progress)
 
 
 def _word_vectors_of(saved: saved_step.Checkpoint | bool | None) -> bytes | None:

@@ -40,6 +40,7 @@ LARGEST_ON_CPU = (6, 384)
 CONTINUED_RATE, LONGER_WARMUP = 0.1, 0.1
 LONGEST_WINDOW = 1024  # tokens, unless `context_length` asks for more
 
+SMALL_TEXT = 1 << 20  # tokens: a larger one takes long to count, and more memory than a model
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # smaller batches pay where there is time for fewer steps
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
@@ -56,6 +57,7 @@ class Facts:
     hardware: Hardware
     memory: int | None = None  # bytes that are free, if known
     val_tokens: int = 0
+    mixed: bool = False  # with companion texts
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,17 @@ class Expected:
 class Reason:
     """Why the plan set a value: `about` says which value, `facts` what decided. `sentence` puts it into words."""
 
-    about: Literal["shape", "context_length", "batch_size", "processes", "dropout", "speed", "background", "recorded"]
+    about: Literal[
+        "shape",
+        "context_length",
+        "batch_size",
+        "processes",
+        "dropout",
+        "ngram_weight",
+        "speed",
+        "background",
+        "recorded",
+    ]
     facts: Mapping[str, Any]
 
     def sentence(self) -> str:
@@ -94,9 +106,11 @@ class Reason:
                 return f"batches of {f['batch_size']}, because {few}"
             case "processes":
                 return f"batches of {f['batch_size']}, a window for each process"
-            case "dropout":
+            case "dropout" | "ngram_weight":
                 times = f"about {plural(round(f['epochs']), 'time')}"
-                return f"dropout {f['dropout']:g}, because the text will be read {times}"
+                soft = f"a 5-gram's soft targets with weight {f.get('weight', 0):g}"
+                what = soft if self.about == "ngram_weight" else f"dropout {f['dropout']:g}"
+                return f"{what}, because the text will be read {times}"
             case "speed":
                 times = f"{f['ratio']:.1f} times faster" if f["ratio"] > 1 else f"{1 / f['ratio']:.1f} times slower"
                 return f"planned again for the last {f['seconds']:.0f} s: steps are {times} than when they were timed"
@@ -394,22 +408,24 @@ def _suit_speed(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
 
 
 def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
-    """Dropout for a text that is read `epochs` times, instead of what an earlier guess at the speed led to."""
-    if "dropout" in plan.given:
-        return plan
-    dropout = scaling_law.best_dropout(plan.model, epochs, facts.n_tokens)
-    others = tuple(reason for reason in plan.reasons if reason.about != "dropout")
+    """Soft targets and dropout for a text that is read `epochs` times, instead of what an earlier guess led to."""
+    others = tuple(reason for reason in plan.reasons if reason.about not in ("dropout", "ngram_weight"))
     plan = dataclasses.replace(plan, reasons=others)
-    reason = Reason("dropout", {"dropout": dropout, "epochs": epochs}) if dropout else None
-    return plan.with_train(reason, dropout=dropout)
+    if "ngram_weight" not in plan.given:
+        small = facts.n_tokens <= SMALL_TEXT and not (facts.mixed or _on_gpu(facts))  # as was measured
+        weight = scaling_law.best_ngram_weight(epochs) if small and plan.train.init != "model" else 0.0
+        reason = Reason("ngram_weight", {"weight": weight, "epochs": epochs}) if weight else None
+        plan = plan.with_train(reason, ngram_weight=weight)
+    if "dropout" not in plan.given:
+        dropout = scaling_law.best_dropout(plan.model, epochs, facts.n_tokens)
+        reason = Reason("dropout", {"dropout": dropout, "epochs": epochs}) if dropout else None
+        plan = plan.with_train(reason, dropout=dropout)
+    return plan
 
 
 def _whole_parts(batch_size: int, accumulate: int) -> int:
     """The next batch size that `accumulate` divides."""
     return -(-batch_size // accumulate) * accumulate if accumulate > 0 else batch_size
-
-
-# -- Facts
 
 
 def _law(facts: Facts, model: ModelConfig, tokens: float) -> float:

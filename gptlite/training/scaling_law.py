@@ -31,6 +31,7 @@ NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was 
 # the dropout that was best up to there (docs/lab/log.md).
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
+NGRAM_EPOCHS, NGRAM_WEIGHT = 3.0, 0.5  # passes through the text from which on soft targets pay, and their weight
 
 
 def predicted_bits(model: ModelConfig, tokens: float, text_tokens: int, text_bytes: int) -> float:
@@ -50,6 +51,11 @@ def best_dropout(model: ModelConfig, epochs: float, text_tokens: int) -> float:
     """The dropout for a text that is read `epochs` times: the larger the model, the sooner it memorises the text."""
     overfitting = epochs * (hidden_params(model) / text_tokens) ** OVERFITTING_EXPONENT
     return next(rate for most, rate in DROPOUT if overfitting <= most)
+
+
+def best_ngram_weight(epochs: float) -> float:
+    """The weight of a 5-gram's soft targets for a text that is read `epochs` times."""
+    return NGRAM_WEIGHT if epochs >= NGRAM_EPOCHS else 0.0
 
 
 def hidden_params(model: ModelConfig) -> int:

@@ -26,6 +26,7 @@ from gptlite.training.optimizer import Loss, mean_loss
 from gptlite.training.plan import Plan
 from gptlite.training.replan import Replanner
 from gptlite.training.run_log import RunLog
+from gptlite.training.soft_targets import SoftTargets
 from gptlite.training.threads import ThreadControl
 from gptlite.training.watcher import Watcher
 
@@ -37,6 +38,7 @@ class Setup:
     """The constants of a run, in every process that trains it.
 
     - `val_ids`: (M,) the held-out text as tokens; `byte_scale`: its bytes per byte that they spell.
+    - `targets`: soft targets beside the tokens of the text, which `loss_of` knows.
     - `loss_of`: computes the loss of a training step, compiled or not; `workers`: the threads that divide it.
     - `replanner`: looks for a second plan in the first tenth of the run.
     - `threads`: chooses how many threads compute.
@@ -60,6 +62,7 @@ class Setup:
     loss_of: Loss = mean_loss
     workers: Workers = field(default_factory=Workers)
     threads: ThreadControl = field(default_factory=ThreadControl)
+    targets: SoftTargets | None = None
     baselines: Mapping[str, Any] | None = None
     saved_word_vectors: bytes | None = None
 

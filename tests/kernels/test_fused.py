@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise
 from gptlite.training import compile, machine, optimizer
 from gptlite.training.pipeline import train
+from gptlite.training.soft_targets import SoftTargets
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 CAN = [name for name in ARCHITECTURES if fused.can_compute(tiny_config(name), TrainConfig())]
@@ -106,6 +108,23 @@ def test_odd_shapes(library: ctypes.CDLL, shape: dict[str, int], length: int, n:
     model = random_model(config).train()
     batch = windows(config, n, length)
     assert_alike(gradients(FusedLoss(library, 2), model, batch), gradients(optimizer.mean_loss, model, batch))
+
+
+@pytest.mark.parametrize("k", [1, 20, 64])
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+def test_soft_targets_have_the_gradient_of_autograd(library: ctypes.CDLL, k: int, weight: float) -> None:
+    """Also where the token of the text is among the likeliest ones, or these leave next to nothing to the others."""
+    model = random_model(tiny_config("qwen3")).train()
+    ids = windows(model.config)
+    generator = torch.Generator().manual_seed(2)
+    logits = 4 * torch.randn(200, model.config.vocab_size, generator=generator)
+    shares, likeliest = logits.softmax(-1).topk(min(k, model.config.vocab_size), 1)
+    targets = SoftTargets(likeliest.to(torch.int16), shares.half(), weight)
+    batch = torch.stack([ids, torch.randint(200, ids.shape, generator=generator)], 1)
+    batch[0, 0, 1:] = likeliest[batch[0, 1, 1:], 0]
+    ours = gradients(FusedLoss(library, 2).with_teacher(targets), model, batch)
+    theirs = gradients(partial(optimizer.distilled_loss, teacher=targets), model, batch)
+    assert_alike(ours, theirs, 1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -301,6 +301,33 @@ def test_a_text_that_is_read_often_gets_dropout(overrides: dict[str, Any], dropo
     assert any(reason.about == "dropout" for reason in plan.reasons) is dropout
 
 
+@pytest.mark.parametrize(
+    ("n_bytes", "overrides", "expected"),
+    [
+        (10**6, {"epochs": 40.0}, True),
+        (10**6, {"epochs": 2.0}, False),
+        (10**7, {"epochs": 40.0}, False),
+        (10**6, {"epochs": 40.0, "ngram_weight": 0.0}, False),
+    ],
+    ids=str,
+)
+def test_a_small_text_that_is_read_often_gets_soft_targets(
+    n_bytes: int, overrides: dict[str, Any], expected: bool
+) -> None:
+    plan = make_plan(facts(n_bytes), size="small", overrides=overrides)
+    assert (plan.train.ngram_weight > 0) is expected
+    told = [reason.sentence() for reason in plan.reasons if reason.about == "ngram_weight"]
+    sentence = "a 5-gram's soft targets with weight 0.5, because the text will be read about 40 times"
+    assert told == [sentence] * expected
+
+
+def test_where_soft_targets_were_not_measured_there_are_none() -> None:
+    base = ModelConfig.preset("qwen3", "small", 1024)
+    started = make_plan(facts(10**6), base=base, overrides={"epochs": 40.0})
+    on_gpu = make_plan(facts(10**6, hardware=GPU), size="small", overrides={"epochs": 40.0})
+    assert started.train.ngram_weight == on_gpu.train.ngram_weight == 0
+
+
 @pytest.mark.parametrize("hardware", [CPU, GPU], ids=["cpu", "gpu"])
 def test_a_step_has_about_as_many_tokens_whatever_the_context(hardware: Hardware) -> None:
     steps = set()

@@ -195,6 +195,17 @@ def train(
             default=TrainConfig.loss,
         ),
     ] = None,
+    ngram_weight: Annotated[
+        float | None,
+        _option(
+            "--ngram-weight",
+            metavar="F",
+            help="Share of the loss that a 5-gram teaches, for text read many times; 0 is off.",
+            panel=TRAINING,
+            default=PLAN,
+            hidden=True,
+        ),
+    ] = None,
     patience: Annotated[
         int | None,
         _count("--patience", help="Stop after N scores in a row without a new best one; 0 is off.", panel=TRAINING),
@@ -315,7 +326,8 @@ def train(
         "seconds": time, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
         "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "accumulate": accumulate,
         "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay, "weight_decay": weight_decay,
-        "clip": clip, "seed": seed, "init": init, "loss": loss, "patience": patience, "eval_every": eval_every,
+        "clip": clip, "seed": seed, "init": init, "loss": loss, "ngram_weight": ngram_weight, "patience": patience,
+        "eval_every": eval_every,
         "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
         "shard": shard, "recompute": recompute or None, "log": log,
     }  # fmt: skip

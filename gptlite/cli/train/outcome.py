@@ -85,6 +85,7 @@ def show_plan(preview: dict[str, Any]) -> None:
         ["batch", console.plural(training["batch_size"], "window"), whose("batch_size")],
         ["optimizer", f"{training['optimizer']}, rate {training['lr']:g}", whose("optimizer", "lr")],
         ["dropout", f"{training['dropout']:g}", whose("dropout")],
+        ["5-gram's weight", f"{training['ngram_weight']:g} of the loss", whose("ngram_weight")],
         ["budget", budget, how_long],
         ["", "", ""],
         ["speed", f"{expected['tokens_per_second']:,.0f} tokens/s, on {preview['hardware']}", ""],
