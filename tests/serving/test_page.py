@@ -23,7 +23,7 @@ def test_the_page_writes(tmp_path: Path, tokenizer: Tokenizer) -> None:
         )
         page.call("Page.navigate", url=f"http://127.0.0.1:{server.port}/")
         page.wait_for("document.readyState === 'complete' && !document.getElementById('key_label').hidden")
-        assert "Authorization" in page.evaluate("document.getElementById('status').textContent")
+        page.wait_for("document.getElementById('status').textContent.includes('Authorization')")
         page.errors.clear()  # the answer 401 is one
         values = {"prompt": "Ada <b>finds", "seed": "3", "max_tokens": "30", "key": "key"}
         for name, value in values.items():
