@@ -83,6 +83,8 @@ class Started:
     def end(self) -> tuple[int, str]:
         code = self.process.wait(60)
         self.reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
         return code, "".join(self.said)
 
 
@@ -99,8 +101,9 @@ def started(trained_run: Path) -> Iterator[Started]:
 def test_ctrl_c_finishes_what_was_begun(started: Started) -> None:
     """The key comes from the environment, and what was asked and answered is nowhere in the log."""
     asked = {"prompt": "Ada secretly", "max_tokens": 400, "min_tokens": 400, "stream": True, "seed": 1}
-    with pytest.raises(urllib.error.HTTPError, match="401"):
+    with pytest.raises(urllib.error.HTTPError, match="401") as refusal:
         started.open("/v1/models")
+    refusal.value.close()
     with started.open("/v1/completions", asked, key="secret-key") as answer:
         events = [answer.readline()]
         started.process.send_signal(signal.SIGINT)
