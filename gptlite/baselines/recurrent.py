@@ -89,26 +89,18 @@ class Recurrent(nn.Module):
 
 @torch.no_grad()
 def initialise(model: Recurrent, seed: int) -> None:
-    """Set all weights, as a function of `seed` alone.
+    """Set all weights, as a function of `seed` alone, with the distributions of `torch.nn`.
 
-    embeddings                   normal, 0.5
-    input matrices               uniform, +-1/sqrt(dim)
-    state matrices               orthogonal, each gate its own (Saxe et al. 2014)
-    head                         normal, 0.02: all tokens are about equally likely at first
-    biases                       0; that of an LSTM's forget gate 1 (Jozefowicz et al. 2015)
+        embeddings           normal, 1
+        layers and head      uniform, +-1/sqrt(dim), biases too
+
+    Orthogonal state matrices, an open forget gate and small embeddings took more bits after as many steps
+    (docs/lab/log.md).
     """
     generator = torch.Generator().manual_seed(seed)
-    dim = model.config.dim
-    model.embed.weight.normal_(0, 0.5, generator=generator)
-    model.head.weight.normal_(0, 0.02, generator=generator)
-    model.head.bias.zero_()
-    for name, parameter in model.layers.named_parameters():
-        if name.startswith("weight_hh"):
-            for gate in parameter.split(dim):
-                nn.init.orthogonal_(gate, generator=generator)
-        elif name.startswith("weight_ih"):
-            parameter.uniform_(-(dim**-0.5), dim**-0.5, generator=generator)
+    bound = model.config.dim**-0.5
+    for name, parameter in model.named_parameters():
+        if name.startswith("embed"):
+            parameter.normal_(0, 1, generator=generator)
         else:
-            parameter.zero_()
-            if model.config.kind == "lstm" and name.startswith("bias_ih"):
-                parameter[dim : 2 * dim] = 1  # torch orders the gates input, forget, cell, output
+            parameter.uniform_(-bound, bound, generator=generator)
