@@ -72,9 +72,9 @@ def difference(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[
     differences = np.array(one["bits"]) - np.array(other["bits"])
     total, n = float(sizes.sum()), len(sizes)
     if not total:
-        return {"bits_per_byte": 0.0, "interval": None}
+        return {"bits_per_byte": 0.0, "bits_per_byte_interval": None}
     mean = float(differences.sum()) / total
     if n < 5:
-        return {"bits_per_byte": mean, "interval": None}
+        return {"bits_per_byte": mean, "bits_per_byte_interval": None}
     error = NORMAL_95 * math.sqrt(n / (n - 1) * float(((differences - mean * sizes) ** 2).sum())) / total
-    return {"bits_per_byte": mean, "interval": [mean - error, mean + error]}
+    return {"bits_per_byte": mean, "bits_per_byte_interval": [mean - error, mean + error]}

@@ -82,7 +82,7 @@ def measure_reach(predictor: Predictor, ids: np.ndarray, context: int, token_byt
                 "first": first,
                 "last": last,
                 "bits_per_byte": sums.bits_per_byte,
-                "interval": interval and list(interval),
+                "bits_per_byte_interval": interval and list(interval),
                 "helps": before is not None and _is_lower(sums, before),
             }
         )

@@ -80,7 +80,11 @@ def _scores(shown: Comparison) -> list[list[str]]:
     ]
     for c in found["contenders"]:
         behind = c["behind_best"]
-        error = f" ± {(behind['interval'][1] - behind['interval'][0]) / 2:.3f}" if behind["interval"] else ""
+        error = (
+            f" ± {(behind['bits_per_byte_interval'][1] - behind['bits_per_byte_interval'][0]) / 2:.3f}"
+            if behind["bits_per_byte_interval"]
+            else ""
+        )
         rows.append(
             [
                 text.title(c, lang),
@@ -180,7 +184,7 @@ def _reach(shown: Comparison) -> dict[str, Any]:
     values: list[dict[str, Any]] = []
     for c in shown.found["contenders"]:
         for part in c["reach"]:
-            low, high = part["interval"] or (part["bits_per_byte"], part["bits_per_byte"])
+            low, high = part["bits_per_byte_interval"] or (part["bits_per_byte"], part["bits_per_byte"])
             span = str(part["first"]) if part["first"] == part["last"] else f"{part['first']}–{part['last']}"
             values.append(
                 {

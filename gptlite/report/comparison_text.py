@@ -69,10 +69,10 @@ def _curves(found: Mapping[str, Any], lang: str) -> list[Claim]:
     if others:
         behind = others[0]["behind_best"]
         words = {"other": title(others[0], lang), "difference": f"{behind['bits_per_byte']:.3f}"}
-        if behind["interval"] is None:
+        if behind["bits_per_byte_interval"] is None:
             claims.append(("unclear", words))
         else:
-            low, high = behind["interval"]
+            low, high = behind["bits_per_byte_interval"]
             key = "apart" if low > 0 else "level"
             claims.append((key, {**words, "error": f"{(high - low) / 2:.3f}"}))
     if (gram := known.get("5-gram")) and networks:
@@ -209,7 +209,7 @@ def _conclusion(found: Mapping[str, Any], lang: str) -> list[Claim]:
     words = {"difference": f"{abs(difference):.3f}"}
     # Of the scores' own intervals, the difference between two contenders that are not the best has none.
     behind = (lstm if found["best"] == "gptlite" else own)["behind_best"]
-    paired = behind["interval"] if found["best"] in ("lstm", "gptlite") else None
+    paired = behind["bits_per_byte_interval"] if found["best"] in ("lstm", "gptlite") else None
     error = (paired[1] - paired[0]) / 2 if paired else _error(lstm, own)
     if abs(difference) <= error:
         claims: list[Claim] = [("lstm_level", words)]

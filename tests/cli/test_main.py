@@ -52,7 +52,7 @@ def test_the_help_page_has_the_commands_in_groups(gptlite: Command) -> None:
     assert [name or panel for name, panel in shown][1:] == [
         "Make a model and use it", "train", "generate", "embed",
         "Words", "words", "concordance",
-        "Texts", "inspect", "score", "eval",
+        "Texts", "inspect", "score", "eval", "compare",
         "Runs, and other programs", "report", "info", "runs", "check", "export", "serve",
     ]  # fmt: skip
 
@@ -146,11 +146,13 @@ def test_help_explains_every_option(command: str) -> None:
 def test_help_shows_an_example_that_parses(gptlite: Command, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "240")
     page = gptlite(*command.split(), "--help").out
-    (example,) = re.findall(rf"^ gptlite {command} .*$", page, re.MULTILINE)
-    arguments = shlex.split(example)[1 + len(command.split()) :]
-    parsed = COMMANDS[command].make_context(command, arguments).params
-    if command == "embed":
-        assert all("[bank]" in text for text in parsed["texts"]), "brackets are not swallowed as markup"
+    examples = re.findall(rf"^ gptlite {command} .*$", page, re.MULTILINE)
+    assert examples
+    for example in examples:
+        arguments = shlex.split(example)[1 + len(command.split()) :]
+        parsed = COMMANDS[command].make_context(command, arguments).params
+        if command == "embed":
+            assert all("[bank]" in text for text in parsed["texts"]), "brackets are not swallowed as markup"
 
 
 ONE_MEANING = {  # the commands that have an option, where others might mean something else by it

@@ -100,8 +100,13 @@ def test_a_difference_on_the_same_windows_is_surer_than_two_scores() -> None:
     one, two = hard + rng.normal(3, 1, 60), hard
     found = difference({"bits": one, "bytes": sizes}, {"bits": two, "bytes": sizes})
     assert found["bits_per_byte"] == pytest.approx(0.03, abs=0.01)
-    assert found["interval"][0] > 0
-    assert difference({"bits": one[:2], "bytes": sizes[:2]}, {"bits": two[:2], "bytes": sizes[:2]})["interval"] is None
+    assert found["bits_per_byte_interval"][0] > 0
+    assert (
+        difference({"bits": one[:2], "bytes": sizes[:2]}, {"bits": two[:2], "bytes": sizes[:2]})[
+            "bits_per_byte_interval"
+        ]
+        is None
+    )
 
 
 # -- The copy test

@@ -30,7 +30,7 @@ def contender(
             "first": a,
             "last": b,
             "bits_per_byte": at,
-            "interval": [at - 0.02, at + 0.02],
+            "bits_per_byte_interval": [at - 0.02, at + 0.02],
             "helps": a > 1 and kind != "ngram",
         }
         for a, b, at in parts
@@ -47,7 +47,10 @@ def contender(
             {"distance": d, "right": r, "interval": [r - 0.02, r + 0.02]}
             for d, r in zip((10, 200), copied, strict=True)
         ],
-        "behind_best": {"bits_per_byte": bits - best, "interval": [bits - best - sure, bits - best + sure]},
+        "behind_best": {
+            "bits_per_byte": bits - best,
+            "bits_per_byte_interval": [bits - best - sure, bits - best + sure],
+        },
         "speed": [] if kind == "ngram" else [
             {"context_length": c, "tokens_per_second": s, "n_sequential_operations": c if kind == "recurrent" else 1}
             for c, s in zip((32, 512), speed, strict=True)

@@ -30,7 +30,7 @@ def _scores(found: Mapping[str, Any], contenders: Sequence[Mapping[str, Any]]) -
     )
     rows: list[list[str]] = []
     for c in contenders:
-        interval = c["behind_best"]["interval"]
+        interval = c["behind_best"]["bits_per_byte_interval"]
         behind = c["behind_best"]["bits_per_byte"]
         margin = f" ± {(interval[1] - interval[0]) / 2:.3f}" if interval else ""
         rows.append(

@@ -74,8 +74,8 @@ def embed(
     encoding: Annotated[str | None, options.input_encoding(INPUT)] = None,
     model: options.ModelOption = None,
     layer: Annotated[
-        str, typer.Option("--layer", metavar="L", help="last, mid, a number (0 is below the first block) or A-B for "
-                          "their mean; in files also all.", rich_help_panel=WHICH),
+        str, typer.Option("--layer", metavar="L", help="last, mid, a number or A-B; in files also all.",
+                          rich_help_panel=WHICH),
     ] = "last",
     pool: Annotated[
         options.Pool | None,
@@ -89,12 +89,12 @@ def embed(
     ] = False,
     context: Annotated[
         Literal["left", "both"] | None,
-        typer.Option("--context", help="Sides of the word that are read.",
-                     show_default="both; left in files and with --layer, --pool, --correct", rich_help_panel=WHICH),
+        typer.Option("--context", help="Sides that are read.",
+                     show_default="both; left in files or with --layer", rich_help_panel=WHICH),
     ] = None,
     prefix: Annotated[
-        str, typer.Option("--prefix", metavar="TEXT", help="Read before each text. auto: what separates documents, or "
-                          "a line break.", rich_help_panel=WHICH),
+        str, typer.Option("--prefix", metavar="TEXT", help="Read before each text. auto: a separator.",
+                          rich_help_panel=WHICH),
     ] = "auto",
     by_layer: Annotated[
         bool, typer.Option("--by-layer", help="What cosines say in each layer, as a table.", rich_help_panel=OUTPUT)
