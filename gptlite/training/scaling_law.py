@@ -31,7 +31,7 @@ NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was 
 # the dropout that was best up to there (docs/lab/log.md).
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
-NGRAM_EPOCHS, NGRAM_WEIGHT = 3.0, 0.5  # passes through the text from which on soft targets pay, and their weight
+NGRAM_EPOCHS, NGRAM_WEIGHT = 8.0, 0.5  # passes through the text from which on soft targets pay, and their weight
 
 
 def predicted_bits(model: ModelConfig, tokens: float, text_tokens: int, text_bytes: int) -> float:

@@ -305,7 +305,7 @@ def test_a_text_that_is_read_often_gets_dropout(overrides: dict[str, Any], dropo
     ("n_bytes", "overrides", "expected"),
     [
         (10**6, {"epochs": 40.0}, True),
-        (10**6, {"epochs": 2.0}, False),
+        (10**6, {"epochs": 4.0}, False),
         (10**7, {"epochs": 40.0}, False),
         (10**6, {"epochs": 40.0, "ngram_weight": 0.0}, False),
     ],
