@@ -727,8 +727,9 @@ def test_a_loss_that_climbed_does_not_hide_overfitting() -> None:
 def session_with(history: dict[int, float], patience: int = 0, epochs: float = 5.0) -> SimpleNamespace:
     """As much of a setup as monitor.py looks at, and a state."""
     plan = SimpleNamespace(train=SimpleNamespace(patience=patience, lr=0.02), model=SimpleNamespace(vocab_size=10_000))
+    batches = SimpleNamespace(ids=range(1000), epochs=lambda tokens, _: tokens / 1000)
     state = State(step=max(history, default=0), history=history, tokens=int(1000 * epochs))
-    return SimpleNamespace(state=state, plan=plan, watcher=Log(), batches=SimpleNamespace(ids=range(1000)))
+    return SimpleNamespace(state=state, plan=plan, watcher=Log(), batches=batches)
 
 
 def test_overfitting_is_told_once() -> None:
@@ -961,9 +962,9 @@ def test_torch_is_left_as_it_was(corpus_file: Path, fails: bool) -> None:
 
 
 def test_every_setting_is_a_keyword_of_train() -> None:
-    """But what an architecture means, and the budget in seconds, which is `time`."""
+    """But what an architecture means, the shares of a background, and the budget in seconds, which is `time`."""
     names = {f.name for config in (ModelConfig, TrainConfig) for f in dataclasses.fields(config)}
-    names -= {*ARCHITECTURES["qwen3"], "seconds"} - {"norm_eps"}
+    names -= {*ARCHITECTURES["qwen3"], "seconds", "background_share", "background_end"} - {"norm_eps"}
     assert names <= set(inspect.signature(train).parameters)
     assert all(p.annotation for p in inspect.signature(train).parameters.values())
 

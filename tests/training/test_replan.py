@@ -41,7 +41,7 @@ def replanner(**overrides: Any) -> tuple[Replanner, float]:
     plan = planning.make_plan(FACTS, overrides={"seconds": 600.0, **overrides}, measure=measure)
     speed = timed(plan.model, plan.train)
     nothing: Any = None
-    estimate = Estimate(plan, planning.expect(FACTS, plan, speed), 0, nothing, 0.0, FACTS, speeds)
+    estimate = Estimate(plan, planning.expect(FACTS, plan, speed), 0, nothing, None, 0.0, FACTS, speeds)
     return Replanner(estimate, None, None, overrides), speed.seconds_per_step
 
 
