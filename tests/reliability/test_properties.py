@@ -348,6 +348,12 @@ def no_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gguf_check, "verify_gguf", lambda *_: alike)
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr("gptlite.training.launch.launch", lambda *_: 0)
+    monkeypatch.setattr("gptlite.serving.server.run", lambda *_: None)  # until Ctrl-C
+
+    def no_contenders(*_: Any, **__: Any) -> None:
+        raise CorpusError("nothing is compared here.")
+
+    monkeypatch.setattr("gptlite.comparison.run.compare", no_contenders)
     monkeypatch.setattr(demo, "demo_text", lambda *_: Path("corpus.txt").absolute())
     monkeypatch.setattr(samples, "write_file", lambda *_: None)  # some of the names are links to what others need
     monkeypatch.setattr(interactive, "read_line", lambda _: None)  # sixty lines would be as many turns
