@@ -125,7 +125,7 @@ def test_what_is_chosen_is_chosen_everywhere(page: Page, trained_run: Path) -> N
 def test_words_have_the_cosines_of_embed(page: Page, gptlite: Command, trained_run: Path) -> None:
     texts = ("Ada finds the river and the bank", "Bela paints the bank and the clock")
     told = ("-m", trained_run, "-w", "bank", *texts, "--json", "-q")
-    pair = json.loads(gptlite("embed", *told).out)["pairs"][0]
+    pair = json.loads(gptlite("embed", "--context", "left", *told).out)["pairs"][0]
     show(page, trained_run)
     page.evaluate("byId('tab-words').click()")
     for i, text in enumerate(texts):
