@@ -21,9 +21,10 @@ from gptlite.errors import UsageError, plural
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "fp32", "bf16")
 COMPILE = ("auto", "on", "off")
-# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX and M_ARENA_MAX of glibc's malloc.h: while memory is kept, and later.
+# M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of glibc's malloc.h: while memory is kept, and later. Tensors above
+# 32 MB are still given back: one of 64 MB that was kept made the heap grow to 600 MB.
 # The later thresholds are those that glibc arrives at by itself when large tensors are freed.
-MALLOC_OPTIONS = {-1: (2**31 - 1, 64 << 20), -3: (32 << 20, 32 << 20), -4: (0, 65536), -8: (1, 0)}
+MALLOC_OPTIONS = {-1: (2**31 - 1, 64 << 20), -3: (32 << 20, 32 << 20), -8: (1, 0)}
 MOST_THREADS = 1024  # libraries of threads end the process when the system grants no more
 
 
@@ -207,7 +208,7 @@ def peak_memory() -> int | None:
 
 @contextlib.contextmanager
 def keeping_freed_memory() -> Iterator[None]:
-    """While this is open, memory that is freed stays with the process, where glibc allocates it; then it goes back.
+    """While this is open, memory of tensors up to 32 MB stays with the process when freed, where glibc allocates it.
 
     A training step allocates and frees the same large tensors again and again. By default glibc returns them to the
     system, and on their first use each of their pages is zeroed anew, which takes 5 to 15 % of a step
