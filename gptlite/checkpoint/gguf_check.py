@@ -152,7 +152,7 @@ def odd_texts(n: int) -> list[str]:
 
 @torch.inference_mode()
 def write(model: GPT, start: Sequence[int], n: int, *, sample: bool) -> list[int]:
-    """The n ids that follow `start`: the likeliest ones, or drawn, always alike; all fit into the context."""
+    """The n most likely ids after `start` or, with `sample`, n drawn with a fixed seed; all fit into the context."""
     generator = torch.Generator().manual_seed(0)
     cache = KVCache(model.config, 1)
     logits = model(torch.tensor([list(start)]), cache)[:, -1]

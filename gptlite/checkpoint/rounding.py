@@ -19,7 +19,7 @@ N_TEXTS, LONGEST_TEXT = 8, 255  # tokens
 def loss_of(model: GPT, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> float:
     """How many bits per byte more `model` needs with `weights` in place of its own.
 
-    Both score the same texts, which the model wrote: always alike, whatever it was trained on.
+    Both score the same texts, which the model itself generates with a fixed seed, so that no training text is needed.
     """
     other = GPT(model.config).eval()
     tied = {"head.weight": weights["transformer.embed.weight"]} if model.config.tie_embeddings else {}
@@ -32,7 +32,7 @@ def loss_of(model: GPT, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> 
 
 
 def _write(model: GPT, start: int, length: int) -> Tensor:
-    """Texts of so many tokens (B, T) that begin with `start`, drawn side by side, always alike."""
+    """Sampled texts (B, T) of T = `length` tokens that begin with `start`; the seed is fixed."""
     generator = torch.Generator().manual_seed(0)
     cache = KVCache(model.config, N_TEXTS)
     tokens = torch.full((N_TEXTS, 1), start)
