@@ -221,6 +221,7 @@ class TrainConfig:
       other two means about ten times in the run.
     - `background_share`, `background_end`: of the windows of a step, how many come from the background text: the
       first as long as the learning rate does not fall, then on a straight line to the other at the end.
+    - `replay`: of the windows of a step, the share that is text of the run that this one started from.
     - `patience`: stop after so many scores in a row without a new best one; 0 for never.
     - `keep`: how many of the newest saved steps stay on disk, besides the best one.
     - `log`: another log beside `metrics.jsonl`: tensorboard, or none.
@@ -253,6 +254,7 @@ class TrainConfig:
     sample_prompt: str = ""
     background_share: float = 0.0
     background_end: float = 0.0
+    replay: float = 0.0
     patience: int = 0
     keep: int = 2
     log: str = "none"
@@ -294,9 +296,14 @@ class TrainConfig:
             "or steps undo the weights",
         )
         _require(0 <= self.dropout < 1, f"`dropout` must be at least 0 and below 1, not {self.dropout}")
-        for name in ("background_share", "background_end"):
+        for name in ("background_share", "background_end", "replay"):
             value = getattr(self, name)
             _require(0 <= value <= LARGEST_COMPANION, f"`{name}` must be from 0 to {LARGEST_COMPANION}, not {value}")
+        _require(
+            round(max(self.background_share, self.background_end) + self.replay, 6) <= LARGEST_COMPANION,
+            f"`replay` ({self.replay:g}) and the share of the background leave less than "
+            f"{1 - LARGEST_COMPANION:.0%} of each step to the text itself",
+        )
         _require(0 <= self.ngram_weight <= 1, f"`ngram_weight` must be from 0 to 1, not {self.ngram_weight}")
         _require(
             not self.ngram_weight or self.init != "model",

@@ -134,8 +134,9 @@ class ModelSource(TokenizerSource):
 
 
 class Companion(TypedDict, total=False):
-    """The background of a run, without passages of the held-out text."""
+    """Text beside the run's own, background or replayed text, without passages of the held-out text."""
 
+    path: str  # of the run whose text is replayed
     bytes: Count
     sha256: Digest
     removed_passages: Count
@@ -210,6 +211,7 @@ class RunInfo(TypedDict, total=False):
     background: Companion
     background_arguments: Annotated[list[TextPath], NotEmpty]
     background_inputs: Annotated[list[Source], NotEmpty]
+    replay: Companion
     expected: dict[str, float | None]
     baselines: Baselines | None
     inputs: Annotated[list[Source], NotEmpty]

@@ -130,9 +130,10 @@ def _provenance(run: dict[str, Any], manifest: dict[str, Any]) -> list[list[str]
         )
     if (more := len(run["inputs"]) - MOST_INPUTS) > 0:
         rows.append(["text", f"and {more:,} more files, which --json lists"])
-    if text := run.get("background"):
-        names = _names(run.get("background_inputs", []))
-        rows.append(["background", f"{names}, {text['bytes']:,} bytes used, sha256 {text['sha256'][:16]}…"])
+    for name in ("background", "replay"):
+        if beside := run.get(name):
+            where = f"text of {beside['path']}" if "path" in beside else _names(run.get("background_inputs", []))
+            rows.append([name, f"{where}, {beside['bytes']:,} bytes used, sha256 {beside['sha256'][:16]}…"])
     rows += [
         ["command", command if len(command) <= LONGEST_COMMAND else f"{command[:LONGEST_COMMAND]}…"],
         ["made", f"{run['created']} with gptlite {run['gptlite']}, torch {run['versions']['torch']}"],

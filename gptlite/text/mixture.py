@@ -45,11 +45,16 @@ class Share:
 
 @dataclass(frozen=True)
 class Ingredient:
-    """A companion text as tokens; `name` is what it is to the user."""
+    """A companion text as tokens.
+
+    - `name`: what it is to the user: background or replay.
+    - `tokens_per_epoch`: how many of its tokens count as part of an epoch.
+    """
 
     name: str
     tokens: TokenFile
     share: Share
+    tokens_per_epoch: int
 
 
 class Mixture(Batches):
@@ -84,9 +89,8 @@ class Mixture(Batches):
 
     @property
     def steps_per_epoch(self) -> float:
-        """Of an epoch that has each text once."""
-        windows = self.windows_per_epoch + sum(companion.windows_per_epoch for companion in self.companions)
-        return windows / self.batch_size
+        others = sum(each.tokens_per_epoch for each in self.ingredients)
+        return (self.windows_per_epoch + others / self.context) / self.batch_size
 
     @property
     def streams(self) -> list[np.ndarray]:

@@ -33,7 +33,7 @@ class Split:
     kind: str
 
 
-def parse_share(val: str | float) -> float | None:
+def parse_share(val: str | float, name: str = "val") -> float | None:
     """The share in `val`, such as "10%" or 0.1; None for the name of a file.
 
     Raises `UsageError` for a share that is not above 0 and at most 90 %, and for a number that may mean a share.
@@ -50,7 +50,7 @@ def parse_share(val: str | float) -> float | None:
     else:
         share = float(val)
     if not 0 < share <= LARGEST_SHARE:
-        raise UsageError(f"`val` is {val}, but a share must be more than 0% and at most 90% of the text.")
+        raise UsageError(f"`{name}` is {val}, but a share must be more than 0% and at most 90% of the text.")
     return share
 
 

@@ -1,6 +1,6 @@
-"""Texts beside the user's own that batches are mixed with: the background.
+"""Texts beside the user's own that batches are mixed with: background text, and the text of an earlier run.
 
-Nothing of it is ever held out, and passages of the held-out text are taken out before anything is learned from it.
+Neither is ever held out, and passages of the held-out text are taken out of both before anything is learned from them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlite.checkpoint import run_info
+from gptlite.checkpoint.runs import Run
 from gptlite.config import TrainConfig
 from gptlite.errors import CheckpointError, CorpusError, UsageError, plural
 from gptlite.paths import cache_directory
@@ -20,10 +21,13 @@ from gptlite.text import corpus, overlap
 from gptlite.text.mixture import Ingredient, Share
 from gptlite.text.options import TextOptions
 from gptlite.text.token_files import TokenFile
+from gptlite.training import mixing
 from gptlite.training.dataset import Inputs, reopen
-from gptlite.training.mixing import BACKGROUND
+from gptlite.training.mixing import BACKGROUND, REPLAY
 from gptlite.training.request import Request
 from gptlite.training.watcher import Watcher
+
+MOST_RUNS = 100  # that have started from one another, whose texts are replayed together
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,23 @@ class Companion:
 
 
 def read(
-    request: Request, texts: Inputs, options: TextOptions, limits: Sequence[int] | None, stack: ExitStack,
-    previous: Mapping[str, Any] | None = None,
+    request: Request, texts: Inputs, options: TextOptions, limits: Sequence[int] | None, stack: ExitStack, *,
+    start: Path | None = None, previous: Mapping[str, Any] | None = None,
 ) -> tuple[Companion, ...]:  # fmt: skip
     """The companion texts of a run, without copies of `texts.val`, which the user is told of.
 
-    - `previous`: the run.json of a resumed run.
+    - `start`: the step of the model that the run starts from; `previous`: the run.json of a resumed run.
     Raises `UsageError`, `CorpusError`, and `CheckpointError` where a text is not what the resumed run was begun with.
     """
     most = limits[0] if limits else None
     found: list[Companion] = []
     if (arguments := _background_arguments(request, previous)) is not None:
         found.append(_read_background(arguments, texts, options, most, request.watcher, stack))
+    replay = request.settings.get(REPLAY) if previous is None else previous["plan"]["train"].get(REPLAY)
+    if replay:
+        path = start.parent if start is not None else Path(previous[REPLAY]["path"]) if previous else None
+        assert path is not None, "a request with `replay` names the model to start from"
+        found.append(_read_replay(path, texts, most, request.watcher))
     for companion in found if previous is not None else ():
         was, now = (previous or {}).get(companion.name, {}), companion.facts[companion.name]
         if any(was.get(key) != now[key] for key in ("bytes", "sha256")):
@@ -82,11 +91,7 @@ def _read_background(
         list(arguments), cache_directory(), notice=watcher.notice, options=options, was_read_before=True
     )
     text = stack.enter_context(opened)
-    own = {d.digest for d in (*texts.sources, *(p.document for p in (*texts.train.pieces, *texts.val.pieces)))}
-    others = tuple(piece for piece in text.pieces if piece.document.digest not in own)
-    if len(others) < len(text.pieces):
-        same = plural(len(text.pieces) - len(others), "file")
-        watcher.notice(f"left {same} out of the background that the text itself has too.")
+    others = _without_own(text.pieces, texts, BACKGROUND, watcher)
     if not others:
         raise CorpusError("the `background` has no other text than the text to train on; leave it out.")
     sources = Inputs(corpus.Text(others), corpus.Text(())).documents()
@@ -134,8 +139,55 @@ def _without_held_out(
     }
 
 
+def _read_replay(path: Path, texts: Inputs, most: int | None, watcher: Watcher) -> Companion:
+    watcher.phase("reading the text of the earlier run", 0.0)
+    if not Run(path).is_run():
+        raise UsageError(f"{path} is not a run of gptlite, so its text is not known; leave `replay` out.")
+    try:
+        pieces = _texts_of_run(path)
+    except (CorpusError, CheckpointError) as error:
+        raise type(error)(
+            f"the text of {path} cannot be replayed: {str(error).rstrip('.')}; put it back, or leave `replay` out."
+        ) from error
+    if any(piece.document.layout and piece.document.layout.has_answers for piece in pieces):
+        raise UsageError(f"`replay` does not go with pairs and conversations, which {path} is of; leave it out.")
+    pieces = _without_own(pieces, texts, "replayed text", watcher)
+    if not pieces:
+        raise CorpusError(f"all text of {path} is among the text to train on; leave `replay` out.")
+    kept, facts = _without_held_out(corpus.Text(pieces), REPLAY, texts, most, watcher)
+    return Companion(REPLAY, kept, {REPLAY: {"path": str(path.absolute()), **facts}})
+
+
+def _texts_of_run(path: Path) -> tuple[corpus.Piece, ...]:
+    """The training text of a run, and of the runs whose text it replayed itself. Raises the errors of `reopen`."""
+    pieces: dict[tuple[str, int, int], corpus.Piece] = {}
+    for _ in range(MOST_RUNS):
+        info = Run(path).read_info()
+        for piece in reopen(info).train.pieces:
+            pieces.setdefault((piece.document.digest, piece.start, piece.end), piece)
+        earlier = info.get(REPLAY)
+        if earlier is None or "path" not in earlier:
+            break
+        path = Path(earlier["path"])
+        if not Run(path).is_run():
+            raise CorpusError(f"{path}, whose text it was trained on too, is gone.")
+    return tuple(pieces.values())
+
+
+def _without_own(
+    pieces: Sequence[corpus.Piece], texts: Inputs, name: str, watcher: Watcher
+) -> tuple[corpus.Piece, ...]:
+    """`pieces` without the files that the run's own text has too, which the user is told of."""
+    own = {d.digest for d in (*texts.sources, *(p.document for p in (*texts.train.pieces, *texts.val.pieces)))}
+    others = tuple(piece for piece in pieces if piece.document.digest not in own)
+    if len(others) < len(pieces):
+        n_files = len({piece.document.digest for piece in pieces} & own)
+        watcher.notice(f"left {plural(n_files, 'file')} out of the {name} that the text itself has too.")
+    return others
+
+
 def reopen_all(info: Mapping[str, Any]) -> Inputs:
-    """As `reopen`, with the background among what was trained on, copies of `val` included.
+    """As `reopen`, with the background and the replayed text among what was trained on, copies of `val` included.
 
     Raises the errors of `reopen`.
     """
@@ -151,13 +203,25 @@ def reopen_all(info: Mapping[str, Any]) -> Inputs:
             if source["sha256"] not in found:
                 raise CorpusError(f"{source['path']} is not what it was when the model was trained.")
             pieces.append(found[source["sha256"]])
+    if (earlier := info.get(REPLAY)) is not None and "path" in earlier:
+        if not Run(Path(earlier["path"])).is_run():
+            raise CorpusError(f"{earlier['path']}, the run whose text was replayed, is gone.")
+        pieces += _texts_of_run(Path(earlier["path"]))
     return dataclasses.replace(texts, train=corpus.Text(tuple(pieces)))
 
 
-def ingredients(files: Mapping[str, TokenFile], config: TrainConfig) -> list[Ingredient]:
+def ingredients(files: Mapping[str, TokenFile], config: TrainConfig, own_tokens: int) -> list[Ingredient]:
     """The token files of companions, by name, as a mixture takes them."""
-    share = Share(config.background_share, config.background_end, 1 - config.decay)
-    return [Ingredient(name, tokens, share) for name, tokens in files.items()]
+    made: list[Ingredient] = []
+    for name, tokens in files.items():
+        if name == BACKGROUND:
+            share = Share(config.background_share, config.background_end, 1 - config.decay)
+        else:
+            share = Share(config.replay, config.replay)
+        made.append(
+            Ingredient(name, tokens, share, mixing.tokens_per_epoch(name, tokens.n_tokens, own_tokens, config.replay))
+        )
+    return made
 
 
 def facts(companions: Sequence[Companion], files: Mapping[str, TokenFile]) -> dict[str, Any]:

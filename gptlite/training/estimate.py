@@ -77,7 +77,10 @@ def estimate(
     watcher.phase("measuring this machine", 0.0)
     seconds = time_budget(overrides)
     tokens, val_tokens = dataset.tokens, dataset.val_tokens
-    others = {name: other.n_tokens for name, other in dataset.companions.items()}
+    others = {
+        name: mixing.tokens_per_epoch(name, other.n_tokens, tokens.n_tokens, overrides.get("replay") or 0.0)
+        for name, other in dataset.companions.items()
+    }
     n_tokens, n_bytes = tokens.n_tokens + sum(others.values()), dataset.texts.train.n_bytes
     facts = planning.Facts(
         n_bytes=n_bytes * n_tokens // max(1, tokens.n_tokens),

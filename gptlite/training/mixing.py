@@ -1,12 +1,14 @@
-"""How much of each step comes from the background, over a run."""
+"""How much of each step comes from companion texts: the background's share over a run, and what counts as an epoch."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from gptlite.config import LARGEST_COMPANION
 from gptlite.training.plan import Plan, Reason
 
 BACKGROUND: Literal["background"] = "background"
+REPLAY = "replay"
 
 # A text that is read up to about this often still teaches as much each time as nearly new text (Muennighoff et al.
 # 2023); beyond it the background gets the windows.
@@ -27,7 +29,16 @@ def background_shares(own_tokens: int, background_tokens: int, total_tokens: flo
 
 
 def with_background(plan: Plan, own_tokens: int, background_tokens: int, total_tokens: float) -> Plan:
-    """`plan` with the shares of the background, and the reason for them."""
-    first, last = background_shares(own_tokens, background_tokens, total_tokens)
+    """`plan` with the shares of the background, of what `replay` leaves of a step, and the reason for them."""
+    replay = plan.train.replay
+    first, last = (
+        round(min(share * (1 - replay), LARGEST_COMPANION - replay), 3)
+        for share in background_shares(own_tokens, background_tokens, total_tokens)
+    )
     reason = Reason(BACKGROUND, {"first": first, "last": last})
     return plan.with_train(reason, background_share=first, background_end=last)
+
+
+def tokens_per_epoch(name: str, n_tokens: int, own_tokens: int, replay: float) -> int:
+    """How many tokens of a companion text belong to an epoch of the whole mixture."""
+    return n_tokens if name == BACKGROUND else min(n_tokens, round(own_tokens * replay / (1 - replay)))

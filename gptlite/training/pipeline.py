@@ -64,6 +64,7 @@ def train(
     vocab_size: int | None = None,
     init_from: str | Path | None = None,
     background: Sequence[str | Path] | str | Path | None = None,
+    replay: str | float | None = None,
     tokenizer: str | Path | None = None,
     resume: bool = False,
     context_length: int | None = None,
@@ -134,6 +135,8 @@ def train(
       "author,year". Usual names are recognised.
     - `background`: other text in the same language, files as for `inputs`; the plan chooses what share of each step
       comes from it. Passages that are also in the held-out text are left out of it.
+    - `replay`: with `init_from`, the share of each step, such as "30%", that is text of that run, so that the model
+      does not forget it. The text must be where it was, unchanged.
     - `resume`: go on with the newest saved step of the run. The budget may change, and `accumulate`, `recompute`,
       `shard`, `eval_every`, `save_every`, `sample_every`, `sample_prompt`, `keep` and `log`; another value for anything
       else is refused. Device, precision and threads are as before unless they are given.

@@ -118,7 +118,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     texts = _read(request, request.inputs, val, options, limits, stack)
     start = start.for_pairs(pair_data.check(texts, request.settings, team.size))
     note_copies(texts, request.watcher)
-    others = companions.read(request, texts, options, limits, stack)
+    others = companions.read(request, texts, options, limits, stack, start=start.model and start.model.path)
     if not in_directory:
         run = Run(Path(request.out or runs.DEFAULT_PARENT / runs.run_name(request.inputs)))
     elif run is None:
@@ -181,7 +181,7 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     texts = _read(request, arguments, previous["val"], options, previous.get("text_limits_bytes"), stack, previous)
     resume.check_same_text(run, previous["text"], texts.facts())
     limits = previous.get("text_limits_bytes")
-    others = companions.read(request, texts, options, limits, stack, previous)
+    others = companions.read(request, texts, options, limits, stack, previous=previous)
     if "result" in previous and not resume.asks_for_more(previous, plan) and run.latest():
         watcher.notice(f"{run.path} is complete: nothing to do, unless `steps` or `time` asks for more.")
         return Complete(previous["result"])
@@ -235,7 +235,7 @@ def make_batches(plan: planning.Plan, dataset: Dataset, team: Team) -> Batches |
     config = plan.train
     make = Batches
     if dataset.companions:
-        mixed = companions.ingredients(dataset.companions, config)
+        mixed = companions.ingredients(dataset.companions, config, dataset.tokens.n_tokens)
         make = partial(Mixture, ingredients=mixed)
     return make(
         dataset.tokens,

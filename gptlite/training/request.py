@@ -14,6 +14,7 @@ from typing import Any
 from gptlite.config import DEFAULT_SECONDS
 from gptlite.errors import UsageError
 from gptlite.text.options import TextOptions
+from gptlite.text.splitting import parse_share
 from gptlite.training.watcher import Watcher
 
 BUDGETS = ("seconds", "steps", "epochs")
@@ -91,6 +92,12 @@ class Request:
         if (background := given.pop("background", None)) is not None:
             named = (background,) if isinstance(background, (str, Path)) else tuple(background)
             given["background"] = tuple(map(str, named)) or None
+        if "replay" in given:
+            if (share := parse_share(given["replay"], "replay")) is None:
+                raise UsageError(f"`replay` needs a share of the windows such as 30%, not {given['replay']!r}.")
+            if not (given.get("init_from") or given.get("resume")):
+                raise UsageError("`replay` does nothing without `init_from`, the run whose text is replayed.")
+            given["replay"] = share
         if sum(name in given for name in BUDGETS) > 1:
             raise UsageError("give only one of `time`, `steps` and `epochs`.")
         if not given.get("resume") and inputs == ():

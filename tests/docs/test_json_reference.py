@@ -32,6 +32,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "train": [("train", "CORPUS", "-o", "new", "-q", *TRAIN_TINY, "--steps", "4")],
     "train-plan": [
         ("train", "CORPUS", "--dry-run", *TRAIN_TINY, "--steps", "9k", "--background", "novel.txt"),
+        ("train", "letters.txt", "--dry-run", "--init-from", "RUN", "--replay", "30%", "--steps", "2"),
     ],
     "generate": [
         ("generate", "-m", "RUN", *TOLD, "--logprobs", "2", "-n", "2", "--check-copies"),
@@ -175,7 +176,7 @@ def test_objects_have_the_documented_keys(
     Path("letters.txt").write_text(make_text(60, seed=5), encoding="utf-8")
     Path("novel.txt").write_text(make_text(120, seed=6), encoding="utf-8")
     if name == "info":
-        beside = ("--init-from", trained_run, "--background", "novel.txt")
+        beside = ("--init-from", trained_run, "--background", "novel.txt", "--replay", "20%")
         assert gptlite("train", "letters.txt", "-o", "mixed", "-q", "--steps", "2", *beside).code == 0
     title = f"gptlite.{name}/{schemas.VERSIONS[name]}"
     stands = {"RUN": trained_run, "FOLDER": trained_run.parent, "CORPUS": trained_run.parent / "corpus.txt"}

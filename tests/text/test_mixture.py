@@ -24,7 +24,7 @@ def files(tmp_path):
 
 
 def mixture(files, share=None, **more) -> Mixture:
-    ingredient = Ingredient("background", files[1], share or Share(0.75, 0.25, 0.5))
+    ingredient = Ingredient("background", files[1], share or Share(0.75, 0.25, 0.5), files[1].n_tokens)
     return Mixture(files[0], [ingredient], **{"context": 10, "batch_size": 8, "seed": 3, **more})
 
 

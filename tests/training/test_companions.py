@@ -1,9 +1,9 @@
-"""Background text in whole runs: exact resumes, copies of held-out text removed, and texts that changed."""
+"""Background text and replay in whole runs: exact resumes, copies of held-out text removed, and texts that changed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ TINY: dict[str, Any] = {
     "n_layers": 1, "dim": 16, "n_heads": 2, "context_length": 32, "vocab_size": 320, "batch_size": 4, "threads": 1,
 }  # fmt: skip
 SELDOM = {"eval_every": 1000, "save_every": 1000}
+GO_ON = {"batch_size": 4, "threads": 1, **SELDOM}
 STEPS = 12
 
 
@@ -71,6 +72,9 @@ def train_stopped(stops: Sequence[int], *inputs: str, **settings: Any) -> None:
             else:
                 train(out="run", resume=True, threads=1, should_stop=stop_after(stop))
     train(out="run", resume=True, threads=1)
+
+
+# -- Background
 
 
 def test_a_resumed_run_with_background_ends_with_the_same_bits(own: str, background: str) -> None:
@@ -154,3 +158,135 @@ def test_the_dry_run_shows_the_background(gptlite: Command, own: str, background
     shown = gptlite("train", own, "--background", background, "--dry-run", "--steps", "4", *shape).out
     assert "background" in shown
     assert "of each step from the background" in " ".join(shown.replace("│", " ").split())
+
+
+# -- Replay
+
+
+@pytest.fixture
+def earlier(background: str) -> str:
+    """A run on the text of `background`."""
+    train(background, out="earlier", steps=2, **TINY)
+    return "earlier"
+
+
+def test_a_resumed_run_with_replay_ends_with_the_same_bits(own: str, earlier: str) -> None:
+    settings = {"init_from": earlier, "replay": "40%", **GO_ON}
+    train(own, out="straight", steps=STEPS, **settings)
+    train_stopped((5,), own, **settings)
+    assert weights("run") == weights("straight")
+    assert info("run")["replay"]["path"] == str(Path(earlier).absolute())
+    assert info("run")["replay"]["bytes"] <= info(earlier)["text"]["train"]["bytes"]
+
+
+def test_replay_and_background_go_together(own: str, earlier: str) -> None:
+    more = write("more.txt", 3)
+    train(own, out="run", init_from=earlier, replay=0.5, background=more, steps=2, **GO_ON)
+    assert {"background", "replay"} <= info("run").keys()
+    assert companions.reopen_all(info("run")).train.n_bytes > reopen(info("run")).train.n_bytes
+
+
+def test_what_a_run_replayed_is_replayed_again(own: str, earlier: str) -> None:
+    train(own, out="second", init_from=earlier, replay=0.5, steps=1, **GO_ON)
+    train(write("third.txt", 6), out="third", init_from="second", replay=0.5, steps=1, **GO_ON)
+    both = info(earlier)["text"]["train"]["bytes"] + info("second")["text"]["train"]["bytes"]
+    replayed = info("third")["replay"]
+    assert replayed["bytes"] + replayed["removed_bytes"] == both
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda path: path.unlink(), "No such file or directory"),
+        (lambda path: path.write_text(make_text(300, 9)), "is not what it was when the model was trained"),
+    ],
+    ids=["gone", "changed"],
+)
+def test_a_text_that_is_gone_or_has_changed_is_not_replayed(
+    own: str, earlier: str, background: str, change: Callable[[Path], Any], said: str
+) -> None:
+    change(Path(background))
+    with pytest.raises(CorpusError, match=rf"cannot be replayed: .*{said}.*; put it back, or leave `replay` out"):
+        train(own, out="run", init_from=earlier, replay=0.3, steps=1, **GO_ON)
+    assert not Path("run").exists()
+
+
+def test_a_replayed_text_that_has_changed_is_noticed_when_the_run_is_resumed(
+    own: str, earlier: str, background: str
+) -> None:
+    settings = {"init_from": earlier, "replay": "40%", **GO_ON}
+    with pytest.raises(Interrupted):
+        train(own, out="run", steps=STEPS, should_stop=stop_after(3), **settings)
+    before = Path(background).read_bytes()
+    Path(background).write_bytes(before[:-100])
+    with pytest.raises(CorpusError, match="cannot be replayed"):
+        train(out="run", resume=True, threads=1)
+    Path(background).write_bytes(before)
+    with pytest.raises(UsageError, match=r"`replay` is 0\.2, and the run was started with 0\.4"):
+        train(out="run", resume=True, replay="20%", threads=1)
+    assert train(out="run", resume=True, replay="40%", threads=1)["step"] == STEPS
+    Path(earlier).rename("moved")
+    with pytest.raises(CorpusError, match="earlier, the run whose text was replayed, is gone"):
+        companions.reopen_all(info("run"))
+
+
+def test_text_that_is_given_again_is_not_replayed_too(own: str, earlier: str, background: str) -> None:
+    with pytest.raises(CorpusError, match=r"all text of .*earlier is among the text to train on"):
+        train([own, background], out="run", init_from=earlier, replay=0.3, steps=1, **GO_ON)
+
+
+def test_passages_of_the_held_out_text_are_left_out_of_the_replayed_text(
+    own: str, earlier: str, background: str
+) -> None:
+    Path("held-out.txt").write_text("".join(Path(background).read_text().splitlines(keepends=True)[50:62]))
+    log = Notices()
+    train(own, out="run", init_from=earlier, replay=0.3, val="held-out.txt", steps=1, watcher=log, **GO_ON)
+    assert any("from the text for `replay` that the held-out text has too" in said for said in log.said)
+    assert info("run")["replay"]["removed_bytes"] >= Path("held-out.txt").stat().st_size
+
+
+def test_replay_does_not_go_with_pairs(own: str) -> None:
+    rows = "".join(f"what is {i},it is {i}\n" for i in range(200))
+    Path("faq.csv").write_text(f"question,answer\n{rows}")
+    train("faq.csv", out="pairs", pairs="question,answer", steps=1, **TINY)
+    with pytest.raises(UsageError, match=r"`replay` does not go with pairs and conversations, which .*pairs is of"):
+        train(own, out="run", init_from="pairs", replay=0.3, steps=1, **GO_ON)
+
+
+def test_only_runs_are_replayed(own: str, earlier: str) -> None:
+    step = Run(Path(earlier)).step_path(2)
+    step.rename("model")
+    with pytest.raises(UsageError, match="is not a run of gptlite, so its text is not known"):
+        train(own, out="run", init_from="model", replay=0.3, steps=1, **GO_ON)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--replay", "30%"), "--replay does nothing without --init-from"),
+        (("--replay", "x", "--init-from", "gone"), "--replay needs a share of the windows such as 30%"),
+        (("--replay", "99%", "--init-from", "gone"), "--replay is 99%, but a share must be more than 0%"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_refused(gptlite: Command, own: str, words: tuple[str, ...], said: str) -> None:
+    outcome = gptlite("train", own, "--steps", "1", *words)
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
+def test_commands_know_the_replayed_text(gptlite: Command, own: str, earlier: str, background: str) -> None:
+    line = ("train", own, "--init-from", earlier, "--replay", "30%", "--batch-size", "4", "--steps", "1")
+    shown = gptlite(*line, "--dry-run")
+    assert shown.code == 0 and "replay" in shown.out
+    outcome = gptlite(*line, "-o", "run", "-q")
+    assert outcome.code == 0, outcome.err
+    assert f"text of {Path(earlier).absolute()}" in "".join(gptlite("info", "run").out.split("\n"))
+    assert gptlite("report", "run", "-o", "page.html", "-n", "0").code == 0
+    assert info("run")["replay"]["sha256"] in Path("page.html").read_text()
+    copied = Path(background).read_text()[:400]
+    Path("seen.txt").write_text(copied)
+    found = json.loads(gptlite("eval", "seen.txt", "-m", "run", "--check-copies", "--json").out)
+    assert found["copies"]["longest_characters"] >= len(copied) - 2
+    refused = gptlite("embed", "Ada [finds] it", "-m", "run", "-o", background, "--force")
+    assert refused.code == 2, refused
+    assert Path(background).read_text().startswith(copied)

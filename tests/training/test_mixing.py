@@ -1,6 +1,8 @@
-"""The shares of background text: little of a short text at first, and more of it at the end."""
+"""The shares of background text: little of a short text at first, more at the end, and room for replayed text."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 
@@ -29,7 +31,16 @@ def test_a_short_background_gets_no_more_than_its_part() -> None:
     assert last <= first <= 0.251
 
 
-def test_the_plan_says_the_shares() -> None:
-    plan = mixing.with_background(Plan(MODEL, TrainConfig(), ()), 1_000, 10_000_000, 1e8)
-    assert (plan.train.background_share, plan.train.background_end) == mixing.background_shares(1_000, 10_000_000, 1e8)
-    assert "from the background" in plan.reasons[-1].sentence()
+@pytest.mark.parametrize("replay", [0.0, 0.3, 0.9])
+def test_background_and_replay_leave_room_for_the_text_itself(replay: float) -> None:
+    plan = Plan(MODEL, dataclasses.replace(TrainConfig(), replay=replay), ())
+    mixed = mixing.with_background(plan, 1_000, 10_000_000, 1e8)
+    assert mixed.train.background_share + replay <= LARGEST_COMPANION + 1e-9
+    assert mixed.train.background_end <= mixed.train.background_share
+    assert "from the background" in mixed.reasons[-1].sentence()
+
+
+def test_an_epoch_has_all_of_the_background_and_a_share_of_the_replayed_text() -> None:
+    assert mixing.tokens_per_epoch("background", 900, 100, 0.0) == 900
+    assert mixing.tokens_per_epoch("replay", 900, 70, 0.3) == 30
+    assert mixing.tokens_per_epoch("replay", 20, 70, 0.3) == 20

@@ -248,8 +248,9 @@ def _text(info: Mapping[str, Any]) -> list[list[str]]:
         text, n_tokens = info["text"][name], info.get(f"n_{name}_tokens")
         counted = f", {n_tokens:,} tokens" if n_tokens else ""
         rows.append([part, f"{text['bytes']:,} bytes{counted}, sha256 {text['sha256']}"])
-    if text := info.get("background"):
-        rows.append(["background", f"{text['bytes']:,} bytes, {text['n_tokens']:,} tokens, sha256 {text['sha256']}"])
+    for name in ("background", "replay"):
+        if text := info.get(name):
+            rows.append([name, f"{text['bytes']:,} bytes, {text['n_tokens']:,} tokens, sha256 {text['sha256']}"])
     return rows
 
 

@@ -58,8 +58,7 @@ def texts_of_run(
 ) -> Inputs:
     """What the run of this step was trained on, and what was held out.
 
-    - `with_background`: the background counts as trained on too.
-
+    - `with_background`: background and replayed text count as trained on too.
     Raises `CorpusError`, `CheckpointError` or `UsageError`.
     """
     from gptlite.checkpoint import runs

@@ -110,7 +110,10 @@ def _check_model(path: Path, model: str | Path | None, what: str) -> None:
 
 
 def _texts_of(run: Run) -> Iterator[Path]:
-    """The files and folders that run.json names as training text or held-out text; none where it cannot be read."""
+    """The files and folders that run.json names as training text or held-out text; none where it cannot be read.
+
+    Text that it replayed is part of them, because a later run may replay it again.
+    """
     try:
         info: Mapping[str, Any] = run.read_info() if run.is_run() else {}
     except GptliteError:
@@ -121,6 +124,9 @@ def _texts_of(run: Run) -> Iterator[Path]:
     for name in (*(info.get("arguments") or ()), *(info.get("background_arguments") or ()), info.get("val") or ""):
         if str(name) not in ("", "-"):
             yield Path(str(name))
+    earlier = (info.get("replay") or {}).get("path")
+    if earlier is not None and Path(earlier) != run.path.absolute():
+        yield from _texts_of(type(run)(Path(earlier)))
 
 
 def _is_part(path: Path, whole: Path) -> bool:

@@ -53,6 +53,15 @@ def train(
         list[str] | None,
         _option("--background", metavar="PATH", help="Other text to learn the language from; may be repeated."),
     ] = None,
+    replay: Annotated[
+        str | None,
+        _option(
+            "--replay",
+            metavar="30%",
+            help="With --init-from: the share of each step that is text of that run, so that it is not forgotten.",
+            hidden=True,
+        ),
+    ] = None,
     demo: Annotated[
         bool, _option("--demo", help="Train on Python's language reference (homonyms: made-up words).")
     ] = False,
@@ -336,7 +345,7 @@ def train(
         "as_text": as_text or (demo and not files),
         "text_field": text_field, "pairs": pairs, "given": given,
         "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
-        "init_from": init_from, "background": background or None, "tokenizer": tokenizer,
+        "init_from": init_from, "background": background or None, "replay": replay, "tokenizer": tokenizer,
         "device": device, "dtype": dtype, "threads": threads, "compile": compile,
     }  # fmt: skip
     call = work.Call(

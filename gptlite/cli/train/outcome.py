@@ -75,7 +75,7 @@ def show_plan(preview: dict[str, Any]) -> None:
     by_size = ("size", "n_layers", "dim", "n_heads")
     rows = [
         ["text", f"{preview['train_bytes']:,} bytes, {preview['n_train_tokens']:,} tokens", "yours"],
-        *([["background", _beside(preview["background"]), "yours"]] if "background" in preview else []),
+        *([name, _beside(preview[name]), "yours"] for name in ("background", "replay") if name in preview),
         ["held out", f"{preview['val_bytes']:,} bytes", ""],
         ["vocabulary", f"{model['vocab_size']:,} tokens of {bytes_per_token:.2f} bytes", ""],
         ["architecture", model["architecture"], ""],
@@ -105,7 +105,7 @@ def show_plan(preview: dict[str, Any]) -> None:
 
 
 def _beside(text: dict[str, Any]) -> str:
-    """The size of the background, and what was left out of it."""
+    """The size of a background or of replayed text, and what was left out of it."""
     size = f"{text['bytes']:,} bytes, {text['n_tokens']:,} tokens"
     removed = text["removed_bytes"]
     return f"{size}, without {removed:,} bytes that the held-out text has too" if removed else size
