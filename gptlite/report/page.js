@@ -102,3 +102,17 @@ async function begin(draw) {
     if (innerWidth !== width) waiting = setTimeout(() => { width = innerWidth; draw(); }, 120);
   });
 }
+
+// The switch of what curves are drawn over: a field of the log, of which data.axes has the names.
+function switchAxes(draw) {
+  const put = (spec, axis) => {
+    const x = spec.encoding?.x;
+    if (x?.field in data.axes) Object.assign(x, { field: axis, title: data.axes[axis] });
+    for (const part of spec.layer ?? []) put(part, axis);
+  };
+  byId("axes")?.addEventListener("change", async (event) => {
+    for (const spec of Object.values(specs)) put(spec, event.target.value);
+    delete document.body.dataset.shown;
+    await draw();
+  });
+}

@@ -48,6 +48,7 @@ THEME: dict[str, Any] = {
         "now": {"stroke": "--quiet", "strokeWidth": 1},
         "result": {"color": "--accent"},
         "word": {"color": "--ink"},
+        "halo": {"stroke": "--paper", "strokeWidth": 4, "fill": "--paper"},
         "region": {"color": "--line"},
         "entropy": {"color": "--quiet"},
         "circle": {"color": "--accent"},

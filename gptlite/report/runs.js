@@ -7,4 +7,5 @@ async function draw() {
   document.body.dataset.shown = Object.keys(specs).length;
 }
 
+switchAxes(draw);
 begin(draw);

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from gptlite.config import TrainConfig
 from gptlite.training import pauses
-from gptlite.training.plan import MILESTONES
+from gptlite.training.plan import SAVES
 from gptlite.training.state import State
 
 LEAVING_SECONDS = 0.3  # that a process takes before its clock starts and to end
-MILESTONE_SECONDS = 30.0  # a short run has fewer milestones
+SAVE_SECONDS = 30.0  # at least, between the saves of a run whose budget is time
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,14 @@ class Clock:
 
     - `seconds`: the time budget less what the process needs to leave, None where steps are the budget.
     - `total_steps`: the budget in steps, 0 where time is the budget.
-    - `milestones`: how often the run is scored and saved.
+    - `saves`: how often the run is saved, unless `save_every` says otherwise.
     - `started`: when the command began, as `pauses.now` has it.
     - `elapsed_before`: seconds of the run before it was resumed.
     """
 
     seconds: float | None
     total_steps: int
-    milestones: int
+    saves: int
     started: float
     elapsed_before: float = 0.0
 
@@ -34,11 +34,11 @@ class Clock:
     def for_budget(
         cls, config: TrainConfig, steps_per_epoch: float, started: float, elapsed_before: float = 0.0
     ) -> Clock:
-        seconds, milestones = config.seconds, MILESTONES
+        seconds, saves = config.seconds, SAVES
         if seconds is not None:
             seconds -= min(LEAVING_SECONDS, 0.02 * seconds)
-            milestones = min(MILESTONES, max(2, int(seconds / MILESTONE_SECONDS)))
-        return cls(seconds, total_steps(config, steps_per_epoch), milestones, started, elapsed_before)
+            saves = min(SAVES, max(2, int(seconds / SAVE_SECONDS)))
+        return cls(seconds, total_steps(config, steps_per_epoch), saves, started, elapsed_before)
 
     def elapsed(self) -> float:
         """Seconds since the command began, those before a resume included and those of pauses left out."""

@@ -18,14 +18,15 @@ from gptlite.model import GPT
 from gptlite.training.estimate import baseline_effort
 from gptlite.training.failures import diverged, how_to_resume
 from gptlite.training.memory import save_seconds
-from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS
+from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS, SCORES
 from gptlite.training.setup import Setup
 from gptlite.training.state import State
 from gptlite.training.team import Team
 
 EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much again for all those before
-FEWEST_QUICK_WINDOWS = 16
-ANSWERED = 32  # held-out pairs that are answered at a milestone
+FIRST_WINDOWS = 32  # that the untrained model is scored on
+FEWEST_QUICK_WINDOWS = 8  # of a score on the way
+ANSWERED = 32  # held-out pairs that are answered at a score on the way
 BLOCKS, T_VALUE = (
     20,
     2.093,
@@ -38,26 +39,30 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
     windows, clock = setup.windows, setup.clock
     evaluate(model, windows[:8], state, team, setup)  # the first pass of all is slower
     state.seconds_per_window = 0.0
-    before = evaluate(model, spread(windows, 2 * FEWEST_QUICK_WINDOWS), state, team, setup)
+    before = evaluate(model, spread(windows, FIRST_WINDOWS), state, team, setup)
+    state.untrained_loss, state.untrained_bits_per_byte = before.loss, before.bits_per_byte
     if setup.plan.train.init == "model":
         setup.watcher.notice(f"before training, the held-out text takes {before.bits_per_byte:.3f} bits per byte.")
     reading = STATISTICS_TOKENS / setup.plan.model.context_length * state.seconds_per_window
     state.save_seconds = save_seconds(setup.plan.model) + reading
-    state.quick_windows = min(len(windows), QUICK_WINDOWS)
+    state.scores, state.quick_windows = SCORES, min(len(windows), QUICK_WINDOWS)
     state.final_windows = min(len(windows), FINAL_WINDOWS)
     if clock.seconds is not None:
         affordable = int(EVALUATION_SHARE * clock.seconds / max(1e-9, state.seconds_per_window))
-        state.quick_windows = min(state.quick_windows, max(FEWEST_QUICK_WINDOWS, affordable // clock.milestones))
+        wanted = min(SCORES, affordable // FEWEST_QUICK_WINDOWS)
+        state.scores = clock.saves * max(1, math.ceil(wanted / clock.saves))  # so that each save has a score
+        state.quick_windows = min(state.quick_windows, max(FEWEST_QUICK_WINDOWS, affordable // state.scores))
         state.final_windows = min(state.final_windows, max(state.quick_windows, affordable))
         if setup.baselines and (
             state.final_windows < len(windows) or (setup.baselines.get("val_bytes") or 0) < setup.held_out_bytes
         ):
             state.baseline_seconds = setup.baselines.get("seconds") or 0.0
     state.loop_started = clock.elapsed()
-    state.quick_windows, state.final_windows = map(int, team.first(state.quick_windows, state.final_windows))
+    agreed = team.first(state.scores, state.quick_windows, state.final_windows)
+    state.scores, state.quick_windows, state.final_windows = map(int, agreed)
 
 
-def score_milestone(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, float]:
+def score_on_the_way(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, float]:
     """Score the step on part of the held-out text and remember the score; returns the fields for the log."""
     result = evaluate(model, quick_windows(state, setup), state, team, setup)
     remember(state, result.bits_per_byte, MOST_SCORES)
@@ -85,7 +90,7 @@ def exact_match(model: GPT, team: Team, setup: Setup) -> dict[str, float]:
 
 
 def quick_windows(state: State, setup: Setup) -> list[Window]:
-    """The windows that are scored at a milestone, spread over all held-out text."""
+    """The windows that a score on the way is made of, spread over all held-out text."""
     return spread(setup.windows, state.quick_windows)
 
 

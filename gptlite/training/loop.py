@@ -59,10 +59,10 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
         watcher.stepped(told)
         paused = _tell_pause(paused, state, setup)
         progress, last, signal = team.agree(progress, last, setup.should_stop())
-        milestone = int(progress * clock.milestones) > int(before * clock.milestones)
+        saving_due = _due(config.save_every, state.step, before, progress, clock.saves)
         scores: dict[str, float] = {}
-        if last or _due(config.eval_every, state.step, milestone):
-            scores = held_out.score_milestone(model, state, team, setup)
+        if last or _due(config.eval_every, state.step, before, progress, state.scores):
+            scores = held_out.score_on_the_way(model, state, team, setup)
             state.enough = monitor.stops_early(state, setup)
             last = last or state.enough
         sample: dict[str, str] = {}
@@ -73,7 +73,7 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
             _write_log(line, model, optimizers, state, team, setup)
             monitor.watch_loss(state, setup)
             state.losses = []
-        if last or signal or _due(config.save_every, state.step, milestone):
+        if last or signal or saving_due:
             saving.save(model, optimizers, state, team, setup, final=bool(last or signal))
             saved = True
         if signal and not last:
@@ -200,5 +200,6 @@ def _tell_pause(before: float, state: State, setup: Setup) -> float:
     return before
 
 
-def _due(every: int | None, step: int, milestone: bool) -> bool:
-    return milestone if every is None else step % every == 0
+def _due(every: int | None, step: int, before: float, progress: float, times: int) -> bool:
+    """Is it time, at every so many steps, or else when one of so many equal parts of the budget is used?"""
+    return int(progress * times) > int(before * times) if every is None else step % every == 0

@@ -21,8 +21,8 @@ from gptlite.training.memory import save_seconds, training_memory
 from gptlite.training.speed import Speed, guess_speed
 
 TOKENS_PER_STEP = {"cpu": 2048, "gpu": 16384}
-MILESTONES = 10  # evaluations and saves in a run, unless `eval_every` or `save_every` say otherwise
-QUICK_WINDOWS = 96  # windows of held-out text scored at a milestone, at most
+SCORES, SAVES = 10, 10  # in a run, unless `eval_every` or `save_every` say otherwise
+QUICK_WINDOWS = 96  # windows of held-out text that a score on the way is made of, at most
 FINAL_WINDOWS = 4096  # at most, at the end; `gptlite eval` scores everything
 READING_RATE = 5e4  # bytes of text per second
 SHORTEST_LIMIT = 1 << 22  # bytes
@@ -257,8 +257,8 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     else:
         steps = config.steps or max(1, round((config.epochs or 0) * facts.n_tokens / per_step))
         # A window is scored by a forward pass, about a third of a step, and moves on by half a context.
-        windows = min(FINAL_WINDOWS, 2 * facts.val_tokens // context) + (MILESTONES + 1) * QUICK_WINDOWS
-        saves = (MILESTONES + 1) * save_seconds(plan.model)
+        windows = min(FINAL_WINDOWS, 2 * facts.val_tokens // context) + (SCORES + 1) * QUICK_WINDOWS
+        saves = (SAVES + 1) * save_seconds(plan.model)
         seconds = steps * per_step / rate + windows * context / (3 * rate) + saves
     tokens = steps * per_step
     bits = None

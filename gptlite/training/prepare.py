@@ -193,7 +193,7 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     companions.check_same_tokens(previous, dataset.companions)
     check_storage(run.path, 2 * saved_bytes(plan.model))
     distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
-    seconds, state = plan.train.seconds, read_state(saved)
+    seconds, state = plan.train.seconds, read_state(saved.path)
     hardware = machine.decide(
         hardware,
         None if seconds is None else seconds - state.elapsed,

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from gptlite.storage.durable import json_bytes
 from gptlite.storage.reader import Reader
 from gptlite.storage.validation import Entry, is_count, shown
 from gptlite.training import optimizer
-from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS
+from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS, SCORES
 from gptlite.training.team import ALONE, Team
 
 CUDA_STATE, LARGEST_STATE = 16, 4096  # bytes of a GPU's random state, and of any other device's at most
@@ -38,6 +39,8 @@ class State:
     - `elapsed`, `loop_started`: seconds on the scale of `Clock.elapsed`.
     - `seconds_per_window`, `save_seconds`: of the slowest scoring and the slowest save so far.
     - `baseline_seconds`: that the baselines take at the end, where they are measured on other bytes than before.
+    - `scores`: how often a run is scored on the way, on `quick_windows` each time, unless `eval_every` says otherwise.
+    - `untrained_loss`, `untrained_bits_per_byte`: on held-out text, before the first step.
     - `losses`: of the steps since the last line of the log, nats per token.
     - `hopeless_steps`: in a row, with a training loss far above that of guessing.
     - `enough`: the run has stopped early.
@@ -51,11 +54,14 @@ class State:
     tokens: int = 0
     elapsed: float = 0.0
     loop_started: float = 0.0
+    scores: int = SCORES
     quick_windows: int = QUICK_WINDOWS
     final_windows: int = FINAL_WINDOWS
     seconds_per_window: float = 0.0
     save_seconds: float = 0.0
     baseline_seconds: float = 0.0
+    untrained_loss: float | None = None
+    untrained_bits_per_byte: float | None = None
     train_loss: float | None = None
     losses: list[float] = field(default_factory=list)
     hopeless_steps: int = 0
@@ -137,10 +143,10 @@ def restore_random_states(states: Mapping[str, torch.Tensor], device: str) -> No
         GENERATORS[device].set_rng_state(states[device])
 
 
-def read_state(saved: saved_step.Checkpoint) -> State:
-    """The state that was saved with a step. Raises `CheckpointError`."""
-    with Reader(saved.path, saved.manifest) as reader:
-        return _read_state(reader, saved.manifest.get("step"))
+def read_state(directory: Path) -> State:
+    """The state that was saved with the step in `directory`. Raises `CheckpointError`."""
+    with Reader(directory) as reader:
+        return _read_state(reader, reader.manifest.get("step"))
 
 
 def _generator_entries(reader: Reader) -> dict[str, Entry]:

@@ -51,6 +51,14 @@ def test_the_page_has_the_numbers_of_the_run(gptlite: Command, run: Path) -> Non
     assert set(drawn) == {"bits", "loss", "lr", "speed", "map"}
     losses = [x["y"] for values in drawn["loss"]["datasets"].values() for x in values if x["of"] == "training"]
     assert losses == [line["train_loss"] for line in lines]
+    curve = {x["step"]: x["bits"] for values in drawn["bits"]["datasets"].values() for x in values if "step" in x}
+    assert len(curve) == 11 and min(curve) == 0 and curve[0] > max(x for step, x in curve.items() if step)
+    assert curve[result["best_step"]] == result["val_bits_per_byte"], "one score for one step"
+    bits = result["val_bits_per_byte"]
+    assert (
+        f"As uncertain as a choice among {2**bits:.1f} bytes" in page
+        and f"Untrained it was one of {2 ** curve[0]:.0f}" in page
+    )
     words = [x["word"] for values in drawn["map"]["datasets"].values() for x in values]
     assert {"the", "and", "Ada", "river"} <= set(words)
 
@@ -163,14 +171,14 @@ def test_a_place_that_cannot_be_written_is_code_5(gptlite: Command, run: Path) -
 def test_no_page_names_a_folder_of_this_computer(gptlite: Command, run: Path) -> None:
     """Neither where the run lies, nor where the text was when the command was given."""
     stored = json.loads((run / "run.json").read_text())
-    folder = "/home/secret"
+    folder = "/home/secret or not"  # a folder whose name has spaces
     stored["command"] = ["gptlite", "train", f"{folder}/texts/corpus.txt", f"--val={folder}/held.txt", "-o", "run"]
     (run / "run.json").write_text(json.dumps(stored))
     for index, source in enumerate((run.resolve(), run)):
         assert gptlite("report", source, "-o", f"{index}.html", "-n", "1").code == 0
         page = html.unescape(Path(f"{index}.html").read_text(encoding="utf-8"))
-        assert "/home/secret" not in page and str(run.parent.resolve()) not in page
-        assert "gptlite train corpus.txt --val=held.txt" in page
+        assert str(run.parent.resolve()) not in page
+        assert "gptlite train corpus.txt --val=held.txt" in page and "secret" not in page
         assert "gptlite generate -m run/step-" in page
 
 

@@ -32,9 +32,12 @@ def test_two_settings_with_two_seeds_each(gptlite: Command, trained_run: Path) -
     assert "the mean of a1 and a2 is better than the mean of b1 and b2 by 0.5000" in page
     assert "that exceeds the spread of seeds" in page
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
-    assert set(specs) == {"bits-steps", "bits-seconds", "loss", "speed"}
+    assert set(specs) == {"bits", "loss", "speed"}
     drawn = {x["run"] for values in specs["loss"]["datasets"].values() for x in values}
     assert drawn == {"a1", "a2", "b1", "b2"}
+    curves = [x for values in specs["bits"]["datasets"].values() for x in values]
+    assert sum(x["step"] == 0 for x in curves) == 4 and all({"elapsed", "tokens"} <= x.keys() for x in curves)
+    assert "a1 is as uncertain as a choice among" in page and page.index("Curves</h2>") < page.index("What differs")
 
 
 def test_one_seed_each_says_nothing_of_seeds(gptlite: Command, trained_run: Path) -> None:

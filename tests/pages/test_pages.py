@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -70,20 +71,25 @@ def hostile() -> Inspection:
 
 def run_of(n: int, *, name: str = "corpus", text: str = "Once upon a time") -> Training:
     """A run of n logged steps, each tenth with a score and a sample."""
-    each = {"tokens": 640, "lr": 0.02, "tokens_per_second": 900}
-    metrics = [
-        {"step": 10 * i, **each, "train_loss": 5 - i / n}
+    each = {"lr": 0.02, "tokens_per_second": 900}
+    metrics: list[dict[str, Any]] = [
+        {"step": 0, "elapsed": 1.5, "tokens": 0, "val_loss": 6.0, "val_bits_per_byte": 3.5}
+    ]
+    metrics += [
+        {"step": 10 * i, "elapsed": 1.5 + i, "tokens": 640 * i, **each, "train_loss": 5 - i / n}
         | ({"val_loss": 5.0, "val_bits_per_byte": 2 + 1 / i, "sample": text} if i % 10 == 0 else {})
         for i in range(1, n + 1)
     ]
     rng = np.random.default_rng(0)
     return Training(
         name=name,
+        result=f"As uncertain as a choice among 4.1 bytes {text}",
         headline=f"After 3:00 min {text}",
         metrics=metrics,
         baselines={"5-gram": 2.2, "xz": 2.5},
         expected=2.1,
-        facts={"The plan": [["", "planned", "happened"], ["steps", "100", text]], "The text": [[text, name]]},
+        facts={"The plan": [["", "planned", "happened"], ["steps", "100", text]]},
+        provenance={"The text": [[text, name]]},
         headed=frozenset({"The plan"}),
         samples=[(line["step"], str(line["sample"])) for line in metrics if "sample" in line],
         writing=Writing(text, [text], text, [["", text], [text, text]], [["", text], [text, text]]),
@@ -158,7 +164,7 @@ def test_of_a_long_log_the_ends_and_the_best_of_it_stay() -> None:
 
 @pytest.mark.parametrize("metrics", [[], [{"step": 10, "train_loss": 4.0}]])
 def test_a_run_that_has_just_begun_has_a_page(metrics: list[dict[str, float]]) -> None:
-    page = training.render(Training("run", "It is not finished.", metrics, {}, None, {"The text": [["a", "b"]]}))
+    page = training.render(Training("run", "", "It is not finished.", metrics, {}, None, {"The text": [["a", "b"]]}))
     assert "has not been scored yet" in page
     specs = json.loads(page.split('id="specs">')[1].split("</script>")[0])
     assert set(specs) == ({"loss"} if metrics else set())
@@ -308,6 +314,61 @@ def test_sliders_choose_a_head_and_the_text_shows_what_it_takes(page: Page) -> N
     assert shares[:2] == pytest.approx(row[1:], abs=0.003) and not any(shares[2:])
     assert page.evaluate("document.querySelector('.head-name').textContent") == "layer 1, head 3"
     check_quiet(page)
+
+
+@needs_browser
+def test_curves_are_drawn_over_steps_seconds_or_tokens(page: Page) -> None:
+    show(page, training.render(run_of(30)))
+    axis = "document.querySelector('#bits .role-axis-title text').textContent"
+    assert page.evaluate(axis) == "step"
+    for field, name, last in (("elapsed", "seconds", 31.5), ("tokens", "tokens read", 640 * 30), ("step", "step", 300)):
+        page.evaluate(f"document.querySelector('#axes [value={field}]').click()")
+        page.wait_for("document.body.dataset.shown !== undefined")
+        for chart in ("bits", "loss", "lr", "speed"):
+            assert page.evaluate(axis.replace("bits", chart)) == name
+            assert page.evaluate(f"views['{chart}'].scale('x').domain()[1]") == pytest.approx(last, rel=0.25)
+    check_quiet(page)
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1200])
+def test_no_label_covers_another(page: Page, width: int) -> None:
+    """Of baselines that are nearly the same, and of words on a map that is crowded."""
+    rng = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(150)]
+    crowded = dataclasses.replace(
+        run_of(30), words=words, places=rng.normal(size=(150, 2)), expected=2.21,
+        baselines={"5-gram": 2.2, "xz": 2.22, "unigram": 2.23},
+    )  # fmt: skip
+    show(page, training.render(crowded), width=width)
+    for chart, least in (("bits", 4), ("map", 20)):
+        boxes = page.evaluate(
+            f"[...document.querySelectorAll('#{chart} .role-mark text')]"
+            ".map((x) => x.getBoundingClientRect()).map((x) => [x.left, x.top, x.right, x.bottom])"
+        )
+        unique = sorted({tuple(round(x, 1) for x in box) for box in boxes})  # a label and its halo have one place
+        assert len(unique) >= least
+        for i, a in enumerate(unique):
+            for b in unique[i + 1 :]:
+                # Boxes of text are taller than its letters.
+                apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] + 3 or b[3] <= a[1] + 3
+                assert apart, (chart, a, b)
+    check_quiet(page)
+
+
+def test_provenance_comes_last_and_is_folded_away() -> None:
+    page = training.render(run_of(30))
+    order = [
+        "As uncertain as",
+        "How it went",
+        "What it writes",
+        "wrote on the way",
+        "A map of",
+        "The plan",
+        "<pre class",
+    ]
+    assert [page.index(part) for part in order] == sorted(page.index(part) for part in order)
+    assert "<summary>The text</summary>" in page.split("<h2>Where it comes from</h2>")[1]
 
 
 @needs_browser

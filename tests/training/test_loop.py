@@ -708,7 +708,7 @@ def test_the_loop_ends_at_the_step_nearest_to_its_time(
 ) -> None:
     """100 seconds without a reserve, and steps of 10: at 94 another one ends nearer, at 96 it would end further."""
     monkeypatch.setattr(pauses, "now", lambda: elapsed)
-    a_clock = clock.Clock(seconds=100.0, total_steps=0, milestones=3, started=0.0)
+    a_clock = clock.Clock(seconds=100.0, total_steps=0, saves=3, started=0.0)
     assert a_clock.over(State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gptlite.cli.report import lines
 from gptlite.cli.report import samples as report_samples
 from gptlite.cli.report import several as report_several
 from gptlite.cli.shared import console, models, modes, options, outputs, pages, schemas
@@ -93,7 +93,7 @@ def report(
     if not found.is_run() and type(found)(found.path.parent).is_run():  # one step of a run
         found = type(found)(found.path.parent)
     info = found.read_info()
-    metrics = found.read_log()
+    metrics = lines.read(found, info)
     try:
         shown = _collect(found, info, metrics)
     except KeyError as error:
@@ -103,9 +103,10 @@ def report(
     pages.write(path, training.render(shown))
     if figures is not None:
         pages.write_figures(Path(figures), training.figures(shown), messages)
-    messages.say(f"{console.plural(len(metrics), 'logged step')} in {path}: open it in a browser")
+    n_logged = sum(line["step"] > 0 for line in metrics)
+    messages.say(f"{console.plural(n_logged, 'logged step')} in {path}: open it in a browser")
     if json:
-        facts = {"run": str(found.path), "page": str(path), "n_logged_steps": len(metrics), "figures": figures}
+        facts = {"run": str(found.path), "page": str(path), "n_logged_steps": n_logged, "figures": figures}
         console.write_json(schemas.named("report", facts))
 
 
@@ -116,45 +117,59 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
     result, expected = info.get("result") or {}, info.get("expected") or {}
     known = result.get("baselines") or info.get("baselines") or {}
     baselines = {name: known[key] for key, name in BASELINES.items() if is_number(known.get(key))}
-    facts: dict[str, list[list[str]]] = {"The plan, and what happened": _plan(info, result, expected, metrics)}
+    untrained = next((line["val_bits_per_byte"] for line in metrics if line["step"] == 0), None)
+    facts: dict[str, list[list[str]]] = {}
     if baselines:
-        facts["What it has to beat"] = _baselines(baselines, known, result)
+        facts["What it has to beat"] = _baselines(baselines, known, result, untrained)
+    facts["The plan, and what happened"] = _plan(info, result, expected, metrics)
+    provenance: dict[str, list[list[str]]] = {}
     words: list[str] = []
     places, shares = None, (0.0, 0.0)
     best = run.best()
-    facts["The model"] = _model(info, best.number if best else None)
+    provenance["The model"] = _model(info, best.number if best else None)
     if best is not None:
         table = static.read_table(best.path)
-        facts["The vocabulary"] = _vocabulary(table, info)
+        provenance["The vocabulary"] = _vocabulary(table, info)
         words = table.words()[0][:MAPPED]
         if len(words) >= 3:
             places, axes = similarity.principal_axes(similarity.unit(table.vectors(words)))
             shares = (float(axes[0]), float(axes[1]))
-    facts["The text"] = _text(info)
-    facts["Where it comes from"] = _provenance(run, info)
+    provenance["The text"] = _text(info)
+    provenance["Versions and steps"] = _provenance(run, info)
     samples = [(line["step"], line["sample"]) for line in metrics if "sample" in line]
     more: dict[str, Any] = {} if places is None else {"words": words, "places": places, "shares": shares}
     return Training(
         name=run.path.resolve().name,
-        headline=_headline(result, baselines, metrics),
+        result=f"As uncertain as a choice among {lines.choice(result['val_bits_per_byte'])} bytes" if result else "",
+        headline=_headline(result, baselines, metrics, untrained),
         metrics=metrics,
         baselines=baselines,
         expected=expected["bits_per_byte"] if is_number(expected.get("bits_per_byte")) else None,
         facts=facts,
+        provenance=provenance,
         headed=frozenset({"The plan, and what happened", "What it has to beat"}),
         samples=samples,
-        command=pages.without_folders(shlex.join(str(word) for word in info["command"])),
+        command=pages.shareable_command(info["command"]),
         **more,
     )
 
 
-def _headline(result: Mapping[str, Any], baselines: Mapping[str, float], metrics: Sequence[Mapping[str, Any]]) -> str:
+def _headline(
+    result: Mapping[str, Any],
+    baselines: Mapping[str, float],
+    metrics: Sequence[Mapping[str, Any]],
+    untrained: float | None,
+) -> str:
     if result:
+        bits = result["val_bits_per_byte"]
         text = (
-            f"After {console.duration(result['seconds'])} the best step, {result['best_step']:,}, takes "
-            f"{result['val_bits_per_byte']:.3f} bits per byte of text that was held out."
+            f"Of text that was held out, each byte is as hard to foresee for the model as one of {lines.choice(bits)} "
+            f"that are equally likely: {bits:.3f} bits per byte. That is its best step, {result['best_step']:,}, after "
+            f"{console.duration(result['seconds'])} in all."
         )
-        beaten = [name for name, bits in baselines.items() if result["val_bits_per_byte"] < bits]
+        if untrained is not None:
+            text += f" Untrained it was one of {lines.choice(untrained)}."
+        beaten = [f"{name} ({lines.choice(x)})" for name, x in baselines.items() if bits < x]
         if baselines:
             text += f" It beats {console.listing(beaten)}." if beaten else " It beats none of the baselines."
         return text
@@ -189,13 +204,19 @@ def _plan(
     return rows
 
 
-def _baselines(baselines: Mapping[str, float], known: Mapping[str, Any], result: Mapping[str, Any]) -> list[list[str]]:
-    rows = [["", "bits per byte", "knew"]]
+def _baselines(
+    baselines: Mapping[str, float], known: Mapping[str, Any], result: Mapping[str, Any], untrained: float | None
+) -> list[list[str]]:
+    rows = [["", "bits per byte", "a choice among", "knew"]]
     if "val_bits_per_byte" in result:
-        rows.append(["this model", f"{result['val_bits_per_byte']:.4f}", ""])
+        bits = result["val_bits_per_byte"]
+        rows.append(["this model", f"{bits:.4f}", f"{lines.choice(bits)} bytes", ""])
+    if untrained is not None:
+        rows.append(["this model, untrained", f"{untrained:.4f}", f"{lines.choice(untrained)} bytes", ""])
     for name, bits in baselines.items():
         n_bytes = known.get("xz_train_bytes" if name == "xz" else "train_bytes")
-        rows.append([name, f"{bits:.4f}", f"{n_bytes:,} bytes" if is_number(n_bytes) else ""])
+        knew = f"{n_bytes:,} bytes" if is_number(n_bytes) else ""
+        rows.append([name, f"{bits:.4f}", f"{lines.choice(bits)} bytes", knew])
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptlite.cli.shared import console, flags, memorisation, pages
@@ -37,11 +38,10 @@ def write(run: Run, n: int, messages: console.Messages) -> Writing | None:
     try:
         found = memorisation.CopyCheck(best.path, None, messages).check(texts)
     except (CorpusError, UsageError) as error:  # the text has changed since, or is gone
-        return Writing(
-            command,
-            texts,
-            f"What of this is copied cannot be said: {pages.without_folders(flags.translate(str(error)))}",
-        )
+        reason = flags.translate(str(error))
+        for name in sorted(map(str, run.read_info().get("arguments", ())), key=len, reverse=True):
+            reason = reason.replace(name, Path(name).name)  # a folder's name may have spaces
+        return Writing(command, texts, f"What of this is copied cannot be said: {pages.without_folders(reason)}")
     return Writing(command, texts, memorisation.verdict(found), memorisation.table(found), _passages(found))
 
 

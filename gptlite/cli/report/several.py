@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gptlite.cli.report import lines
 from gptlite.cli.shared import console, pages, schemas
 from gptlite.errors import UsageError
 
@@ -42,9 +43,12 @@ def write(
     )
     verdict = _verdict(groups, same_text, [name for name in names if name not in {run.name for run in finished}])
     shown = page.Runs(
-        metrics={name: run.read_log() for name, run in zip(names, found, strict=True)},
+        metrics={name: lines.read(run, info) for name, run, info in zip(names, found, infos, strict=True)},
+        result=_in_words(finished) if same_text else "",
         verdict=verdict,
-        results=[["", "bits per byte", "interval", "best step", "seconds", "parameters", "tokens read"]]
+        results=[
+            ["", "bits per byte", "interval", "a choice among", "best step", "seconds", "parameters", "tokens read"]
+        ]
         + [_result_row(name, info) for name, info in zip(names, infos, strict=True)],
         settings=[["", *names]] + [[name, *map(_short, values)] for name, values in differs.items()],
     )
@@ -102,17 +106,29 @@ def _short(value: Any) -> str:
 def _result_row(name: str, info: Mapping[str, Any]) -> list[str]:
     result = info.get("result")
     if not result:
-        return [name, "not finished", "", "", "", f"{info.get('n_parameters', 0):,}", ""]
+        return [name, "not finished", "", "", "", "", f"{info.get('n_parameters', 0):,}", ""]
     interval = result.get("val_bits_per_byte_interval")
     return [
         name,
         f"{result['val_bits_per_byte']:.4f}",
         f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "",
+        f"{lines.choice(result['val_bits_per_byte'])} bytes",
         f"{result['best_step']:,}",
         f"{result['seconds']:,.0f}",
         f"{info.get('n_parameters', 0):,}",
         f"{result.get('n_tokens_seen', 0):,}",
     ]
+
+
+def _in_words(finished: Sequence[ScoredRun]) -> str:
+    """The best run and the worst, as choices among bytes; "" where there are no two."""
+    if len(finished) < 2:
+        return ""
+    best, worst = (choose(finished, key=lambda run: run.bits_per_byte) for choose in (min, max))
+    return (
+        f"{best.name} is as uncertain as a choice among {lines.choice(best.bits_per_byte)} bytes, "
+        f"{worst.name} among {lines.choice(worst.bits_per_byte)}"
+    )
 
 
 def _verdict(groups: Sequence[Group], same_text: bool, unfinished: Sequence[str]) -> list[str]:

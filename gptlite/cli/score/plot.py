@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from itertools import islice
@@ -43,9 +42,9 @@ def write(path: Path, items: Items, judges: Sequence[Judge], layout: Layout, con
     texts = [
         _bars(item, of_text, layout, factor) for item, of_text in zip(batch, zip(*scored, strict=True), strict=True)
     ]
-    command = shlex.join(["gptlite", *sys.argv[1:]])
+    command = pages.shareable_command(["gptlite", *sys.argv[1:]])
     names = [judge.name for judge in judges]
-    shown = surprisal.Surprisals(names, texts, BASES[layout.base][0], pages.without_folders(command))
+    shown = surprisal.Surprisals(names, texts, BASES[layout.base][0], command)
     form = FORMATS[path.suffix.lower()]
     if form == "html":
         pages.write(path, surprisal.render(shown))

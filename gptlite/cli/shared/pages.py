@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from pathlib import Path
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +37,21 @@ def model_name(path: Path) -> str:
 def without_folders(text: str) -> str:
     """A text in which the names of files that begin at the root of the file system have lost their folders."""
     return FOLDERS.sub("", text)
+
+
+def shareable_command(words: Sequence[object]) -> str:
+    """A command whose words, and values after an option's =, are the names of files without their folders where these
+    begin at the root of the file system or at a home."""
+    return shlex.join(_without_folder(str(word)) for word in words)
+
+
+def _without_folder(word: str) -> str:
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if value.startswith("~") or PurePosixPath(value).is_absolute():
+        name = PurePosixPath(value).name
+    else:
+        name = PureWindowsPath(value).name if PureWindowsPath(value).is_absolute() else value
+    return option + equals + (name or value)
 
 
 def write(path: Path, content: str) -> None:
