@@ -116,6 +116,10 @@ def for_generating(run: Path, _tokenizer: Tokenizer) -> None:
     Path("prompts.csv").write_text("id,prompt\n1,Ada finds\n2,Bela opens\n", encoding="utf-8")
 
 
+def for_looking_inside(run: Path, _tokenizer: Tokenizer) -> None:
+    shutil.copytree(run, "checkpoints/other", symlinks=True)
+
+
 def for_other_programs(_run: Path, tokenizer: Tokenizer) -> None:
     save(shake(their_llama(num_key_value_heads=2)), tokenizer, Path("their-model"))
 
@@ -144,6 +148,7 @@ def for_code(_run: Path, _tokenizer: Tokenizer) -> None:
 PREPARE: dict[str, Callable[[Path, Tokenizer], None]] = {
     "pairs": for_pairs, "train": for_training, "generate": for_generating, "other-programs": for_other_programs,
     "chinese": for_chinese, "code": for_code, "background": for_background,
+    "look-inside": for_looking_inside,
 }  # fmt: skip
 FOREIGN_PROGRAMS = {"other-programs", "tutorial"}  # pages that use transformers
 
