@@ -38,13 +38,24 @@ class Lens:
     """What each layer would have predicted, had it been the last one: the logit lens (nostalgebraist 2020).
 
     The hidden states of a layer go through the final norm and the head, for which only the last was trained.
-    All (L + 1, N): `surprisal` of the true token in bits, its `rank`, and the likeliest token: `best` ids, `best_p`.
+    - `surprisal` of the true token in bits and its `rank`, (L + 1, N).
+    - `top`, `top_p` (L + 1, N, k): the k likeliest ids and their probabilities, the likeliest first.
     """
 
     surprisal: np.ndarray
     rank: np.ndarray
-    best: np.ndarray
-    best_p: np.ndarray
+    top: np.ndarray
+    top_p: np.ndarray
+
+    @property
+    def best(self) -> np.ndarray:
+        """The likeliest ids (L + 1, N)."""
+        return self.top[..., 0]
+
+    @property
+    def best_p(self) -> np.ndarray:
+        """Their probabilities (L + 1, N)."""
+        return self.top_p[..., 0]
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ def read(
     surprisal, entropy, rank, best, best_p = (torch.cat(x, dim=1).cpu().numpy() for x in zip(*parts, strict=True))
     if not np.isfinite(surprisal).all():
         raise CheckpointError("the model's predictions are not numbers, so its weights are damaged; use another step.")
-    seen = Lens(surprisal, rank, best[..., 0], best_p[..., 0]) if lens else None
+    seen = Lens(surprisal, rank, best, best_p) if lens else None
     n_bytes = len(text.encode())
     return Reading(
         text, stream[1:], spans, surprisal[-1], entropy[-1], rank[-1], best[-1, :, :top], best_p[-1, :, :top], n_bytes,
@@ -238,6 +249,12 @@ def find_token(reading: Reading, token: str) -> int:
     return 1 + max(i for i, (start, stop) in enumerate(reading.spans) if start < end and stop > places[0].start)
 
 
+def last_token(reading: Reading) -> int:
+    """The number (from 1) of the last token that is more than white space, which a file often ends with."""
+    n = len(reading.ids)
+    return next((i for i in range(n, 0, -1) if reading.text[slice(*reading.spans[i - 1])].strip()), n)
+
+
 def window_of(reading: Reading, tokenizer: Tokenizer, context: int, token: int | None = None) -> tuple[int, list[int]]:
     """The first token's number, and the ids of the window that attention is looked at in.
 
@@ -268,6 +285,37 @@ def attend(model: GPT, window: tuple[int, list[int]], layer: int | None = None, 
             f"more than {LARGEST_MAPS:,}; name one head, or give a shorter text."
         )
     return Attended(first, torch.cat(trace(model, tokens, attention=True, head=False).attention).float().cpu().numpy())
+
+
+@dataclass(frozen=True)
+class Projections:
+    """What attention is computed from in some layers, of T tokens of a window, after norm and rotation.
+
+    - `layers`: their numbers from 0. `queries` (layers, H, T, C); `keys`, `values` (layers, K, T, C).
+    - `log_sums` (layers, H, T): the logarithm of the sum by which softmax divides, so that the scaled score of a key is
+      this plus the logarithm of its weight.
+    """
+
+    layers: tuple[int, ...]
+    queries: np.ndarray
+    keys: np.ndarray
+    values: np.ndarray
+    log_sums: np.ndarray
+
+
+@torch.inference_mode()
+def project(model: GPT, window: tuple[int, list[int]], layers: Sequence[int], shown: slice) -> Projections:
+    """Queries, keys and values of all heads of some `layers` (from 0), of the tokens `shown` of a `window`."""
+    tokens = torch.tensor([window[1]], device=next(model.parameters()).device)
+    found: list[list[Tensor]] = []
+    for layer in layers:
+        attention, _, x, rotation = attention_inputs(model, tokens, layer)
+        q, k, v = (part[0].float() for part in attention.project(x, rotation))
+        keys = k.repeat_interleave(attention.n_heads // attention.n_kv_heads, dim=0)
+        scores = q @ keys.transpose(-2, -1) / math.sqrt(attention.head_dim)
+        masked = scores.masked_fill(~causal_mask(len(window[1]), len(window[1]), x.device), -torch.inf)
+        found.append([q[:, shown], k[:, shown], v[:, shown], masked.logsumexp(dim=-1)[:, shown]])
+    return Projections(tuple(layers), *(torch.stack(parts).cpu().numpy() for parts in zip(*found, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -296,12 +296,8 @@ def _matrix(n: int) -> dict[str, Any]:
     cells = base.mark_rect().encode(alt.Color("cosine:Q", scale=scale, legend=None), tooltip="text:N")
     if n > WRITTEN:
         return cells.add_params(stops).to_dict()
-    strong = "(stops[2] + stops[3]) / 2"
-    numbers = [
-        base.transform_filter(test).mark_text(style=style).encode(text=alt.Text("cosine:Q", format=".2f"))
-        for test, style in ((f"datum.cosine > {strong}", "on-strong"), (f"datum.cosine <= {strong}", "on-pale"))
-    ]
-    return alt.layer(cells, *numbers).add_params(stops).to_dict()
+    numbers = base.mark_text(style="on-cell").encode(text=alt.Text("cosine:Q", format=".2f"))
+    return alt.layer(cells, numbers).add_params(stops).to_dict()
 
 
 def _curve(shown: Occurrences) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 others in.
 
 A page is a template `NAME.html`, which extends `page.html`, with `NAME.css` and `NAME.js` after `page.css` and
-`page.js`. Text from data stands in it as text only: escaped by the template, and from there in the charts.
+`page.js`, and between them those components that it shares with the page of a model. Text from data stands in it as
+text only: escaped by the template, and from there in the charts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from gptlite.distribution import install_hint
 from gptlite.errors import UsageError
+from gptlite.report import components
 
 HERE = Path(__file__).parent
 # Characters that would steer the text around them, or that no file can hold.
@@ -41,8 +43,10 @@ THEME: dict[str, Any] = {
     "range": {
         "category": "--words",
         "ordinal": ["--accent", "--static", "--same", "--unrelated"],
-        "ramp": [f"--ramp-{i}" for i in range(1, 6)],
-        "heatmap": [f"--heat-{i}" for i in range(1, 6)],
+        # Vega has names for these only: cosines, surprisal in its five steps, attention.
+        "ramp": [f"--cosine-{i}" for i in range(1, 6)],
+        "heatmap": [f"--bits-{i}" for i in range(5)],
+        "diverging": ["--paper", "--attention"],
     },
     "style": {
         "now": {"stroke": "--quiet", "strokeWidth": 1},
@@ -51,11 +55,12 @@ THEME: dict[str, Any] = {
         "halo": {"stroke": "--paper", "strokeWidth": 4, "fill": "--paper"},
         "region": {"color": "--line"},
         "entropy": {"color": "--quiet"},
-        "circle": {"color": "--accent"},
-        "diamond": {"color": "--static"},
-        "surprise": {"stroke": "--ink"},
-        "on-pale": {"color": "--ink"},
-        "on-strong": {"color": "--paper"},
+        "circle": {"color": "--same"},
+        "diamond": {"color": "--quiet"},
+        "surprisal": {"color": "--bits-4"},
+        "step": {"stroke": "--ink"},
+        "chosen": {"stroke": "--ink"},
+        "on-cell": {"color": "--ink"},
         "axis-name": {"color": "--quiet", "fontSize": 11},
     },
 }  # fmt: skip
@@ -86,20 +91,29 @@ def check_libraries() -> None:
         ) from error
 
 
-def render(name: str, data: Mapping[str, Any], specs: Mapping[str, Any], /, **context: Any) -> str:
+def render(
+    name: str,
+    data: Mapping[str, Any],
+    specs: Mapping[str, Any],
+    /,
+    *,
+    parts: Sequence[str] = (),
+    block: bytes = b"",
+    **context: Any,
+) -> str:
     """The page `name` as HTML. Raises `UsageError` when the libraries that draw are not installed.
 
     - `data` for its script, `specs` of its charts, `context` for its template.
+    - `parts`: scripts of the components, for which `block` has arrays, as `components.packing.pack` makes it.
     """
     check_libraries()
     import jinja2
 
     loader = jinja2.FileSystemLoader(HERE)
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    style, script = (
-        "\n".join((HERE / f"{part}.{kind}").read_text(encoding="utf-8") for part in ("page", name))
-        for kind in ("css", "js")
-    )
+    style = styles(*["components/components"] * bool(parts), name)
+    own = [(HERE / f"{file}.js").read_text(encoding="utf-8") for file in ("page", name)]
+    script = "\n".join((own[0], *[components.read(*parts)] * bool(parts), own[1]))
     library = _charting_library()
     policy = "; ".join(
         (
@@ -118,8 +132,14 @@ def render(name: str, data: Mapping[str, Any], specs: Mapping[str, Any], /, **co
         data=data,
         specs=specs,
         theme=THEME,
+        block=base64.b64encode(gzip.compress(block, compresslevel=9, mtime=0)).decode() if block else "",
         **context,
     )
+
+
+def styles(*names: str) -> str:
+    """The style sheet of all pages, and these of this folder after it."""
+    return "\n".join((HERE / f"{name}.css").read_text(encoding="utf-8") for name in ("page", *names))
 
 
 def visible(text: str) -> str:

@@ -98,11 +98,12 @@ def _chart(shown: Surprisals, bars: Bars, *, titled: bool = False) -> Any:
     x = alt.X("position:O", axis=None, scale=alt.Scale(domain=[*range(len(words))], paddingInner=0, paddingOuter=0))
     y = alt.Y("surprisal:Q", title=f"surprisal ({shown.measure})", scale=alt.Scale(domain=domain, nice=True))
     models = [visible(name) for name in shown.models]
-    legend = alt.Legend(title=None, orient="top") if len(models) > 1 else None
-    drawn = alt.Chart(alt.InlineData(values=values)).mark_bar()
+    several = len(models) > 1
+    plain = alt.Chart(alt.InlineData(values=values))
+    drawn = plain.mark_bar() if several else plain.mark_bar(style="surprisal")
     drawn = drawn.encode(
         x, y, alt.XOffset("model:N", sort=models, scale=alt.Scale(paddingOuter=0.2)),
-        alt.Color("model:N", sort=models, legend=legend),
+        *[alt.Color("model:N", sort=models, legend=alt.Legend(title=None, orient="top"))] * several,
         [alt.Tooltip("word:N"), alt.Tooltip("model:N"), alt.Tooltip("surprisal:Q", format=".3f")],
     )  # fmt: skip
     under = alt.Chart(alt.InlineData(values=places)).mark_text(

@@ -221,7 +221,8 @@ def test_a_page_is_a_file(gptlite: Command, trained_run: Path) -> None:
     outcome = gptlite("inspect", SENTENCE, "-m", trained_run, "-o", "page.html", "--explain", "1.2", "--token", "river")
     assert (outcome.code, outcome.out) == (0, "")
     page = Path("page.html").read_text(encoding="utf-8")
-    assert "One step of attention" in page and "_river takes" in page
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert data["head"] == [1, 2] and data["tokens"][data["chosen"] - 1]["name"] == "_river"
     assert str(trained_run.parent) not in page, "whose directory it was is nobody's business"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import gzip
 import json
 import re
 import time
@@ -21,7 +22,7 @@ pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
 from gptlite.report import inspection, occurrences, training
-from gptlite.report.inspection import Inspection, Step
+from gptlite.report.inspection import Attention, Inspection
 from gptlite.report.page import draw
 from gptlite.report.training import Training, Writing
 
@@ -29,40 +30,49 @@ TEXT = ["The", " animal", " did", " not", " cross", " the", " street", ".", "\n"
 FACTS = {"model": "run </dd><script>window.hacked = 5</script>", "gptlite": "0"}
 
 
-def made(pieces: list[str] = TEXT, *, step: bool = True, n_layers: int = 2, n_heads: int = 3) -> Inspection:
+def made(pieces: list[str] = TEXT, *, n_layers: int = 2, n_heads: int = 3, head_dim: int = 8) -> Inspection:
     """Numbers that follow from the place of a token, so that a test knows them."""
     n, rng = len(pieces), np.random.default_rng(0)
-    names = [piece.replace(" ", "_").replace("\n", "⏎") for piece in pieces]
-    attended = ["(start)", *names][: inspection.LARGEST_MAP]
-    T = len(attended)
-    weights = np.tril(rng.random((n_layers, n_heads, T, T)))
+    written = [piece.replace(" ", "_").replace("\n", "⏎") for piece in pieces]
+    vocabulary = ["(start)", "_cat", "_dog", *dict.fromkeys(written)]
+    ids = np.array([vocabulary.index(name) for name in written])
+    T = min(n + 1, inspection.fitting(n_layers, n_heads, 1000))
+    weights = np.tril(rng.random((n_layers, n_heads, T, T))).astype(np.float32)
     weights /= weights.sum(-1, keepdims=True)
-    table = [[str(i), name, "1.00 −2.00 …", "0.50"] for i, name in enumerate(attended)]
+    layers = inspection.step_layers(n_layers, 3 * n_heads * T * head_dim, 0)
+    parts = rng.normal(size=(3, len(layers), n_heads, T, head_dim)).astype(np.float32)
+    first = n + 1 - T
     return Inspection(
         pieces=pieces,
-        names=names,
+        ids=ids,
+        separator=0,
+        names=dict(enumerate(vocabulary)),
         surprisal=np.arange(n) * 1.5 % 14,
         entropy=np.full(n, 4.0),
         rank=np.arange(1, n + 1) * 7,
-        top=[[("_cat", 0.5), (name, 0.25)] for name in names],
+        top=np.stack([np.full(n, 1), ids], axis=1),
+        top_p=np.tile([0.5, 0.25], (n, 1)),
         words=[(piece.strip(), i, i + 1, 1.5 * i) for i, piece in enumerate(pieces)],
-        layer_names=["no block", *(f"block {i + 1}" for i in range(n_layers))],
-        best=[names, *[["_dog"] * n] * n_layers],
-        best_p=np.full((n_layers + 1, n), 0.125),
         layer_bits=np.tile(np.arange(n) % 14, (n_layers + 1, 1)),
-        weights=weights,
-        attended=attended,
-        first=0,
-        chosen=2,
+        layer_top=np.stack([ids, *[np.full(n, 2)] * n_layers])[..., None],
+        layer_top_p=np.full((n_layers + 1, n, 1), 0.125),
+        attention=Attention(first, weights, layers, *parts, np.zeros((len(layers), n_heads, T))),
+        chosen=min(n, first + 2),
         head=(n_layers, 2),
         summary=f"{n} tokens",
         convention="A word is a word.",
-        step=Step(
-            f"Layer 2, head 2: what does {names[1]} take?", [("Query", "q = W_q x", "q = 1.00"), ("Mask", "−∞", "")],
-            ["#", "token", "key", "q · k"], table, weights[-1, 1, 2].tolist(), 2, f"{names[1]} takes (start) 50 %."
-        ) if step else None,
         facts=FACTS,
-    )  # fmt: skip
+    )
+
+
+def block_of(page: str) -> dict[str, np.ndarray]:
+    """The arrays of a page, as its script has them."""
+    raw = gzip.decompress(base64.b64decode(page.split('id="block">')[1].split("<")[0]))
+    header = json.loads(raw[4 : 4 + int.from_bytes(raw[:4], "little")])
+    kinds = {"f32": "<f4", "f16": "<f2", "u32": "<u4", "u8": "u1"}
+    return {
+        x["name"]: np.frombuffer(raw, kinds[x["kind"]], int(np.prod(x["shape"])), x["offset"]) for x in header["arrays"]
+    }
 
 
 def hostile() -> Inspection:
@@ -128,31 +138,33 @@ def test_hostile_text_makes_no_elements() -> None:
 def test_the_tables_say_it_all_without_a_script() -> None:
     shown = made()
     page = inspection.render(shown)
-    for name, bits, rank in zip(shown.names, shown.surprisal, shown.rank, strict=True):
+    for name, bits, rank in zip(shown.token_names, shown.surprisal, shown.rank, strict=True):
         row = next(row for row in page.split("<tr>") if f'<bdi class="token">{name}</bdi></td>' in row)
         assert f"<td>{bits:.2f}</td>" in row and f"<td>{rank}</td>" in row
-    assert "_animal takes (start) 50 %." in page and "One step of attention" not in inspection.render(made(step=False))
     page = training.render(run_of(30))
     for part in ("After 3:00 min", "gptlite train Once upon a time", "Step 300", "happened", "40%"):
         assert part in page
 
 
-def test_attention_in_the_page_is_a_byte_each() -> None:
+def test_attention_in_the_page_has_all_its_digits() -> None:
+    """It had a byte for each weight, so that one was 16 % in one place and 17 % in another."""
     shown = made()
-    page = inspection.render(shown)
-    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
-    T = len(shown.attended)
-    packed = base64.b64decode(data["weights"][1][2])
-    assert len(packed) == T * (T + 1) // 2
-    assert np.abs(np.frombuffer(packed, np.uint8) / 255 - shown.weights[1, 2][np.tril_indices(T)]).max() < 0.002
+    weights = shown.attention.weights
+    t, s = np.tril_indices(weights.shape[-1])
+    assert np.array_equal(block_of(inspection.render(shown))["maps"], weights[..., t, s].ravel())
 
 
 def test_pages_have_less_than_3_megabytes() -> None:
-    assert len(inspection.render(made(["token"] * inspection.MOST, n_layers=12, n_heads=12)).encode()) < 3_000_000
+    largest = made(["token"] * inspection.MOST, n_layers=12, n_heads=12, head_dim=64)
+    assert len(inspection.render(largest).encode()) < 3_000_000
     assert len(training.render(run_of(20_000)).encode()) < 3_000_000
     for n_heads in (1, 12, 400):
         n = inspection.fitting(12, n_heads, 1024)
         assert 2 <= n <= 128 and 12 * n_heads * n * (n + 1) / 2 < 1.1 * inspection.MOST_WEIGHTS
+    assert inspection.step_layers(6, 40_000, 0) == range(6)
+    assert inspection.step_layers(12, 100_000, 11) == range(9, 12)
+    assert inspection.step_layers(12, 10_000_000, 5) == range(5, 6)
+    assert inspection.alternatives(12, 1200, 100) * 13 * 1200 <= inspection.MOST_EXPECTED
 
 
 def test_of_a_long_log_the_ends_and_the_best_of_it_stay() -> None:
@@ -186,7 +198,7 @@ def test_a_figure_shows_what_its_page_shows() -> None:
     shown = made()
     figures = drawn(shown)
     assert set(figures) == {"surprisal", "lens", "attention-2.2"}
-    labels = {f"{i} {name}" for i, name in enumerate(shown.names, 1)}
+    labels = {f"{i} {name}" for i, name in enumerate(shown.token_names, 1)}
     for name in ("surprisal", "lens"):
         assert labels <= set(words_in(figures[name][0])), name
     guesses = words_in(figures["lens"][0])
@@ -197,7 +209,7 @@ def test_a_figure_shows_what_its_page_shows() -> None:
     assert len(cells) == len(shown.attended) * (len(shown.attended) + 1) / 2
     for to, of, weight in cells:
         t, s = int(of.split()[0]), int(to.split()[0])
-        assert float(weight) == pytest.approx(shown.weights[1, 1, t, s], abs=1e-6)
+        assert float(weight) == pytest.approx(shown.attention.weights[1, 1, t, s], abs=1e-6)
     assert set(drawn(run_of(30))) == {"bits", "loss", "lr", "speed", "map"}
     assert {"Once upon a time", "river", "bank"} <= set(words_in(drawn(run_of(30))["map"][0]))
     assert all(png.startswith(b"\x89PNG") for _, png in figures.values())
@@ -242,7 +254,7 @@ def show(page: Page, content: str, *, width: int = 1200, scheme: str = "light") 
     page.resize(width)
     page.prefer(scheme)
     page.open(path)
-    page.wait_for("document.body?.dataset.shown !== undefined")
+    page.wait_for("document.body?.dataset.shown !== undefined && Object.keys(specs).every((id) => views[id])")
 
 
 def check_quiet(page: Page) -> None:
@@ -273,46 +285,93 @@ def test_arrow_keys_go_from_token_to_token(page: Page) -> None:
     show(page, inspection.render(shown))
     page.evaluate("document.querySelector('#text').focus()")
 
-    def chosen() -> tuple[str, str, str]:
-        return page.evaluate(
-            "['#chosen-name', '#chosen-bits', '#text [aria-selected=true]'].map("
-            "(x) => document.querySelector(x).textContent)"
-        )
+    def chosen() -> list[str]:
+        places = ("#chosen", "#chosen-facts", "#text [aria-selected=true]", "#grid thead [aria-selected=true]")
+        return [page.evaluate(f"document.querySelector('{x}').textContent").split(" (")[0] for x in places]
 
-    assert chosen() == ["_animal", "1.50 bits", " animal"]
+    expected = "4.00 bits were expected"
+    assert chosen() == ["_animal, token 2 of 9", f"1.50 bits of surprisal. {expected}", " animal", "_animal"]
     page.press("ArrowRight")
     page.wait_for("document.body.dataset.shown.startsWith('3 ')")
-    assert chosen() == ["_did", "3.00 bits", " did"]
+    assert chosen() == ["_did, token 3 of 9", f"3.00 bits of surprisal. {expected}", " did", "_did"]
     page.press("End")
     page.wait_for(f"document.body.dataset.shown.startsWith('{len(TEXT)} ')")
     assert page.evaluate("document.querySelector('#text').getAttribute('aria-activedescendant')") == f"t{len(TEXT)}"
     page.evaluate("document.querySelector('#t1').click()")
     page.wait_for("document.body.dataset.shown.startsWith('1 ')")
-    assert chosen()[0] == "The"
+    assert chosen()[0] == "The, token 1 of 9"
     labels = page.evaluate("[...document.querySelectorAll('#text [role=option]')].map((x) => x.ariaLabel)")
     assert labels[1] == "2: _animal, 1.5 bits"
     check_quiet(page)
 
 
+CELLS = "[...document.querySelectorAll('.weights td')].map((x) => x.textContent).filter(Boolean)"
+STEP = "[...document.querySelectorAll('#step td.share')].map((x) => x.textContent).filter(Boolean)"
+
+
 @needs_browser
-def test_sliders_choose_a_head_and_the_text_shows_what_it_takes(page: Page) -> None:
+def test_all_sections_follow_the_head_and_agree(page: Page) -> None:
+    """Sections kept the layer of before, and a weight was 16 % here and 17 % there."""
     shown = made()
     show(page, inspection.render(shown))
+    page.wait_for("document.body.dataset.drawn")
     before = page.evaluate("document.querySelector('#map canvas').toDataURL()")
-    for slider, key in (("layer", "ArrowLeft"), ("head", "ArrowRight")):
-        page.evaluate(f"document.querySelector('#{slider}').focus()")
-        page.press(key)
+    page.evaluate("document.querySelector('#heads [aria-checked=true]').focus()")
+    page.press("ArrowUp")
+    page.press("ArrowRight")
     page.wait_for("document.body.dataset.shown === '2 1.3'")
     page.wait_for(f"document.querySelector('#map canvas').toDataURL() !== {json.dumps(before)}")
-    taken = page.evaluate("[...document.querySelectorAll('#taken tr')].map((x) => x.textContent)")
-    row = shown.weights[0, 2, 2, :3]
-    assert len(taken) == 3 and taken[0].startswith(f"{row.argmax()} {shown.attended[row.argmax()]}")
+    row = shown.attention.weights[0, 2, 2, :3]
+    wanted = [f"{100 * w:.0f} %" if w >= 0.0995 else f"{100 * w:.1f} %" for w in row]
+    assert page.evaluate(CELLS) == page.evaluate(STEP) == wanted
+    best = shown.attended[int(row.argmax())]
+    assert page.evaluate("byId('step-taken').textContent").startswith(f"_animal takes {best} {wanted[row.argmax()]}, ")
+    heads = page.evaluate("[...document.querySelectorAll('.head-name')].map((x) => x.textContent)")
+    assert len(heads) == 3 and set(heads) == {"layer 1, head 3"}
+    assert "after layer 1:" in page.evaluate("byId('chosen-facts').textContent")
     page.evaluate("document.querySelector('[value=attention]').click()")
-    shares = page.evaluate(
-        "[...document.querySelectorAll('#text [role=option]')].map((x) => Number(x.style.getPropertyValue('--weight')))"
-    )
-    assert shares[:2] == pytest.approx(row[1:], abs=0.003) and not any(shares[2:])
-    assert page.evaluate("document.querySelector('.head-name').textContent") == "layer 1, head 3"
+    shares = page.evaluate("options.map((x) => Number(x.style.getPropertyValue('--share')) ** 2)")
+    assert shares[:2] == pytest.approx(row[1:], abs=1e-6) and not any(shares[2:])
+    check_quiet(page)
+
+
+@needs_browser
+def test_bars_and_rows_of_charts_choose_a_token(page: Page) -> None:
+    show(page, inspection.render(made()))
+    page.wait_for("document.body.dataset.drawn")
+    for chart, mark in (("bits", "[aria-roledescription=bar]"), ("map", "canvas")):
+        page.evaluate(f"document.querySelector('#{chart}').scrollIntoView()")
+        place = page.evaluate(f"document.querySelectorAll('#{chart} {mark}')[0].getBoundingClientRect().toJSON()")
+        if chart == "bits":
+            place = page.evaluate(f"document.querySelectorAll('#bits {mark}')[5].getBoundingClientRect().toJSON()")
+            page.click_at(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+            page.wait_for("document.body.dataset.shown.startsWith('6 ')")
+        else:
+            at = page.evaluate(
+                "(([x, y], { map }) => [x + map.scale('x')('0 (start)'), y + map.scale('y')('3 _did')])"
+                "(views.map.origin(), views)"
+            )
+            page.click_at(place["x"] + at[0] + 4, place["y"] + at[1] + 4)
+            page.wait_for("document.body.dataset.shown.startsWith('3 ')")
+    check_quiet(page)
+
+
+@needs_browser
+def test_of_a_long_text_the_stretch_around_the_chosen_token_is_shown(page: Page) -> None:
+    shown = made(TEXT * 40, n_layers=3, n_heads=4)
+    first, T = shown.attention.first, len(shown.attended)
+    assert first > 0 and T < 361
+    show(page, inspection.render(shown))
+    assert page.evaluate("[looking.from, looking.to]") == [first, first + T]
+    page.evaluate("document.querySelector('#t20').click()")
+    page.wait_for("document.body.dataset.shown.startsWith('20 ')")
+    assert page.evaluate("[looking.from, looking.to]") == [0, 160]
+    assert page.evaluate("byId('step-title').textContent") == f"The page has the attention of tokens {first} to 360."
+    assert page.evaluate("document.querySelectorAll('#grid thead .chosen').length") == 1
+    assert page.evaluate(CELLS) == [] and page.evaluate("byId('expected').children.length") == 2
+    page.evaluate("document.querySelector('#t360').click()")
+    page.wait_for("document.body.dataset.shown.startsWith('360 ')")
+    assert page.evaluate("looking.from") == first and len(page.evaluate(CELLS)) == T
     check_quiet(page)
 
 
@@ -426,7 +485,7 @@ def test_all_can_be_clicked_and_has_a_name_for_those_who_listen(page: Page, kind
 def test_pages_open_within_two_seconds_of_processor_time(page: Page) -> None:
     """The largest ones."""
     for content in (
-        inspection.render(made(["token "] * inspection.MOST, n_layers=12, n_heads=12)),
+        inspection.render(made(["token "] * inspection.MOST, n_layers=12, n_heads=12, head_dim=64)),
         training.render(run_of(20_000)),
     ):
         show(page, content)

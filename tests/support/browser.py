@@ -84,6 +84,11 @@ class Page:
     def point_at(self, x: float, y: float) -> None:
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
+    def click_at(self, x: float, y: float) -> None:
+        self.point_at(x, y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def nameless(self) -> list[str]:
         """What a screen reader finds and cannot name: controls, pictures and regions."""
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]

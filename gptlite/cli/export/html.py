@@ -28,7 +28,8 @@ def write(target: Path, loaded: Checkpoint, name: str, dtype: str) -> tuple[str,
 
     from gptlite.checkpoint import rounding
     from gptlite.errors import NumericsError
-    from gptlite.report.live import packing, page
+    from gptlite.report.components import packing
+    from gptlite.report.live import page
 
     shown = collect(loaded, name)
     try:

@@ -76,7 +76,7 @@ def inspect(
     token: Annotated[
         str | None,
         typer.Option("--token", metavar="N", help="Which token: its number, or a word; it#2 is the second.",
-                     show_default="the last", rich_help_panel=LOOK),
+                     show_default="the last that is no space", rich_help_panel=LOOK),
     ] = None,
     form: Annotated[
         Literal["table", "tsv", "csv"],
@@ -216,7 +216,7 @@ def _look(loaded: Checkpoint, content: str, hardware: Hardware, wanted: Wanted, 
     lens = wanted.lens or wanted.drawn
     drawn = inspection.read(loaded.model, loaded.tokenizer, content, hardware, top=top, lens=lens)
     reading = drawn if wanted.lens else dataclasses.replace(drawn, lens=None)
-    chosen = inspection.find_token(reading, token) if token is not None else len(reading.ids)
+    chosen = inspection.find_token(reading, token) if token is not None else inspection.last_token(reading)
     window = inspection.window_of(reading, loaded.tokenizer, config.context_length, chosen if token else None)
     attended = inspection.attend(loaded.model, window, *(one_map or ())) if wanted.attention and wanted.tables else None
     step = inspection.explain(loaded.model, window, *one_step, chosen) if one_step and wanted.tables else None
@@ -230,8 +230,8 @@ def _draw(
     """Write the charts, and the page if one is wanted."""
     from gptlite.report import inspection as report
 
-    place = seen.token if token else None
-    shown = html_page.collect(seen.loaded, seen.drawn, seen.words, seen.one_step, place, seen.one_map or (1, 1))
+    head = seen.one_step or seen.one_map or (1, 1)
+    shown = html_page.collect(seen.loaded, seen.drawn, seen.words, seen.token, head, is_asked=token is not None)
     if figures is not None:
         pages.write_figures(Path(figures), report.figures(shown), messages)
     if wanted.written == "html":

@@ -1,7 +1,8 @@
 """The page of a model: it writes, shows what it does inside, and compares words, without a network.
 
-The page is `live.html` with the scripts and styles of this folder in it. What it knows of the model, vocabulary
-included, is packed, compressed and written in base64, so that none of it is read as HTML; it is shown as text.
+The page is `live.html` with the components and the scripts and styles of this folder in it. What it knows of the
+model, vocabulary included, is packed, compressed and written in base64, so that none of it is read as HTML; it is
+shown as text.
 `tokenizer.js`, `engine.js` and `worker.js` run in a worker, the others in the page.
 """
 
@@ -19,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from gptlite.evaluation.surprisal import STEP_NAMES, STEPS
-from gptlite.report.live.packing import DTYPES, pack
-from gptlite.report.page import UNSEEN, hash_source
+from gptlite.report import components
+from gptlite.report.components.packing import DTYPES, pack
+from gptlite.report.page import UNSEEN, hash_source, styles
 
 HERE = Path(__file__).parent
 LARGEST_AUTO = 4_000_000  # bytes of a page with numbers of 16 bits, where nobody says how many there should be
-IN_WORKER = ("tokenizer.js", "engine.js", "worker.js")
-IN_PAGE = ("labels.js", "app.js", "sampling.js", "write.js", "look.js", "step.js", "words.js")
-STYLES = ("../page.css", "live.css")
+IN_WORKER = ("tokenizer.js", "engine.js", "worker.js")  # and unpack.js of the components
+IN_PAGE = ("sampling.js", "write.js", "read.js", "words.js")  # after app.js and the components
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def render(shown: LiveModel, dtype: str = "auto") -> tuple[str, str]:
 
 def _render(shown: LiveModel, dtype: str) -> str:
     assert dtype in DTYPES
-    worker, script, style = (_joined(names) for names in (IN_WORKER, IN_PAGE, STYLES))
+    worker = components.read("unpack.js") + _joined(IN_WORKER)
+    script = "\n".join((_joined(["app.js"]), components.read(*components.LOOK, "verdict.js"), _joined(IN_PAGE)))
+    style = styles("components/components", "live/live")
     policy = "; ".join(
         (
             "default-src 'none'",
@@ -94,6 +97,7 @@ def _render(shown: LiveModel, dtype: str) -> str:
         style=style,
         script=script,
         worker=worker,
+        **{name: components.read(f"{name}.html") for name in ("settings", "look", "cosines")},
         model=base64.b64encode(block).decode(),
     )
 

@@ -1,9 +1,5 @@
 // The view "Words": one word in each of two sentences, compared in context and as static vectors.
 
-const USES = [0, 10, 30, 70, 90]; // percentiles, as gptlite/embedding/comparison.py has them
-const RELATIONS = [0, 84, 97.5];
-const UNSPACED = /[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u{20000}-\u{3ffff}]/u;
-
 const comparing = { sentences: ["", ""], words: [[], []], marked: [0, 0], turn: 0 };
 
 // Words of a sentence: { text, start, end }; of scripts without spaces, as the browser parts them.
@@ -29,15 +25,6 @@ function cosine(a, b) {
     bb += b[i] * b[i];
   }
   return dot / Math.max(Math.sqrt(aa) * Math.sqrt(bb), 1e-12);
-}
-
-function percentileOf(value, quantiles) {
-  if (value <= quantiles[0]) return 0;
-  const last = quantiles.length - 1;
-  if (value >= quantiles[last]) return 100;
-  let i = 1;
-  while (quantiles[i] < value) i += 1;
-  return i - 1 + (value - quantiles[i - 1]) / (quantiles[i] - quantiles[i - 1] || 1);
 }
 
 // What the model knows of the marked word of a sentence: its state, from the text up to the end of the word.
@@ -71,27 +58,14 @@ async function compareWords() {
     (space ? state.map((x, i) => (x - space.mean[i]) / Math.max(space.std[i], 1e-6)) : state));
   const found = cosine(...corrected);
   const isSame = sameForm(one.word.text) === sameForm(other.word.text);
-  byId("contextual").textContent = number(found);
-  byId("static").textContent = number(cosine(one.fixed, other.fixed));
-  const quantiles = space?.[isSame ? "same_word" : "unrelated"];
-  const percentile = quantiles ? percentileOf(found, quantiles) : null;
-  const isScaled = percentile !== null && (!isSame || String(one.tokens) === String(other.tokens));
-  const isOneText = String(one.read) === String(other.read);
-  byId("verdict").textContent = isOneText ? label("sameVector") : percentile === null ? label("noScale")
-    : !isScaled ? label("otherTokens") : verdict(found, percentile, isSame);
-  byId("place").hidden = isOneText || !isScaled;
-  byId("place").firstElementChild.style.left = `${percentile}%`;
+  tellPair({
+    cosine: found, isSame, isSameTokens: String(one.tokens) === String(other.tokens),
+    isOneText: String(one.read) === String(other.read), quantiles: space?.[isSame ? "same_word" : "unrelated"],
+  }, cosine(one.fixed, other.fixed));
   const blind = [one, other].map(({ seen }, i) => (seen <= 1 ? label("blind", i + 1) : ""));
   byId("words-notes").textContent = [isSame ? label("cannotTell") : "", ...blind].filter(Boolean).join(" ");
   await drawNeighbours(isSame ? [one] : [one, other], turn);
   document.body.dataset.compared = `${turn}`;
-}
-
-function verdict(found, percentile, isSame) {
-  const steps = isSame ? USES : RELATIONS;
-  const said = label(`${isSame ? "use" : "relation"}${steps.filter((least) => percentile >= least).length - 1}`);
-  const share = Math.min(99, Math.round(Math.max(percentile, 100 - percentile)));
-  return label(percentile < 50 ? "lower" : "higher", number(found), share, label(isSame ? "samePairs" : "otherPairs"), said);
 }
 
 async function drawNeighbours(items, turn) {

@@ -18,8 +18,8 @@ from support.pages import needs_browser
 from gptlite.checkpoint import runs
 from gptlite.checkpoint.saved_step import save_step
 from gptlite.cli.export import html
+from gptlite.report.components.packing import pack, rounded
 from gptlite.report.live import page as live
-from gptlite.report.live.packing import pack, rounded
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.tokenizer_json import PATTERNS
 

@@ -104,7 +104,8 @@ def test_what_is_chosen_is_chosen_everywhere(page: Page, trained_run: Path) -> N
     page.evaluate("document.querySelector('#heads button').click()")
     page.wait_for("document.body.dataset.shown === '1 1.1'")
     assert page.evaluate("[...document.querySelectorAll('.head-name')].map((x) => x.textContent)") == [
-        "layer 1, head 1"
+        "layer 1, head 1",
+        "layer 1, head 1",
     ]
     weights = page.evaluate("[...weightsOf(0, 0, 1)]")
     shown = page.evaluate("[...document.querySelectorAll('.weights td')].map((x) => x.textContent).slice(0, 2)")

@@ -1,7 +1,7 @@
 """Arrays in one block of bytes, with numbers of 32, 16 or 8 bits, and what is left of them there.
 
 The block: the length of the description (4 bytes, little-endian), the description as JSON, then the arrays, each at a
-multiple of 4. `worker.js` reads it. Numbers of 8 bits have a scale for each row, its largest value divided by 127;
+multiple of 4. `unpack.js` reads it. Numbers of 8 bits have a scale for each row, its largest value divided by 127;
 they follow the scales.
 """
 
