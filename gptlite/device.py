@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -133,13 +131,6 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def count_processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def available_memory(device: torch.device) -> int | None:
     """Bytes that can still be allocated on `device`; None where that is not known.
 
@@ -194,16 +185,6 @@ def _left_in(folder: Path, limit: str, usage: str) -> list[int]:
     except (OSError, ValueError):  # version 2 says "max" where there is no limit
         return []
     return [max(0, most - max(0, used - cached))]
-
-
-def peak_memory() -> int | None:
-    """The most bytes of main memory that this process ever held; None where nobody says."""
-    try:
-        import resource
-    except ImportError:  # Windows, whose word for it is the peak of the working set
-        return getattr(psutil.Process().memory_info(), "peak_wset", None)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @contextlib.contextmanager

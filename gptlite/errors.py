@@ -16,7 +16,11 @@ Each message is one sentence that says what is wrong, where, and what to do. `pl
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+PATH_ERRORS = {3, 206}  # of Windows: a path that is not found, also when it is too long; one that is too long
+LONGEST_PATH, LONGEST_FOLDER = 259, 247  # characters of a file's and a folder's path on Windows without long paths
 
 
 def plural(n: float, noun: str, several: str | None = None) -> str:
@@ -74,6 +78,20 @@ class ProcessError(GptliteError):
     """Its message is empty where another process says it."""
 
     exit_code = 9
+
+
+def system_reason(error: OSError) -> str:
+    """Why the system refused something, as a part of a sentence; it names a path that is too long for Windows."""
+    said = str(error.strerror or error)
+    length = max(
+        len(os.path.abspath(name)) if isinstance(name, str) else 0 for name in (error.filename, error.filename2)
+    )
+    if getattr(error, "winerror", None) in PATH_ERRORS and length > LONGEST_FOLDER:
+        return (
+            f"{said} (the path has {length} characters; Windows takes at most {LONGEST_PATH}, in folders "
+            f"{LONGEST_FOLDER}, until long paths are enabled)"
+        )
+    return said
 
 
 def as_fields(message: object) -> str:

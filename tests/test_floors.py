@@ -16,7 +16,7 @@ LIBRARY = Path(__file__).parent.parent / "gptlite"
 
 # From the ground up: the packages and modules of a floor may import those of the floors below it.
 FLOORS = (
-    {"errors", "randomness", "distribution"},
+    {"errors", "randomness", "distribution", "system"},
     {"config", "paths", "storage", "device"},
     {"text", "kv_cache"},
     {"model"},

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import filelock
 
-from gptlite.errors import RunInUseError, StorageError
+from gptlite import system
+from gptlite.errors import RunInUseError, StorageError, system_reason
 from gptlite.storage import durable, locks
 
 NAME = "LOCK"
@@ -94,7 +95,7 @@ class RunLock:
             if self.at is not None:
                 os.close(self.at)
                 self.at = None
-            raise StorageError(f"cannot write to {self.path}: {error.strerror or error}.") from error
+            raise StorageError(f"cannot write to {self.path}: {system_reason(error)}.") from error
 
     def _take(self) -> None:
         """Lock the open file, and write into it who has it, for people."""
@@ -132,8 +133,5 @@ class RunLock:
         """Where the directory is now; None where it was deleted, or nobody says."""
         if self.at is None or not self._same(self._stat(NAME, self.at)):
             return None
-        try:
-            place = Path(os.readlink(f"/proc/self/fd/{self.at}"))
-            return place if self._same(self._stat(place / NAME)) else None
-        except OSError:
-            return None
+        place = system.place_of(self.at)
+        return Path(place) if place and self._same(self._stat(Path(place) / NAME)) else None

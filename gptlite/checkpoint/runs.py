@@ -31,7 +31,7 @@ from gptlite.checkpoint.run_lock import NAME as LOCK
 from gptlite.checkpoint.run_lock import RunLock, RunLostError
 from gptlite.checkpoint.saved_step import PICKLES, Checkpoint, read_tokenizer, verify
 from gptlite.checkpoint.saved_step import load as read_checkpoint
-from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError, as_call
+from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError, as_call, system_reason
 from gptlite.storage import durable, locks
 from gptlite.storage.durable import MANIFEST
 from gptlite.storage.reader import STEP_NAME, Reader, read_manifest
@@ -109,7 +109,7 @@ class Run:
                 try:
                     aside = durable.set_aside(other, self.at)
                 except OSError as failure:
-                    raise StorageError(f"cannot rename {other}: {failure.strerror or failure}.") from failure
+                    raise StorageError(f"cannot rename {other}: {system_reason(failure)}.") from failure
                 notice(f"{error} It is set aside as {aside.name}; training goes on from {path.name}.")
             return path
         if damaged:
@@ -195,7 +195,7 @@ class Run:
             content = (json.dumps(line) + "\n").encode()
             durable.append(self.path / LOG, content, self.at, most=LARGEST_LOG)
         except OSError as error:
-            raise StorageError(f"cannot write {self.path}/metrics.jsonl: {error.strerror or error}.") from error
+            raise StorageError(f"cannot write {self.path}/metrics.jsonl: {system_reason(error)}.") from error
         finally:
             self.check_place()
 
@@ -315,7 +315,7 @@ def claim_run(path: Path) -> Run:
     except NotADirectoryError as error:
         raise UsageError(f"{path} is a file; choose a directory with `out`.") from error
     except OSError as error:
-        reason = error.strerror or error
+        reason = system_reason(error)
         raise StorageError(f"a run cannot be made at the path of `out`: {reason}; choose another directory.") from error
     if not free and Run(path).is_run():
         raise UsageError(

@@ -6,16 +6,15 @@ import importlib
 import io
 import os
 import re
-import signal
 import sys
 from typing import Annotated, Any
 
 import typer
 
-from gptlite import __version__
+from gptlite import __version__, system
 from gptlite.cli import process
 from gptlite.cli.shared import console, flags, options, parsing
-from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory
+from gptlite.errors import GptliteError, LimitError, StorageError, is_out_of_memory, system_reason
 from gptlite.text import background
 
 # Each command: its module in this package, the function in it or the app of a group, and its panel on the help page.
@@ -91,8 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):  # rich and typer fall over numbers that are none
         if not re.fullmatch("[1-9][0-9]{0,3}", os.environ.get(name, "80")):
             del os.environ[name]
-    if hasattr(signal, "SIGPIPE") and arguments[:1] != ["train"]:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `gptlite generate | head` ends quietly; a training goes on
+    if arguments[:1] != ["train"]:  # a training goes on
+        system.end_with_reader()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -143,9 +142,9 @@ def run(arguments: list[str]) -> int:
             raise
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + getattr(signal, "SIGPIPE", 13)
+        return 128 + system.CLOSED_PIPE
     except OSError as error:  # what no function foresaw: a name that is too long, a disk that is gone
-        console.error(f"{error.filename or 'the system'}: {error.strerror or error}.")
+        console.error(f"{error.filename or 'the system'}: {system_reason(error)}.")
         return StorageError.exit_code
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

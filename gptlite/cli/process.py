@@ -15,6 +15,8 @@ import os
 import sys
 import time
 
+from gptlite.system import ENDING_SIGNALS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-# SIGBREAK is Ctrl-Break, on Windows alone.
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 IMPORTS = "<frozen importlib._bootstrap>"  # the file that every import passes through
 GARBAGE_THRESHOLD = 50_000  # new objects between looks for garbage: imports make a million and hardly any is garbage
 RESTORED = b"\r\x1b[K\x1b[?25h"  # an empty line and a cursor, for a terminal that showed a bar
@@ -52,7 +52,7 @@ def start() -> None:
     _began = time.monotonic()
     if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):  # not so in a script's &
         signal.signal(signal.SIGINT, _interrupted)
-    for number in ENDING:  # as Ctrl-C does, these remove files that are half written and restore the terminal
+    for number in ENDING_SIGNALS:  # as Ctrl-C does, these remove files that are half written and restore the terminal
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _ended)
     gc.set_threshold(GARBAGE_THRESHOLD)
@@ -67,7 +67,7 @@ def start() -> None:
             leave(ended.code)  # to take torch apart would last half a second
         raise
     finally:
-        for number in ENDING:
+        for number in ENDING_SIGNALS:
             if signal.getsignal(number) in (_interrupted, _ended):
                 signal.signal(number, signal.SIG_DFL)  # nothing is left to be said
 
@@ -100,7 +100,9 @@ class Stop:
         self.tell = tell
         self.signal: int | None = None
         self.asked = False
-        self.numbers = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup's wish
+        self.numbers = [
+            number for number in ENDING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN
+        ]  # nohup's wish
 
     def __call__(self) -> int | None:
         self.asked = True

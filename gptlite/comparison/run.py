@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from gptlite import errors
+from gptlite import errors, system
 from gptlite.comparison.collect import collect
 from gptlite.comparison.contenders import Contender, Protocol, choose_contenders, expected_seconds
 from gptlite.comparison.store import Store, new_store, old_store
@@ -290,14 +290,12 @@ def _hear(line: bytes, tell: Callable[[str, float], None]) -> GptliteError | Non
 @contextlib.contextmanager
 def _process() -> Iterator[subprocess.Popen[bytes]]:
     """A worker that is gone when the block ends. A terminal's Ctrl-C does not reach it."""
-    group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # its word on Windows
     process = subprocess.Popen(
         [sys.executable, "-m", "gptlite.comparison.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, launch.LAUNCHER: str(os.getpid())},
-        start_new_session=not group,
-        creationflags=group,
+        **system.own_group(),
     )
     try:
         yield process

@@ -19,7 +19,7 @@ from typing import Any
 
 from gptlite.checkpoint import runs
 from gptlite.comparison.contenders import CONTENDERS, Contender
-from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError, as_call
+from gptlite.errors import CheckpointError, RunInUseError, StorageError, UsageError, as_call, system_reason
 from gptlite.storage import durable, locks
 from gptlite.storage.durable import MANIFEST
 from gptlite.storage.reader import Reader
@@ -91,7 +91,7 @@ class Store:
             descriptor = durable.open_directory(self.path)
         except OSError as error:
             raise StorageError(
-                f"cannot use {self.path}: {error.strerror or error}; choose another `directory`."
+                f"cannot use {self.path}: {system_reason(error)}; choose another `directory`."
             ) from error
         try:
             if descriptor is not None and not locks.lock_file(descriptor, wait=False):

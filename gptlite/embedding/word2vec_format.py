@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from gptlite.errors import CorpusError, LimitError
+from gptlite.errors import CorpusError, LimitError, system_reason
 
 BINARY = ".bin"  # how the name of a file in the binary format ends
 LONGEST_LINE = 1 << 20  # bytes; also of a word in the binary format
@@ -31,7 +31,7 @@ def read_word2vec(file: BinaryIO, name: str, *, lossy: bool = False) -> tuple[li
         read = _read_binary if name.lower().endswith(BINARY) else _read_text
         words, vectors = read(file, name, "replace" if lossy else "strict")
     except OSError as error:
-        raise CorpusError(f"cannot read {name}: {error.strerror or error}.") from error
+        raise CorpusError(f"cannot read {name}: {system_reason(error)}.") from error
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         raise CorpusError(f"{name}: the vector of {words[int(finite.argmin())]!r} is not of finite numbers.")

@@ -18,12 +18,12 @@ import platform
 import secrets
 import shlex
 import shutil
-import signal
 import stat
 import subprocess
 import time
 from pathlib import Path
 
+from gptlite import system
 from gptlite.kernels.folder import CAN_CHECK, Untrusted, opened
 from gptlite.kernels.header import COMMON
 
@@ -234,17 +234,14 @@ def _succeeds(command: list[str], end: float) -> bool:
     with contextlib.suppress(OSError):
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            **system.own_group(),
         )  # fmt: skip
         try:
             return process.wait(max(0.0, end - time.monotonic())) == 0
         except subprocess.TimeoutExpired:
             return False
         finally:
-            if process.poll() is None:
-                with contextlib.suppress(OSError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            system.end_group(process)
     return False
 
 
@@ -266,12 +263,14 @@ def _load(content: bytes, directory: Path) -> ctypes.CDLL:
     Raises `OSError` where that is none, or none for this processor.
     """
     if hasattr(os, "memfd_create"):
-        with contextlib.suppress(OSError):  # no /proc, or a system that runs nothing from memory
+        with contextlib.suppress(OSError):  # a system that runs nothing from memory
             descriptor = os.memfd_create("gptlite-kernel")
             with open(descriptor, "wb", closefd=False) as file:
                 file.write(content)
-            # It stays open: the loader takes a path that it has seen for the same library.
-            return ctypes.CDLL(f"/proc/self/fd/{descriptor}")
+            if (name := system.name_of(descriptor)) is not None:
+                # It stays open: the loader takes a path that it has seen for the same library.
+                return ctypes.CDLL(name)
+            os.close(descriptor)
     scratch = directory / f".tmp-{secrets.token_hex(8)}.so"  # in a folder that `opened` has checked
     try:
         with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CAREFULLY, 0o700), "wb") as file:

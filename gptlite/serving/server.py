@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
-from gptlite.errors import UsageError
+from gptlite.errors import UsageError, system_reason
 from gptlite.serving.guard import GRACE, Guard
 from gptlite.serving.limits import Limits
+from gptlite.system import allow_open_files
 
 SPARE_CONNECTIONS = 256  # beside one for each text that may wait
 SPARE_FILES = 256
@@ -34,7 +35,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         made.setblocking(False)
     except OSError as error:
         made.close()
-        reason = error.strerror or error
+        reason = system_reason(error)
         raise UsageError(
             f"cannot listen at port {port} of {host}: {reason}; choose another `port`, or 0 for any free one."
         ) from error
@@ -65,21 +66,10 @@ class _Server(uvicorn.Server):
 def run(app: Guard, listening: socket.socket, limits: Limits, is_stopped: Callable[[], bool]) -> None:
     """Serve until `is_stopped`, then take no more requests, and finish those that have begun, within the time limit."""
     most = limits.max_waiting + SPARE_CONNECTIONS
-    _allow_files(most + SPARE_FILES)
+    allow_open_files(most + SPARE_FILES)
     config = uvicorn.Config(
         app, log_config=None, log_level="critical", access_log=False, server_header=False, lifespan="on", ws="none",
         loop="asyncio", http="h11", limit_concurrency=most, backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(limits.timeout + GRACE),
     )  # fmt: skip
     _Server(config, is_stopped).run(sockets=[listening])
-
-
-def _allow_files(n: int) -> None:
-    """Let the process have as many connections, as far as the system does."""
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limit
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = n if hard == resource.RLIM_INFINITY else min(n, hard)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gptlite.errors import CheckpointError, StorageError
+from gptlite.errors import CheckpointError, StorageError, system_reason
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
@@ -38,6 +38,10 @@ CAN_WORK_AT = {os.open, os.mkdir, os.rename, os.unlink, os.stat} <= os.supports_
 # What Windows answers where a link may not be made, and what other systems do whose file systems have none.
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 IN_USE = {5, 32, 33}  # Windows: a file that another program has open, such as a scanner for viruses
+TRIAL, TRIAL_FILE = (
+    "trial-00000000",
+    "training_state/optimizer.safetensors",
+)  # as long as the names of a step and its files
 IN_USE_TRIES, IN_USE_SECONDS = 20, 0.05
 Answer = TypeVar("Answer")
 
@@ -68,7 +72,7 @@ def write_directory(
         _rename(_named(scratch, at), final, at)
         flush_directory(final.parent, at)
     except OSError as error:
-        raise StorageError(f"cannot save {directory}: {error.strerror or error}; earlier steps are intact.") from error
+        raise StorageError(f"cannot save {directory}: {system_reason(error)}; earlier steps are intact.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)  # after the rename there is none
 
@@ -117,7 +121,7 @@ def replace_file(path: Path, content: bytes, at: int | None = None) -> None:
         _again(os.replace, scratch, final, src_dir_fd=at, dst_dir_fd=at)
         flush_directory(final.parent, at)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
+        raise StorageError(f"cannot write {path}: {system_reason(error)}.") from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(scratch, dir_fd=at)
@@ -217,17 +221,16 @@ def check_storage(directory: Path, needed: int, what: str = "two saved steps nee
 
     - `what`: of the message, what needs so many bytes; `parameter`: what chooses another directory.
     """
-    scratch, moved = _hidden("tmp", directory / "trial"), _hidden("tmp", directory / "trial")
+    scratch, moved = _hidden("tmp", directory / TRIAL), _hidden("tmp", directory / TRIAL)
     try:
-        _write_tree(scratch, {"file": b"content"}, {})
+        _write_tree(scratch, {TRIAL_FILE: b"content"}, {})
         _again(os.rename, scratch, moved)
         flush_directory(directory)
         shutil.rmtree(moved)
         free = shutil.disk_usage(directory).free
     except OSError as error:
         raise StorageError(
-            f"nothing can be saved in {directory}: {error.strerror or error}; choose another directory with "
-            f"`{parameter}`."
+            f"nothing can be saved in {directory}: {system_reason(error)}; choose another directory with `{parameter}`."
         ) from error
     finally:
         for leftover in (scratch, moved):
@@ -255,7 +258,7 @@ def remove_directory(directory: Path, at: int | None = None) -> None:
         flush_directory(final.parent, at)
         shutil.rmtree(trash)  # opens each folder from the one above it and follows no link
     except OSError as error:
-        raise StorageError(f"cannot delete {directory}: {error.strerror or error}.") from error
+        raise StorageError(f"cannot delete {directory}: {system_reason(error)}.") from error
 
 
 def remove_file(path: Path, at: int | None = None) -> None:

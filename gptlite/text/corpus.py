@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gptlite.errors import CorpusError, UsageError, plural
+from gptlite.errors import CorpusError, UsageError, plural, system_reason
 from gptlite.paths import cache_directory
 from gptlite.text.files import find_files
 from gptlite.text.options import TextOptions
@@ -208,7 +208,7 @@ class _Found:
                 return
             document = self._check(path, name, named)
         except OSError as error:
-            raise CorpusError(f"cannot read {path}: {error.strerror or error}.") from error
+            raise CorpusError(f"cannot read {path}: {system_reason(error)}.") from error
         except WrongEncoding as error:
             if named:
                 raise

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from gptlite.errors import CorpusError, UsageError
+from gptlite.errors import CorpusError, UsageError, system_reason
 
 # Files that stand together only in folders that gptlite wrote: a run, a saved step, the tokens of a text.
 RUN = frozenset({"run.json", "LOCK"})
@@ -50,7 +50,7 @@ def _walk(folder: Path) -> tuple[list[Path], set[Path]]:
     """The files in a folder and below, but for hidden ones; and the folders there that gptlite wrote."""
 
     def fail(error: OSError) -> None:
-        raise CorpusError(f"cannot read {error.filename}: {error.strerror or error}.") from error
+        raise CorpusError(f"cannot read {error.filename}: {system_reason(error)}.") from error
 
     files: list[Path] = []
     outputs: set[Path] = set()

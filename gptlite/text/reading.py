@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from gptlite.errors import CorpusError, StorageError
+from gptlite.errors import CorpusError, StorageError, system_reason
 from gptlite.text import encodings, formats
 from gptlite.text.encodings import Converter
 from gptlite.text.options import UTF8, TextOptions
@@ -226,7 +226,7 @@ def read_range(document: Document, start: int, end: int, read_size: int = READ_S
                 yield raw
             status = os.fstat(file.fileno())
     except OSError as error:
-        raise CorpusError(f"cannot read {document.name}: {error.strerror or error}.") from error
+        raise CorpusError(f"cannot read {document.name}: {system_reason(error)}.") from error
     if left or _stamp(status) != document.stamp:
         raise _changed(document.name)
 
@@ -276,5 +276,5 @@ def read_some(file: BinaryIO, size: int, name: str, offset: int) -> bytes:
         return file.read(size)
     except OSError as error:
         raise StorageError(
-            f"cannot read {name} at offset {offset:,}: {error.strerror or error}; is its disk failing?"
+            f"cannot read {name} at offset {offset:,}: {system_reason(error)}; is its disk failing?"
         ) from error

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gptlite.errors import StorageError, UsageError
+from gptlite import system
+from gptlite.errors import StorageError, UsageError, system_reason
 from gptlite.storage.locks import HAS_FLOCK, lock_file
 from gptlite.text.reading import READ_SIZE
 
 PREFIX = "stdin-"
-OPEN_FILES = Path("/proc/self/fd")  # Linux: opening a name in it opens the file itself again
 
 
 @contextmanager
@@ -40,14 +40,14 @@ def spooled_stdin(directory: Path) -> Iterator[Path]:
             descriptor, name = tempfile.mkstemp(dir=directory, prefix=PREFIX, suffix=".txt")
             path = Path(name)
             lock_file(descriptor, shared=True)
-            if (again := OPEN_FILES / str(descriptor)).exists():
+            if (again := system.name_of(descriptor)) is not None:
                 path.unlink(missing_ok=True)
-                path, name = again, None
+                path, name = Path(again), None
             with os.fdopen(os.dup(descriptor), "wb") as file:
                 while raw := sys.stdin.buffer.read(READ_SIZE):
                     file.write(raw)
         except OSError as error:
-            raise StorageError(f"cannot keep standard input in {directory}: {error.strerror or error}.") from error
+            raise StorageError(f"cannot keep standard input in {directory}: {system_reason(error)}.") from error
         yield path
     finally:
         if descriptor >= 0:
@@ -80,9 +80,9 @@ def scratch_file(directory: Path) -> tuple[Path, int]:
     sweep(directory)
     descriptor, name = tempfile.mkstemp(dir=directory, prefix=PREFIX, suffix=".txt")
     lock_file(descriptor, shared=True)
-    if (again := OPEN_FILES / str(descriptor)).exists():
+    if (again := system.name_of(descriptor)) is not None:
         Path(name).unlink(missing_ok=True)
-        return again, descriptor
+        return Path(again), descriptor
     atexit.register(_unlink, Path(name))
     return Path(name), descriptor
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gptlite.errors import StorageError
+from gptlite.errors import StorageError, system_reason
 from gptlite.paths import cache_directory
 from gptlite.storage.locks import lock_file, locked
 from gptlite.text.corpus import Text
@@ -98,7 +98,7 @@ def tokenize(
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise StorageError(
-            f"cannot write tokens to {cache}: {error.strerror or error}; free some space or set GPTLITE_CACHE."
+            f"cannot write tokens to {cache}: {system_reason(error)}; free some space or set GPTLITE_CACHE."
         ) from error
     if found is None:
         raise StorageError(f"the tokens in {entry} are not those that were written; is its disk failing?")

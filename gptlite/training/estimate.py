@@ -14,8 +14,9 @@ from typing import Any
 
 from gptlite.baselines import ngram
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import Hardware, available_memory, peak_memory
+from gptlite.device import Hardware, available_memory
 from gptlite.errors import UsageError
+from gptlite.system import peak_memory
 from gptlite.training import compile, machine, mixing, pauses, soft_targets
 from gptlite.training import plan as planning
 from gptlite.training.dataset import Dataset

@@ -8,7 +8,6 @@ their step and save. A second one ends them at once. They end when one of them f
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -20,25 +19,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-import psutil
-
+from gptlite import system
 from gptlite.errors import ProcessError, UsageError, plural
+from gptlite.system import ENDING_SIGNALS, count_processors
 
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 LAUNCHER = "GPTLITE_LAUNCHER"  # the environment variable that holds the launcher's process id
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 20.0  # after a signal, before a person is told what is waited for
 PEERS_SECONDS = 10.0  # in which the others notice by themselves that a process failed
 GRACE_SECONDS = 600.0  # to finish a step and save it, after a signal
 ORPHAN_SECONDS = 60.0  # the same where the launcher is gone
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 Notice = Callable[[str], None]
 
 
 def count_processes(asked: int, n_gpus: int) -> int:
     """How many processes to start here when `asked` for; 0 means one for each GPU. Raises `UsageError` for too many."""
-    most, what = (n_gpus, "GPU") if n_gpus else (_processors(), "processor")
+    most, what = (n_gpus, "GPU") if n_gpus else (count_processors(), "processor")
     if asked > most:
         raise UsageError(f"`gpus={asked}` is more than this machine has: {plural(most, what)}.")
     return asked or max(1, n_gpus)
@@ -71,11 +68,8 @@ class _Group:
     ended: list[int] = field(default_factory=list)
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        # A session of its own: a terminal's Ctrl-C reaches the launcher alone, which passes it on once.
-        group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # its word on Windows
-        self.processes.append(
-            subprocess.Popen(command, env=environment, start_new_session=not group, creationflags=group)
-        )
+        # A terminal's Ctrl-C reaches only the launcher, which passes it on once.
+        self.processes.append(subprocess.Popen(command, env=environment, **system.own_group()))
 
     @property
     def running(self) -> list[int]:
@@ -92,13 +86,10 @@ class _Group:
         return next((found for found in codes if found[1]), None)
 
     def send(self, number: int) -> None:
-        """A signal to all that run; one that is stopped is woken, so that it can follow it."""
-        if hasattr(signal, "CTRL_BREAK_EVENT"):  # Windows, where the other signals end a process at once
-            number = signal.CTRL_BREAK_EVENT  # pyright: ignore[reportAttributeAccessIssue]
+        """Send a signal to all processes that run."""
         for rank in self.running:
-            for each in (number, getattr(signal, "SIGCONT", number)):
-                with contextlib.suppress(OSError):  # it has just ended
-                    self.processes[rank].send_signal(each)
+            with contextlib.suppress(OSError):  # it has just ended
+                system.ask_to_end(self.processes[rank], number)
 
     def kill(self) -> None:
         """End all that run, at once."""
@@ -154,7 +145,7 @@ def _environment(rank: int, n: int, port: int) -> dict[str, str]:
     """What process `rank` of `n` is told, in the words of torchrun."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n, "MASTER_PORT": port}
     return {
-        "OMP_NUM_THREADS": str(max(1, _processors() // n)),
+        "OMP_NUM_THREADS": str(max(1, count_processors() // n)),
         **os.environ,
         **{name: str(value) for name, value in place.items()},
         "MASTER_ADDR": "127.0.0.1",
@@ -170,7 +161,7 @@ def _signals() -> Iterator[list[int]]:
     received: list[int] = []
     before = {}
     if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
-        numbers = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+        numbers = [number for number in ENDING_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
     try:
         yield received
@@ -213,26 +204,13 @@ def end_with_launcher() -> None:
         launcher = os.getppid()
     else:
         return
-    if hasattr(signal, "SIGCONT") and sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):  # wakes a stopped process, so that it sees what happened
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGCONT), 0, 0, 0)
+    system.wake_when_parent_ends()
     threading.Thread(target=_wait_for_end_of, args=(launcher,), name="launcher", daemon=True).start()
 
 
 def _wait_for_end_of(launcher: int) -> None:
-    # On Windows a process keeps the number of a parent that has ended.
-    while psutil.pid_exists(launcher) if os.name == "nt" else os.getppid() == launcher:
+    while not system.is_gone(launcher):
         time.sleep(POLL_SECONDS)
-    if os.name == "nt":  # os.kill would end the process without its handler
-        signal.raise_signal(signal.SIGTERM)
-    else:
-        os.kill(os.getpid(), signal.SIGTERM)
+    system.end_by_signal()
     time.sleep(ORPHAN_SECONDS)
     os._exit(128 + signal.SIGTERM)  # it waits for a process that does not answer
-
-
-def _processors() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

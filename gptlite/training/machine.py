@@ -20,13 +20,13 @@ from gptlite.device import (
     bf16_in_hardware,
     choose_hardware,
     count_gpus,
-    count_processors,
     has_tiles,
 )
 from gptlite.errors import UsageError, plural
 from gptlite.kernels.build import take_notices
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
+from gptlite.system import count_processors
 from gptlite.training import compile, launch
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import Loss

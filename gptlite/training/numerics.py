@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gptlite.device import count_processors
+from gptlite.system import count_processors
 
 # They choose other instructions, another order of sums, or another number of threads.
 VARIABLES = (

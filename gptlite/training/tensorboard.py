@@ -19,7 +19,7 @@ from typing import Any
 
 from gptlite.checkpoint.runs import EVENT_FILES, event_files
 from gptlite.distribution import install_hint
-from gptlite.errors import StorageError, UsageError
+from gptlite.errors import StorageError, UsageError, system_reason
 from gptlite.storage import durable
 
 
@@ -56,14 +56,14 @@ class EventLog:
             for path in before:
                 path.unlink()
         except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}.") from error
+            raise StorageError(f"cannot write {self.path}: {system_reason(error)}.") from error
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Append a line of the log. Raises `StorageError`."""
         try:
             durable.append(self.path, _record(self._event(line)), create=False)
         except OSError as error:
-            raise StorageError(f"cannot write {self.path}: {error.strerror or error}.") from error
+            raise StorageError(f"cannot write {self.path}: {system_reason(error)}.") from error
 
     def _version(self) -> Any:
         return _format("event").Event(wall_time=self.begun, file_version="brain.Event:2")

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import TRAIN_TINY, make_text, tiny_config
 
-from gptlite import device
+from gptlite import system
 from gptlite.checkpoint import run_lock, runs
 from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware
@@ -33,6 +33,8 @@ COMMANDS = {
     "check": ["check", "run"],
     "device name": ["train", "con.txt", *TRAIN_TINY],
 }
+LONG = "/".join(["x" * 60] * 3)  # a folder whose own path is allowed, but not that of all files of a step in it
+TOO_LONG = ["train", "corpus.txt", "-o", LONG, *TRAIN_TINY]
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +47,15 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     own = {"GPTLITE_CACHE": str(folder / "cache"), "PYTHONIOENCODING": "cp1252", "OMP_NUM_THREADS": "1"}
     environment = os.environ | own
     ended = subprocess.run(
-        [sys.executable, SHIM], input=json.dumps(list(COMMANDS.values())).encode(), cwd=folder, env=environment,
+        [sys.executable, SHIM], input=json.dumps([*COMMANDS.values(), TOO_LONG]).encode(), cwd=folder, env=environment,
         capture_output=True, check=False,
     )  # fmt: skip
     parts = ended.stderr.decode().split("EXIT ")
-    assert len(parts) == len(COMMANDS) + 1, ended.stderr.decode()
+    assert len(parts) == len(COMMANDS) + 2, ended.stderr.decode()
     codes = [part.split("\n", 1)[0] for part in parts[1:]]
     texts = [parts[0], *(part.split("\n", 1)[1] for part in parts[1:-1])]
-    return folder, {name: f"{text}EXIT {code}" for name, text, code in zip(COMMANDS, texts, codes, strict=True)}
+    names = [*COMMANDS, "too long"]
+    return folder, {name: f"{text}EXIT {code}" for name, text, code in zip(names, texts, codes, strict=True)}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -67,6 +70,13 @@ def test_best_and_latest_are_text_files_where_links_are_forbidden(said: tuple[Pa
         step = run / (run / name).read_text(encoding="ascii").strip()
         assert (step / "model.safetensors").is_file() and runs.find_model(str(run / name)) == step
     assert runs.find_model(str(run / "latest")).name == "step-000000080"
+
+
+def test_a_path_that_is_too_long_is_named_before_training(said: tuple[Path, dict[str, str]]) -> None:
+    message = said[1]["too long"]
+    assert message.endswith("EXIT 5") and "nothing can be saved in x" in message, message
+    assert "Windows takes at most 259, in folders 247, until long paths are enabled" in message
+    assert "step" not in message and not list((said[0] / LONG).glob("step-*"))
 
 
 def test_nothing_half_written_is_left(said: tuple[Path, dict[str, str]]) -> None:
@@ -148,6 +158,6 @@ def test_the_first_line_of_a_run_says_what_the_lack_of_a_compiler_costs(
 
 def test_on_windows_the_peak_of_memory_is_that_of_the_working_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "resource", None)
-    assert device.peak_memory() is None
+    assert system.peak_memory() is None
     monkeypatch.setattr(psutil.Process, "memory_info", lambda _: types.SimpleNamespace(rss=1, peak_wset=5))
-    assert device.peak_memory() == 5
+    assert system.peak_memory() == 5

@@ -7,6 +7,7 @@ its exit code. docs/explain/platforms.md lists what is simulated.
   relative to an open directory; /proc, except for psutil, which reads it in place of Windows' own calls; any program on
   the path, so that there is no C compiler: all absent.
 - Directories cannot be opened. Files that are open or mapped can be neither deleted, renamed nor replaced.
+- Paths of more than 259 characters, of folders more than 247, are not found, as on Windows without long paths.
 - Names that differ only in case are one, and names with characters that Windows forbids are refused.
 - Text files have the encoding cp1252 and line ends of two characters unless the program says otherwise.
 """
@@ -21,7 +22,8 @@ import os
 import shutil
 import sys
 
-SHARING_VIOLATION = 32
+SHARING_VIOLATION, TOO_LONG = 32, 206
+LONGEST_PATH, LONGEST_FOLDER = 259, 247
 FORBIDDEN = set('<>:"|?*\\')
 real_open, real_stat, real_listdir, real_readlink = io.open, os.stat, os.listdir, os.readlink
 
@@ -54,6 +56,13 @@ def check_unused(path):
             raise busy(path)
 
 
+def check_length(path, longest=LONGEST_PATH):
+    if len(os.path.abspath(path)) > longest:
+        error = FileNotFoundError(errno.ENOENT, "the file name or extension is too long", os.fspath(path))
+        error.winerror = TOO_LONG
+        raise error
+
+
 def check_name(path):
     """Raises the errors of Windows for a new name."""
     folder, name = os.path.split(os.path.abspath(path))
@@ -79,6 +88,10 @@ def without_directories(real, *changes):
             raise NotImplementedError("dir_fd is not available on this platform")
         for i in changes:
             check_unused(arguments[i])
+        if real.__name__ == "mkdir":
+            check_length(arguments[0], LONGEST_FOLDER)
+        for name in arguments if real.__name__ in ("rename", "replace") else ():
+            check_length(name)
         if real.__name__ in ("rename", "mkdir"):
             check_name(arguments[-1] if real.__name__ == "rename" else arguments[0])
         if real.__name__ == "rename" and os.path.lexists(arguments[1]):
@@ -92,6 +105,7 @@ def without_directories(real, *changes):
 def open_descriptor(path, flags, mode=0o777, *, dir_fd=None, real=os.open):
     if dir_fd is not None:
         raise NotImplementedError("dir_fd is not available on this platform")
+    check_length(path)
     if os.path.isdir(path):
         raise PermissionError(errno.EACCES, "permission denied", str(path))
     if is_hidden(path):
@@ -103,6 +117,7 @@ def open_descriptor(path, flags, mode=0o777, *, dir_fd=None, real=os.open):
 
 def open_file(file, mode="r", buffering=-1, encoding=None, errors=None, newline=None, closefd=True, opener=None):
     if isinstance(file, (str, os.PathLike)):
+        check_length(file)
         if is_hidden(file):
             raise FileNotFoundError(errno.ENOENT, "no such file", str(file))
         if set("wax") & set(mode):

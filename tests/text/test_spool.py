@@ -11,21 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from gptlite.system import OPEN_FILES
 from gptlite.text.reading import check_file
-from gptlite.text.spool import OPEN_FILES, spooled_stdin, sweep
+from gptlite.text.spool import spooled_stdin, sweep
 
 
 def test_standard_input_can_be_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"some text\n")))
     with spooled_stdin(Path("cache")) as path:
         assert [check_file(path).size for _ in range(2)] == [10, 10]
-        if OPEN_FILES.exists():
+        if Path(OPEN_FILES).exists():
             assert list(Path("cache").iterdir()) == [], "the copy has no name"
     assert list(Path("cache").iterdir()) == []
 
 
 def test_without_open_files_by_name_the_copy_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gptlite.text.spool.OPEN_FILES", Path("nowhere"))
+    monkeypatch.setattr("gptlite.system.OPEN_FILES", "nowhere")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"some text\n")))
     with spooled_stdin(Path("cache")) as path:
         assert path.parent.name == "cache" and check_file(path).size == 10
@@ -44,7 +45,7 @@ def test_what_older_versions_left_is_removed(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.row("C46")
-@pytest.mark.skipif(not OPEN_FILES.exists(), reason="files without a name are not opened again here")
+@pytest.mark.skipif(not Path(OPEN_FILES).exists(), reason="files without a name are not opened again here")
 def test_a_killed_process_leaves_no_text_in_the_cache() -> None:
     code = (
         "from pathlib import Path; from gptlite.text.spool import spooled_stdin; import sys, time\n"

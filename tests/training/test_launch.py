@@ -63,7 +63,7 @@ def test_gpus_asks_the_launcher(gptlite: Command, monkeypatch: pytest.MonkeyPatc
     launched: list[tuple[list[str], int]] = []
     monkeypatch.setattr(sys, "argv", ["gptlite", "train", "corpus.txt"])
     monkeypatch.setattr(launch, "launch", lambda arguments, n, notice: launched.append((arguments, n)) or 5)
-    monkeypatch.setattr(launch, "_processors", lambda: 3)
+    monkeypatch.setattr(launch, "count_processors", lambda: 3)
     monkeypatch.setattr("gptlite.device.count_gpus", lambda: 0)
     assert gptlite("train", "corpus.txt", "--gpus", "2").code == 5, "the code of the processes"
     assert launched == [(["train", "corpus.txt"], 2)]

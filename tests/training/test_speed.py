@@ -7,7 +7,8 @@ import torch
 from conftest import tiny_config
 
 from gptlite.config import ARCHITECTURES, TrainConfig
-from gptlite.device import choose_hardware, peak_memory
+from gptlite.device import choose_hardware
+from gptlite.system import peak_memory
 from gptlite.training import speed
 from gptlite.training.speed import measure_speed
 

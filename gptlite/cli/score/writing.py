@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gptlite.cli.shared import console
-from gptlite.errors import StorageError, UsageError
+from gptlite.errors import StorageError, UsageError, system_reason
 from gptlite.storage import delimited
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl"}
@@ -132,4 +132,4 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
+        raise StorageError(f"cannot write {path}: {system_reason(error)}.") from error

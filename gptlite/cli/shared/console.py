@@ -32,7 +32,7 @@ from gptlite.cli.shared.numbers import count as count
 from gptlite.cli.shared.numbers import duration as duration
 from gptlite.cli.shared.numbers import listing as listing
 from gptlite.cli.shared.numbers import plural as plural
-from gptlite.errors import StorageError
+from gptlite.errors import StorageError, system_reason
 
 # C0 but tab and line feed, DEL, C1; line and paragraph separators, what turns the direction of writing; and what stands
 # for bytes of a file name or an argument that are no UTF-8.
@@ -125,7 +125,7 @@ def _standard_output() -> Iterator[TextIO]:
     except OSError as error:
         with contextlib.suppress(OSError):  # what was not written must not be tried again when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise StorageError(f"cannot write to standard output: {error.strerror or error}.") from error
+        raise StorageError(f"cannot write to standard output: {system_reason(error)}.") from error
 
 
 class _StandardError(io.TextIOBase):

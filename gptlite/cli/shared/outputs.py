@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gptlite.errors import GptliteError, StorageError, UsageError
+from gptlite.errors import GptliteError, StorageError, UsageError, system_reason
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.runs import Run
@@ -87,7 +87,7 @@ def check_place(path: Path) -> None:
         if not path.parent.is_dir():
             raise StorageError(f"cannot write {path}: there is no folder {path.parent}.") from None
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror or error}.") from error
+        raise StorageError(f"cannot write {path}: {system_reason(error)}.") from error
     else:
         if kind != stat.S_IFREG:  # a pipe or /dev/null would be replaced by a file
             raise StorageError(f"cannot write {path}: it is {'a folder' if kind == stat.S_IFDIR else 'not a file'}.")

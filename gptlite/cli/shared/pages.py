@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gptlite.cli.shared import console
-from gptlite.errors import StorageError, UsageError
+from gptlite.errors import StorageError, UsageError, system_reason
 
 if TYPE_CHECKING:
     from gptlite.report.page import Figure
@@ -82,7 +82,7 @@ def write_figures(folder: Path, figures: Mapping[str, Figure], messages: console
     try:
         durable.make_directory(folder)
     except OSError as error:
-        raise StorageError(f"cannot make the folder {folder}: {error.strerror or error}.") from error
+        raise StorageError(f"cannot make the folder {folder}: {system_reason(error)}.") from error
     for name, figure in figures.items():
         svg, png = page.draw(figure)
         for kind, content in (("svg", svg.encode()), ("png", png)):

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 
 from gptlite.cli.shared import console
 from gptlite.cli.shared.rows import Row
-from gptlite.errors import CorpusError, GptliteError, LimitError, UsageError
+from gptlite.errors import CorpusError, GptliteError, LimitError, UsageError, system_reason
 from gptlite.text import encodings
 from gptlite.text.options import UTF8, TextOptions
 
@@ -51,7 +51,7 @@ def _open(name: str, what: str) -> BinaryIO:
     try:
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        raise CorpusError(f"cannot read {what} from {name}: {error.strerror or error}.") from error
+        raise CorpusError(f"cannot read {what} from {name}: {system_reason(error)}.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise CorpusError(f"cannot read {what} from {name}: it is not a regular file; for a pipe use - instead.")
@@ -88,7 +88,7 @@ def read_text(name: str, what: str, limit: int, encoding: str | None = None) -> 
         with open_text(name, what, encoding) as source:
             content = source.read(limit + 1)
     except OSError as error:
-        raise CorpusError(f"cannot read {what} from {_called(name)}: {error.strerror or error}.") from error
+        raise CorpusError(f"cannot read {what} from {_called(name)}: {system_reason(error)}.") from error
     if len(content) > limit:
         raise LimitError(f"{_called(name)} is longer than {limit >> 20} MiB; give a part of it as {what}.")
     return decode(content, name)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from gptlite.cli.shared import options, rows, sources
 from gptlite.cli.shared.rows import Row
-from gptlite.errors import CorpusError, GptliteError, LimitError, UsageError
+from gptlite.errors import CorpusError, GptliteError, LimitError, UsageError, system_reason
 from gptlite.text.options import TextOptions
 from gptlite.text.words import Occurrence, find_word, parse_marked, parts_of
 
@@ -122,7 +122,7 @@ class Lines:
         try:
             piece = self.source.read1(READ_SIZE) or b""
         except OSError as error:
-            raise CorpusError(f"cannot read the texts: {error.strerror or error}.") from error
+            raise CorpusError(f"cannot read the texts: {system_reason(error)}.") from error
         *whole, rest = piece.split(b"\n")
         if whole:
             self.ready.extend([b"".join([*self.begun, whole[0]]), *whole[1:]])
