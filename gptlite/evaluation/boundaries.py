@@ -14,6 +14,7 @@ The product over a text telescopes to the probability of its tokens and of a bou
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,6 +26,10 @@ MIDDLE = "'’.‐‑-"  # marks inside a word where a letter follows (words.fin
 # What the text before ends with. Of a text that does not begin, all tokens but the rest of a character can be first.
 BEGINNING, WORD, DIGIT, MIDDLE_OF_WORD, SPACE, OTHER, INCOMPLETE = range(7)
 N_ENDINGS = 7
+
+# The usual characters at the end of a text, which leave no doubt.
+_USUAL = {chr(code): DIGIT if chr(code).isdecimal() else WORD for code in range(128) if chr(code).isalnum()}
+_USUAL |= dict.fromkeys(" \t\n\r", SPACE)
 
 # One text for each ending, to which tokens are appended to see whether they go on with its last word.
 _EXAMPLES = {WORD: "a", DIGIT: "a1", MIDDLE_OF_WORD: "a-", OTHER: "("}
@@ -58,6 +63,19 @@ class Boundaries:
                 self.masks[ending, token] = begins[key]
         self.masks[:, [i for i in tokenizer.end_ids if i < vocab_size]] = True
 
+    def endings_of(self, text: str, spans: Sequence[tuple[int, int]], before: str = "") -> list[int]:
+        """How the text ends before its first token and after each one; `before` stands before it."""
+        found = [self.ending_of(before[-16:])]
+        for i, (start, end) in enumerate(spans):
+            following = spans[i + 1] if i + 1 < len(spans) else None
+            is_whole = following is None or following[0] >= end or following[0] == start == end
+            usual = _USUAL.get(text[end - 1]) if is_whole and end else None
+            if usual is None:
+                tail = text[max(0, end - 16) : end]
+                usual = self.ending_of(tail if end >= 16 else before[-16:] + tail, is_whole)
+            found.append(usual)
+        return found
+
     def ending_of(self, text: str, is_whole: bool = True) -> int:
         """How `text` ends; `is_whole`: its last character is complete."""
         if not is_whole:
@@ -65,10 +83,10 @@ class Boundaries:
         if not text:
             return BEGINNING
         last = text[-1]
+        if (usual := _USUAL.get(last)) is not None:
+            return usual
         if last.isspace():
             return SPACE
-        if last.isascii() and last.isalnum():  # always in a word; the usual case
-            return DIGIT if last.isdecimal() else WORD
         tail = text[-16:]
         start, _, kind = find_units(tail)[-1]
         if kind == "word" and not UNSPACED.match(tail[start]):

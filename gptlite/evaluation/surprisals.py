@@ -6,6 +6,7 @@ that stands before it. A text longer than the model's context is read in windows
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from gptlite.device import Hardware
 from gptlite.errors import CheckpointError
-from gptlite.evaluation.boundaries import BEGINNING, Boundaries
+from gptlite.evaluation.boundaries import Boundaries
 from gptlite.evaluation.scoring import sliding_windows
+from gptlite.kernels.build import NoKernel
+from gptlite.kernels.forward import Forward
 from gptlite.kernels.workers import Workers, parts_for
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
@@ -25,6 +28,8 @@ from gptlite.text.words import find_units
 
 BIT = math.log(2)  # nats
 IMPOSSIBLE = -1e4  # log p whose product with p is 0, where that of minus infinity is no number
+TOKENS_WORTH_COMPILING = 100_000  # in the time that reading them takes longer without it, a compiler is done
+LARGEST_COMPILED = 50_000_000  # parameters; with more, nearly all of the time are matrix products, which both have
 TOKENS_AT_ONCE = 512  # in one forward pass; more do not fit into a processor's cache
 LOGITS_AT_ONCE = 1 << 18  # numbers, for the same reason
 
@@ -74,12 +79,18 @@ class Scorer:
     """Scores texts with one model: `Scorer(model, tokenizer, hardware).score(["A text.", "Another."])`.
 
     - `split`: where words end: see `words_of`.
+    - `compile`: "on" reads with the forward pass in C, where the model has one; "auto" where it was compiled before
+      on this machine, or once there are many tokens to read; "off" never.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, hardware: Hardware, split: str = "unicode") -> None:
+    def __init__(
+        self, model: GPT, tokenizer: Tokenizer, hardware: Hardware, split: str = "unicode", *, compile: str = "auto"
+    ) -> None:
         self.model, self.tokenizer, self.hardware, self.split = model.eval(), tokenizer, hardware, split
         self.boundaries = Boundaries(tokenizer, model.config.vocab_size, split)
-        self.masks = torch.from_numpy(self.boundaries.masks.T.astype(np.float32)).to(hardware.device)  # (V, 7)
+        self.masks = torch.from_numpy(self.boundaries.masks.astype(np.float32)).to(hardware.device)  # (7, V)
+        self.forward: Forward | None = None  # the pass in C
+        self.compile, self.n_read = compile, 0
         self.workers = Workers(parts_for(hardware.threads) if hardware.device.type == "cpu" else 1)
 
     def score(self, texts: Sequence[str], before: Sequence[str] | None = None) -> list[ScoredText]:
@@ -90,6 +101,7 @@ class Scorer:
         """
         before = before or [""] * len(texts)
         encoded = self._encode(texts, before)
+        self._choose_forward(sum(len(text.stream) for text in encoded))
         order = sorted(range(len(texts)), key=lambda i: len(encoded[i].stream))
         results: list[ScoredText | None] = [None] * len(texts)
         context = self.model.config.context_length
@@ -98,11 +110,24 @@ class Scorer:
         # The longest first, so that no thread begins one when the others are done.
         read = self.workers.map(lambda group: self._read_together([encoded[i] for i in group]), groups[::-1])
         for group, together in zip(groups[::-1], read, strict=True):
-            for i, measured in zip(group, together, strict=True):
-                results[i] = self._assemble(encoded[i], measured, np.zeros(len(encoded[i].ids), dtype=np.int64))
+            for i, scored in zip(group, together, strict=True):
+                results[i] = scored
         for i in order[len(short) :]:
-            results[i] = self._assemble(encoded[i], *self._read_long(encoded[i].stream, encoded[i].n_before))
+            results[i] = self._read_long(encoded[i])
         return [result for result in results if result is not None]
+
+    def _choose_forward(self, n_tokens: int) -> None:
+        """Take the forward pass in C where it is there, or worth a compiler's time for what was read and will be."""
+        self.n_read += n_tokens
+        is_worth = self.compile == "on" or self.n_read >= TOKENS_WORTH_COMPILING
+        if self.forward is not None or self.compile == "off" or self.hardware.bf16:
+            return
+        if self.model.config.n_params > LARGEST_COMPILED:
+            return
+        with contextlib.suppress(NoKernel):
+            self.forward = Forward(self.model, build=is_worth)
+        if is_worth and self.forward is None:
+            self.compile = "off"  # it cannot be had
 
     def _encode(self, texts: Sequence[str], before: Sequence[str]) -> list[_Encoded]:
         found = []
@@ -113,32 +138,31 @@ class Scorer:
             added = len(whole) - len(previous) - len(text)  # a space that some tokenizers think before a text
             start = added + len(previous)
             first = next((i for i, (_, end) in enumerate(spans) if end > start), len(ids)) if previous else 0
-            shifted = [(max(0, a - start), max(0, b - start)) for a, b in spans[first:]]
+            shifted = [(max(0, a - start), max(0, b - start)) for a, b in spans[first:]] if start else spans
             stream = np.array([separator, *ids])
             read = whole[: spans[first][0]] if first < len(spans) else whole
             found.append(_Encoded(text, read[added:], np.array(ids[first:]), shifted, stream, first))
         return found
 
-    def _read_together(self, texts: Sequence[_Encoded]) -> list[_Measured]:
+    def _read_together(self, texts: Sequence[_Encoded]) -> list[ScoredText]:
         """Texts that fit into the context, padded to the longest; the padding stands after them and is not seen."""
-        length = max(len(text.stream) for text in texts)
-        tokens = torch.zeros((len(texts), length), dtype=torch.long)
-        for row, text in zip(tokens, texts, strict=True):
-            row[: len(text.stream)] = torch.from_numpy(text.stream)
-        states = self._states(tokens)
-        lengths = [len(text.stream) for text in texts]
-        flat = torch.cat([states[i, :n] for i, n in enumerate(lengths)])
-        targets = np.concatenate([[*text.stream[1:], -1] for text in texts])  # nothing comes after the last
-        measured = self._judge(flat, torch.from_numpy(targets))
-        ends = np.cumsum(lengths)
+        lengths = np.array([len(text.stream) for text in texts])
+        is_read = np.arange(lengths.max()) < lengths[:, None]
+        tokens = np.zeros(is_read.shape, dtype=np.int64)
+        tokens[is_read] = np.concatenate([text.stream for text in texts])
+        targets = np.zeros(tokens.shape, dtype=np.int64)
+        targets[:, :-1] = tokens[:, 1:]  # nothing comes after the last; what is computed for it is not used
+        states = self._states(torch.from_numpy(tokens))[torch.from_numpy(is_read)]
+        columns = self._judge(states, torch.from_numpy(targets[is_read]))
+        ends = np.cumsum(lengths).tolist()
         return [
-            _Measured(*(column[end - n + text.n_before : end] for column in measured))
-            for text, n, end in zip(texts, lengths, ends, strict=True)
+            self._assemble(text, [column[end - len(text.ids) - 1 : end] for column in columns])
+            for text, end in zip(texts, ends, strict=True)
         ]
 
-    def _read_long(self, stream: np.ndarray, n_before: int) -> tuple[_Measured, np.ndarray]:
+    def _read_long(self, text: _Encoded) -> ScoredText:
         """A text beyond the context: every token but the first ones is predicted from at least half a context."""
-        context = self.model.config.context_length
+        context, stream = self.model.config.context_length, text.stream
         parts: list[tuple[np.ndarray, ...]] = []
         starts: list[np.ndarray] = []
         for window in sliding_windows(len(stream), context):
@@ -148,12 +172,14 @@ class Scorer:
             parts.append(self._judge(states[0, first:], torch.from_numpy(targets)))
             starts.append(np.full(window.scored, window.start))
         ending = self._states(torch.from_numpy(stream[None, -context:]))[0, -1:]  # what comes after the last token
-        parts.append(self._judge(ending, torch.tensor([-1])))
-        columns = [np.concatenate(column)[n_before:] for column in zip(*parts, strict=True)]
-        return _Measured(*columns), np.concatenate(starts)[n_before:]
+        parts.append(self._judge(ending, torch.tensor([0])))
+        columns = [np.concatenate(column)[text.n_before :] for column in zip(*parts, strict=True)]
+        return self._assemble(text, columns, np.concatenate(starts)[text.n_before :])
 
     @torch.inference_mode()
     def _states(self, tokens: Tensor) -> Tensor:
+        if self.forward is not None:
+            return self.forward.states(tokens)
         with self.hardware.autocast():
             return self.model.transformer(tokens.to(self.hardware.device))
 
@@ -161,46 +187,49 @@ class Scorer:
     def _judge(self, states: Tensor, targets: Tensor) -> tuple[np.ndarray, ...]:
         """Of hidden states (n, D): surprisal, entropy, rank of the targets (n,), and boundaries (n, 7), in bits."""
         targets = targets.to(states.device)
-        columns: list[tuple[Tensor, ...]] = []
         n = max(1, LOGITS_AT_ONCE // self.model.config.vocab_size)
-        for some, true in zip(states.split(n), targets.split(n), strict=True):
-            with self.hardware.autocast():
-                logits = self.model.head(some)
-            logp = logits.float().log_softmax(-1)
-            p = logp.exp()
-            chosen = logp.gather(-1, true.clamp_min(0)[:, None])
-            columns.append(
-                (
-                    (0.0 - chosen[:, 0].double()) / BIT,
-                    -(p * logp.clamp_min(IMPOSSIBLE)).sum(-1).double() / BIT,
-                    1 + (logp > chosen).sum(-1),
-                    -((p @ self.masks).double().clamp(1e-300, 1.0).log() / BIT),
-                )
-            )
-        measured = tuple(torch.cat(column).cpu().numpy() for column in zip(*columns, strict=True))
-        if not np.isfinite(measured[0]).all():
+        parts = zip(states.split(n), targets.split(n), strict=True)
+        columns = [self._in_nats(some, true) for some, true in parts]
+        surprisal, entropy, rank, boundary = (torch.cat(c).cpu().numpy() for c in zip(*columns, strict=True))
+        if not np.isfinite(surprisal).all():
             raise CheckpointError(
                 "the model's predictions are not numbers, so its weights are damaged; use another step."
             )
-        return measured
+        return surprisal / BIT, entropy / BIT, rank, boundary / BIT
 
-    def _assemble(self, text: _Encoded, measured: _Measured, window_start: np.ndarray) -> ScoredText:
+    def _in_nats(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`_judge` of a few states."""
+        if self.forward is not None:
+            return self.forward.next_token(states, targets, self.masks)
+        with self.hardware.autocast():
+            logits = self.model.head(states)
+        logp = logits.float().log_softmax(-1)
+        p = logp.exp()
+        chosen = logp.gather(-1, targets[:, None])
+        return (
+            0.0 - chosen[:, 0].double(),
+            -(p * logp.clamp_min(IMPOSSIBLE)).sum(-1).double(),
+            1 + (logp > chosen).sum(-1),
+            -(p @ self.masks.T).double().clamp(1e-300, 1.0).log(),
+        )
+
+    def _assemble(
+        self, text: _Encoded, columns: Sequence[np.ndarray], window_start: np.ndarray | None = None
+    ) -> ScoredText:
+        """Of what `_judge` says of the places before each token of a text and after the last one.
+
+        - `window_start`: where in the stream the window of each token begins; by default at its beginning.
+        """
+        surprisal, entropy, rank, sets = columns
         n = len(text.ids)
-        boundary = np.array([measured.boundary[i, ending] for i, ending in enumerate(self._endings(text))])
-        position = np.arange(n) + text.n_before  # of the token, from 0, without the separator
+        seen = np.arange(text.n_before, text.n_before + n)  # the position, from 0, without the separator
+        is_cut = np.zeros(n, dtype=bool)
+        if window_start is not None:
+            seen, is_cut = seen - np.maximum(window_start - 1, 0), window_start > 0
+        boundary = sets[np.arange(n + 1), self.boundaries.endings_of(text.text, text.spans, text.before)]
         return ScoredText(
-            text.text, text.ids, text.spans, measured.surprisal[:n], measured.entropy[:n], measured.rank[:n],
-            position - np.maximum(window_start - 1, 0), boundary, window_start > 0, self.split,
-        )  # fmt: skip
-
-    def _endings(self, text: _Encoded) -> Iterator[int]:
-        """How the text before each token ends, and how all of it does."""
-        yield self.boundaries.ending_of(text.before) if text.before else BEGINNING
-        for i, (start, end) in enumerate(text.spans):
-            following = text.spans[i + 1] if i + 1 < len(text.spans) else None
-            is_whole = following is None or following[0] >= end or following[0] == start == end
-            tail = text.text[max(0, end - 16) : end]
-            yield self.boundaries.ending_of(tail if end >= 16 else text.before[-16:] + tail, is_whole)
+            text.text, text.ids, text.spans, surprisal[:n], entropy[:n], rank[:n], seen, boundary, is_cut, self.split
+        )
 
 
 @dataclass(frozen=True)
@@ -213,16 +242,6 @@ class _Encoded:
     spans: list[tuple[int, int]]
     stream: np.ndarray
     n_before: int
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """For each place, the last one after the text included."""
-
-    surprisal: np.ndarray
-    entropy: np.ndarray
-    rank: np.ndarray
-    boundary: np.ndarray
 
 
 def _groups(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:

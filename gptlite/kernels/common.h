@@ -117,6 +117,8 @@ void swiglu_backward(int threads, int64_t n, int64_t f, act *gate_up, const act 
 double cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets);
 double distilled_cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets, int64_t k,
                                const int64_t *ids, const float *shares, float weight);
+void next_token(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets, int64_t m, const float *sets,
+                double *surprisal, double *entropy, int64_t *rank, double *set_surprisal);
 
 /* -- What is checked when a library is loaded; the structures in the order in which they stand above */
 

@@ -1,4 +1,5 @@
-/* What stands between the matrix products of a training step of model.py, forward and backward, called by fused.py.
+/* What stands between the matrix products of a training step of model.py, forward and backward, called by fused.py, and of
+   a forward pass alone (forward.py).
 
 A step of a small model spends half its time here when each operator is a pass of its own over memory. These functions
 read each number once and do everything that is to be done with it: a residual sum, its dropout and the norm of the
@@ -435,6 +436,42 @@ double cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64
     double total = 0;
     for (int t = 0; t < threads; t++) total += sums[t];
     return total / n;
+}
+
+/* For each of n rows of logits (n, v), in nats: the surprisal of its target, the entropy, and the surprisal of each of m
+   sets of tokens, (n, m); and the rank of the target, 1 for the likeliest. sets (m, v) are 1 for the tokens of a set and 0
+   for the others. The logits become exp(logit - the largest of the row). */
+void next_token(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets, int64_t m, const float *sets,
+                double *surprisal, double *entropy, int64_t *rank, double *set_surprisal) {
+#pragma omp parallel num_threads(threads)
+    ROWS(i, n) {
+        act *row = logits + i * v;
+        float largest = get(row[0]), wanted = get(row[targets[i]]), total = 0, below = 0;
+        int32_t above = 0;
+#pragma omp simd reduction(max : largest)
+        for (int64_t j = 0; j < v; j++) largest = get(row[j]) > largest ? get(row[j]) : largest;
+#pragma omp simd reduction(+ : above)
+        for (int64_t j = 0; j < v; j++) above += get(row[j]) > wanted;
+#pragma omp simd reduction(+ : total, below)
+        for (int64_t j = 0; j < v; j++) {
+            float x = get(row[j]) - largest, e = exponential(x);
+            total += e;
+            below += x < -87.0f ? 0 : x * e;
+            row[j] = put(e);
+        }
+        double log_total = log((double)total);
+        surprisal[i] = log_total + largest - wanted;
+        entropy[i] = log_total - below / total;
+        rank[i] = 1 + above;
+        for (int64_t k = 0; k < m; k++) {
+            const float *set = sets + k * v;
+            float inside = 0;
+#pragma omp simd reduction(+ : inside)
+            for (int64_t j = 0; j < v; j++) inside += get(row[j]) * set[j];
+            double share = inside / total;
+            set_surprisal[i * m + k] = -log(share < 1e-300 ? 1e-300 : share > 1 ? 1 : share);
+        }
+    }
 }
 
 /* The same where each row has the k likeliest tokens `ids` of a teacher and their probabilities `shares` too. Returned is

@@ -32,6 +32,7 @@ MOST_THREADS = COMMON.constants["MOST_THREADS"]
 Dropout, Heads = COMMON.structures["dropout"], COMMON.structures["heads"]
 MOST_SHARES = COMMON.constants["MOST_SHARES"]
 Gradients = dict[Tensor, Tensor]  # of each parameter
+Joined = tuple[Tensor, Tensor]  # w_qkv (3 H C, D) and w_gate_up (2 F, D) of a block
 
 
 class Teacher(Protocol):
@@ -51,13 +52,16 @@ class Teacher(Protocol):
 
 def can_compute(model: ModelConfig, train: TrainConfig) -> bool:
     """Is the training step of this model written out here?"""
+    return can_read(model) and not train.recompute and train.shard == "none"
+
+
+def can_read(model: ModelConfig) -> bool:
+    """Is the forward pass of this model written out here?"""
     return (
         (model.norm, model.norm_position, model.position, model.activation) == ("rmsnorm", "pre", "rope", "swiglu")
         and not model.bias
         and not model.scale_embeddings
         and model.n_kv_heads == model.n_heads
-        and not train.recompute
-        and train.shard == "none"
     )
 
 
@@ -174,12 +178,15 @@ class FusedLoss:
         return loss, [grads[parameter] for parameter in model.parameters()]
 
     def _forward(
-        self, block: Block, heads: Any, x: Tensor, y: Tensor | None, drops: Iterator[Any]
+        self, block: Block, heads: Any, x: Tensor, y: Tensor | None, drops: Iterator[Any], joined: Joined | None = None
     ) -> tuple[Kept, Tensor]:
-        """Through a block: what the backward pass needs, and what is to be added to the stream after it."""
+        """Through a block: what the backward pass needs, and what is to be added to the stream after it.
+
+        - `joined`: the block's matrices, for whoever has joined them before.
+        """
         attn, mlp = block.attn, block.mlp
+        w_qkv, w_gate_up = joined or self.join(block)
         first = self._add(block.attn_norm, x, y, next(drops))
-        w_qkv = self._cast(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight)))
         qkv = first.normed @ w_qkv.T
         q, k = qkv.new_empty(2, heads.n, heads.n_heads * heads.size)
         inverse = x.new_empty(2, heads.n, heads.n_heads)
@@ -187,12 +194,17 @@ class FusedLoss:
         mixed, log_sums = torch.empty_like(q), x.new_empty(heads.n, heads.n_heads)
         self._call("attention_forward", heads, q, k, qkv, mixed, log_sums, self._workspace(heads, x))
         second = self._add(block.mlp_norm, first.x, mixed @ self._cast(attn.o_proj.weight).T, next(drops))
-        w_gate_up = self._cast(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
         gate_up = second.normed @ w_gate_up.T
         hidden = gate_up.new_empty(heads.n, len(w_gate_up) // 2)
         self._call("swiglu_forward", *hidden.shape, gate_up, hidden)
         kept = Kept(first, w_qkv, qkv, q, k, inverse, mixed, log_sums, second, w_gate_up, gate_up, hidden)
         return kept, hidden @ self._cast(mlp.down_proj.weight).T
+
+    def join(self, block: Block) -> Joined:
+        """The matrices that read the same input, as one: those of queries, keys and values, and of gate and up."""
+        attn, mlp = block.attn, block.mlp
+        w_qkv = torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))
+        return self._cast(w_qkv), self._cast(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
 
     def _backward(
         self, block: Block, kept: Kept, heads: Any, dy: Tensor | None, dx: Tensor, grads: Gradients, is_first: bool

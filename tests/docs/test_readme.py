@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND, PYTHON = r"^    gptlite (?P<command>.+(?:(?<=\\)\n.+)*)", r"^```python\n(?P<python>(?:.*\n)*?)^```"
 STEP = re.compile(f"{COMMAND}|{PYTHON}", re.MULTILINE)
-BUDGET = "6s"  # in place of the page's minutes
+BUDGET = "3s"  # in place of the page's minutes
 
 # What is typed where a command asks.
 TYPED = {"generate -i": b"the river\n/quit\n"}
@@ -107,7 +107,7 @@ def run(gptlite: Command, text: str) -> None:
 def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one folder, in the order of the page, against the model of the page's own first command.
 
-    Only the time of a training is another: `--time 3m` is 6 s here, in Python too; and `compare` has two contenders.
+    Only the time of a training is another: `--time 3m` is 3 s here, in Python too; and `compare` has two contenders.
     `OPTIONAL` lists the libraries without which a command is not run, `TYPED` what is typed where a command asks. Then
     the examples of the help pages run, in a folder with the same texts and the same runs.
     """

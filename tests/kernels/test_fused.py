@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,26 +29,6 @@ from gptlite.training.soft_targets import SoftTargets
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 CAN = [name for name in ARCHITECTURES if fused.can_compute(tiny_config(name), TrainConfig())]
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the machine code in it."""
-    cache = tmp_path_factory.mktemp("cache")
-    Kernel("fused", cache / "kernels").build()
-    return cache
-
-
-@pytest.fixture
-def library(kernels: Path) -> ctypes.CDLL:
-    return Kernel("fused", kernels / "kernels").load()
-
-
-@pytest.fixture
-def cached(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Commands find the machine code."""
-    shutil.copytree(kernels, Path("cache"), dirs_exist_ok=True)
-    yield
 
 
 def windows(config: ModelConfig, n: int = 5, length: int = 32) -> Tensor:

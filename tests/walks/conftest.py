@@ -1,4 +1,4 @@
-"""One model of the built-in text, trained for a minute, for all walks and all processes of the tests."""
+"""One model of the built-in text, trained for twelve seconds, for all walks and all processes of the tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from filelock import FileLock
 
 from gptlite.cli.main import run
 
-MINUTE = "60s"
+TIME = "12s"
 
 
 @pytest.fixture(scope="session")
-def minute_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shared = tmp_path_factory.getbasetemp()
     if shared.name.startswith("popen-"):  # one of several processes, which share the folder above
         shared = shared.parent
@@ -24,5 +24,5 @@ def minute_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
         if not (folder / "demo" / "best").exists():
-            assert run(["train", "--demo", "--time", MINUTE, "-o", "demo", "-q"]) == 0
+            assert run(["train", "--demo", "--time", TIME, "-o", "demo", "-q"]) == 0
     yield folder / "demo"

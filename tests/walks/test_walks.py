@@ -2,7 +2,7 @@
 
 A line that begins with `$` is a command. The lines with `|` after it say what it has to do: `exit 2|3` is the exit code
 (0 where nothing is said), `shows` and `never` are patterns for what arrives on the terminal, `makes` names a file. RUN
-is a model of the built-in text, trained for a minute, once per run of the tests.
+is a model of the built-in text, trained for twelve seconds, once per run of the tests.
 """
 
 from __future__ import annotations
@@ -71,15 +71,15 @@ def test_there_are_six_walks_of_fifteen_commands() -> None:
 
 
 @pytest.mark.parametrize("path", WALKS, ids=lambda path: path.stem)
-def test_a_walk(path: Path, terminal: Terminal, minute_run: Path) -> None:
+def test_a_walk(path: Path, terminal: Terminal, demo_run: Path) -> None:
     write_texts()
-    wrong = [problem for step in read_walk(path) for problem in problems_of(step, terminal, minute_run)]
+    wrong = [problem for step in read_walk(path) for problem in problems_of(step, terminal, demo_run)]
     assert not wrong, "\n\n".join(f"{path.name}:{problem}" for problem in wrong)
 
 
-def problems_of(step: Step, terminal: Terminal, minute_run: Path) -> Iterator[str]:
+def problems_of(step: Step, terminal: Terminal, demo_run: Path) -> Iterator[str]:
     """What a command did that it should not have done, each with all that it showed."""
-    arguments = [str(minute_run) if word == "RUN" else word for word in step.arguments]
+    arguments = [str(demo_run) if word == "RUN" else word for word in step.arguments]
     code, arrived = terminal(*(arguments or ["--help"]), columns=80)  # as the command does by itself
     seen = plain(arrived)
     joined = " ".join(seen.split())  # patterns may lie across the end of a line
