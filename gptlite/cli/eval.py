@@ -124,14 +124,15 @@ def evaluate(
         content = "".join(block for _, block in text.spread(MOST_CHECKED).blocks()) if check_copies else ""
         (facts,) = score(one, {"": text}, hardware).values()
         answered = answers.of(one, text, messages) if one.tokenizer.pairs and text.layout else None
+        longer = answers.of_longer(one, corpora.info_of(held_out)) if answered and held_out is not None else []
         if show and answered is None:
             raise UsageError("--show shows answers to pairs, and the model or the text has none.")
     messages.say(f"{one.path}", "dim")
     if json:
-        more = answers.as_json(answered, show) if answered else {}
+        more = answers.as_json(answered, longer, show) if answered else {}
         console.write_json(schemas.named("eval", copy_check.add({**facts, **more}, [content])))
         return
-    _print_one(facts, answers.rows(answered) if answered else [])
+    _print_one(facts, answers.rows(answered, longer) if answered else [])
     if answered and show:
         answers.show(answered, show)
     copy_check.show([content])
@@ -149,7 +150,7 @@ def score(loaded: Checkpoint, texts: dict[str, Text], hardware: Hardware) -> dic
         scale = tokens.byte_scale(loaded.tokenizer.token_bytes)
         paired = loaded.tokenizer.pairs is not None and text.layout is not None
         context = loaded.config.context_length
-        windows = scoring.answer_windows(tokens.ids(), loaded.tokenizer, context) if paired else None
+        windows = scoring.AnswerWindows(tokens.ids(), loaded.tokenizer, context) if paired else None
         if paired and not windows:
             raise LimitError(f"no answer fits into the model's context of {context:,} tokens.")
         result = scoring.score_model(loaded.model, loaded.tokenizer, tokens.ids(), hardware, windows, byte_scale=scale)

@@ -54,22 +54,12 @@ class Window:
     scored: int
 
 
-class SlidingWindows(Sequence[Window]):
-    """Windows in which every token but those at the very beginning is predicted from at least half a context.
+class Windows(Sequence[Window]):
+    """Windows that are computed when they are asked for: a long text has millions of them."""
 
-    Each step moves by half a context and scores the new half, so each target is scored exactly once. They are computed
-    when they are asked for: a long text has millions of them.
-    """
-
-    def __init__(self, n_tokens: int, context: int) -> None:
-        self.n_targets = max(0, n_tokens - 1)
-        self.length = min(context, self.n_targets)
-        self.stride = max(1, context // 2)
-
-    def __len__(self) -> int:
-        if not self.n_targets:
-            return 0
-        return 1 + -(-(self.n_targets - self.length) // self.stride)
+    def window(self, i: int) -> Window:
+        """The i-th one, 0 <= i < len(self)."""
+        raise NotImplementedError
 
     @overload
     def __getitem__(self, i: int) -> Window: ...
@@ -82,22 +72,49 @@ class SlidingWindows(Sequence[Window]):
             return [self[j] for j in range(*i.indices(len(self)))]
         if not -len(self) <= i < len(self):
             raise IndexError(i)
-        i %= len(self)
+        return self.window(i % len(self))
+
+
+class SlidingWindows(Windows):
+    """Windows in which every token but those at the very beginning is predicted from at least half a context.
+
+    Each step moves by half a context and scores the new half, so each target is scored exactly once.
+    """
+
+    def __init__(self, n_tokens: int, context: int) -> None:
+        self.n_targets = max(0, n_tokens - 1)
+        self.length = min(context, self.n_targets)
+        self.stride = max(1, context // 2)
+
+    def __len__(self) -> int:
+        if not self.n_targets:
+            return 0
+        return 1 + -(-(self.n_targets - self.length) // self.stride)
+
+    def window(self, i: int) -> Window:
         if i == 0:
             return Window(0, self.length, self.length)
         done = min(self.length + i * self.stride, self.n_targets)
         return Window(done - self.length, self.length, done - self.length - (i - 1) * self.stride)
 
 
+class AnswerWindows(Windows):
+    """Of a stream of pairs a window for each answer that fits: from the beginning of its record to its end."""
+
+    def __init__(self, ids: np.ndarray, tokenizer: Tokenizer, context: int) -> None:
+        self.answers = answers_of(ids, Boundaries.of(tokenizer), context)
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def window(self, i: int) -> Window:
+        start, mark, last = map(int, self.answers[i])
+        return Window(start, last - start, last - mark)
+
+
 def sliding_windows(n_tokens: int, context: int) -> Sequence[Window]:
     """`SlidingWindows` of a stream of `n_tokens`."""
     return SlidingWindows(n_tokens, context)
-
-
-def answer_windows(ids: np.ndarray, tokenizer: Tokenizer, context: int) -> list[Window]:
-    """Of a stream of pairs a window for each answer that fits: from the beginning of its record to its end."""
-    answers = answers_of(ids, Boundaries.of(tokenizer), context)
-    return [Window(a.start, a.end - a.start - 1, a.end - a.mark - 1) for a in answers]
 
 
 def spread(windows: Sequence[Window], n: int) -> list[Window]:

@@ -9,10 +9,12 @@ A number or date that is held out is held out in both directions.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 ONES = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -89,3 +91,15 @@ def write_pairs(directory: Path) -> tuple[Path, Path, Path]:
         if not path.is_file() or path.read_text(encoding="utf-8") != content:
             path.write_text(content, encoding="utf-8", newline="\n")
     return paths[0], paths[1], paths[2]
+
+
+def not_trained_on(info: Mapping[str, Any]) -> tuple[list[Pair], list[Pair]]:
+    """The held-out pairs, and numbers with more digits; none for a run that was not trained on these pairs.
+
+    - `info`: the run.json of the run.
+    """
+    if not any(Path(source["path"]).name == NAMES[0] for source in info.get("inputs", [])):
+        return [], []
+    train, held_out, longer = make_pairs()
+    digest = hashlib.sha256(as_records(train).encode()).hexdigest()
+    return (held_out, longer) if any(source["sha256"] == digest for source in info["inputs"]) else ([], [])

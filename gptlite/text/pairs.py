@@ -41,7 +41,7 @@ TEMPLATE = (
 )
 KINDS = ("pairs", "messages", "given")
 LONGEST_CONTEXT, SHORTEST_CONTEXT = 1024, 64  # tokens, unless the user asks for another
-BATCHES_SORTED = 16  # batches whose pairs are sorted by length together
+BATCHES_SORTED = 64  # batches whose pairs are sorted by length together, at most
 RECORDS_AT_ONCE = 2048  # that are tokenized together
 ANSWER, ALL = "answer", "all"
 
@@ -185,26 +185,18 @@ def n_longer(ids: np.ndarray, separator: int, context: int) -> tuple[int, int, i
     return int((lengths > context).sum()), len(lengths), int(lengths.max(initial=0))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Tokens [start, end) of a stream: from the beginning of a record to the end of an answer, which begins after
-    `mark`."""
+def answers_of(ids: np.ndarray, marks: Boundaries, context: int) -> np.ndarray:
+    """Each answer of a stream that ends within `context` predicted tokens, in order, as a row of (N, 3).
 
-    start: int
-    mark: int
-    end: int
-
-
-def answers_of(ids: np.ndarray, marks: Boundaries, context: int) -> list[Answer]:
-    """Each answer of a stream that ends within `context` predicted tokens, in order."""
+    A row is the place of the first token of its record, of the mark after which the answer begins, and of its last
+    token, the boundary.
+    """
     ids = np.asarray(ids)
     starts, begun = starts_of(ids, marks.separator), np.flatnonzero(ids == marks.answer)
     ends = np.flatnonzero(ids == marks.end)
     firsts = starts[np.searchsorted(starts, begun, side="right") - 1]
     lasts = ends[np.searchsorted(ends, begun)]
-    return [
-        Answer(int(s), int(a), int(e) + 1) for s, a, e in zip(firsts, begun, lasts, strict=True) if e - s <= context
-    ]
+    return np.stack([firsts, begun, lasts], axis=1)[lasts - firsts <= context]
 
 
 class PairBatches:
@@ -222,12 +214,14 @@ class PairBatches:
         starts = starts_of(self.ids, self.marks.separator)
         lengths = np.diff(starts)
         fits = lengths <= context + 1
-        self.starts, self.lengths = starts[:-1][fits], lengths[fits]
+        self.starts, self.lengths = starts[:-1][fits], lengths[fits].astype(np.int32)
         if not len(self.starts):
             raise CorpusError(
                 f"none of the {len(lengths):,} pairs fits into `context_length` {context:,}; the shortest needs "
                 f"{int(lengths.min(initial=1)) - 1:,}."
             )
+        # At most as many as an epoch has, or copies of a pair, which are equally long, would fill a batch.
+        self.batches_sorted = max(1, min(BATCHES_SORTED, len(self.starts) // batch_size))
 
     @property
     def steps_per_epoch(self) -> float:
@@ -253,8 +247,8 @@ class PairBatches:
 
     def batch(self, step: int) -> Tensor:
         """Rows (B, T + 1) of int64, T up to the context: ids, and `~id` for tokens that are not learned."""
-        group, within = divmod(step, BATCHES_SORTED)
-        rows = self._group(group)[shuffled(within, BATCHES_SORTED, derive(self.seed, group))]
+        group, within = divmod(step, self.batches_sorted)
+        rows = self._group(group)[shuffled(within, self.batches_sorted, derive(self.seed, group))]
         length = int(self.lengths[rows].max())
         places = np.arange(length)
         index = np.minimum(self.starts[rows][:, None] + places, len(self.ids) - 1)
@@ -269,7 +263,7 @@ class PairBatches:
         return torch.from_numpy(np.where(counts, ids, ~ids))
 
     def _group(self, group: int) -> np.ndarray:
-        """(BATCHES_SORTED, batch_size): the pairs of as many batches, sorted by length."""
+        """(batches_sorted, batch_size): the pairs of as many batches, sorted by length."""
         return _sorted_group(self, group)
 
     def pair(self, position: int) -> int:
@@ -280,6 +274,6 @@ class PairBatches:
 
 @functools.lru_cache(maxsize=4)
 def _sorted_group(batches: PairBatches, group: int) -> np.ndarray:
-    n = BATCHES_SORTED * batches.batch_size
+    n = batches.batches_sorted * batches.batch_size
     chosen = np.array([batches.pair(position) for position in range(group * n, (group + 1) * n)])
-    return chosen[np.argsort(batches.lengths[chosen], kind="stable")].reshape(BATCHES_SORTED, -1)
+    return chosen[np.argsort(batches.lengths[chosen], kind="stable")].reshape(batches.batches_sorted, -1)

@@ -15,6 +15,7 @@ import importlib
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from gptlite.text.options import TextOptions
 
 RECORD = "\x1e"  # ends a record
 MARKS = {"system": "\x1c", "user": "\x1d", "assistant": "\x1f"}  # each begins a part of a record: whose words follow
+ROLES = {mark: role for role, mark in MARKS.items()}
+MARK = re.compile(f"([{''.join(ROLES)}])")
 CONTROLS = str.maketrans(dict.fromkeys((RECORD, *MARKS.values(), "\0"), "\ufffd"))
 AS_LINES = str.maketrans(dict.fromkeys(MARKS.values(), "\n"))  # the parts as plain text shows them
 
@@ -35,6 +38,8 @@ COMPRESSIONS = (".gz", ".xz", ".zst")
 PAIRS = (("prompt", "completion"), ("question", "answer"), ("instruction", "output"), ("source", "target"))
 EXPECTED = "text, prompt and completion, question and answer, instruction and output, source and target, or messages"
 LONGEST_RECORD = 64 << 20  # bytes of a line
+PARQUET_ROWS = 1024  # that are in memory together, besides what is packed of them
+ZSTD_STEP = 128  # bytes that are unpacked at once: 4 of them can stand for 128 KiB
 DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error)
 
 
@@ -122,8 +127,48 @@ class _Counted(io.RawIOBase):
         return len(block)
 
     def finish(self) -> None:
+        """Read what is left, or all of a file of which nothing was read here."""
+        if not self.size:
+            self.file.seek(0)
         while self.read(1 << 20):
             pass
+
+
+class _Frames(io.RawIOBase):
+    """What the frames of a .zst file hold, one after the other. Raises `EOFError` where the last one is cut off.
+
+    - `library`: zstandard, whose own reader stops in silence after the first frame, and at the end of half a frame.
+    """
+
+    def __init__(self, file: BinaryIO, library: Any) -> None:
+        self.file, self.library = file, library
+        self.frame: Any = None
+        self.packed, self.content = b"", memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.content:
+            self.packed = self.packed or self.file.read(ZSTD_STEP)
+            if not self.packed:
+                if self.frame is not None:
+                    raise EOFError
+                return 0
+            self._unpack()
+        n = min(len(buffer), len(self.content))
+        buffer[:n], self.content = self.content[:n], self.content[n:]
+        return n
+
+    def _unpack(self) -> None:
+        self.frame = self.frame or self.library.ZstdDecompressor().decompressobj()
+        try:
+            self.content = memoryview(self.frame.decompress(self.packed))
+        except self.library.ZstdError as error:
+            raise OSError(str(error)) from error
+        self.packed = b""
+        if self.frame.eof:
+            self.packed, self.frame = self.frame.unused_data, None
 
 
 @contextlib.contextmanager
@@ -137,8 +182,9 @@ def _unpacked(path: Path, name: str, counted: _Counted) -> Iterator[BinaryIO]:
             yield file  # type: ignore[misc]
     elif suffix == ".zst":
         library = _library("zstandard", f"{name} is packed with zstandard")
-        with library.ZstdDecompressor().stream_reader(raw) as file:
-            yield io.BufferedReader(file, 1 << 18)
+        yield io.BufferedReader(_Frames(raw, library), 1 << 18)
+    elif suffix == ".parquet":
+        yield counted.file  # its table of contents stands at the end
     else:
         yield raw
 
@@ -158,7 +204,7 @@ def _read(raw: BinaryIO, name: str, size: int = 1 << 18) -> bytes:
 
 
 def _damaged(name: str, error: Exception) -> CorpusError:
-    return CorpusError(f"{name} cannot be unpacked, with {_unpacker(name)}: {error or 'it ends too early'}.")
+    return CorpusError(f"{name} cannot be unpacked, with {_unpacker(name)}: {str(error) or 'it ends too early'}.")
 
 
 # -- From bytes to records: a name of the place and a mapping of fields
@@ -241,16 +287,18 @@ def _head(names: list[str], where: str) -> list[str]:
 
 
 def _from_parquet(raw: BinaryIO, name: str, _: TextOptions) -> Records:
-    parquet = _library("pyarrow.parquet", f"{name} is a Parquet table")
-    content = raw if raw.seekable() else io.BytesIO(raw.read())
+    why = f"{name} is a Parquet table"
+    arrow, parquet = _library("pyarrow", why), _library("pyarrow.parquet", why)
     number = 0
     try:
-        for batch in parquet.ParquetFile(content).iter_batches(1024):
+        content = raw if Path(name).suffix.lower() == ".parquet" else io.BytesIO(_read(raw, name, -1))
+        for batch in parquet.ParquetFile(content).iter_batches(PARQUET_ROWS):
             for record in batch.to_pylist():
                 number += 1
                 yield f"{name}, row {number:,}", record
-    except (OSError, ValueError) as error:  # pyarrow's own errors are derived from these
-        raise CorpusError(f"{name} is not a Parquet table that can be read: {str(error)[:100]}.") from error
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        reason = str(error).partition("\n")[0][:100].rstrip(".")
+        raise CorpusError(f"{name} is not a Parquet table that can be read: {reason}.") from error
 
 
 _RECORDS: dict[str, Callable[[BinaryIO, str, TextOptions], Records]] = {
@@ -373,17 +421,15 @@ def _kind(value: Any) -> str:
     if isinstance(value, (list, dict)):
         noun = "a list" if isinstance(value, list) else "an object"
         return noun if value else f"an empty {noun.split()[1]}"
-    return repr(value[:30]) if isinstance(value, str) else f"the number {value}"[:40]
+    if isinstance(value, (int, float)):
+        return f"the number {value}"[:40]
+    return repr(value[:30]) if isinstance(value, str) else type(value).__name__  # of Parquet, such as bytes or date
 
 
 def parts_of(record: str) -> list[tuple[str, str]]:
     """(role, content) of each part of a record that `convert` wrote."""
-    roles = {mark: role for role, mark in MARKS.items()}
-    found: list[tuple[str, str]] = []
-    places = [i for i, character in enumerate(record) if character in roles]
-    for start, end in zip(places, [*places[1:], len(record)], strict=True):
-        found.append((roles[record[start]], record[start + 1 : end]))
-    return found
+    _, *found = MARK.split(record)
+    return [(ROLES[mark], content) for mark, content in zip(found[::2], found[1::2], strict=True)]
 
 
 def _unpacker(name: str) -> str:

@@ -22,6 +22,7 @@ SMALLEST = 100  # bytes held out; scores on less say nothing
 NEAR = 1 << 16  # bytes on either side of the place in which a boundary is looked for
 LARGEST_SHARE = 0.9
 MOST_STRETCHES = 256  # of records that are held out of one file
+RECORDS_TOGETHER = 4  # in a stretch, where there are enough: of fewer, the boundaries decide how many are held out
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,13 @@ def _whole_records(pieces: Sequence[Piece], share: float) -> tuple[Text, Text]:
             heads, tails = _cut_ends([piece], share)
             train, held_out = [*train, *heads.pieces], [*held_out, *tails.pieces]
             continue
-        n = max(1, min(MOST_STRETCHES, int(document.source.n_records * share)))
-        start = piece.start
+        n_records = max(1, document.source.n_records)
+        n = max(1, min(MOST_STRETCHES, int(n_records * share / RECORDS_TOGETHER)))
+        start, half = piece.start, size // (2 * n_records)
         for i in range(n):
-            end = piece.start + size * (i + 1) // n
-            cut = max(start, record_start(piece, end - round(size * share / n)))
-            end = max(cut, record_start(piece, end))
+            due = piece.start + size * (i + 1) // n
+            cut = max(start, record_start(piece, due - round(size * share / n) - half))
+            end = piece.end if i == n - 1 else max(cut, record_start(piece, due - half))
             train += [Piece(document, start, cut)] if cut > start else []
             held_out += [Piece(document, cut, end)] if end > cut else []
             start = end

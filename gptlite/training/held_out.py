@@ -20,17 +20,15 @@ from gptlite.training.failures import diverged, how_to_resume
 from gptlite.training.memory import save_seconds
 from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS, SCORES
 from gptlite.training.setup import Setup
-from gptlite.training.state import State
+from gptlite.training.state import ANSWERED, State
 from gptlite.training.team import Team
 
 EVALUATION_SHARE = 0.025  # of a time budget, for the score at the end; as much again for all those before
 FIRST_WINDOWS = 32  # that the untrained model is scored on
 FEWEST_QUICK_WINDOWS = 8  # of a score on the way
-ANSWERED = 32  # held-out pairs that are answered at a score on the way
-BLOCKS, T_VALUE = (
-    20,
-    2.093,
-)  # parts that a confidence interval is made from; Student's t at 97.5 %, 19 degrees of freedom
+FEWEST_ANSWERED, ANSWERING_SHARE = 4, 0.01  # held-out pairs with each score; of a time budget, for all of them
+# Parts that a confidence interval is made from; Student's t at 97.5 %, 19 degrees of freedom.
+BLOCKS, T_VALUE = 20, 2.093
 MOST_SCORES = 1000  # that are remembered besides the best one; a run may be scored after every step
 
 
@@ -57,6 +55,8 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
             state.final_windows < len(windows) or (setup.baselines.get("val_bytes") or 0) < setup.held_out_bytes
         ):
             state.baseline_seconds = setup.baselines.get("seconds") or 0.0
+        if setup.tokenizer.pairs:
+            state.answered = affordable_answers(model, state, team, setup)
     state.loop_started = clock.elapsed()
     agreed = team.first(state.scores, state.quick_windows, state.final_windows)
     state.scores, state.quick_windows, state.final_windows = map(int, agreed)
@@ -66,16 +66,30 @@ def score_on_the_way(model: GPT, state: State, team: Team, setup: Setup) -> dict
     """Score the step on part of the held-out text and remember the score; returns the fields for the log."""
     result = evaluate(model, quick_windows(state, setup), state, team, setup)
     remember(state, result.bits_per_byte, MOST_SCORES)
-    return {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte, **exact_match(model, team, setup)}
+    matched = exact_match(model, state.answered, team, setup)
+    state.exact_match = matched.get("val_exact_match")
+    return {"val_loss": result.loss, "val_bits_per_byte": result.bits_per_byte, **matched}
 
 
-def exact_match(model: GPT, team: Team, setup: Setup) -> dict[str, float]:
-    """Of a model of pairs, the share of some held-out answers that it writes exactly, for the log."""
+def affordable_answers(model: GPT, state: State, team: Team, setup: Setup) -> int:
+    """How many held-out pairs are answered with each score, so that all of it stays within `ANSWERING_SHARE`.
+
+    Measured with the untrained model, which rarely ends an answer: a trained one takes less time.
+    """
+    began, n = setup.clock.elapsed(), FEWEST_ANSWERED
+    exact_match(model, n, team, setup)
+    per_pair = (setup.clock.elapsed() - began) / n
+    share = ANSWERING_SHARE * (setup.clock.seconds or 0.0) / max(1, state.scores)
+    return max(n, min(state.answered, int(share / max(1e-9, per_pair))))
+
+
+def exact_match(model: GPT, n: int, team: Team, setup: Setup) -> dict[str, float]:
+    """Of a model of pairs, the share of n held-out answers that it writes exactly, for the log."""
     if not (setup.tokenizer.pairs and team.leads):
         return {}
     was_training, ids = model.training, setup.val_ids
     model.eval()
-    chosen = spread(setup.windows, ANSWERED)
+    chosen = spread(setup.windows, n)
     asked: list[tuple[list[int], str, str]] = []
     for window in chosen:
         end = window.start + window.length + 1
@@ -208,7 +222,7 @@ def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]
     baselines = same_bytes(result, windows, setup) if team.leads else None
     elapsed, share = clock.elapsed(), setup.threads.share
     on_cpu = setup.hardware.device.type == "cpu"
-    matched = exact_match(model, team, setup)
+    matched = exact_match(model, ANSWERED, team, setup)
     return {
         **matched,
         "run": str(setup.run.path),

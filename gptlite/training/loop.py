@@ -161,6 +161,7 @@ def _progress(state: State, setup: Setup, progress: float, last: bool, lr: float
         elapsed=setup.clock.elapsed(),
         remaining=setup.clock.remaining(state, seconds_per_step),
         val_bits_per_byte=state.history[max(state.history)] if state.history else None,
+        val_exact_match=state.exact_match,
     )
 
 

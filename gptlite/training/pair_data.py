@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gptlite.errors import CorpusError, UsageError
 from gptlite.text.corpus import Text
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 TOKENS_PER_STEP = 2048  # of a batch of pairs
 LARGEST_BATCH = 256  # pairs
+DIGESTS = np.dtype([("pair", "<u8"), ("answer", "<u8")])
+PAIRS_AT_ONCE = 1 << 16  # that are compared with those held out
 
 
 def format_of(texts: Inputs) -> PairFormat | None:
@@ -97,33 +102,32 @@ def note_longer(dataset: Dataset, plan: Plan, watcher: Watcher) -> None:
 
 
 def note_duplicates(texts: Inputs, watcher: Watcher) -> None:
-    """Say how many held-out answers also stand in the part to train on, and how many of them after the same prompt."""
-    prompts, answers = _digests(texts.train)
-    n = n_answers = n_pairs = 0
-    for prompt, answer in _pairs_of(texts.val):
-        n += 1
-        n_answers += _digest(answer) in answers
-        n_pairs += _digest(prompt, answer) in prompts
-    if n_answers:
+    """Say how many held-out answers also stand in the part to train on, and how many of them after the same prompt.
+
+    Memory holds 16 bytes per held-out pair, and nothing of the part to train on, however long it is.
+    """
+    held_out = np.fromiter(_digests(texts.val), DIGESTS)
+    known = {name: np.unique(held_out[name]) for name in held_out.dtype.fields or ()}
+    found = {name: np.zeros(len(column), dtype=bool) for name, column in known.items()}
+    digests = _digests(texts.train)
+    while len(held_out) and len(some := np.fromiter(itertools.islice(digests, PAIRS_AT_ONCE), DIGESTS)):
+        for name, column in known.items():
+            places = np.searchsorted(column, some[name]).clip(max=len(column) - 1)
+            found[name][places[column[places] == some[name]]] = True
+    counts = {name: int(np.isin(held_out[name], column[found[name]]).sum()) for name, column in known.items()}
+    if counts["answer"]:
         watcher.notice(
-            f"{n_answers:,} of {n:,} held-out answers also stand in the text to train on, {n_pairs:,} of them after "
-            "the same prompt."
+            f"{counts['answer']:,} of {len(held_out):,} held-out answers also stand in the text to train on, "
+            f"{counts['pair']:,} of them after the same prompt."
         )
 
 
-def _pairs_of(text: Text) -> Any:
+def _digests(text: Text) -> Iterator[tuple[int, int]]:
+    """Of each record, 64 bits that stand for its prompt and last answer, and for the answer alone."""
     for record in text.records():
-        yield "\x1f".join(content for _, content in record[:-1]), record[-1][1]
+        prompt, answer = "\x1f".join(content for _, content in record[:-1]), record[-1][1]
+        yield _digest(prompt, answer), _digest(answer)
 
 
-def _digests(text: Text) -> tuple[set[bytes], set[bytes]]:
-    prompts: set[bytes] = set()
-    answers: set[bytes] = set()
-    for prompt, answer in _pairs_of(text):
-        prompts.add(_digest(prompt, answer))
-        answers.add(_digest(answer))
-    return prompts, answers
-
-
-def _digest(*texts: str) -> bytes:
-    return hashlib.blake2b("\x1f".join(texts).encode(), digest_size=8).digest()
+def _digest(*texts: str) -> int:
+    return int.from_bytes(hashlib.blake2b("\x1f".join(texts).encode(), digest_size=8).digest(), "little")

@@ -16,7 +16,7 @@ from gptlite.device import Hardware
 from gptlite.embedding import statistics
 from gptlite.embedding.both_sides import ContextBags
 from gptlite.embedding.word_vectors import affordable_tokens, make_word_vectors
-from gptlite.evaluation.scoring import Window, answer_windows, sliding_windows
+from gptlite.evaluation.scoring import AnswerWindows, Window, sliding_windows
 from gptlite.kernels.workers import Workers
 from gptlite.text.batches import Batches
 from gptlite.text.pairs import PairBatches
@@ -92,7 +92,7 @@ class Setup:
     def windows(self) -> Sequence[Window]:
         """The windows in which all held-out text is scored."""
         if self.tokenizer.pairs:  # of each answer, from the beginning of its record
-            return answer_windows(self.val_ids, self.tokenizer, self.plan.model.context_length)
+            return AnswerWindows(self.val_ids, self.tokenizer, self.plan.model.context_length)
         return sliding_windows(len(self.val_ids), self.plan.model.context_length)
 
     @cached_property
@@ -108,9 +108,8 @@ class Setup:
     @cached_property
     def held_out_bytes(self) -> int:
         """Bytes of held-out text that can be scored: those of all tokens but the first, of pairs the answers'."""
-        if self.tokenizer.pairs:
-            spellings = self.tokenizer.token_bytes
-            ends = [(w.start + w.length + 1, w.scored) for w in self.windows]
-            return sum(len(spellings[i]) for end, n in ends for i in self.val_ids[end - n : end].tolist())
         lengths = np.array(self.tokenizer.byte_lengths(self.plan.model.vocab_size))
+        if self.tokenizer.pairs:
+            ends = ((w.start + w.length + 1, w.scored) for w in self.windows)
+            return int(sum(lengths[self.val_ids[end - n : end]].sum() for end, n in ends))
         return round(int(lengths[self.val_ids[1:]].sum()) * self.byte_scale)

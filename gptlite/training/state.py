@@ -26,6 +26,7 @@ from gptlite.training import optimizer
 from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS, SCORES
 from gptlite.training.team import ALONE, Team
 
+ANSWERED = 32  # held-out pairs that are answered with every score, at most
 CUDA_STATE, LARGEST_STATE = 16, 4096  # bytes of a GPU's random state, and of any other device's at most
 RNG_FILE = "training_state/rng.safetensors"
 GENERATORS: dict[str, Any] = {"cuda": torch.cuda, "mps": torch.mps}  # whose random state is saved besides the CPU's
@@ -47,6 +48,7 @@ class State:
     - `history`: step -> bits per byte on held-out text, of the best step and the newest ones.
     - `threads`: how many computed the last step, where that may change during a run (threads.py); else 0.
     - `drawn`: windows taken from each companion text so far (mixture.py).
+    - `answered`: held-out pairs that are answered with every score; `exact_match`: the share that was exact last.
     - `scores_since_best`: counted, so that the history need not be as long as the patience.
     """
 
@@ -74,6 +76,8 @@ class State:
     threads: int = 0
     drawn: list[int] = field(default_factory=list)
     history: dict[int, float] = field(default_factory=dict)
+    answered: int = ANSWERED
+    exact_match: float | None = None
 
     @property
     def reserve(self) -> float:

@@ -18,6 +18,7 @@ class Progress:
 
     - `fraction`: of the budget, 0 to 1; `elapsed`: seconds since the start of the run, without pauses.
     - `remaining`: seconds left of a time budget, or an estimate of them.
+    - `val_exact_match`: of a model of pairs, the share of some held-out answers that were exact at the last score.
     - `train_loss`: nats per token, the mean of the steps since the last line of the log.
     """
 
@@ -30,6 +31,7 @@ class Progress:
     elapsed: float
     remaining: float
     val_bits_per_byte: float | None
+    val_exact_match: float | None = None
 
 
 class Watcher:

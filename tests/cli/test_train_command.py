@@ -18,7 +18,7 @@ from conftest import TRAIN_TINY, Command, make_text
 
 from gptlite.checkpoint.runs import Run
 from gptlite.cli.train import outcome
-from gptlite.text import demo
+from gptlite.text import demo, demo_pairs
 
 # A few steps, and one score and one save at the end.
 FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
@@ -254,6 +254,25 @@ def test_the_demo_of_homonyms_knows_what_it_takes(gptlite: Command) -> None:
 
 
 # -- Runs
+
+
+def test_the_demo_of_pairs_tells_longer_numbers_apart(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its end, and in `eval`, as the table and as JSON say it."""
+    monkeypatch.setattr(demo_pairs, "N_NUMBERS", 300)
+    for name, n in (("N_DATES", 50), ("N_HELD_OUT", 20), ("N_LONGER", 10)):
+        monkeypatch.setattr(demo_pairs, name, n)
+    few = ("--steps", "2", "--layers", "1", "--dim", "32", "--heads", "2", "--threads", "1", "--compile", "off")
+    outcome = gptlite("train", "--demo", "pairs", "-o", "run", *few)
+    assert outcome.code == 0
+    told = outcome.err.replace("\n", " ")
+    assert "0.0% of 40 held-out numbers and dates are exact, 0.0% of 20 numbers of 7 to 9 digits, which are" in told
+    result = json.loads(gptlite("train", "--demo", "pairs", "-o", "run", "--resume", "--steps", "3", "--json").out)
+    assert (result["answers"]["n"], result["answers"]["longer"]["n"]) == (40, 20)
+    assert re.search(
+        r"^ *exact match of 20 numbers of 7 to 9 digits +0\.00 %$", gptlite("eval", "--held-out", "run").out, re.M
+    )
+    found = json.loads(gptlite("eval", "--held-out", "run", "--json").out)["answers"]
+    assert found["n"] == 40 and found["longer"]["n"] == 20 and {"exact_match", "ended"} <= set(found["longer"])
 
 
 def test_runs_are_never_overwritten(gptlite: Command, corpus_file: Path) -> None:

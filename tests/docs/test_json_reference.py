@@ -14,6 +14,7 @@ from conftest import TRAIN_TINY, Command, make_text
 from support.runs import copied_run
 
 from gptlite.cli.shared import schemas
+from gptlite.text import demo_pairs
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "reference" / "json.md"
 TYPES: dict[str, tuple[type, ...]] = {
@@ -28,8 +29,9 @@ TEXT = "Ada finds the river and the bank .\n\nBela opens the bank and the song .
 TOLD = ("--prompt", "Ada", "--max-tokens", "8")
 WORD = ("-w", "river", "the river and the bank", "a river too")
 HEADS = ("--attention", "1.1", "--explain", "2.1", "--lens")
+DEMO = ("train", "--demo", "pairs", "-o", "demo", "-q", *TRAIN_TINY, "--context", "64", "--steps", "4")
 CALLS: dict[str, list[tuple[str, ...]]] = {
-    "train": [("train", "CORPUS", "-o", "new", "-q", *TRAIN_TINY, "--steps", "4")],
+    "train": [("train", "CORPUS", "-o", "new", "-q", *TRAIN_TINY, "--steps", "4"), DEMO],
     "train-plan": [
         ("train", "CORPUS", "--dry-run", *TRAIN_TINY, "--steps", "9k", "--background", "novel.txt"),
         ("train", "letters.txt", "--dry-run", "--init-from", "RUN", "--replay", "30%", "--steps", "2"),
@@ -44,7 +46,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
         ("generate", "-m", "RUN", *TOLD, "--logprobs", "1", "-o", "more.jsonl"),
     ],
     "choice": [("generate", "-m", "RUN", "--prompts", "prompts.jsonl", "--choice", " the", "--choice", " river")],
-    "eval": [("eval", "-m", "RUN", "text.txt", "--check-copies")],
+    "eval": [("eval", "-m", "RUN", "text.txt", "--check-copies"), ("eval", "--held-out", "demo", "--show", "2")],
     "eval-matrix": [("eval", "-m", "RUN", "-m", "RUN", "text.txt")],
     "eval-attribution": [("eval", "-m", "RUN", "-m", "RUN", "text.txt", "--attribute")],
     "inspect": [("inspect", "-m", "RUN", "the river and the bank", *HEADS)],
@@ -165,7 +167,7 @@ def test_units_are_in_the_names() -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 def test_objects_have_the_documented_keys(
-    gptlite: Command, trained_run: Path, name: str, request: pytest.FixtureRequest
+    gptlite: Command, trained_run: Path, name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("text.txt").write_text(TEXT, encoding="utf-8")
     Path("prompts.jsonl").write_text('{"prompt": "Ada", "id": 7}\n', encoding="utf-8")
@@ -175,6 +177,10 @@ def test_objects_have_the_documented_keys(
         assert gptlite("words", "export", "-m", trained_run, "-o", "own.vec").code == 0
     Path("letters.txt").write_text(make_text(60, seed=5), encoding="utf-8")
     Path("novel.txt").write_text(make_text(120, seed=6), encoding="utf-8")
+    for size, n in (("N_NUMBERS", 300), ("N_DATES", 50), ("N_HELD_OUT", 10), ("N_LONGER", 5)):
+        monkeypatch.setattr(demo_pairs, size, n)
+    if name == "eval":
+        assert gptlite(*DEMO).code == 0
     if name == "info":
         beside = ("--init-from", trained_run, "--background", "novel.txt", "--replay", "20%")
         assert gptlite("train", "letters.txt", "-o", "mixed", "-q", "--steps", "2", *beside).code == 0

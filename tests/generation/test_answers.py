@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command, make_text
 
 from gptlite.checkpoint import runs
 from gptlite.cli import main as command_line
+from gptlite.distribution import install_hint
 from gptlite.generation import answers
+from gptlite.generation.answers import Answered
 from gptlite.text.corpus import open_text
 from gptlite.text.demo_pairs import as_records
+from gptlite.text.pairs import encode_messages
 
 SETTINGS = ("--steps", "60", "--layers", "2", "--dim", "32", "--heads", "2", "--vocab-size", "320", "-q")
 SETTINGS = (*SETTINGS, "--compile", "off", "--seed", "2")
@@ -37,27 +43,77 @@ def chat_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder / "run"
 
 
-@pytest.mark.hf
-def test_transformers_answers_the_same(chat_run: Path) -> None:
-    """100 prompts, greedy, by the chat template and the stop token of the directory."""
-    transformers = pytest.importorskip("transformers")
-    ours = runs.load(str(chat_run))
-    lines = [line[:14] for line in make_text(100, seed=5).splitlines()]
-    records = [[("user", line), ("assistant", "x")] for line in lines]
-    written = list(answers.answer(ours.model, ours.tokenizer, records))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(ours.path)
-    model = transformers.AutoModelForCausalLM.from_pretrained(ours.path)
-    for line, answer in zip(lines, written, strict=True):
-        ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": line}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
-        room = ours.config.context_length - ids["input_ids"].shape[1]
-        if not answer.ended:
-            continue  # beyond the context each goes on in its own way
-        out = model.generate(**ids, do_sample=False, max_new_tokens=room)
-        theirs = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-        assert theirs == answer.written, line
+# -- Other programs, by the chat template and the stop token that a model carries
+
+Chat = list[tuple[str, str]]
+Program = Callable[[Chat, int], tuple[str, bool]]  # messages, and tokens at most -> an answer; did it end by itself?
+
+
+def chats() -> list[Chat]:
+    """100 prompts: by themselves, under a condition, and in the middle of a conversation."""
+    lines = [line[:14] for line in make_text(150, seed=5).splitlines()]
+    alone = [[("user", line)] for line in lines[:50]]
+    calm = [[("system", "mood: calm"), ("user", line)] for line in lines[50:75]]
+    later = [
+        [("user", lines[75 + i]), ("assistant", lines[100 + i]), ("user", lines[125 + i])] for i in range(25)
+    ]  # fmt: skip
+    return [*alone, *calm, *later]
+
+
+def assert_answers_alike(run: Path, program: Program) -> None:
+    """Greedy answers to all of `chats`, to their ends or to that of the context, beyond which each has its own way."""
+    ours = runs.load(str(run))
+    written = list(answers.answer(ours.model, ours.tokenizer, ([*chat, ("assistant", "x")] for chat in chats())))
+    for chat, answer in zip(chats(), written, strict=True):
+        room = ours.config.context_length - len(encode_messages(ours.tokenizer, chat, opened=""))
+        text, ended = program(chat, room)
+        assert "<|" not in text
+        if ended:
+            assert (text, True) == (answer.written, answer.ended), chat
+        else:
+            assert answer.written.startswith(text), chat
     assert sum(answer.ended for answer in written) >= 50
+
+
+def as_objects(chat: Chat) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in chat]
+
+
+@pytest.mark.hf
+def test_the_chat_pipeline_of_transformers_answers_the_same(chat_run: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    path = runs.load(str(chat_run)).path
+    pipeline = transformers.pipeline("text-generation", model=str(path), device="cpu")
+    written: list[Any] = []
+    generate = pipeline.model.generate
+    pipeline.model.generate = lambda **call: written.append(generate(**call)) or written[-1]
+
+    def program(chat: Chat, room: int) -> tuple[str, bool]:
+        (found,) = pipeline(as_objects(chat), do_sample=False, max_new_tokens=room)
+        return found["generated_text"][-1]["content"], int(written[-1][0, -1]) == pipeline.tokenizer.eos_token_id
+
+    assert_answers_alike(chat_run, program)
+
+
+@pytest.mark.slow
+def test_chat_completion_of_llama_cpp_answers_the_same(gptlite: Command, chat_run: Path) -> None:
+    llama_cpp = pytest.importorskip(
+        "llama_cpp", reason="llama-cpp-python is not installed: pip install 'gptlite-lm[llama]'"
+    )
+    assert gptlite("export", chat_run, "--to", "gguf", "--dtype", "f32", "-o", "model.gguf").code == 0
+    exact = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
+    context = runs.load(str(chat_run)).config.context_length
+    model = llama_cpp.Llama("model.gguf", n_ctx=context, n_threads=1, verbose=False, **exact)
+
+    def program(chat: Chat, room: int) -> tuple[str, bool]:
+        found = model.create_chat_completion(as_objects(chat), temperature=0.0, max_tokens=room)["choices"][0]
+        return found["message"]["content"], found["finish_reason"] == "stop"
+
+    assert_answers_alike(chat_run, program)
+    model.close()
+
+
+# -- The command line
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="gguf is not installed")
@@ -112,6 +168,44 @@ def test_eval_of_pairs(gptlite: Command, chat_run: Path) -> None:
     Path("x.txt").write_text(make_text(9))
     assert gptlite("eval", "x.txt", "-m", chat_run).code == 0
     assert gptlite("eval", "x.txt", "-m", chat_run, "--show", "2").code == 2
+
+
+def some_answers() -> list[Answered]:
+    known = ["the cat sat on the mat", "a dog", "one two three four five", "yes"]
+    written = ["the cat sat on a mat", "a dog", "one two three four six", "no"]
+    return [Answered("?", *texts, True) for texts in zip(known, written, strict=True)]
+
+
+def test_chrf_and_bleu_are_those_of_sacrebleu() -> None:
+    sacrebleu = pytest.importorskip(
+        "sacrebleu", reason="sacrebleu is not installed: pip install 'gptlite-lm[evaluation]'"
+    )
+    found = some_answers()
+    known, written = [each.expected for each in found], [each.written for each in found]
+    measured = answers.metrics(found)
+    assert measured["chrf"] == pytest.approx(sacrebleu.corpus_chrf(written, [known]).score)
+    assert measured["bleu"] == pytest.approx(sacrebleu.corpus_bleu(written, [known]).score)
+    assert 0 < measured["bleu"] < 100 and 0 < measured["chrf"] < 100 and measured["exact_match"] == 0.25
+    perfect = answers.metrics([replace(each, written=each.expected) for each in found])
+    assert (perfect["bleu"], perfect["chrf"], perfect["exact_match"]) == (pytest.approx(100), 100, 1)
+    silent = answers.metrics([replace(each, written="") for each in found])
+    assert (silent["bleu"], silent["chrf"]) == (0, 0)
+    assert set(answers.metrics([])) == {"exact_match", "ended"}
+
+
+def test_what_sacrebleu_measures_is_shown(gptlite: Command, chat_run: Path) -> None:
+    pytest.importorskip("sacrebleu", reason="sacrebleu is not installed: pip install 'gptlite-lm[evaluation]'")
+    outcome = gptlite("eval", "--held-out", chat_run)
+    assert re.search(r"^ *chrF +\d+\.\d\d$", outcome.out, re.MULTILINE), outcome.out
+    assert re.search(r"^ *BLEU +\d+\.\d\d$", outcome.out, re.MULTILINE), outcome.out
+    assert "sacrebleu" not in outcome.err
+
+
+def test_without_sacrebleu_the_rest_is_there(gptlite: Command, chat_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "has_sacrebleu", lambda: False)
+    outcome = gptlite("eval", "--held-out", chat_run)
+    assert "exact match" in outcome.out and "chrF" not in outcome.out
+    assert install_hint("evaluation") in outcome.err
 
 
 def test_the_log_has_the_exact_matches(chat_run: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_training_keeps_its_bar(terminal: Terminal, columns: int) -> None:
 def test_the_bar_gives_up_facts_first(columns: int) -> None:
     display = progress.TrainingDisplay(quiet=True)
     done = {"step": 12_345, "train_loss": 1.2345, "val_bits_per_byte": 1.5, "tokens_per_second": 7024.4}
-    display.stepped(SimpleNamespace(**done, fraction=0.5, remaining=75))
+    display.stepped(SimpleNamespace(**done, val_exact_match=None, fraction=0.5, remaining=75))
     line = "".join(text for text, _ in display.line(columns))
     assert console.columns_of(line) <= columns
     assert re.search("[━─]{3}", line) and " 50%" in line

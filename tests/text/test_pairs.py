@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from pathlib import Path
@@ -18,7 +19,7 @@ from gptlite.kernels.folder import code_directory
 from gptlite.kernels.fused import FusedLoss
 from gptlite.text.batches import count_targets, read_batch
 from gptlite.text.corpus import open_text
-from gptlite.text.demo_pairs import as_records, in_words, make_pairs
+from gptlite.text.demo_pairs import MOST_DIGITS, as_records, in_words, make_pairs, not_trained_on, write_pairs
 from gptlite.text.pairs import (
     BOUNDARIES,
     Boundaries,
@@ -71,8 +72,7 @@ def test_a_record_as_tokens(pair_tokenizer: Tokenizer) -> None:
     is_learned = learned(np.array([ids]), marks)[0]
     assert is_learned.sum() == len(b) + 1
     assert is_learned[-len(b) - 1 :].all()
-    (found,) = answers_of(np.array(ids), marks, 100)
-    assert (found.start, found.mark, found.end) == (0, len(a) + 3, len(ids))
+    assert answers_of(np.array(ids), marks, 100).tolist() == [[0, len(a) + 3, len(ids) - 1]]
     assert pair_tokenizer.decode(ids) == "Adafinds"
 
 
@@ -91,6 +91,70 @@ def test_every_pair_comes_once_in_an_epoch(tokens: TokenFile, pair_tokenizer: To
     assert n_pads < 0.15 * rows
     seen = [batches.pair(position) for position in range(200)]
     assert sorted(seen) == list(range(200))
+
+
+def test_copies_of_a_pair_do_not_fill_a_batch(pair_tokenizer: Tokenizer) -> None:
+    """Where there are few pairs, many epochs would be sorted together, and in them copies lie side by side."""
+    Path("few.jsonl").write_text(as_records((make_text(1, seed=i).strip(), f"no {i}") for i in range(30)))
+    batches = PairBatches(
+        tokenize(open_text(["few.jsonl"], smallest=1), pair_tokenizer),
+        pair_tokenizer,
+        context=64,
+        batch_size=10,
+        seed=3,
+    )
+    for step in range(60):
+        rows = [tuple(row) for row in batches.batch(step).tolist()]
+        assert max(rows.count(row) for row in rows) <= 2
+
+
+def packed(rows: list[list[int]], context: int, marks: Boundaries) -> tuple[torch.Tensor, ...]:
+    """Records packed into windows, (B, T) each: ids, those that are learned, which record, and positions in it."""
+    windows: list[list[list[int]]] = []
+    for row in rows:
+        room = next((w for w in windows if sum(map(len, w)) + len(row) <= context), None)
+        windows.append([row]) if room is None else room.append(row)
+    ids = torch.full((len(windows), context), marks.separator)
+    targets = torch.full_like(ids, -100)
+    record = torch.full_like(ids, -1)
+    places = torch.zeros_like(ids)
+    for i, window in enumerate(windows):
+        at = 0
+        for j, row in enumerate(window):
+            ids[i, at : at + len(row)] = torch.tensor(row)
+            first = row.index(marks.answer) + 1
+            targets[i, at + first : at + len(row)] = torch.tensor(row[first:])
+            record[i, at : at + len(row)] = j
+            places[i, at : at + len(row)] = torch.arange(len(row))
+            at += len(row)
+    return ids, targets, record, places
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt2"])
+def test_the_loss_is_that_of_packed_windows(tokens: TokenFile, pair_tokenizer: Tokenizer, architecture: str) -> None:
+    """In transformers, with several pairs in each window, a block-diagonal mask and positions that begin anew."""
+    from gptlite.checkpoint.saved_step import save_step
+
+    transformers = pytest.importorskip("transformers")
+    model = random_model(tiny_config(architecture, vocab_size=pair_tokenizer.vocab_size, context_length=96))
+    save_step(Path("step-000000001"), model, pair_tokenizer, {"step": 1})
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("step-000000001", attn_implementation="eager")
+    batches = PairBatches(tokens, pair_tokenizer, context=96, batch_size=24, seed=1)
+    batch = batches.batch(0)
+    plain = torch.where(batch < 0, ~batch, batch).tolist()
+    separator = batches.marks.separator
+    rows = [row[: row.index(separator, 1)] if separator in row[1:] else row for row in plain]
+    ids, targets, record, places = packed(rows, 96, batches.marks)
+    assert len(ids) < len(rows) / 2
+    alike = (record[:, :, None] == record[:, None, :]) & torch.ones(96, 96, dtype=torch.bool).tril()
+    mask = torch.zeros(len(ids), 1, 96, 96).masked_fill(~alike[:, None], torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        logits = theirs(input_ids=ids, attention_mask=mask, position_ids=places).logits
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), targets[:, 1:].flatten()).item()
+    with torch.no_grad():
+        assert mean_loss(model, batch).item() == pytest.approx(expected, abs=1e-5)
+    assert int((targets >= 0).sum()) == count_targets(batch)
 
 
 def reference_loss(model: torch.nn.Module, batches: PairBatches, batch: torch.Tensor) -> float:
@@ -181,3 +245,14 @@ def test_made_up_pairs_are_right() -> None:
     assert {p for p, _ in train}.isdisjoint(p for p, _ in held_out)
     assert {a for _, a in train}.isdisjoint(a for _, a in held_out)
     assert all(max(len(p) for p in pair) > 6 for pair in longer)
+
+
+def test_what_the_demonstration_was_not_trained_on_is_known_by_its_text() -> None:
+    train, _, _ = write_pairs(Path("demo"))
+    digest = hashlib.sha256(train.read_bytes()).hexdigest()
+    own = {"inputs": [{"path": str(train), "sha256": digest}]}
+    held_out, longer = not_trained_on(own)
+    assert (held_out, longer) == make_pairs()[1:]
+    assert min(len(max(pair, key=str.isdigit)) for pair in longer) == MOST_DIGITS + 1
+    other = {"inputs": [{"path": str(train), "sha256": "0" * 64}]}
+    assert not_trained_on(other) == not_trained_on({}) == not_trained_on({"inputs": []}) == ([], [])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
+import io
 import json
 import lzma
 import random
@@ -73,14 +75,129 @@ def test_packed_files_are_read(suffix: str, pack: Any) -> None:
     assert "".join(b for _, b in read(f"z.txt{suffix}", pack("Grüße\n".encode())).blocks()) == "Grüße\n"
 
 
-def test_zstandard_is_read_or_its_library_is_named() -> None:
-    try:
-        import zstandard
-    except ImportError:
-        with pytest.raises(UsageError, match=r"\[records\]"):
-            read("x.jsonl.zst", b"(\xb5/\xfd")
-    else:
-        assert list(read("x.jsonl.zst", zstandard.compress(jsonl(PAIR).encode())).records()) == [ASKED]
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr("gptlite.text.records.importlib.import_module", missing)
+    for name, content in ("x.jsonl.zst", b"(\xb5/\xfd"), ("x.parquet", b"PAR1"), ("x.parquet.zst", b"(\xb5/\xfd"):
+        with pytest.raises(UsageError, match=rf"{name} is .*; install what reads it: .*\[records\]"):
+            read(name, content)
+
+
+def zst(content: bytes, **options: Any) -> bytes:
+    library = pytest.importorskip("zstandard", reason="zstandard is not installed: pip install 'gptlite-lm[records]'")
+    return library.ZstdCompressor(**options).compress(content)
+
+
+def test_zstandard_is_read() -> None:
+    assert list(read("x.jsonl.zst", zst(jsonl(PAIR).encode())).records()) == [ASKED]
+    assert "".join(b for _, b in read("y.txt.zst", zst("Grüße\n".encode(), level=19)).blocks()) == "Grüße\n"
+    lines = [jsonl({**PAIR, "question": f"{i} " * 50}).encode() for i in range(3000)]
+    frames = zst(b"".join(lines[:1000])) + zst(b"") + zst(b"".join(lines[1000:]), write_checksum=True)
+    assert len(list(read("z.jsonl.zst", frames).records())) == 3000, "every frame, not only the first"
+
+
+def test_what_is_packed_tightly_is_unpacked_bit_by_bit() -> None:
+    packed = zst(b'{"text": "' + b" " * (60 << 20) + b'x"}\n')
+    assert len(packed) < 10_000
+    tracemalloc.start()
+    with open("x.jsonl.zst", "wb") as file:
+        file.write(packed)
+    from gptlite.text import records
+
+    with open("x.jsonl.zst", "rb") as file, records._unpacked(Path("x.jsonl.zst"), "x", records._Counted(file)) as raw:
+        assert sum(len(block) for block in iter(lambda: raw.read(1 << 16), b"")) > 60 << 20
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("cut off", lambda raw: raw[:-9]),
+        ("cut off in the head", lambda raw: raw[:3]),
+        ("flipped", lambda raw: raw[:40] + bytes([raw[40] ^ 255]) + raw[41:]),
+        ("followed by something else", lambda raw: raw + b"more"),
+        ("nothing of the kind", lambda raw: b"hello"),
+    ],
+)
+def test_a_damaged_zst_file_is_an_error(name: str, damage: Any) -> None:
+    whole = zst(random.Random(0).randbytes(300).hex().encode() * 3, write_checksum=True)
+    with pytest.raises(CorpusError, match=r"x\.txt\.zst cannot be unpacked, with zstd: .+\."):
+        read("x.txt.zst", damage(whole))
+
+
+def parquet(columns: Mapping[str, Any], **options: Any) -> bytes:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'gptlite-lm[records]'")
+    import pyarrow.parquet
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(arrow.table(dict(columns)), buffer, **options)
+    return buffer.getvalue()
+
+
+def test_parquet_is_read() -> None:
+    pairs = {"question": [f"Who {i}?" for i in range(3000)], "answer": ["Ada."] * 3000, "year": list(range(3000))}
+    options = {"given": "year"}
+    lines = jsonl(*(dict(zip(pairs, row, strict=True)) for row in zip(*pairs.values(), strict=True)))
+    expected = list(read("x.jsonl", lines, **options).records())
+    for compression in ("none", "snappy", "gzip", "zstd"):
+        table = parquet(pairs, row_group_size=700, compression=compression)
+        text = read("x.parquet", table, **options)
+        assert list(text.records()) == expected
+        assert text.pieces[0].document.digest == hashlib.sha256(table).hexdigest()
+    packed = read("y.parquet.gz", gzip.compress(table), **options)
+    assert list(packed.records()) == expected
+
+
+def test_columns_of_parquet_are_of_many_types() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    chats = [CHAT, [{"role": "system", "content": "Be brief."}, *CHAT]]
+    assert list(read("x.parquet", parquet({"messages": chats})).records())[1] == [("system", "Be brief."), *ASKED]
+    text = arrow.array(["one", "two"], type=arrow.large_string())
+    assert [block for _, block in read("y.parquet", parquet({"text": text, "n": [1, 2]})).blocks()] == ["one", "two"]
+    coded = arrow.array(["Ada.", "Ada."]).dictionary_encode()
+    assert list(read("z.parquet", parquet({"prompt": ["Who?"] * 2, "completion": coded})).records()) == [ASKED] * 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"text": ["one", None]}, "row 2: expected a text in 'text', not null"),
+        ({"text": ["one", " "]}, "row 2: expected a text in 'text', which is empty"),
+        ({"text": [1, 2]}, "row 1: expected a text in 'text', not the number 1"),
+        ({"text": [b"one"]}, "row 1: expected a text in 'text', not bytes"),
+        ({"a": ["one"], "b": ["two"]}, "row 1: expected the fields text, prompt and"),
+        ({"messages": [CHAT, []]}, "row 2: expected messages to be a list with an object each, not an empty list"),
+        ({"messages": [CHAT, None]}, "row 2: expected messages to be a list with an object each, not null"),
+        ({"text": []}, "holds no records"),
+        ({}, "holds no records"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_row_of_parquet_is_said(columns: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(CorpusError) as caught:
+        read("x.parquet", parquet(columns))
+    message = str(caught.value)
+    assert message.startswith("x.parquet") and said in message and message.endswith("."), message
+
+
+DAMAGES = {
+    "nothing of the kind": lambda raw: b"hello",
+    "nothing": lambda raw: b"",
+    "cut off": lambda raw: raw[: len(raw) // 2],
+    "shorter inside": lambda raw: raw[:50] + raw[60:],
+    "zeros": lambda raw: raw[:4] + bytes(len(raw) - 8) + raw[-4:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_parquet_file_is_an_error(damage: Any) -> None:
+    whole = parquet({"text": ["one", "two"] * 50})
+    with pytest.raises(CorpusError, match=r"^x\.parquet is not a Parquet table that can be read: .+\.$"):
+        read("x.parquet", damage(whole))
 
 
 def test_what_was_recognised_is_said_in_one_line() -> None:
@@ -191,6 +308,18 @@ def test_records_are_never_cut_by_the_held_out_boundary() -> None:
         again = split(text, share, "records")
         assert (again.train.digest, again.held_out.digest) == (found.train.digest, found.held_out.digest)
     assert all(parts in whole for parts in text.spread(70_000).records())
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("n", [20, 33, 120, 500])
+def test_few_and_short_records_are_held_out_too(n: int, share: float) -> None:
+    """Equally long ones, so that a boundary that always moves in one direction would hold out none or all."""
+    pairs = [{"prompt": f"question {i:03}", "completion": f"answer {i:03}" * 12} for i in range(n)]
+    text = read("x.jsonl", jsonl(*pairs))
+    found = split(text, share)
+    n_held_out = len(list(found.held_out.records()))
+    assert n_held_out == pytest.approx(n * share, abs=0.5 + n * share / 8)
+    assert n_held_out + len(list(found.train.records())) == n
 
 
 def test_a_long_file_is_read_in_bounded_memory() -> None:

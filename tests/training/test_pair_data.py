@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from conftest import Command, make_text
 
 from gptlite.checkpoint import runs
+from gptlite.cli.shared.progress import TrainingDisplay
+from gptlite.text.corpus import open_text
 from gptlite.text.demo_pairs import as_records
+from gptlite.training import held_out, pair_data
+from gptlite.training.dataset import Inputs
+from gptlite.training.pipeline import train
+from gptlite.training.state import State
+from gptlite.training.team import ALONE
+from gptlite.training.watcher import Progress, Watcher
 
 TINY = ("--layers", "2", "--dim", "32", "--heads", "2", "--vocab-size", "320", "-q", "--compile", "off")
 
@@ -57,6 +69,71 @@ def test_what_is_said_and_refused(gptlite: Command, corpus_file: Path) -> None:
     assert gptlite("train", corpus_file, "--pairs", "a,b").code == 2
     outcome = gptlite("train", corpus_file, "x.jsonl")
     assert (outcome.code, "train on files of one kind" in outcome.err.replace("\n", " ")) == (3, True)
+
+
+def test_duplicates_are_counted_however_the_records_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared with sets of everything, which long texts have no memory for."""
+    rng = random.Random(0)
+    some = [[(f"p{rng.randrange(60)}", f"a{rng.randrange(90)}") for _ in range(n)] for n in (900, 70)]
+    for name, pairs in zip(("train", "val"), some, strict=True):
+        Path(f"{name}.jsonl").write_text(as_records(pairs))
+    texts = Inputs(*(open_text([f"{name}.jsonl"], smallest=1) for name in ("train", "val")))
+    train, val = some
+    n_answers = sum(answer in {a for _, a in train} for _, answer in val)
+    n_pairs = sum(pair in train for pair in val)
+    assert 0 < n_pairs < n_answers
+    for at_once in (1, 7, 1 << 16):
+        monkeypatch.setattr(pair_data, "PAIRS_AT_ONCE", at_once)
+        watcher = Notices()
+        pair_data.note_duplicates(texts, watcher)
+        (said,) = watcher.said
+        assert f"{n_answers} of 70 held-out answers" in said and f"{n_pairs} of them after the same prompt" in said
+    watcher = Notices()
+    Path("other.jsonl").write_text(as_records([("p", "another")] * 5))
+    pair_data.note_duplicates(Inputs(texts.train, open_text(["other.jsonl"], smallest=1)), watcher)
+    assert watcher.said == []
+
+
+class Notices(Watcher):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.progress: list[Progress] = []
+
+    def notice(self, text: str) -> None:
+        self.said.append(text)
+
+    def stepped(self, progress: Progress) -> None:
+        self.progress.append(progress)
+
+
+def test_exact_match_stands_beside_the_bits() -> None:
+    Path("x.jsonl").write_text(as_records([("Ada finds", "a bank"), ("Bela finds", "a song")] * 60))
+    watcher = Notices()
+    shape = {"n_layers": 1, "dim": 32, "n_heads": 2, "vocab_size": 300, "compile": "off", "seed": 1}
+    train("x.jsonl", out="run", steps=100, eval_every=50, watcher=watcher, **shape)
+    told = [p.val_exact_match for p in watcher.progress]
+    assert told[:50] == [None] * 50 and told[50] is not None and told[99] is not None
+    lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    scores = {line["step"]: line["val_exact_match"] for line in lines if "val_exact_match" in line}
+    assert set(scores) == {50, 100} and told[50] == scores[50]
+    display = TrainingDisplay(quiet=True)
+    display.stepped(replace(watcher.progress[-1], val_bits_per_byte=0.25, val_exact_match=0.97))
+    assert "0.250 bits/byte, 97% exact" in display.facts
+
+
+@pytest.mark.parametrize(("seconds_each", "n"), [(0.001, 32), (0.01, 12), (1.0, 4)])
+def test_answers_take_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch, seconds_each: float, n: int) -> None:
+    """Fewer pairs are answered where answers take long: 10 times within 1 % of two minutes."""
+    now = [0.0]
+
+    def answered(model: object, n: int, team: object, setup: object) -> dict[str, float]:
+        now[0] += n * seconds_each
+        return {}
+
+    monkeypatch.setattr(held_out, "exact_match", answered)
+    setup: Any = SimpleNamespace(clock=SimpleNamespace(elapsed=lambda: now[0], seconds=120.0))
+    model: Any = None
+    assert held_out.affordable_answers(model, State(scores=10), ALONE, setup) == n
 
 
 @pytest.mark.parametrize("loss", ["answer", "all"])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gptlite.cli.shared import console
 from gptlite.errors import CheckpointError, CorpusError, UsageError
@@ -43,14 +43,20 @@ def training_text(
 
 def held_out_text(run: str) -> Text:
     """All that a run held out, whatever part of it was scored. Raises `CorpusError` and `CheckpointError`."""
-    from gptlite.checkpoint import runs
     from gptlite.training import dataset
+
+    return dataset.reopen(info_of(run)).val
+
+
+def info_of(run: str) -> Mapping[str, Any]:
+    """The run.json of a run, or of the run that a step is of. Raises `CheckpointError`."""
+    from gptlite.checkpoint import runs
 
     path = Path(run)
     found = runs.Run(path if runs.Run(path).is_run() else path.resolve().parent)
     if not found.is_run():
         raise CheckpointError(f"{run} is not a run, nor a step of one, so nothing is known of a held-out text.")
-    return dataset.reopen(found.read_info()).val
+    return found.read_info()
 
 
 def texts_of_run(

@@ -63,6 +63,8 @@ class TrainingDisplay:
 
     def stepped(self, p: Any) -> None:
         bits = f"{p.val_bits_per_byte:.3f} bits/byte" if p.val_bits_per_byte is not None else ""
+        if p.val_exact_match is not None:
+            bits += f", {p.val_exact_match:.0%} exact"
         self.facts = (
             f"step {p.step:,}", f"loss {p.train_loss:.3f}", bits, rate(p.tokens_per_second),
             f"{duration(p.remaining)} left",

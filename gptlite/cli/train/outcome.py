@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from gptlite.cli.shared import console
+from gptlite.cli.shared import answers, console
 
 BUSY = 0.7  # share of the time in which threads had a processor; with less, other programs are the reason
 MANY_EPOCHS = 8  # passes through a text, after which more of them help less than more text
@@ -25,7 +25,9 @@ def outcome(result: dict[str, Any]) -> Iterator[str]:
         )
     else:
         yield f"{done}{score} bits per byte on {result['val_bytes']:,} bytes of held-out text {step}"
-    if (matched := result.get("val_exact_match")) is not None:
+    if (found := result.get("answers")) is not None:
+        yield f"{answers.sentence(found)}; more of it: gptlite eval --held-out {run} --show 10"
+    elif (matched := result.get("val_exact_match")) is not None:
         yield f"{matched:.0%} of some held-out answers are exact; all of them: gptlite eval --held-out {run} --show 10"
     if (alone := result.get("own_text_bits_per_byte")) is not None:
         yield f"without the background: about {alone:.2f} bits per byte (estimated)"

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from gptlite.cli import process
-from gptlite.cli.shared import console, progress, schemas
+from gptlite.cli.shared import answers, console, progress, schemas
 from gptlite.cli.train import outcome
 from gptlite.errors import UsageError
 from gptlite.text import demo as built_in
@@ -116,6 +116,9 @@ def run(call: Call) -> None:
         command = ["gptlite", *sys.argv[1:]]
         how = {"out": call.out, "resume": call.resume, "should_stop": should_stop, "started": started}
         result = pipeline.run(Request.of(inputs, command=command, **how, **request))
+        if result:
+            display.phase("answering", 1.0)
+            result |= answers.after_demo(result["run"])
     if not result:  # one of several processes, and not the first
         return
     if call.json:
