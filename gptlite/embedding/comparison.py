@@ -137,6 +137,11 @@ class Embeddings:
         """
         return self._moments(self._measured(correction))
 
+    def quantiles(self, correction: str = "zscore") -> dict[str, np.ndarray] | None:
+        """The 0th to 100th percentiles (101,) of the cosines of each kind of pairs; None like `scale`."""
+        measured = self._measured(correction)
+        return None if measured is None else {kind: spread for kind, _, spread in measured}
+
     def left_scale(self) -> dict[str, list[float]] | None:
         """Of vectors of both sides: `scale` of the z-scored states at the words."""
         return self._moments(self._measured("zscore", left=True))
@@ -178,7 +183,7 @@ class Embeddings:
             Pair(
                 i, j, float(cosines[i, j]), float(raw[i, j]), float(static[i, j]),
                 None if ranks is None or np.isnan(ranks[i, j]) else float(ranks[i, j]), bool(same[i, j]),
-                self._same_prefix(i, j), bool(tokens[i, j]), self.unit, None if left is None else float(left[i, j]),
+                self.same_prefix(i, j), bool(tokens[i, j]), self.unit, None if left is None else float(left[i, j]),
             )
             for i, j in zip(first.tolist(), second.tolist(), strict=True)
         ]  # fmt: skip
@@ -232,7 +237,8 @@ class Embeddings:
             total += correct(np.stack([v.at(layer) for v in self.items]), correction, space)
         return total / len(self.layers)
 
-    def _same_prefix(self, i: int, j: int) -> bool:
+    def same_prefix(self, i: int, j: int) -> bool:
+        """Are the texts of vectors i and j equal up to the word, so that the two vectors are one?"""
         one, other = self.items[i], self.items[j]
         a, b = one.occurrence, other.occurrence
         if self.both_sides:  # equal ones say nothing of what a model can see

@@ -120,6 +120,7 @@ async function draw() {
 async function beginLook() {
   arrays = unpack(await unzip(unbase64(byId("block").textContent))).arrays;
   relabelParts();
+  markPieces();
   startProjector(() => {
     resizedLook();
     draw();

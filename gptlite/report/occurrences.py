@@ -5,7 +5,6 @@ What it says in numbers and sentences is written here; `occurrences.js` draws, a
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gptlite.report import page
+from gptlite.report.components.packing import pack
 from gptlite.report.page import check_libraries, visible
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST = 500  # occurrences; a similarity for each two of them in each layer is in the page
 CONTEXT = 300  # characters of a sentence to both sides of the word
+OPTION = 24  # characters on both sides of a word in a list to choose from
+EXACT = 150_000  # cosines that are in the page with all their digits; of more, with three
 NUMBERED = 40  # points that still have room for their number
 ROWS = 50  # of a matrix, at most: a browser takes its time for each of their squares
 WRITTEN = 12  # columns of a matrix whose cells still have room for a number
@@ -36,10 +38,12 @@ class Occurrences:
     - `n_left`: tokens the model had seen before it; `expected`: what the model took for likely to come next.
     - `places` (L + 1, n, 2) on a map whose axes show `shares` (L + 1, 2) of the variance; `cosines` (L + 1, n, n).
     - `static_places` (n, 2), `static_cosines` (n, n): the same of the static vectors.
-    - `unrelated`, `same_word` (L + 1, 2): mean and standard deviation of the cosines of unrelated words and of one word
-      in two random places, and `quantiles` (L + 1, 101) of the latter; None where nobody measured them.
+    - `scales` (L + 1, 2): mean and standard deviation of the cosines of "unrelated" pairs and of the "same_word" in two
+      random places, and `quantiles` (L + 1, 101) of both; a kind that was not measured is missing.
+    - `forms`, `tokens`, `prefixes` (n,): equal numbers for one word, for the same tokens, and for the same text up to
+      the word, which makes the same vector. `unit`: "word" or "sentence".
     - `layer`: the one to show first; `correction`: what the cosines are called, such as "z-scored".
-    - `facts`: what else the page says of its origin.
+    - `notes`: what a reader should know, a sentence each; `facts`: what else the page says of its origin.
     """
 
     texts: Sequence[tuple[str, str, str]]
@@ -50,11 +54,15 @@ class Occurrences:
     cosines: np.ndarray
     static_places: np.ndarray
     static_cosines: np.ndarray
-    unrelated: np.ndarray | None
-    same_word: np.ndarray | None
-    quantiles: np.ndarray | None
+    scales: Mapping[str, np.ndarray]
+    quantiles: Mapping[str, np.ndarray]
+    forms: Sequence[int]
+    tokens: Sequence[int]
+    prefixes: Sequence[int]
+    unit: str
     layer: int
     correction: str
+    notes: Sequence[str]
     facts: Mapping[str, str]
 
 
@@ -66,7 +74,10 @@ def render(shown: Occurrences) -> str:
         "occurrences",
         _data(shown, words),
         _charts(shown),
+        parts=("labels.json", "elements.js", "verdict.js", "unpack.js"),
+        block=_block(shown),
         words=[visible(word) for word in words],
+        notes=[visible(note) for note in shown.notes],
         rows=_rows(shown),
         facts={name: visible(fact) for name, fact in shown.facts.items()},
         shown=shown,
@@ -110,9 +121,12 @@ def _words(shown: Occurrences) -> list[str]:
 def _points(shown: Occurrences, places: np.ndarray) -> list[dict[str, Any]]:
     """Of a map: what `points` of the script gives."""
     return [
-        {"x": x, "y": y, "number": i, "word": visible(word), "title": f"{i}", "sentence": ""}
-        for i, ((x, y), (_, word, _)) in enumerate(zip(_filling(places), shown.texts, strict=True), 1)
-    ]
+        {
+            "x": x, "y": y, "number": i, "word": visible(word), "title": f"{i}",
+            "sentence": visible(f"{left[-CONTEXT:]}{word}{right[:CONTEXT]}"),
+        }
+        for i, ((x, y), (left, word, right)) in enumerate(zip(_filling(places), shown.texts, strict=True), 1)
+    ]  # fmt: skip
 
 
 def _cells(shown: Occurrences, cosines: np.ndarray) -> list[dict[str, Any]]:
@@ -143,6 +157,7 @@ def _rows(shown: Occurrences) -> list[dict[str, Any]]:
                 "left": visible(f"…{left[-CONTEXT:]}" if len(left) > CONTEXT else left),
                 "word": visible(word),
                 "right": visible(f"{right[:CONTEXT]}…" if len(right) > CONTEXT else right),
+                "option": f"{i + 1}: …{visible(left[-OPTION:])}{visible(word)}{visible(right[:OPTION])}…",
                 "n_left": shown.n_left[i],
                 "expected": [visible(_token(token)) for token in shown.expected[i]],
                 "nearest": f"{other + 1} ({_written(cosine)})" if other is not None else "",
@@ -180,12 +195,16 @@ def _summary(shown: Occurrences, layer: int) -> str:
     here, static = (x[np.triu_indices(n, 1)] for x in (shown.cosines[layer], shown.static_cosines))
     text = f"Two of these occurrences have a cosine of {_written(here.mean())} on average"
     text += f", from {_written(here.min())} to {_written(here.max())}. " if n > 2 else ". "
-    if shown.unrelated is not None and shown.same_word is not None:
-        (unrelated, spread), (same, same_spread) = shown.unrelated[layer], shown.same_word[layer]
-        text += (
-            f"In this model one word in two random places has {_written(same)} ± {_written(same_spread)} "
-            f"and two unrelated words have {_written(unrelated)} ± {_written(spread)}. "
-        )
+    scales = {
+        kind: f"{_written(mean)} ± {_written(std)}"
+        for kind, moments in shown.scales.items()
+        for mean, std in [moments[layer]]
+    }
+    if "same_word" in scales:
+        text += f"In this model one word in two random places has {scales['same_word']} "
+        text += f"and two unrelated words have {scales['unrelated']}. "
+    elif "unrelated" in scales:
+        text += f"In this model two unrelated {shown.unit}s have {scales['unrelated']}. "
     return text + (
         "Their static vectors cannot be told apart: 1.00."
         if static.min() > 0.9999
@@ -199,7 +218,6 @@ def _summary(shown: Occurrences, layer: int) -> str:
 def _data(shown: Occurrences, words: Sequence[str]) -> dict[str, Any]:
     """What the script draws from: places that fill -1 to 1, cosines in hundredths."""
     layers = range(len(shown.places))
-    nearest = [[_nearest(shown.cosines[layer], i) for i in range(len(shown.texts))] for layer in layers]
     return {
         "layer": shown.layer,
         "together": _together(len(shown.texts)),
@@ -210,9 +228,10 @@ def _data(shown: Occurrences, words: Sequence[str]) -> dict[str, Any]:
         "places": [_filling(places) for places in shown.places],
         "axes": [_axes(shares) for shares in shown.shares],
         "staticPlaces": _filling(shown.static_places),
-        "cosines": [_hundredths(cosines) for cosines in shown.cosines],
-        "staticCosines": _hundredths(shown.static_cosines),
-        "nearest": [[f"{i + 1} ({_written(x)})" if i is not None else "" for i, x in row] for row in nearest],
+        "forms": list(shown.forms),
+        "tokens": list(shown.tokens),
+        "prefixes": list(shown.prefixes),
+        "unit": shown.unit,
         "stops": [_stops(shown, layer) for layer in layers],
     }
 
@@ -230,16 +249,18 @@ def _together(n: int) -> int:
     return -(-n // ROWS)
 
 
-def _hundredths(cosines: np.ndarray) -> str:
-    """The cosines (n, n) above the diagonal, row by row, a byte each from -1.00 (0) to 1.00 (200), in base64."""
-    above = cosines[np.triu_indices(len(cosines), 1)]
-    return base64.b64encode((above.clip(-1, 1) * 100).round().astype(np.int16).__add__(100).astype(np.uint8)).decode()
+def _block(shown: Occurrences) -> bytes:
+    """For occurrences.js: of each layer and, last, of the static vectors the cosines above the diagonal, row by row."""
+    i, j = np.triu_indices(len(shown.texts), 1)
+    cosines = np.concatenate([shown.cosines[:, i, j], shown.static_cosines[None, i, j]]).astype(np.float32)
+    spreads = {kind: np.asarray(table, np.float32).ravel() for kind, table in shown.quantiles.items()}
+    return pack({}, {"cosines": cosines, **spreads}, "f32" if cosines.size <= EXACT else "f16")
 
 
 def _stops(shown: Occurrences, layer: int) -> list[float]:
     """Where the scale of colours has its colours: at quartiles of one word in random places, or evenly without them."""
-    if shown.quantiles is not None:
-        stops = shown.quantiles[layer][list(STOPS)].astype(np.float64)
+    if "same_word" in shown.quantiles:
+        stops = shown.quantiles["same_word"][layer][list(STOPS)].astype(np.float64)
     else:
         stops = np.linspace(min(0.0, float(shown.cosines[layer].min())), 1, len(STOPS))
     return (np.maximum.accumulate(stops) + 1e-4 * np.arange(len(STOPS))).round(4).tolist()  # each above the last
@@ -252,16 +273,19 @@ def _map(shape: str, words: Sequence[str], *, numbered: bool) -> dict[str, Any]:
     """Points of the data set "points"."""
     import altair as alt
 
-    chosen = alt.param(name="chosen", value=0)
+    picked = [alt.param(name=name, value=0) for name in ("one", "other", "hovered")]
+    is_picked = "datum.number == one || datum.number == other || datum.number == hovered"
     scale = alt.Scale(domain=[-1.12, 1.12], nice=False)
     cross = alt.Axis(values=[0], labels=False, ticks=False, domain=False, title=None)
     base = alt.Chart(alt.NamedData("points")).encode(
         alt.X("x:Q", scale=scale, axis=cross), alt.Y("y:Q", scale=scale, axis=cross)
     )
     by_word = 1 < len(words) <= COLOURS
-    points = base.mark_point(shape=shape, filled=True, opacity=0.9, **({} if by_word else {"style": shape})).encode(
-        size=alt.condition("datum.number == chosen", alt.value(320), alt.value(110)),
+    plain = {} if by_word else {"style": shape}
+    points = base.mark_point(shape=shape, filled=True, opacity=0.9, cursor="pointer", **plain).encode(
+        size=alt.condition(is_picked, alt.value(320), alt.value(110)),
         tooltip=["title:N", "sentence:N"],
+        description=alt.Description("sentence:N"),
     )
     if by_word:
         legend = alt.Legend(title=None, orient="top", symbolType=shape)
@@ -279,7 +303,7 @@ def _map(shape: str, words: Sequence[str], *, numbered: bool) -> dict[str, Any]:
             alt.Chart(alt.InlineData(values=[{}])).mark_text(text=alt.ExprRef(name), style="axis-name", **corner)
         )
     names = [alt.param(name=name, value="") for name in corners]
-    return alt.layer(*layers).add_params(chosen, *names).to_dict()
+    return alt.layer(*layers).add_params(*picked, *names).to_dict()
 
 
 def _matrix(n: int) -> dict[str, Any]:
@@ -292,8 +316,10 @@ def _matrix(n: int) -> dict[str, Any]:
         alt.X("column:O", sort=None, axis=axis.copy()), alt.Y("row:O", sort=None, axis=axis.copy())
     )
     # The domain is never used, but Vega counts its values to tell how many colours there are to pass through.
-    scale = alt.Scale(domain=[0, 0.25, 0.5, 0.75, 1], domainRaw=alt.ExprRef("stops"), clamp=True, range="ramp")
-    cells = base.mark_rect().encode(alt.Color("cosine:Q", scale=scale, legend=None), tooltip="text:N")
+    scale = alt.Scale(
+        domain=[0, 0.25, 0.5, 0.75, 1], domainRaw=alt.ExprRef("stops"), clamp=True, range="ramp", interpolate="rgb"
+    )
+    cells = base.mark_rect(cursor="pointer").encode(alt.Color("cosine:Q", scale=scale, legend=None), tooltip="text:N")
     if n > WRITTEN:
         return cells.add_params(stops).to_dict()
     numbers = base.mark_text(style="on-cell").encode(text=alt.Text("cosine:Q", format=".2f"))
@@ -312,9 +338,9 @@ def _curve(shown: Occurrences) -> dict[str, Any]:
         curves["these occurrences"] = np.stack([here, np.full(len(here), np.nan)], axis=1)
         static = np.full(len(here), shown.static_cosines[above].mean())
         curves["their static vectors"] = np.stack([static, np.full(len(here), np.nan)], axis=1)
-    if shown.unrelated is not None and shown.same_word is not None:
-        curves["one word, random places"] = shown.same_word
-        curves["unrelated words"] = shown.unrelated
+    for kind, name in (("same_word", "one word, random places"), ("unrelated", f"unrelated {shown.unit}s")):
+        if kind in shown.scales:
+            curves[name] = shown.scales[kind]
     values = [
         {"layer": layer, "cosine": round(float(mean), 4), "spread": round(float(np.nan_to_num(std)), 4), "of": name}
         for name, curve in curves.items()

@@ -83,13 +83,19 @@ def occurrences_of(texts: Sequence[tuple[str, str, str]], n_layers: int = 2, *, 
         cosines=np.stack([cosine_matrix(layer) for layer in vectors]),
         static_places=principal_axes(static)[0],
         static_cosines=cosine_matrix(static),
-        unrelated=np.full((n_layers + 1, 2), (0.01, 0.1)) if measured else None,
-        same_word=np.full((n_layers + 1, 2), (0.42, 0.13)) if measured else None,
-        quantiles=np.tile(quantiles, (n_layers + 1, 1)) if measured else None,
+        scales={
+            "unrelated": np.full((n_layers + 1, 2), (0.01, 0.1)), "same_word": np.full((n_layers + 1, 2), (0.42, 0.13)),
+        } if measured else {},
+        quantiles=dict.fromkeys(("unrelated", "same_word"), np.tile(quantiles, (n_layers + 1, 1))) if measured else {},
+        forms=[words.index(word) for word in words],
+        tokens=[words.index(word) for word in words],
+        prefixes=list(range(n)),
+        unit="word",
         layer=n_layers,
         correction="z-scored",
+        notes=["the model reads left to right <b>."],
         facts={"gptlite": "0", "model": "run </dd><script>window.hacked = 5</script>"},
-    )
+    )  # fmt: skip
 
 
 def banks() -> Occurrences:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import TYPE_CHECKING
 
 from gptlite.cli.shared import pages
 from gptlite.errors import LimitError
 
 if TYPE_CHECKING:
     from gptlite.checkpoint.saved_step import Checkpoint
-    from gptlite.embedding.contextual import WordVector
+    from gptlite.cli.embed.comparison import Comparison
     from gptlite.report.occurrences import Occurrences
 
 FACTS = ("gptlite", "model_sha256", "tokenizer_sha256", "pool", "context")
@@ -25,53 +25,60 @@ def check(n: int) -> None:
         raise LimitError(f"{n:,} occurrences are too many for a page of at most {occurrences.MOST}; give fewer texts.")
 
 
-def collect(
-    vectors: Sequence[WordVector],
-    loaded: Checkpoint,
-    statistics: Mapping[str, Any] | None,
-    layer: int,
-    correct: str,
-    meta: Mapping[str, Any],
-) -> Occurrences:
-    """What the page of `vectors` shows."""
+def collect(compared: Comparison, loaded: Checkpoint) -> Occurrences:
+    """What the page of a comparison shows: its vectors in every layer, and what it says of them."""
     import numpy as np
 
     from gptlite.embedding import similarity
     from gptlite.report import occurrences
+    from gptlite.text.words import same_form
 
-    contextual = np.stack([v.contextual for v in vectors], axis=1)  # (L + 1, n, D)
-    static = np.stack([v.static for v in vectors])
-    name, _ = similarity.parse_correction(correct if statistics else "none", loaded.config.dim)
-    scale: dict[str, Any] = dict.fromkeys(("unrelated", "same_word", "quantiles"))
-    if statistics is not None:
-        space = {key: statistics[key].numpy() for key in ("mean", "std", "components")}
-        contextual = np.stack(
-            [
-                similarity.correct(vectors, correct, {key: value[i] for key, value in space.items()})
-                for i, vectors in enumerate(contextual)
-            ]
-        )
-        row = similarity.CORRECTIONS.index(name)
-        kept = {"unrelated": "unrelated", "same_word": "same_word", "quantiles": "same_word_quantiles"}
-        scale = {key: statistics[kept[key]][: len(contextual), row].numpy() for key in kept}
+    e, n_layers = compared.e, compared.n_layers
+    layers = [dataclasses.replace(e, layers=(layer,)) for layer in range(n_layers + 1)]
+    contextual = np.stack([of_layer.corrected(compared.correct) for of_layer in layers])  # (L + 1, n, D)
+    scales = [of_layer.scale(compared.correct) for of_layer in layers]
+    quantiles = [of_layer.quantiles(compared.correct) for of_layer in layers]
+    kinds = list(scales[0] or ())
     places, shares = similarity.principal_axes(contextual)
+    name, _ = similarity.parse_correction(compared.correct, loaded.config.dim)
+    words = [v.occurrence.word for v in e.items]
+    forms = list(range(len(e))) if e.unit == "sentence" else [same_form(word) for word in words]
     return occurrences.Occurrences(
-        texts=[
-            (text[: place.start], place.word, text[place.end :])
-            for place, text in ((v.occurrence, v.occurrence.text) for v in vectors)
-        ],
-        n_left=[v.n_left for v in vectors],
-        expected=[v.expected for v in vectors],
+        texts=[(v.occurrence.text[: v.occurrence.start], v.occurrence.word, v.occurrence.text[v.occurrence.end :])
+               for v in e.items],
+        n_left=[v.n_left for v in e.items],
+        expected=[v.expected for v in e.items],
         places=places,
         shares=shares,
         cosines=np.stack([similarity.cosine_matrix(layer) for layer in contextual]),
-        static_places=similarity.principal_axes(static)[0],
-        static_cosines=similarity.cosine_matrix(static),
-        **scale,
-        layer=layer,
-        correction={"none": "raw", "zscore": "z-scored", "center": "centred"}.get(name, correct),
+        static_places=similarity.principal_axes(e.static)[0],
+        static_cosines=similarity.cosine_matrix(e.static),
+        scales={kind: np.array([scale[kind] for scale in scales if scale]) for kind in kinds},
+        quantiles={kind: np.stack([spread[kind] for spread in quantiles if spread]) for kind in kinds},
+        forms=_numbered(forms),
+        tokens=_numbered([v.tokens for v in e.items]),
+        prefixes=_prefixes(compared),
+        unit="sentence" if e.unit == "sentence" else "word",
+        layer=e.layers[-1],
+        correction={"none": "raw", "zscore": "z-scored", "center": "centred"}.get(name, compared.correct),
+        notes=compared.notes(),
         facts={
             "model": pages.model_name(loaded.path),
-            **{key.replace("_", " "): str(meta[key]) for key in FACTS if meta.get(key)},
+            **{key.replace("_", " "): str(e.meta[key]) for key in FACTS if e.meta.get(key)},
         },
-    )
+    )  # fmt: skip
+
+
+def _numbered(names: list) -> list[int]:  # type: ignore[type-arg]
+    """Of each name the place at which it came first."""
+    first: dict[object, int] = {}
+    return [first.setdefault(name, i) for i, name in enumerate(names)]
+
+
+def _prefixes(compared: Comparison) -> list[int]:
+    """Of each occurrence the first one with the same text up to the word."""
+    e = compared.e
+    found: list[int] = []
+    for i in range(len(e)):
+        found.append(next((j for j in range(i) if found[j] == j and e.same_prefix(i, j)), i))
+    return found

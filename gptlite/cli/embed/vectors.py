@@ -130,7 +130,7 @@ def show(
     if output.drawn:
         from gptlite.report import occurrences
 
-        shown = page.collect(vectors, loaded, statistics, embedder.layers[-1], which.correct, embedder.meta)
+        shown = page.collect(_comparison(rows, vectors, embedder, counts, found.unit), loaded)
         if output.figures is not None:
             pages.write_figures(Path(output.figures), occurrences.figures(shown), messages)
         if output.page is not None:
@@ -231,21 +231,33 @@ def _compare(
     messages: console.Messages,
 ) -> None:
     """Print the comparison, for people or as JSON."""
+    comparison = _comparison(rows, vectors, embedder, counts, unit)
+    if comparison.correct != embedder.which.correct:
+        messages.notice(
+            f"{embedder.loaded.path} holds no statistics for corrected cosines; raw ones are shown, which are all high."
+        )
+    if embedder.output.json:
+        console.write_json(schemas.named("embed", comparison.as_json()))
+    else:
+        comparison.print()
+
+
+def _comparison(
+    rows: Sequence[Found],
+    vectors: Sequence[WordVector],
+    embedder: Embedder,
+    counts: Mapping[str, int],
+    unit: str,
+) -> Comparison:
+    """What is shown of vectors, with raw cosines of a model without statistics. Raises `UsageError`."""
     from gptlite.embedding import similarity
     from gptlite.embedding.comparison import Embeddings
 
     config, correct = embedder.loaded.config, embedder.which.correct
     similarity.parse_correction(correct, config.dim)
-    if embedder.statistics is None and correct != "none":
-        messages.notice(
-            f"{embedder.loaded.path} holds no statistics for corrected cosines; raw ones are shown, which are all high."
-        )
+    if embedder.statistics is None:
         correct = "none"
     embeddings = Embeddings(vectors, embedder.layers, embedder.statistics, embedder.meta, unit)
     context, wish = embedder.made.context, embedder.which.context
     can_both = wish != "auto" or context == "both"
-    comparison = Comparison(embeddings, correct, config.n_layers, unit, context, can_both, counts, rows)
-    if embedder.output.json:
-        console.write_json(schemas.named("embed", comparison.as_json()))
-    else:
-        comparison.print()
+    return Comparison(embeddings, correct, config.n_layers, unit, context, can_both, counts, rows)

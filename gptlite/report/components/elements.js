@@ -42,6 +42,11 @@ const showToken = (box, name) => {
 };
 const tokenOf = (id) => showToken(element("bdi"), nameOf(id));
 
+// The same for the tokens of tables that are written already.
+function markPieces() {
+  for (const box of document.querySelectorAll("td .token")) box.classList.toggle("piece", isPiece(box.textContent));
+}
+
 // Bars for tokens: { id, p, kept, came }; a click calls take(id). Bars that are there already are changed, not made anew,
 // so that the one in focus stays so.
 function drawBars(list, bars, take, isChosen = () => false) {
