@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import os
 import random
 import signal
@@ -154,6 +155,23 @@ def comparison_of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
         in_this_process(patch)
         names = ["unigram", "5-gram", "lstm", "gptlite"]
         compare(folder / "corpus.txt", time="1s", contenders=names, directory=folder / "found", prompt="Ada", val="20%")
+    return folder / "found"
+
+
+@pytest.fixture(scope="session")
+def comparison_of_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a comparison on pairs, made as `comparison_of_four`; tests must not change it."""
+    from support.comparisons import in_this_process
+
+    from gptlite.comparison.run import compare
+
+    folder = tmp_path_factory.mktemp("compared-pairs")
+    lines = [json.dumps({"question": f"{i} of {i % 7}?", "answer": f"{i % 10} it is"}) for i in range(400)]
+    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
+        in_this_process(patch)
+        compare(folder / "pairs.jsonl", time="1s", directory=folder / "found", val="20%")
     return folder / "found"
 
 

@@ -9,57 +9,91 @@ from typing import Any
 import numpy as np
 
 from gptlite.comparison import copying
-from gptlite.comparison.contenders import Contender
+from gptlite.comparison.contenders import Contender, Protocol
 from gptlite.comparison.measures import NORMAL_95
 from gptlite.comparison.store import Store
 from gptlite.errors import CheckpointError
 
-KEPT = (
+MEASURED = (
     "n_parameters", "seconds", "n_steps", "n_tokens_seen", "learning_rate", "sweep", "bits_per_byte",
-    "bits_per_byte_interval", "curve", "reach", "n_memory_numbers", "seconds_per_written_token", "copy", "sample",
+    "bits_per_byte_interval", "curve",
 )  # fmt: skip
+ON_TEXT = ("reach", "n_memory_numbers", "seconds_per_written_token", "copy", "sample")
 
 
 def collect(store: Store, contenders: Sequence[Contender], info: Mapping[str, Any]) -> dict[str, Any]:
     """The results of `contenders`, which are finished. Raises `CheckpointError` where one is damaged."""
-    protocol, facts = info["protocol"], info["facts"]
-    networks = [contender for contender in contenders if contender.kind != "ngram"]
-    speeds = (store.speeds(networks) or {}) if networks else {}
+    protocol, facts = Protocol(**info["protocol"]), info["facts"]
     results = {contender.name: store.result(contender) for contender in contenders}
     try:
-        best = min(results, key=lambda name: results[name]["bits_per_byte"])
-        listed = [_shown(c, results[c.name], results[best], speeds.get(c.name, [])) for c in contenders]
+        found = _on_pairs(contenders, results) if protocol.pairs else _on_text(store, contenders, results)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"a result in {store.path} lacks {error}; delete its folder and resume.") from error
     return {
         "directory": str(store.path),
-        "seconds_each": protocol["seconds"],
-        "seed": protocol["seed"],
-        "prompt": protocol["prompt"],
+        "on": protocol.on,
+        "seconds_each": protocol.seconds,
+        "seed": protocol.seed,
+        "prompt": protocol.prompt,
         "hardware": facts["hardware"],
         "train_bytes": facts["train_bytes"],
         "val_bytes": facts["val_bytes"],
         "n_train_tokens": facts["n_train_tokens"],
-        "vocab_size": protocol["model"]["vocab_size"],
-        "context_length": protocol["model"]["context_length"],
-        "batch_size": protocol["train"]["batch_size"],
-        "copy_chance": 1 / copying.N_NAMES,
-        "best": best,
-        "contenders": listed,
+        "vocab_size": protocol.model["vocab_size"],
+        "context_length": protocol.model["context_length"],
+        "batch_size": protocol.train["batch_size"],
+        **found,
     }
 
 
-def _shown(
-    contender: Contender, result: Mapping[str, Any], best: Mapping[str, Any], speeds: Sequence[Any]
-) -> dict[str, Any]:
+def _on_text(store: Store, contenders: Sequence[Contender], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    networks = [contender for contender in contenders if contender.kind != "ngram"]
+    speeds = (store.speeds(networks) or {}) if networks else {}
+    best = min(results, key=lambda name: results[name]["bits_per_byte"])
+    listed = [
+        {
+            **_shown(c, results[c.name], ON_TEXT),
+            "behind_best": difference(results[c.name]["windows"], results[best]["windows"]),
+            "speed": list(speeds.get(c.name, [])),
+        }
+        for c in contenders
+    ]
+    return {"copy_chance": 1 / copying.N_NAMES, "best": best, "contenders": listed}
+
+
+def _on_pairs(contenders: Sequence[Contender], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The best one writes most answers exactly; of several such ones, it needs the fewest bits for known answers."""
+
+    def order(name: str) -> tuple[float, float]:
+        return -results[name]["exact"]["share"], results[name]["bits_per_byte"]
+
+    best = min(results, key=order)
+    listed = [
+        {
+            **_shown(c, results[c.name], ("answers", "attention")),
+            "exact_match": results[c.name]["exact"]["share"],
+            "exact_match_interval": results[c.name]["exact"]["interval"],
+            "behind_best": _fewer(results[c.name]["exact"]["right"], results[best]["exact"]["right"]),
+        }
+        for c in contenders
+    ]
+    return {"n_answers": len(results[best]["exact"]["right"]), "best": best, "contenders": listed}
+
+
+def _shown(contender: Contender, result: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {
         "name": contender.name,
         "title": contender.title,
         "kind": contender.kind,
-        **{key: result[key] for key in KEPT},
-        "behind_best": difference(result["windows"], best["windows"]),
-        "speed": list(speeds),
+        **{key: result[key] for key in (*MEASURED, *keys)},
     }
+
+
+def _fewer(one: Sequence[int], best: Sequence[int]) -> dict[str, Any]:
+    """How many fewer of the same answers are exact, as a share, with its 95 % interval."""
+    ones = [1.0] * len(one)
+    found = difference({"bits": best, "bytes": ones}, {"bits": one, "bytes": ones})
+    return {"exact_match": found["bits_per_byte"], "exact_match_interval": found["bits_per_byte_interval"]}
 
 
 def difference(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]) -> dict[str, Any]:

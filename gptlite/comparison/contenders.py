@@ -9,17 +9,23 @@ from typing import Any, Literal
 
 from gptlite.errors import UsageError
 
-Kind = Literal["ngram", "recurrent", "transformer"]
+Kind = Literal["ngram", "recurrent", "transformer", "encoder-decoder"]
+TEXT, PAIRS = "text", "pairs"  # what is compared on: running text, or prompts with their answers
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that takes part. `start_rate`: where the search for its learning rate begins; 0 where there is none."""
+    """A model that takes part.
+
+    - `start_rate`: where the search for its learning rate begins; 0 where there is none.
+    - `on`: what it takes part on, `TEXT` or `PAIRS`.
+    """
 
     name: str
     title: str
     kind: Kind
     start_rate: float = 0.0
+    on: tuple[str, ...] = (TEXT,)
 
 
 GPTLITE = "gptlite"
@@ -32,7 +38,9 @@ CONTENDERS = {
         Contender("gru", "GRU", "recurrent", 4e-3),
         Contender("lstm", "LSTM", "recurrent", 4e-3),
         Contender("transformer-2017", "Transformer of 2017", "transformer", 2e-3),
-        Contender(GPTLITE, "gptlite", "transformer"),
+        Contender("lstm-attention", "LSTM with attention", "encoder-decoder", 4e-3, (PAIRS,)),
+        Contender("encoder-decoder", "encoder-decoder of 2017", "encoder-decoder", 2e-3, (PAIRS,)),
+        Contender(GPTLITE, "gptlite", "transformer", on=(TEXT, PAIRS)),
     )
 }  # in the order of history, which is that of tables and charts
 
@@ -49,6 +57,7 @@ class Protocol:
 
     - `seconds`: of training for each network; `model`, `train`: the plan of gptlite (`ModelConfig`, `TrainConfig`).
     - `machine`: `Hardware.choices`; `byte_scale`: bytes of held-out text per byte that its tokens spell.
+    - `pairs`: `kind` and `given` of a `PairFormat`; None for running text.
     """
 
     seconds: float
@@ -58,6 +67,11 @@ class Protocol:
     train: Mapping[str, Any]
     machine: Mapping[str, Any]
     byte_scale: float
+    pairs: Mapping[str, Any] | None = None
+
+    @property
+    def on(self) -> str:
+        return TEXT if self.pairs is None else PAIRS
 
     @property
     def sweep_seconds(self) -> float:
@@ -71,21 +85,37 @@ class Protocol:
         return dataclasses.asdict(self)
 
 
-def choose_contenders(names: str | Sequence[str] | None) -> list[Contender]:
-    """The contenders of these names, in the order of history; all of them for None.
+def choose_contenders(names: str | Sequence[str] | None, on: str = TEXT) -> list[Contender]:
+    """The contenders of these names, in the order of history; for None all that take part on `on`.
 
-    - `names`: a sequence, or a text with commas. Raises `UsageError` for a name that is none, and for no name.
+    - `names`: a sequence, or a text with commas. Raises `UsageError` for a name that is none here, and for no name.
     """
+    here = {name: contender for name, contender in CONTENDERS.items() if on in contender.on}
     if names is None:
-        return list(CONTENDERS.values())
+        return list(here.values())
+    asked = read_names(names)
+    for name in asked:
+        if name not in here:
+            other = "prompts with answers" if on == TEXT else "running text"
+            raise UsageError(f"`contenders` has '{name}', which is for {other}: choose from {', '.join(here)}.")
+    return [contender for name, contender in here.items() if name in asked]
+
+
+def read_names(names: str | Sequence[str]) -> list[str]:
+    """The names in a sequence, or in a text with commas. Raises `UsageError` for one that no contender has."""
     asked = [name.strip().lower() for name in (names.split(",") if isinstance(names, str) else names)]
     asked = [name for name in asked if name]
     for name in asked:
         if name not in CONTENDERS:
-            raise UsageError(f"`contenders` has '{name}', which is none: choose from {', '.join(CONTENDERS)}.")
+            raise UsageError(f"`contenders` has '{name}', which is none: choose from {_all_names()}.")
     if not asked:
-        raise UsageError(f"`contenders` names none: choose from {', '.join(CONTENDERS)}.")
-    return [contender for name, contender in CONTENDERS.items() if name in asked]
+        raise UsageError(f"`contenders` names none: choose from {_all_names()}.")
+    return asked
+
+
+def _all_names() -> str:
+    text, pairs = (", ".join(c.name for c in CONTENDERS.values() if on in c.on) for on in (TEXT, PAIRS))
+    return f"{text}; on pairs from {pairs}"
 
 
 def expected_seconds(contenders: Sequence[Contender], protocol: Protocol) -> float:
@@ -95,6 +125,6 @@ def expected_seconds(contenders: Sequence[Contender], protocol: Protocol) -> flo
         if contender.kind == "ngram":
             seconds += 8
             continue
-        seconds += protocol.seconds + protocol.copy_seconds + 15
+        seconds += protocol.seconds + 15 + (protocol.copy_seconds if protocol.on == TEXT else 0)
         seconds += protocol.sweep_seconds if contender.start_rate else 0
     return seconds

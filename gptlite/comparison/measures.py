@@ -112,11 +112,16 @@ def test_copying(predictor: Predictor, seed: int) -> list[dict[str, Any]]:
 
 
 def share(right: int, n: int, distance: int) -> dict[str, Any]:
+    found = wilson(right, n)
+    return {"distance": distance, "right": found["share"], "interval": found["interval"]}
+
+
+def wilson(right: int, n: int) -> dict[str, Any]:
     """A share with its 95 % interval (Wilson 1927)."""
     p, z = right / n, NORMAL_95
     middle, width = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     interval = [max(0.0, (middle - width) / (1 + z * z / n)), min(1.0, (middle + width) / (1 + z * z / n))]
-    return {"distance": distance, "right": p, "interval": interval}
+    return {"share": p, "interval": interval}
 
 
 def write(predictor: Predictor, prompt: Sequence[int], seed: int, vocab_size: int, context: int) -> list[int]:

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gptlite.baselines import recurrent
+from gptlite.baselines import encoder_decoder, recurrent
+from gptlite.baselines.encoder_decoder import EncoderDecoderConfig
 from gptlite.baselines.recurrent import Recurrent, RecurrentConfig
 from gptlite.comparison.contenders import GPTLITE, Contender, Protocol
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise, set_vectors
-from gptlite.training import bigram_init, compile, machine, optimizer
+from gptlite.training import bigram_init, compile, machine, optimizer, pair_data
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import Loss
 from gptlite.training.team import ALONE
@@ -25,14 +26,20 @@ from gptlite.training.watcher import Watcher
 
 BETAS = (0.9, 0.99)  # of AdamW for the networks of the past
 POST_NORM_WARMUP = 0.1  # share of the time; without a warm-up the Transformer of 2017 diverges
+MOST_LAYERS = 6  # of an encoder or a decoder, as in 2017
+Config = ModelConfig | RecurrentConfig | EncoderDecoderConfig
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides on a network besides its kind: the vocabulary, the context, and gptlite's own plan for both."""
+    """What decides on a network besides its kind: the vocabulary, the context, and gptlite's own plan for both.
+
+    - `begin`: of pairs, the id after which an answer is written; None for running text.
+    """
 
     model: ModelConfig
     train: TrainConfig
+    begin: int | None = None
 
     @classmethod
     def of(cls, protocol: Protocol) -> Shape:
@@ -41,7 +48,8 @@ class Shape:
     def with_context(self, context_length: int, tokens_per_step: int) -> Shape:
         """The same with windows of another length, as many as there are `tokens_per_step`."""
         model = dataclasses.replace(self.model, context_length=context_length)
-        return Shape(model, dataclasses.replace(self.train, batch_size=max(1, tokens_per_step // context_length)))
+        train = dataclasses.replace(self.train, batch_size=max(1, tokens_per_step // context_length))
+        return Shape(model, train, self.begin)
 
 
 class Network:
@@ -52,14 +60,15 @@ class Network:
 
     def __init__(self, contender: Contender, shape: Shape, hardware: Hardware, rate: float, seed: int) -> None:
         self.contender, self.seed = contender, seed
-        self.config: ModelConfig | RecurrentConfig = config_of(contender, shape)
+        self.config: Config = config_of(contender, shape)
         train = shape.train
         if contender.name != GPTLITE:
-            warmup = POST_NORM_WARMUP if contender.kind == "transformer" else train.warmup
+            warmup = train.warmup if contender.kind == "recurrent" else POST_NORM_WARMUP
             train = dataclasses.replace(train, optimizer="adamw", lr=rate, warmup=warmup, init="random")
         self.train = train
         if isinstance(self.config, ModelConfig):
             hardware = machine.decide(hardware, train.seconds, 0, self.config, train)
+            hardware = hardware if shape.begin is None else pair_data.uncompiled(hardware)
         self.hardware = dataclasses.replace(hardware, open=())
         self.workers: Workers = compile.workers_for(self.hardware, train)
         self.model: nn.Module = _build(self.config, train, seed).to(hardware.device)
@@ -69,7 +78,7 @@ class Network:
                 self.model, train, self.hardware, ALONE, Watcher(), self.workers
             )
             self.optimizers = optimizer.make_optimizers(self.model, train, workers=self.workers)
-        else:  # no weight decay: recurrent weights are read as often as there are tokens
+        else:  # no weight decay, as the papers have none
             groups = [{"params": list(self.model.parameters()), "lr_scale": 1.0}]
             self.optimizers = [torch.optim.AdamW(groups, lr=rate, betas=BETAS, weight_decay=0.0, fused=True)]
 
@@ -98,9 +107,11 @@ class Network:
         return self.config.n_params
 
 
-def config_of(contender: Contender, shape: Shape) -> ModelConfig | RecurrentConfig:
+def config_of(contender: Contender, shape: Shape) -> Config:
     """gptlite's own shape, or one of the contender's kind with about as many parameters."""
     own = shape.model
+    if contender.kind == "encoder-decoder":
+        return _encoder_decoder(contender, shape)
     if contender.kind == "recurrent":
         return RecurrentConfig.of_size(contender.name, own.vocab_size, own.n_params)
     if contender.name == GPTLITE:
@@ -121,8 +132,22 @@ def _past_transformer(architecture: str, own: ModelConfig) -> ModelConfig:
     return min((at(dim) for dim in range(step, 4 * own.dim + step, step)), key=lambda c: abs(c.n_params - own.n_params))
 
 
-def _build(config: ModelConfig | RecurrentConfig, train: TrainConfig, seed: int) -> nn.Module:
+def _encoder_decoder(contender: Contender, shape: Shape) -> EncoderDecoderConfig:
+    """Half of gptlite's own layers on each side, so that both are about as deep and as wide."""
+    own, begin = shape.model, shape.begin
+    assert begin is not None, "an encoder-decoder needs pairs"
+    if contender.name == "lstm-attention":
+        return EncoderDecoderConfig.of_size("lstm", own.vocab_size, own.n_params, begin=begin)
+    n_layers = max(1, min(MOST_LAYERS, own.n_layers // 2))
+    return EncoderDecoderConfig.of_size("transformer", own.vocab_size, own.n_params, n_layers, begin)
+
+
+def _build(config: Config, train: TrainConfig, seed: int) -> nn.Module:
     torch.manual_seed(seed)
+    if isinstance(config, EncoderDecoderConfig):
+        pair_model = encoder_decoder.build(config, train.dropout)
+        encoder_decoder.initialise(pair_model, seed)
+        return pair_model
     if isinstance(config, RecurrentConfig):
         model = Recurrent(config, train.dropout)
         recurrent.initialise(model, seed)

@@ -17,7 +17,15 @@ from typing import Any
 
 from gptlite import errors, system
 from gptlite.comparison.collect import collect
-from gptlite.comparison.contenders import Contender, Protocol, choose_contenders, expected_seconds
+from gptlite.comparison.contenders import (
+    PAIRS,
+    TEXT,
+    Contender,
+    Protocol,
+    choose_contenders,
+    expected_seconds,
+    read_names,
+)
 from gptlite.comparison.store import Store, new_store, old_store
 from gptlite.comparison.worker import SPEED_TASK, Task
 from gptlite.config import ModelConfig
@@ -76,7 +84,7 @@ def compare(
 
     - `inputs`: files, folders or patterns; not needed with `resume`.
     - `time`: of training for each network, such as "2m"; the search for learning rates and the measures are extra.
-    - `contenders`: names, or a text with commas; all of them by default.
+    - `contenders`: names, or a text with commas; by default all that are for running text, or for pairs.
     - `directory`: where it is kept; by default `comparisons/<name of the first input>`.
     - `resume`: go on with a comparison; finished contenders are kept, and `contenders` may name others.
     - `prompt`: what samples begin with; `seed`: of weights, batches and samples.
@@ -85,7 +93,7 @@ def compare(
     Raises the errors of `gptlite.errors`.
     """
     watcher = watcher or CompareWatcher()
-    chosen = choose_contenders(contenders)
+    asked = None if contenders is None else read_names(contenders)
     names = [str(inputs)] if isinstance(inputs, (str, Path)) else [str(name) for name in inputs]
     options = TextOptions(lossy, encoding, separator=separator, as_text=as_text, text_field=text_field)
     if not names and not resume:
@@ -100,6 +108,9 @@ def compare(
             info = store.read_info()
             stack.enter_context(store.lock())
             _check_same(info, time=None if time is None else parse_time(time), prompt=prompt, seed=seed)
+            # Those that were asked for before, those that are finished, and those named now.
+            all_names = [*(asked or ()), *info["contenders"], *(c.name for c in store.finished())]
+            chosen = choose_contenders(all_names, Protocol(**info["protocol"]).on)
             dataset = _read_again(store, info, names, options, watcher, stack)
         else:
             store = new_store(directory, names)
@@ -108,21 +119,24 @@ def compare(
                 watcher=watcher,
             )  # fmt: skip
             machine.choose(request, ALONE)  # refuses what this machine does not have before the text is read
-            dataset, info = _prepare(request, names, val or DEFAULT_VAL, options, prompt or "", stack)
-            info["contenders"] = [contender.name for contender in chosen]
+            dataset, info = _prepare(request, names, val or DEFAULT_VAL, options, prompt or "", asked, stack)
+            chosen = choose_contenders(info["contenders"], Protocol(**info["protocol"]).on)
             stack.enter_context(store.lock())
             needed = SPARE_BYTES + BYTES_PER_PARAMETER * len(chosen) * ModelConfig(**info["protocol"]["model"]).n_params
             check_storage(store.path, needed, "the results need", "directory")
             store.begin(info, dataset.tokenizer)
-        if resume:  # those that were asked for before, those that are finished, and those named now
-            named = {c.name for c in chosen} if contenders is not None else set(info["contenders"])
-            chosen = choose_contenders([*named, *info["contenders"], *(c.name for c in store.finished())])
         _run(store, info, dataset, chosen, watcher, should_stop)
         return collect(store, chosen, info)
 
 
 def _prepare(
-    request: Request, names: list[str], val: str | float, options: TextOptions, prompt: str, stack: ExitStack
+    request: Request,
+    names: list[str],
+    val: str | float,
+    options: TextOptions,
+    prompt: str,
+    asked: list[str] | None,
+    stack: ExitStack,
 ) -> tuple[Dataset, dict[str, Any]]:
     """The text as tokens, and what `comparison.json` says: the plan that gptlite makes for this text and time."""
     watcher, seconds = request.watcher, request.time_budget
@@ -130,8 +144,17 @@ def _prepare(
     hardware = machine.choose(request, ALONE)
     limits = text_limits(seconds, hardware)
     texts = _open(names, options, watcher, stack, val, limits)
+    pairs = pair_data.format_of(texts)
+    chosen = choose_contenders(asked, PAIRS if pairs else TEXT)
+    if pairs and prompt:
+        raise UsageError("`prompt` is for samples of running text, and the files are pairs; leave it out.")
+    if pairs:
+        pair_data.note_duplicates(texts, watcher)
     dataset = tokenize(texts, None, watcher)
-    planned = estimate(dataset, hardware, None, None, request.settings, watcher)
+    settings = pair_data.settings_for(dataset, request.settings, None)
+    planned = estimate(dataset, hardware, None, None, settings, watcher)
+    if pairs:
+        pair_data.note_longer(dataset, planned.plan, watcher)
     protocol = Protocol(
         seconds=seconds,
         seed=planned.plan.train.seed,
@@ -140,8 +163,10 @@ def _prepare(
         train=planned.plan.train.to_dict(),
         machine=hardware.choices(),
         byte_scale=dataset.val_tokens.byte_scale(dataset.tokenizer.token_bytes),
+        pairs=dataclasses.asdict(pairs) if pairs else None,
     )
     info = {
+        "contenders": [contender.name for contender in chosen],
         "protocol": protocol.to_dict(),
         "arguments": [str(Path(name).absolute()) for name in names],
         "reading": options.to_dict(),
@@ -163,13 +188,7 @@ def _open(
 ) -> Any:
     watcher.phase("reading", 0.0)
     text = stack.enter_context(corpus.opened(names, cache_directory(), notice=watcher.notice, options=options))
-    texts = shorten(hold_out(text, val, watcher, options), limits, watcher)
-    if pair_data.format_of(texts):
-        raise UsageError(
-            "this text consists of pairs of a prompt and an answer, and a comparison is of running text; "
-            "name the field that is text with `text_field`."
-        )
-    return texts
+    return shorten(hold_out(text, val, watcher, options), limits, watcher)
 
 
 def _read_again(
@@ -182,7 +201,7 @@ def _read_again(
         raise CorpusError(
             f"the text is not the one that {store.path} was begun with; start a new comparison without `resume`."
         )
-    return tokenize(texts, store.tokenizer(), watcher)
+    return tokenize(texts, pair_data.with_boundaries(store.tokenizer(), pair_data.format_of(texts)), watcher)
 
 
 def _check_same(info: Mapping[str, Any], **asked: Any) -> None:
@@ -205,10 +224,10 @@ def _run(
     watcher: CompareWatcher,
     should_stop: Callable[[], int | None],
 ) -> None:
-    """Every contender that is not finished yet, one after the other, and then the speeds of all networks."""
+    """Every contender that is not finished yet, one after the other, and of running text the speeds of all networks."""
     protocol = Protocol(**info["protocol"])
     missing = [contender for contender in contenders if not store.is_finished(contender)]
-    networks = [contender for contender in contenders if contender.kind != "ngram"]
+    timed = [contender for contender in contenders if contender.kind != "ngram" and protocol.on == TEXT]
     watcher.begun(store.path, missing, expected_seconds(missing, protocol), info["facts"]["hardware"])
 
     def task(name: str) -> Task:
@@ -218,7 +237,7 @@ def _run(
         return Task(
             directory=str(store.path.absolute()),
             name=name,
-            names=tuple(c.name for c in networks),
+            names=tuple(c.name for c in timed),
             protocol=info["protocol"],
             tokenizer=dataset.tokenizer.to_json(),
             tokens=tokens,
@@ -232,7 +251,7 @@ def _run(
 
         _work(task(contender.name), tell, should_stop, store, len(contenders) - len(missing) + done, len(contenders))
         watcher.finished(contender, store.result(contender))
-    if networks and store.speeds(networks) is None:
+    if timed and store.speeds(timed) is None:
         n = len(contenders)
         _work(task(SPEED_TASK), lambda phase, fraction: watcher.phase(phase, fraction), should_stop, store, n, n)
 

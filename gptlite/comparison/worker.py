@@ -12,15 +12,17 @@ import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import save
+from torch import Tensor
 
-from gptlite.comparison import copying, measures, speed
+from gptlite.comparison import answering, copying, measures, speed
 from gptlite.comparison.contenders import CONTENDERS, Contender, Protocol
 from gptlite.comparison.fit import Fitted, Trial, best_rate, fit, sweep
 from gptlite.comparison.networks import Network, Shape
@@ -32,6 +34,7 @@ from gptlite.evaluation.scoring import sliding_windows, spread
 from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.storage import durable
 from gptlite.text.batches import Batches
+from gptlite.text.pairs import Boundaries, PairBatches, PairFormat
 from gptlite.text.token_files import TokenFile
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import launch, pauses
@@ -72,6 +75,8 @@ class Data:
     def of(cls, task: Task, protocol: Protocol) -> Data:
         tokens, val_tokens = (TokenFile(**{**t, "path": Path(t["path"])}) for t in (task.tokens, task.val_tokens))
         tokenizer = Tokenizer.from_json(task.tokenizer)
+        if protocol.pairs:
+            tokenizer = tokenizer.for_pairs(PairFormat(protocol.pairs["kind"], tuple(protocol.pairs["given"])))
         lengths = np.array(tokenizer.byte_lengths(protocol.model["vocab_size"])) * protocol.byte_scale
         return cls(tokens, tokens.ids(), np.asarray(val_tokens.ids()), tokenizer, lengths)
 
@@ -153,9 +158,16 @@ def _made_up_text(seed: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _train(
-    contender: Contender, protocol: Protocol, shape: Shape, data: Data, hardware: Hardware
-) -> tuple[dict[str, Any], dict[str, bytes]]:
+@dataclass(frozen=True)
+class _Work:
+    """What training and measuring need of the text: running text, or pairs."""
+
+    batch: Callable[[int], Tensor]
+    score: Callable[[Network], float]  # bits per byte on the way
+    measure: Callable[[Network], dict[str, Any]]  # in the end
+
+
+def _on_text(contender: Contender, protocol: Protocol, shape: Shape, data: Data, hardware: Hardware) -> _Work:
     batches = Batches(
         data.tokens,
         context=shape.model.context_length,
@@ -163,11 +175,45 @@ def _train(
         seed=protocol.seed,
     )
     windows = sliding_windows(len(data.val_ids), shape.model.context_length)
-    quick = spread(windows, max(FEWEST_QUICK, min(MOST_QUICK, int(QUICK_PER_SECOND * protocol.seconds))))
+    quick = spread(windows, _n_quick(protocol))
 
-    def scorer(network: Network) -> Any:
-        predictor = NetworkPredictor(network)
-        return lambda: measures.score_windows(predictor, data.val_ids, quick, data.token_bytes).bits_per_byte
+    def score(network: Network) -> float:
+        return measures.score_windows(NetworkPredictor(network), data.val_ids, quick, data.token_bytes).bits_per_byte
+
+    def measure(network: Network) -> dict[str, Any]:
+        measured = _measure(NetworkPredictor(network), protocol, shape, data)
+        return {**measured, "copy": _learn_to_copy(contender, protocol, hardware)}
+
+    return _Work(batches.batch, score, measure)
+
+
+def _on_pairs(protocol: Protocol, shape: Shape, data: Data) -> _Work:
+    context, begin = shape.model.context_length, shape.begin
+    assert begin is not None
+    batches = PairBatches(
+        data.tokens, data.tokenizer, context=context, batch_size=shape.train.batch_size, seed=protocol.seed
+    )
+    held_out = answering.held_out_pairs(data.val_ids, Boundaries.of(data.tokenizer), context)
+    quick = spread(held_out, 4 * _n_quick(protocol))  # pairs are short
+    return _Work(
+        lambda step: answering.last_answer_alone(batches.batch(step), begin),
+        lambda network: answering.score_answers(network, quick, data.token_bytes).bits_per_byte,
+        lambda network: answering.measure(network, data.tokenizer, data.val_ids, data.token_bytes, context),
+    )
+
+
+def _n_quick(protocol: Protocol) -> int:
+    return max(FEWEST_QUICK, min(MOST_QUICK, int(QUICK_PER_SECOND * protocol.seconds)))
+
+
+def _train(
+    contender: Contender, protocol: Protocol, shape: Shape, data: Data, hardware: Hardware
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    if protocol.pairs:
+        shape = dataclasses.replace(shape, begin=Boundaries.of(data.tokenizer).answer)
+        work = _on_pairs(protocol, shape, data)
+    else:
+        work = _on_text(contender, protocol, shape, data, hardware)
 
     trials: list[Trial] = []
     if contender.start_rate:
@@ -175,27 +221,27 @@ def _train(
 
         def try_rate(rate: float) -> float:
             network = Network(contender, shape, hardware, rate, protocol.seed)
-            return fit(network, batches.batch, each, scorer(network), lambda *_: None, scored_at=(1.0,)).best
+            score = partial(work.score, network)
+            return fit(network, work.batch, each, score, lambda *_: None, scored_at=(1.0,)).best
 
         trials = sweep(try_rate, contender.start_rate, tell)
     rate = best_rate(trials) if trials else shape.train.lr
     network = Network(contender, shape, hardware, rate, protocol.seed)
     began = pauses.now()
     network.start_from_counts(data.train_ids)
-    fitted = fit(network, batches.batch, protocol.seconds, scorer(network), tell, begun=pauses.now() - began)
+    score = partial(work.score, network)
+    fitted = fit(network, work.batch, protocol.seconds, score, tell, begun=pauses.now() - began)
     if fitted.diverged:
         raise NumericsError(
             f"the {contender.title} diverged at the learning rate {rate:g}: its loss is no number; try another `seed`."
         )
     tell("measuring", 0.0)
-    predictor = NetworkPredictor(network)
     result = {
         **_facts(contender, network.n_params, fitted, rate, trials),
-        **_measure(predictor, protocol, shape, data),
+        **work.measure(network),
         "curve": [
             {"seconds": p.seconds, "n_tokens": p.tokens, "bits_per_byte": p.bits_per_byte} for p in fitted.points
         ],
-        "copy": _learn_to_copy(contender, protocol, hardware),
     }
     return result, {WEIGHTS: save({name: t.cpu().contiguous() for name, t in network.weights().items()})}
 

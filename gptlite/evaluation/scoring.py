@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from gptlite.device import Hardware
 from gptlite.model import GPT
 from gptlite.text.pairs import Boundaries, answers_of
 from gptlite.text.tokenizer import Tokenizer
+
+Item = TypeVar("Item")
 
 LogitsOf = Callable[[Tensor], Tensor]  # ids (B, T) -> logits (B, T, V)
 LossesOf = Callable[[Tensor, Tensor, Tensor], Tensor]  # ids, targets, which of them count, (B, T) each -> -ln p (N,)
@@ -117,11 +119,11 @@ def sliding_windows(n_tokens: int, context: int) -> Sequence[Window]:
     return SlidingWindows(n_tokens, context)
 
 
-def spread(windows: Sequence[Window], n: int) -> list[Window]:
-    """At most n of `windows`, evenly spread over all of them."""
-    if len(windows) <= n:
-        return list(windows)
-    return [windows[round(i * (len(windows) - 1) / max(1, n - 1))] for i in range(n)]
+def spread(items: Sequence[Item], n: int) -> list[Item]:
+    """At most n of `items`, such as windows, evenly spread over all of them."""
+    if len(items) <= n:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / max(1, n - 1))] for i in range(n)]
 
 
 def score_model(

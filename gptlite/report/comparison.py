@@ -54,7 +54,7 @@ def render(shown: Comparison) -> str:
         ),
         drawn=set(specs),
         scores=_scores(shown),
-        rates=_rates(shown),
+        rates=rates(shown),
         samples=[(text.title(c, lang), visible(c["sample"][:LONGEST_SAMPLE])) for c in contenders],
         prompt=visible(labels[key].format(prompt=found["prompt"])),
         copy_note=labels["copy_note"].format(
@@ -102,7 +102,7 @@ def _scores(shown: Comparison) -> list[list[str]]:
     return rows
 
 
-def _rates(shown: Comparison) -> list[list[str]]:
+def rates(shown: Comparison) -> list[list[str]]:
     labels = text.phrases(shown.lang)["labels"]
     rows = [[labels["model"], labels["rate"], labels["tried"]]]
     for c in shown.found["contenders"]:
@@ -124,8 +124,8 @@ def _charts(shown: Comparison) -> dict[str, dict[str, Any]]:
     """Those for which there are numbers."""
     networks = [c for c in shown.found["contenders"] if c["kind"] != "ngram"]
     drawn = {
-        "seconds": _curves(shown, "seconds", "seconds") if shown.found["contenders"] else None,
-        "tokens": _curves(shown, "n_tokens", "tokens") if networks else None,
+        "seconds": curves(shown, "seconds", "seconds") if shown.found["contenders"] else None,
+        "tokens": curves(shown, "n_tokens", "tokens") if networks else None,
         "reach": _reach(shown) if any(len(c["reach"]) > 1 for c in shown.found["contenders"]) else None,
         "speed": _speed(shown) if any(c["speed"] for c in networks) else None,
         "copy": _copy(shown) if networks else None,
@@ -133,7 +133,7 @@ def _charts(shown: Comparison) -> dict[str, dict[str, Any]]:
     return {name: spec for name, spec in drawn.items() if spec is not None}
 
 
-def _color(shown: Comparison) -> Any:
+def color(shown: Comparison) -> Any:
     """Each contender has one colour on the whole page."""
     import altair as alt
 
@@ -142,7 +142,7 @@ def _color(shown: Comparison) -> Any:
     return alt.Color("model:N", scale=alt.Scale(domain=names), legend=legend, sort=names)
 
 
-def _curves(shown: Comparison, key: str, label: str) -> dict[str, Any]:
+def curves(shown: Comparison, key: str, label: str) -> dict[str, Any]:
     """Bits per byte over seconds or tokens; models that count as broken lines, whose height is all that they have."""
     import altair as alt
 
@@ -169,10 +169,10 @@ def _curves(shown: Comparison, key: str, label: str) -> dict[str, Any]:
     ]
     marks: list[Any] = []
     if lines:
-        base = alt.Chart(alt.InlineData(values=lines)).encode(x, y, _color(shown), tooltip=tooltip)
+        base = alt.Chart(alt.InlineData(values=lines)).encode(x, y, color(shown), tooltip=tooltip)
         marks += [base.mark_line(strokeWidth=2), base.mark_point(size=16, filled=True)]
     if rules:
-        rule = alt.Chart(alt.InlineData(values=rules)).encode(y, _color(shown), tooltip=[tooltip[0], tooltip[2]])
+        rule = alt.Chart(alt.InlineData(values=rules)).encode(y, color(shown), tooltip=[tooltip[0], tooltip[2]])
         marks.append(rule.mark_rule(strokeDash=[5, 4], strokeWidth=1.5))
     return alt.layer(*marks).to_dict()
 
@@ -195,7 +195,7 @@ def _reach(shown: Comparison) -> dict[str, Any]:
     scale = alt.Scale(type="log", base=2)
     x = alt.X("x:Q", title=labels["known"], scale=scale, axis=alt.Axis(format=",.0f", grid=False))
     title = labels["bits"]
-    base = alt.Chart(alt.InlineData(values=values)).encode(x, _color(shown))
+    base = alt.Chart(alt.InlineData(values=values)).encode(x, color(shown))
     named = {"model:N": labels["model"], "span:N": labels["known"], "y:Q": title, "low:Q": "95 %", "high:Q": "95 %"}
     tooltip = [alt.Tooltip(field, title=name) for field, name in named.items()]
     y = alt.Y("y:Q", title=title, scale=alt.Scale(zero=False))
@@ -221,7 +221,7 @@ def _speed(shown: Comparison) -> dict[str, Any]:
     y = alt.Y("y:Q", title=labels["tps"], axis=alt.Axis(format="~s"))
     tooltip = [alt.Tooltip("model:N", title=labels["model"]), alt.Tooltip("x:Q", title=labels["context"]),
                alt.Tooltip("y:Q", title=labels["tps"], format=",")]  # fmt: skip
-    base = alt.Chart(alt.InlineData(values=values)).encode(x, y, _color(shown), tooltip=tooltip)
+    base = alt.Chart(alt.InlineData(values=values)).encode(x, y, color(shown), tooltip=tooltip)
     return base.mark_line(strokeWidth=2, point={"size": 24, "filled": True}).to_dict()
 
 
@@ -243,7 +243,7 @@ def _copy(shown: Comparison) -> dict[str, Any]:
     y = alt.Y("y:Q", title=labels["right"], scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"))
     tooltip = [alt.Tooltip("model:N", title=labels["model"]), alt.Tooltip("x:Q", title=labels["distance"]),
                alt.Tooltip("y:Q", title=labels["right"], format=".1%")]  # fmt: skip
-    base = alt.Chart(alt.InlineData(values=values)).encode(x, _color(shown))
+    base = alt.Chart(alt.InlineData(values=values)).encode(x, color(shown))
     band = base.mark_area(opacity=0.12).encode(alt.Y("low:Q", title=labels["right"]), alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=2, point={"size": 24, "filled": True}).encode(y, tooltip=tooltip)
     chance = alt.Chart(alt.InlineData(values=[{"y": shown.found["copy_chance"]}])).encode(y)

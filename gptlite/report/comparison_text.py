@@ -21,9 +21,9 @@ SAME = 0.1  # two speeds or numbers of tokens that differ by less than this shar
 
 
 @cache
-def phrases(lang: str) -> dict[str, dict[str, str]]:
-    """The "titles" of contenders, "labels" of the page and "sentences" of a language."""
-    return json.loads((HERE / f"comparison.{lang}.json").read_text(encoding="utf-8"))
+def phrases(lang: str, page: str = "comparison") -> dict[str, dict[str, str]]:
+    """The "labels" and "sentences" of a page in a language; of a comparison also the "titles" of contenders."""
+    return json.loads((HERE / f"{page}.{lang}.json").read_text(encoding="utf-8"))
 
 
 def title(contender: Mapping[str, Any], lang: str) -> str:
@@ -40,14 +40,18 @@ def duration(seconds: float, lang: str) -> str:
 
 def explain(found: Mapping[str, Any], lang: str) -> dict[str, str]:
     """A paragraph for each picture, by its name, and one that concludes; every sentence is true of `found`."""
-    join = "" if lang == "zh" else " "
     paragraphs = {
         "curves": _curves(found, lang), "reach": _reach(found, lang), "speed": _speed(found, lang),
         "copy": _copy(found, lang), "conclusion": _conclusion(found, lang),
     }  # fmt: skip
-    sentences = phrases(lang)["sentences"]
+    return in_words(paragraphs, lang)
+
+
+def in_words(paragraphs: Mapping[str, Sequence[Claim]], lang: str, page: str = "comparison") -> dict[str, str]:
+    """Claims as sentences, a paragraph for each name that has any."""
+    sentences = phrases(lang, page)["sentences"]
     return {
-        name: join.join(sentences[key].format(**values) for key, values in claims)
+        name: ("" if lang == "zh" else " ").join(sentences[key].format(**values) for key, values in claims)
         for name, claims in paragraphs.items()
         if claims
     }

@@ -99,19 +99,21 @@ def render(
     *,
     parts: Sequence[str] = (),
     block: bytes = b"",
+    styled_as: str | None = None,
     **context: Any,
 ) -> str:
     """The page `name` as HTML. Raises `UsageError` when the libraries that draw are not installed.
 
     - `data` for its script, `specs` of its charts, `context` for its template.
     - `parts`: scripts of the components, for which `block` has arrays, as `components.packing.pack` makes it.
+    - `styled_as`: another page whose style it has.
     """
     check_libraries()
     import jinja2
 
     loader = jinja2.FileSystemLoader(HERE)
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    style = styles(*["components/components"] * bool(parts), name)
+    style = styles(*["components/components"] * bool(parts), styled_as or name)
     own = [(HERE / f"{file}.js").read_text(encoding="utf-8") for file in ("page", name)]
     script = "\n".join((own[0], *[components.read(*parts)] * bool(parts), own[1]))
     library = _charting_library()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gptlite.device import Hardware
 from gptlite.errors import CorpusError, UsageError
 from gptlite.text.corpus import Text
 from gptlite.text.pairs import (
@@ -87,6 +88,11 @@ def make_batches(dataset: Dataset, plan: Plan) -> PairBatches:
         dataset.tokens, dataset.tokenizer, context=plan.model.context_length, batch_size=config.batch_size,
         seed=config.seed, loss=config.loss,
     )  # fmt: skip
+
+
+def uncompiled(hardware: Hardware) -> Hardware:
+    """Torch compiles for one shape of a batch, and those of pairs are of many."""
+    return dataclasses.replace(hardware, compile=False) if hardware.compile and not hardware.fused else hardware
 
 
 def note_longer(dataset: Dataset, plan: Plan, watcher: Watcher) -> None:

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -248,10 +248,7 @@ def make_batches(plan: planning.Plan, dataset: Dataset, team: Team) -> Batches |
 
 
 def _for_pairs(hardware: Hardware, dataset: Dataset) -> Hardware:
-    """Torch compiles for one shape of a batch, and those of pairs are of many."""
-    if dataset.tokenizer.pairs and hardware.compile and not hardware.fused:
-        return replace(hardware, compile=False)
-    return hardware
+    return pair_data.uncompiled(hardware) if dataset.tokenizer.pairs else hardware
 
 
 def _total_steps(plan: planning.Plan, dataset: Dataset, team: Team) -> int:

@@ -35,6 +35,21 @@ def test_json_and_a_page_from_the_same_results(gptlite: Command, finished: Path)
     assert refused.code == 2 and "--force" in refused.err
 
 
+def test_pairs_have_tables_json_and_a_page_of_their_own(
+    gptlite: Command, comparison_of_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPTLITE_CACHE", str(comparison_of_pairs.parent / "cache"))
+    copied = shutil.copytree(comparison_of_pairs, tmp_path / "pairs")
+    outcome = gptlite("compare", "--resume", "--dir", copied, "-o", "x.html", "--explain")
+    assert outcome.code == 0, outcome.err
+    for part in ("exact answers", "80 held-out prompts", "known answer", "most from", "encoder-decoder of 2017"):
+        assert part in outcome.out
+    assert "encoder and decoder" in Path("x.html").read_text(encoding="utf-8")
+    outcome = gptlite("compare", "--resume", "--dir", copied, "--json")
+    facts = json.loads(outcome.out)
+    assert facts["on"] == "pairs" and facts["contenders"][0]["attention"]["weights"]
+
+
 def test_flags_in_messages_are_those_of_the_command(gptlite: Command, corpus_file: Path, finished: Path) -> None:
     outcome = gptlite("compare", corpus_file, "--with", "elman")
     assert outcome.code == 2 and "--with has 'elman'" in outcome.err
@@ -52,6 +67,8 @@ def test_flags_in_messages_are_those_of_the_command(gptlite: Command, corpus_fil
         ("--resume --val 10%", "--val does nothing with --resume"),
         ("corpus.txt --lang fr -o x.html", "'fr'"),
         ("", "FILES"),
+        ("corpus.txt --demo", "--demo brings its own text"),
+        ("--resume --demo", "--demo does nothing with --resume"),
     ],
 )
 def test_what_makes_no_sense_is_refused(gptlite: Command, corpus_file: Path, arguments: str, said: str) -> None:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from gptlite.comparison.contenders import CONTENDERS, Protocol, choose_contenders, expected_seconds
+from gptlite.comparison.contenders import (
+    CONTENDERS,
+    PAIRS,
+    TEXT,
+    Protocol,
+    choose_contenders,
+    expected_seconds,
+)
 from gptlite.errors import UsageError
 
 
 def test_names_in_any_order_come_in_the_order_of_history() -> None:
     assert [c.name for c in choose_contenders("gptlite, LSTM ,unigram,lstm")] == ["unigram", "lstm", "gptlite"]
     assert [c.name for c in choose_contenders(["gru"])] == ["gru"]
-    assert [c.name for c in choose_contenders(None)] == list(CONTENDERS)
+    assert [c.name for c in choose_contenders(None)] == [n for n, c in CONTENDERS.items() if TEXT in c.on]
+    assert [c.name for c in choose_contenders(None, PAIRS)] == ["lstm-attention", "encoder-decoder", "gptlite"]
 
 
 @pytest.mark.parametrize("names", ["lstm,elman", "", ",", []])

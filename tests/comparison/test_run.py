@@ -18,7 +18,7 @@ from support.comparisons import in_this_process
 
 from gptlite.comparison import run
 from gptlite.comparison.collect import collect
-from gptlite.comparison.contenders import CONTENDERS, choose_contenders
+from gptlite.comparison.contenders import choose_contenders
 from gptlite.comparison.run import compare
 from gptlite.comparison.store import Store, new_store, old_store
 from gptlite.errors import (
@@ -130,13 +130,6 @@ def test_bad_input_is_refused_before_anything_is_made(
     assert not Path("comparisons").exists()
 
 
-def test_pairs_are_no_running_text() -> None:
-    lines = [json.dumps({"question": f"what is {i}", "answer": f"it is {i}"}) for i in range(200)]
-    Path("pairs.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UsageError, match="running text"):
-        compare("pairs.jsonl", time="1s")
-
-
 def test_directories_get_numbers_and_the_newest_is_resumed() -> None:
     assert new_store(None, ["a/corpus.txt"]).path == Path("comparisons/corpus")
     for i, name in enumerate(("corpus", "corpus-2", "other")):
@@ -197,4 +190,6 @@ def test_a_signal_ends_the_contender_and_keeps_the_others(copied: Path, monkeypa
 @pytest.mark.slow
 def test_a_real_process_and_every_kind_of_contender(corpus_file: Path) -> None:
     results = compare(corpus_file, time="1s", val="20%")
-    assert [c["name"] for c in results["contenders"]] == list(CONTENDERS)
+    assert results["contenders"] and [c["name"] for c in results["contenders"]] == [
+        c.name for c in choose_contenders(None)
+    ]

@@ -60,7 +60,7 @@ PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not UNTESTED & set(page.
 def shortened(command: str) -> str:
     """The command with a few steps in place of its time, and a tiny model where it chooses the shape itself."""
     if command.startswith("compare ") and "--resume" not in command:  # seven contenders would take minutes
-        return command.replace("--time 2m", "--time 1s --with unigram,5-gram")
+        return command.replace("--time 2m", f"--time 1s --with {'gptlite' if 'pairs' in command else 'unigram,5-gram'}")
     if not command.startswith("train "):
         return command
     command = re.sub(r"--(time|steps|epochs|size|layers|dim|heads|context|patience) \S+ ?", "", command)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from support.browser import Browser, Page, browsing
-from support.comparisons import made
+from support.comparisons import made, made_of_pairs
 from support.pages import HOSTILE, NO_ELEMENTS, needs_browser
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-from gptlite.report import comparison, runs
+from gptlite.report import comparison, pair_comparison, runs
 from gptlite.report.comparison import Comparison
 from gptlite.report.runs import Runs
 
@@ -21,6 +21,11 @@ NASTY = "".join(part for parts in HOSTILE for part in parts)
 
 
 def page_of(kind: str, text: str = "corpus") -> str:
+    if kind == "pairs":
+        of_pairs = made_of_pairs()
+        of_pairs["contenders"][0]["answers"][0]["prompt"] = of_pairs["contenders"][0]["answers"][0]["written"] = text
+        of_pairs["contenders"][0]["attention"]["prompt"][0] = text
+        return pair_comparison.render(Comparison(of_pairs, explained=True))
     if kind != "runs":
         found = made()
         found["prompt"] = found["contenders"][0]["sample"] = text
@@ -48,7 +53,8 @@ def show(page: Page, content: str, *, width: int = 1200, scheme: str = "light") 
 
 @needs_browser
 @pytest.mark.parametrize(
-    ("kind", "width", "scheme"), [("en", 400, "dark"), ("zh", 1920, "light"), ("runs", 400, "light")]
+    ("kind", "width", "scheme"),
+    [("en", 400, "dark"), ("zh", 1920, "light"), ("runs", 400, "light"), ("pairs", 400, "dark")],
 )
 def test_pages_fit_the_window_and_ask_for_nothing(page: Page, kind: str, width: int, scheme: str) -> None:
     show(page, page_of(kind, "y" * 200), width=width, scheme=scheme)
@@ -61,7 +67,7 @@ def test_pages_fit_the_window_and_ask_for_nothing(page: Page, kind: str, width: 
 
 
 @needs_browser
-@pytest.mark.parametrize("kind", ["en", "runs"])
+@pytest.mark.parametrize("kind", ["en", "runs", "pairs"])
 def test_hostile_text_does_nothing(page: Page, kind: str) -> None:
     show(page, page_of(kind, NASTY))
     assert page.evaluate("window.hacked") is None

@@ -76,10 +76,46 @@ def made(
         for name, at in bits.items()
     ]  # fmt: skip
     return {
-        "directory": "comparisons/corpus", "seconds_each": 120.0, "seed": 1, "prompt": "To be", "hardware": "cpu",
+        "directory": "comparisons/corpus", "on": "text", "seconds_each": 120.0, "seed": 1, "prompt": "To be",
+        "hardware": "cpu",
         "train_bytes": 1_000_000, "val_bytes": 50_000, "n_train_tokens": 400_000, "vocab_size": 1024,
         "context_length": 128, "batch_size": 16, "copy_chance": 1 / 32, "best": best, "contenders": listed,
     }  # fmt: skip
+
+
+EXACT = {"lstm-attention": 0.5, "encoder-decoder": 0.7, "gptlite": 0.9}
+
+
+def made_of_pairs(
+    exact: Mapping[str, float] | None = None, *, sure: float = 0.02, sharp: float = 0.8
+) -> dict[str, Any]:
+    """A comparison on pairs; `sure`: half of the interval of each difference; `sharp`: the largest weight of a row."""
+    exact = {**EXACT} if exact is None else exact
+    titles = {"lstm-attention": "LSTM with attention", "encoder-decoder": "encoder-decoder of 2017"}
+    keys = ("n_parameters", "seconds", "n_steps", "n_tokens_seen", "learning_rate", "sweep", "bits_per_byte",
+            "bits_per_byte_interval", "curve")  # fmt: skip
+    best, rest = max(exact, key=lambda name: exact[name]), (1 - sharp) / 2
+    listed: list[dict[str, Any]] = []
+    for i, (name, share) in enumerate(exact.items()):
+        like = contender("lstm", 2 - share, 1.0, sure=sure, tokens=1_000_000 * (i + 1), speed=(1, 1))
+        behind = exact[best] - share
+        listed.append(
+            {
+                "name": name, "title": titles.get(name, name),
+                "kind": "transformer" if name == "gptlite" else "encoder-decoder",
+                **{key: like[key] for key in keys},
+                "exact_match": share, "exact_match_interval": [max(0.0, share - 0.05), min(1.0, share + 0.05)],
+                "behind_best": {"exact_match": behind, "exact_match_interval": [behind - sure, behind + sure]},
+                "answers": [{"prompt": "To be\x1b[31m <b>", "expected": "2 <i>", "written": "3", "exact": False}] * 2,
+                "attention": {
+                    "layer": 2, "n_layers": 3, "head": 1, "n_heads": 4, "prompt": ["a", " b", "<u>"],
+                    "answer": ["x", "y", "<|end|>"],
+                    "weights": [[sharp, rest, rest], [rest, sharp, rest], [rest, sharp, rest]],
+                },
+            }
+        )  # fmt: skip
+    found = {key: value for key, value in made().items() if key != "copy_chance"}
+    return {**found, "on": "pairs", "prompt": "", "n_answers": 200, "best": best, "contenders": listed}
 
 
 def in_this_process(patch: pytest.MonkeyPatch) -> None:

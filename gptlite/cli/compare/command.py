@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from gptlite.cli import process
-from gptlite.cli.compare import table
-from gptlite.cli.shared import console, modes, options, outputs, pages, progress, schemas
+from gptlite.cli.compare import pairs_table, table
+from gptlite.cli.shared import console, demos, modes, options, outputs, pages, progress, schemas
 from gptlite.training.request import parse_time
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MODES = modes.Modes(
         "files", "time", "contenders", "directory", "out", "explain", "lang", "prompt", "seed", "lossy", "encoding",
         "separator", "as_text", "text_field", "figures", "force", "json", "quiet",
     },
-    only={NEW: {"val", "device", "threads"}, "--resume": {"resume"}},
+    only={NEW: {"demo", "val", "device", "threads"}, "--resume": {"resume"}},
     needs={"explain": "out", "lang": ("out", "figures"), "force": ("out", "figures")},
 )  # fmt: skip
 
@@ -36,6 +36,10 @@ def compare(
         list[str] | None,
         typer.Argument(metavar="FILES", help="Text files, folders or patterns.", show_default="those of --resume"),
     ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="On built-in text, or with pairs as FILES on built-in pairs.",
+                           show_default=False),
+    ] = False,
     time: Annotated[
         float | None,
         typer.Option("--time", parser=parse_time, metavar="TIME", help="Of training for each network, such as 2m.",
@@ -44,7 +48,7 @@ def compare(
     contenders: Annotated[
         str | None,
         typer.Option("--with", metavar="NAMES", help="unigram, 5-gram, rnn, gru, lstm, transformer-2017, gptlite; "
-                     "several with commas.", show_default="all"),
+                     "on pairs lstm-attention, encoder-decoder, gptlite; several with commas.", show_default="all"),
     ] = None,
     directory: Annotated[
         str | None,
@@ -94,9 +98,12 @@ def compare(
 ) -> None:  # fmt: skip
     """Train n-grams, RNN, GRU, LSTM and Transformers for the same time on FILES, and compare them.
 
+    On pairs of prompts and answers, an LSTM with attention and an encoder-decoder stand beside the decoder.
+
     [bold]gptlite compare corpus.txt --time 2m -o compare.html --explain[/bold]
     """
     MODES.check(call, "--resume" if resume else NEW)
+    demos.check(demo, files or [])
     if prompt is not None:
         prompt = options.check_text(prompt, "--prompt")
     _check_outputs(out, figures, files or [], force=force)
@@ -104,15 +111,20 @@ def compare(
         display.phase("starting", 0.0)
         from gptlite.comparison.run import compare as run
 
+        inputs = files or []
+        if demo:
+            inputs, val = demos.inputs(inputs, val)
         found = run(
-            files or [], time=time, contenders=contenders, directory=directory, resume=resume, prompt=prompt, seed=seed,
-            val=val, lossy=lossy, encoding=encoding, separator=separator, as_text=as_text, text_field=text_field,
-            device=device, threads=threads, watcher=display.watcher(), should_stop=should_stop,
+            inputs, time=time, contenders=contenders, directory=directory, resume=resume, prompt=prompt, seed=seed,
+            val=val, lossy=lossy, encoding=encoding, separator=separator, as_text=as_text or (demo and not files),
+            text_field=text_field, device=device, threads=threads, watcher=display.watcher(), should_stop=should_stop,
         )  # fmt: skip
     if out is not None or figures is not None:
         _write_page(found, out, figures, explain=explain, lang=lang, messages=display.messages)
     if json:
         console.write_json(schemas.named("compare", found))
+    elif found["on"] == "pairs":
+        pairs_table.show(found)
     else:
         table.show(found)
     again = shlex.join(["gptlite", "compare", "--dir", found["directory"], "--resume"])
@@ -135,14 +147,15 @@ def _write_page(
     found: Mapping[str, Any], out: str | None, figures: str | None, *, explain: bool, lang: str,
     messages: console.Messages,
 ) -> None:  # fmt: skip
-    from gptlite.report import comparison
+    from gptlite.report import comparison, pair_comparison
 
     shown = comparison.Comparison(found, lang, explain)
+    report = pair_comparison if found["on"] == "pairs" else comparison
     if out is not None:
-        pages.write(Path(out), comparison.render(shown))
+        pages.write(Path(out), report.render(shown))
         messages.say(f"the page is {out}: open it in a browser")
     if figures is not None:
-        pages.write_figures(Path(figures), comparison.figures(shown), messages)
+        pages.write_figures(Path(figures), report.figures(shown), messages)
 
 
 class Display:
@@ -203,7 +216,7 @@ class Display:
         if result["sweep"]:
             rates = ", ".join(f"{trial['learning_rate']:g}" for trial in result["sweep"])
             chosen = f", learning rate {result['learning_rate']:g} (of {rates})"
-        self.messages.say(
-            f"{contender.title}: {result['bits_per_byte']:.3f} bits per byte after "
-            f"{console.duration(result['seconds'])}{chosen}"
-        )
+        scored = f"{result['bits_per_byte']:.3f} bits per byte"
+        if "exact" in result:  # of pairs
+            scored = f"{result['exact']['share']:.1%} of answers exact, {scored} of answers"
+        self.messages.say(f"{contender.title}: {scored} after {console.duration(result['seconds'])}{chosen}")

@@ -14,14 +14,13 @@ from typing import Any
 import typer
 
 from gptlite.cli import process
-from gptlite.cli.shared import answers, console, progress, schemas
+from gptlite.cli.shared import answers, console, demos, progress, schemas
 from gptlite.cli.train import outcome
 from gptlite.errors import UsageError
 from gptlite.text import demo as built_in
 from gptlite.text import demo_pairs
 
 BUDGETS = ("seconds", "steps", "epochs")
-HOMONYMS, PAIRS = "homonyms", "pairs"  # the other demonstrations
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,7 @@ def check(call: Call) -> None:
         raise UsageError("name the text to train on, such as: gptlite train corpus.txt (or try --demo).")
     if call.dry_run and call.resume:
         raise UsageError("--dry-run plans a new run; leave --resume out.")
-    if call.demo and call.files not in ([], [HOMONYMS], [PAIRS]):
-        raise UsageError(
-            "--demo brings its own text; leave the files out, or name another one: --demo homonyms or --demo pairs."
-        )
+    demos.check(call.demo, call.files)
     given = {name for name, value in call.settings.items() if value is not None}
     if "sample_prompt" in given and not (call.settings["sample_every"] or call.resume):
         raise UsageError("--sample-prompt does nothing without --sample-every N, the steps between samples.")
@@ -74,7 +70,7 @@ def _check_val(val: str | None) -> None:
 
 def _demo_settings(name: str, given: dict[str, Any], size: str | None) -> dict[str, Any]:
     """What is enough to learn a demonstration, as far as it was not given."""
-    demo = demo_pairs if name == PAIRS else built_in
+    demo = demo_pairs if name == demos.PAIRS else built_in
     settings = {**demo.SHAPE, **demo.TRAINING} if size is None else dict(demo.TRAINING)
     return {name: value for name, value in settings.items() if name not in BUDGETS or not set(BUDGETS) & set(given)}
 
@@ -93,18 +89,14 @@ def run(call: Call) -> None:
         process.stoppable(display.stopping) as should_stop,
     ):
         display.phase("starting", 0.0)
-        from gptlite.paths import cache_directory
         from gptlite.training import pipeline, prepare
         from gptlite.training.request import Request
 
         inputs, request = call.files, {**call.request, "watcher": _Sheltered(display), **call.given}
-        if call.demo and PAIRS in call.files:
-            train, held_out, _ = demo_pairs.write_pairs(cache_directory())
-            inputs, request["val"] = [str(train)], request["val"] or str(held_out)
-            if not call.request["init_from"] and not call.request["tokenizer"]:
+        if call.demo:
+            inputs, request["val"] = demos.inputs(call.files, request["val"])
+            if demos.PAIRS in call.files and not call.request["init_from"] and not call.request["tokenizer"]:
                 request["vocab_size"] = request["vocab_size"] or demo_pairs.VOCABULARY
-        elif call.demo:
-            inputs = [str(built_in.demo_text(cache_directory(), HOMONYMS in call.files))]
         if call.dry_run:
             preview = prepare.preview(Request.of(inputs, **request))
             display.bar.stop()
