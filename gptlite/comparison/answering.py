@@ -56,7 +56,8 @@ def held_out_pairs(ids: np.ndarray, marks: Boundaries, context: int) -> list[Pai
 
     Raises `CorpusError` where there is none.
     """
-    last = {a.start: Pair(np.asarray(ids[a.start : a.end]), a.mark - a.start) for a in answers_of(ids, marks, context)}
+    places = answers_of(ids, marks, context).tolist()
+    last = {start: Pair(np.asarray(ids[start : end + 1]), mark - start) for start, mark, end in places}
     pairs = [pair for pair in last.values() if pair.mark + 1 < context]
     if not pairs:
         raise CorpusError(f"none of the held-out pairs fits into {context:,} tokens; hold out others with `val`.")
