@@ -45,6 +45,7 @@ class Answer:
     chat: bool
     logprobs: int | None
     include_usage: bool = False
+    return_token_ids: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
     name: str = field(default_factory=lambda: secrets.token_hex(12))
 
@@ -89,7 +90,8 @@ class Answer:
         if self.chat:
             message = {"role": "assistant", "content": piece.text, "refusal": None}
             return {"index": piece.index, "message": message, "logprobs": self._contents(piece.tokens), **ended}
-        return {"index": piece.index, "text": piece.text, "logprobs": self._columns(piece.tokens), **ended}
+        ids = {"token_ids": [token.id for token in piece.tokens]} if self.return_token_ids else {}
+        return {"index": piece.index, "text": piece.text, "logprobs": self._columns(piece.tokens), **ids, **ended}
 
     def _delta(self, piece: Piece) -> dict[str, Any]:
         delta = {"content": piece.text} if piece.text else {}

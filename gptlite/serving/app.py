@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,7 +15,7 @@ import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -26,16 +25,17 @@ from gptlite.errors import GptliteError, as_fields
 from gptlite.generation.continuous import SideBySide
 from gptlite.generation.decoding import Decoding
 from gptlite.generation.generate import rows_at_once
+from gptlite.report.live import page
 from gptlite.serving import answers, requests
 from gptlite.serving.answers import Answer
 from gptlite.serving.engine import Busy, Engine, Job, wake_all
 from gptlite.serving.fields import BadRequest, parse_body
 from gptlite.serving.guard import Guard, LogEntry, count_tokens, describe_error, refuse
 from gptlite.serving.limits import Limits
+from gptlite.serving.views import Views
 from gptlite.serving.writing import Begun, Progress, begin
 from gptlite.trained_model import Model
 
-HERE = Path(__file__).parent
 SHORT = 10_000  # characters or ids of a prompt that are tokenized without a thread
 EMBEDDED_AT_ONCE = 16  # texts, between which it is seen whether the client has left
 
@@ -68,6 +68,7 @@ class Service:
         self.n_rows = n_rows or rows_at_once(loaded.config)
         self.served = requests.Served(name_of(loaded), loaded.tokenizer.vocab_size, loaded.config.dim, limits)
         self.created = int(time.time())
+        self.views = Views(loaded, self.served.name, limits)
         self.side_by_side = SideBySide(decoding, self.n_rows)
         self.engine = self._make_engine(lambda jobs: None)
         self.app = Guard(self._make_app(), api_key, limits.timeout, log, report)
@@ -77,9 +78,8 @@ class Service:
 
     def _make_app(self) -> Starlette:
         routes = [
-            Route("/", partial(_file, "page.html")),
-            Route("/page.js", partial(_file, "page.js")),
-            Route("/page.css", partial(_file, "page.css")),
+            Route("/", self.show_page),
+            *(Route(f"/page/{call}", partial(self.view, call), methods=["POST"]) for call in self.views.calls),
             Route("/health", self.health),
             Route("/v1/models", self.list_models),
             Route("/v1/models/{name:path}", self.show_model),
@@ -97,7 +97,7 @@ class Service:
     async def _live(self, app: Starlette) -> AsyncIterator[None]:
         """While the server runs, the engine does, and tells this loop what it has written."""
         loop = asyncio.get_running_loop()
-        self.embedding = anyio.CapacityLimiter(1)  # one at a time, since each takes all processors
+        self.reading = anyio.CapacityLimiter(1)  # one text at a time, since each takes all processors
 
         def tell(jobs: list[Job]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has been closed
@@ -111,6 +111,15 @@ class Service:
             await anyio.to_thread.run_sync(self.engine.close)
 
     # -- Routes
+
+    async def show_page(self, request: Request) -> Response:
+        content, policy = page.served()
+        return HTMLResponse(content, headers={"content-security-policy": f"{policy}; frame-ancestors 'none'"})
+
+    async def view(self, call: str, request: Request) -> Response:
+        """What the page asks of the model."""
+        body = await self._read(request)
+        return JSONResponse(await anyio.to_thread.run_sync(self.views.answer, call, body, limiter=self.reading))
 
     async def health(self, request: Request) -> Response:
         works = self.engine.thread.is_alive()
@@ -144,7 +153,7 @@ class Service:
             if time.monotonic() > deadline:
                 raise self._too_late()
             some = texts[start : start + EMBEDDED_AT_ONCE]
-            made, n = await anyio.to_thread.run_sync(self._vectors, some, limiter=self.embedding)
+            made, n = await anyio.to_thread.run_sync(self._vectors, some, limiter=self.reading)
             vectors.append(made)
             n_tokens += n
         count_tokens(request.scope, n_tokens, 0)
@@ -194,8 +203,9 @@ class Service:
         changed = asyncio.Event()
         job = Job(begun.texts, changed.set, streams=asked.stream)
         answer = Answer(
-            self.served.name, begun.seed, self.loaded.tokenizer, chat, asked.logprobs, include_usage=asked.include_usage
-        )
+            self.served.name, begun.seed, self.loaded.tokenizer, chat, asked.logprobs,
+            include_usage=asked.include_usage, return_token_ids=asked.return_token_ids,
+        )  # fmt: skip
         self.engine.submit(job)
         count_tokens(request.scope, begun.n_prompt_tokens, 0)
         if asked.stream:
@@ -212,7 +222,7 @@ class Service:
         work = partial(begin, asked, self.loaded.model, self.loaded.tokenizer)
         size = sum(map(len, asked.prompts)) + sum(len(text) for _, text in asked.messages)
         if asked.echo and asked.logprobs is not None:
-            return await anyio.to_thread.run_sync(work, limiter=self.embedding)
+            return await anyio.to_thread.run_sync(work, limiter=self.reading)
         return work() if size <= SHORT else await anyio.to_thread.run_sync(work)
 
     async def _wait(self, request: Request, job: Job, changed: asyncio.Event, deadline: float) -> None:
@@ -300,10 +310,6 @@ async def _departure(request: Request) -> None:
 def _say(error: Exception) -> str:
     """What a client is told of an error in the engine."""
     return as_fields(error) if isinstance(error, GptliteError) else "the server failed; its log says where."
-
-
-async def _file(name: str, request: Request) -> Response:
-    return FileResponse(HERE / name)
 
 
 async def _refuse_request(request: Request, error: BadRequest) -> Response:

@@ -23,14 +23,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gptlite.serving.answers import error_object
 from gptlite.serving.limits import is_loopback
 
-OPEN_PATHS = frozenset({"/", "/page.js", "/page.css", "/health"})  # have nothing of the model in them
+OPEN_PATHS = frozenset({"/", "/health"})  # have nothing of the model in them
+VIEWS = "/page/"  # what the page asks, many times for each thing that is seen: in the log where it is refused
 PATHS = OPEN_PATHS | {"/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/embeddings"}
 GRACE = 30.0  # seconds after the time limit in which an answer may still be sent
 HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
@@ -102,8 +100,10 @@ class Guard:
             self.report(describe_error(error))
         finally:
             path = scope["path"] if scope["path"] in PATHS else "(other)"
+            path = "/page" if scope["path"].startswith(VIEWS) else path
             method = scope["method"] if scope["method"] in ("GET", "POST") else "(other)"
-            self.log(LogEntry(method, path, status, time.monotonic() - began, **counts))
+            if path != "/page" or status >= 400:
+                self.log(LogEntry(method, path, status, time.monotonic() - began, **counts))
 
     def _refuse(self, scope: Scope) -> JSONResponse | None:
         """The answer to those who may not ask."""

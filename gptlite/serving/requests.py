@@ -34,6 +34,7 @@ class WritingRequest:
     """Texts to write: `config.num_samples` for each of `prompts` (texts or ids), or for a conversation (`messages`).
 
     - `logprobs`: how many alternatives to each token are wanted; None: no log-probabilities at all.
+    - `return_token_ids`: whether the ids of the tokens are wanted beside their names.
     - `include_usage`: whether a stream ends with the numbers of tokens.
     """
 
@@ -47,6 +48,7 @@ class WritingRequest:
     include_usage: bool = False
     echo: bool = False
     logprobs: int | None = None
+    return_token_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,16 @@ def completion_request(body: dict[str, Any], served: Served) -> WritingRequest:
     stream, include_usage = _streaming(fields)
     echo = fields.flag("echo")
     logprobs = fields.whole("logprobs", None, 0, MOST_ALTERNATIVES)
+    return_token_ids = fields.flag("return_token_ids")
+    if return_token_ids and logprobs is None:
+        raise BadRequest("return_token_ids does nothing without logprobs.", field="return_token_ids")
     config = _sampling(fields, served, ("max_tokens",), least_tokens=0 if echo else 1)
     fields.only("best_of", (config.num_samples,), "every text that is written is returned, as many as n says")
     fields.only("suffix", ("",), "the model reads from left to right only")
     _check_number(len(prompts) * config.num_samples, served.limits)
     made = WritingRequest(
         config, prompts=prompts, stream=stream, include_usage=include_usage, echo=echo, logprobs=logprobs,
-        **_ending(fields),
+        return_token_ids=return_token_ids, **_ending(fields),
     )  # fmt: skip
     fields.finish()
     return made

@@ -112,6 +112,7 @@ def test_ctrl_c_finishes_what_was_begun(started: Started) -> None:
     parts = [json.loads(line[6:]) for line in events if line.startswith(b"data: {")]
     text = "".join(part["choices"][0]["text"] for part in parts)
     code, said = started.end()
+    assert "one text at a time" in said, "without machine code"
     assert code == 130 and "finishing the requests" in said and "Traceback" not in said
     assert re.search(r"POST /v1/completions 200 · \d+\.\d\d s · \d+ \+ 400 tokens", said), said
     assert "secret" not in said and not any(word in said for word in text.split() if len(word) > 4)

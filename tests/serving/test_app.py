@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.pages import Elements
 from support.serving import Answered, Running, running, tiny_model
 
 from gptlite.errors import CheckpointError
 from gptlite.serving.limits import Limits
+from gptlite.serving.views import Views
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.trained_model import Model
 
@@ -239,12 +241,58 @@ def test_the_model_is_listed_and_the_health_is_told(server: Running) -> None:
 
 
 def test_the_page_loads_nothing_from_elsewhere(server: Running) -> None:
-    for path in ("/", "/page.js", "/page.css"):
-        answer = server.ask(path)
-        policy = answer.headers["content-security-policy"]
-        assert answer.status == 200 and "http" not in answer.body.decode()
-        assert policy.startswith("default-src 'none'") and "unsafe" not in policy
-    assert b"<script>" not in server.ask("/").body and b"style=" not in server.ask("/").body
+    answer = server.ask("/")
+    policy = answer.headers["content-security-policy"]
+    assert answer.status == 200 and policy.startswith("default-src 'none'") and "unsafe" not in policy
+    sources = [part for part in policy.split("; ") if "self" in part]
+    assert sources == ["connect-src 'self'"], "scripts and styles stand in the page"
+    parsed = Elements(answer.body.decode())
+    assert {link["href"] for link in parsed.all("link")} == {"data:,"}
+    assert not {name for _, attributes in parsed.elements for name in attributes} & {"src", "action", "style"}
+
+
+MALFORMED_VIEWS: list[tuple[str, Any, str]] = [
+    ("bits", {}, "ids must be a list of 1 to 32"),
+    ("bits", {"ids": []}, "ids must be a list"),
+    ("bits", {"ids": "1"}, "ids must be a list"),
+    ("bits", {"ids": [1] * 33}, "ids must be a list of 1 to 32"),
+    ("bits", {"ids": [1, "a"]}, "ids has one that is none"),
+    ("bits", {"ids": [-1]}, "ids has one that is none"),
+    ("bits", {"ids": [10**9]}, "ids has one that is none"),
+    ("bits", {"ids": [1], "more": 1}, "does not know: more"),
+    ("logits", {"ids": [1], "at": 1}, "at must be between 0 and 0"),
+    ("lens", {"ids": [1], "id": 10**9}, "id must be between"),
+    ("expected", {"ids": [1], "n": 0}, "n must be between"),
+    ("expected", {"ids": [1], "layer": 9}, "layer must be between"),
+    ("step", {"ids": [1], "head": 9}, "head must be between"),
+    ("encode", {"text": 3}, "text must be a string"),
+    ("space", {"layer": -1}, "layer must be between"),
+    ("nearest", {"ids": [1], "n": 1000}, "n must be between"),
+]
+
+
+@pytest.mark.parametrize(("call", "body", "said"), MALFORMED_VIEWS)
+def test_the_page_may_not_ask_for_what_makes_no_sense(server: Running, call: str, body: Any, said: str) -> None:
+    refused(server.ask(f"/page/{call}", body), 400, said)
+    assert server.reports == []
+
+
+def test_hidden_states_are_kept_of_few_texts(model: Model) -> None:
+    views = Views(model, "a model", Limits())
+    first = views.answer("logits", {"ids": [1, 2, 3]})
+    for i in range(9):
+        views.answer("logits", {"ids": [i, 2, 3]})
+    assert len(views.kept) == 4
+    assert views.answer("logits", {"ids": [1, 2, 3]}) == first
+
+
+def test_ids_of_tokens_are_told_where_they_are_asked_for(server: Running, model: Model) -> None:
+    (known,) = model.generate(PROMPT, seed=3, max_new_tokens=20)
+    asked = {"seed": 3, "max_tokens": 20, "logprobs": 0, "return_token_ids": True}
+    assert server.complete(PROMPT, **asked).json["choices"][0]["token_ids"] == known.tokens
+    events = server.complete(PROMPT, **asked, stream=True).events
+    assert [i for event in events for i in event["choices"][0]["token_ids"]] == known.tokens
+    refused(server.complete(PROMPT, return_token_ids=True), 400, "does nothing without logprobs")
 
 
 # -- Refusals

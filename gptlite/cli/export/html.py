@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gptlite.cli.shared import pages
-from gptlite.config import CORRECTIONS, SamplingConfig
 from gptlite.errors import LimitError, UsageError
 
 if TYPE_CHECKING:
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from gptlite.report.live.page import LiveModel
 
 MOST_PARAMETERS = 150_000_000  # beyond, browsers cannot hold the text of the page
-MOST_WORDS = 3000
-ZSCORE = CORRECTIONS.index("zscore")
 
 
 def write(target: Path, loaded: Checkpoint, name: str, dtype: str) -> tuple[str, float | None]:
@@ -46,13 +43,9 @@ def write(target: Path, loaded: Checkpoint, name: str, dtype: str) -> tuple[str,
 
 def collect(loaded: Checkpoint, name: str) -> LiveModel:
     """What the page shows. Raises `UsageError` and `LimitError`."""
-    from gptlite import __version__
-    from gptlite.checkpoint import saved_step
-    from gptlite.embedding.contextual import find_prefix
-    from gptlite.embedding.embedder import statistics_of
     from gptlite.model import rotary_frequencies
     from gptlite.report.live.page import LiveModel
-    from gptlite.storage.reader import Reader
+    from gptlite.serving.description import describe
     from gptlite.text.tokenizer_parts import parts_of
 
     config, tokenizer = loaded.config, loaded.tokenizer
@@ -70,33 +63,17 @@ def collect(loaded: Checkpoint, name: str) -> LiveModel:
     frequencies = None
     if config.position == "rope":
         frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling).numpy()
-    measured = statistics_of(loaded)
-    with Reader(loaded.path, loaded.manifest) as reader:
-        words = [word for word, _ in saved_step.read_words(reader)]
-    sampling = SamplingConfig()
+    known, parts = describe(loaded), parts_of(tokenizer)
     return LiveModel(
         name=name,
         config=config.to_dict(),
         weights=weights,
         frequencies=frequencies,
-        tokenizer={field.name: getattr(parts, field.name) for parts in [parts_of(tokenizer)]
-                   for field in dataclasses.fields(parts)},
-        special={
-            "opening": tokenizer.opening, "separator": tokenizer.separator_id, "ends": sorted(tokenizer.end_ids),
-            "prefix": find_prefix(tokenizer, token_counts=None if measured is None else measured["token_counts"]),
-        },
-        space=None if measured is None else _space(measured),
-        prompt=next((word.capitalize() for word in words if word.isalpha()), ""),
-        words=[word for word in words if word.isalpha()][:MOST_WORDS],
-        sampling={key: getattr(sampling, key) for key in ("temperature", "top_k", "top_p", "min_p", "max_new_tokens")},
-        facts={
-            "model": pages.model_name(loaded.path), "architecture": config.architecture, "gptlite": __version__,
-            "tokenizer sha256": tokenizer.digest,
-        },
-    )  # fmt: skip
-
-
-def _space(measured: dict[str, Any]) -> dict[str, Any]:
-    """Of each layer, what z-scored cosines are made and judged with."""
-    quantiles = {name: measured[f"{name}_quantiles"][:, ZSCORE] for name in ("same_word", "unrelated")}
-    return {"mean": measured["mean"], "std": measured["std"], **quantiles}
+        tokenizer={field.name: getattr(parts, field.name) for field in dataclasses.fields(parts)},
+        special=known.special,
+        space=known.space,
+        prompt=known.prompt,
+        words=known.words,
+        sampling=known.sampling,
+        facts=known.facts,
+    )

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 ACCESS, LIMITS, MACHINE = "Access", "Limits", "Machine"
 KEY_VARIABLE = "GPTLITE_API_KEY"
+ONE_BY_ONE = (
+    "without machine code the model is called for one text at a time: many clients together get the speed of one. A C "
+    "compiler and --device cpu change that."
+)
 FINISHING = "finishing the requests that have begun; Ctrl-C again ends at once."
 MODES = modes.Modes(
     everywhere={
@@ -122,7 +126,7 @@ def serve(
     threads: options.ThreadsOption = None,
     quiet: options.QuietOption = False,
 ) -> None:
-    """Answer programs that speak OpenAI's protocol, and show a page to write on. Ctrl-C ends it.
+    """Answer programs that speak OpenAI's protocol, and show the page of the model. Ctrl-C ends it.
 
     [bold]gptlite serve --port 8080[/bold]
     """
@@ -144,6 +148,8 @@ def serve(
     loaded = gptlite.load(model, hardware.device.type)
     chosen = decoding.choose_decoding(loaded.model, LARGEST_NUMBER, dtype=dtype, compile=compile)
     messages.say(f"{loaded.path} · {chosen.describe()}", "dim")
+    if chosen.packed is None:
+        messages.say(ONE_BY_ONE, "dim")
     service = app.Service(
         loaded, chosen, limits, api_key=api_key, n_rows=batch_size,
         log=lambda entry: messages.say(describe(entry), "dim"), report=messages.show,

@@ -246,7 +246,13 @@ def train(
     ] = None,
     save_every: Annotated[
         int | None,
-        _count("--save-every", help="Steps between saves.", panel=TRAINING, default="a tenth of the run", hidden=True),
+        _count(
+            "--save-every",
+            help="Steps between saves.",
+            panel=TRAINING,
+            default="a tenth of the run, at least 30 s",
+            hidden=True,
+        ),
     ] = None,
     sample_every: Annotated[
         int | None, _count("--sample-every", help="Steps between samples; 0 is off.", panel=TRAINING, hidden=True)

@@ -1,37 +1,12 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-let model; // what the worker says of it: config, special, words, sampling, steps, ...
+let model; // what the engine (local.js or served.js) says of it: config, special, words, sampling, steps, ...
 let spelled; // the bytes of each token
 const parts = {}; // of the page: each has begin(), and may have label() and shown()
 
-// -- The worker
-
-const waiting = new Map();
-let worker;
-let asked = 0;
-
-function remote(name, ...values) {
-  asked += 1;
-  const mine = asked;
-  return new Promise((resolve, reject) => {
-    waiting.set(mine, [resolve, reject]);
-    worker.postMessage([mine, name, values]);
-  });
-}
-
-function startWorker() {
-  const source = new Blob([`"use strict";\n${byId("worker").textContent}`], { type: "text/javascript" });
-  const address = URL.createObjectURL(source);
-  worker = new Worker(address);
-  worker.addEventListener("message", ({ data: [id, value, error] }) => {
-    const [resolve, reject] = waiting.get(id);
-    waiting.delete(id);
-    if (error === null) resolve(value);
-    else reject(new Error(error));
-  });
-  URL.revokeObjectURL(address);
-}
+// What the model answers: see the calls of worker.js.
+const remote = (name, ...values) => engine.call(name, ...values);
 
 // -- Tokens
 
@@ -61,7 +36,7 @@ function relabel() {
   relabelParts();
   if (!model) return;
   const { config } = model;
-  byId("about").textContent = label("aboutLine", count(model.nParams), config.n_layers, config.n_heads, config.context_length);
+  byId("about").textContent = label(engine.about, count(model.nParams), config.n_layers, config.n_heads, config.context_length);
   byId("facts").replaceChildren(...Object.entries({ ...model.facts, numbers: model.dtype })
     .map(([name, fact]) => element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: visible(fact) }))));
   for (const part of Object.values(parts)) part.label?.();
@@ -81,9 +56,7 @@ async function begin() {
   language = navigator.language.startsWith("zh") ? "zh" : "en";
   byId("language").value = language;
   relabel();
-  startWorker();
-  const loaded = await remote("load", byId("model").textContent);
-  byId("model").textContent = "";
+  const loaded = await engine.begin();
   model = loaded;
   spelled = { bytes: loaded.bytes, ends: loaded.ends };
   relabel();
@@ -108,9 +81,14 @@ async function begin() {
   document.body.dataset.ready = "true";
 }
 
+function tell(error) {
+  byId("status").textContent = label(engine.failed, String(error.message ?? error));
+}
+
+addEventListener("unhandledrejection", ({ reason }) => tell(reason));
 addEventListener("DOMContentLoaded", () => {
   begin().catch((error) => {
-    byId("status").textContent = label("failed", String(error.message ?? error));
+    tell(error);
     throw error;
   });
 });

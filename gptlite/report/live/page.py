@@ -3,7 +3,8 @@
 The page is `live.html` with the components and the scripts and styles of this folder in it. What it knows of the
 model, vocabulary included, is packed, compressed and written in base64, so that none of it is read as HTML; it is
 shown as text.
-`tokenizer.js`, `engine.js` and `worker.js` run in a worker, the others in the page.
+`tokenizer.js`, `engine.js` and `worker.js` run in a worker, the others in the page. The page of a server (`served`) is
+the same without a model: `served.js` asks the server in place of the worker.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ HERE = Path(__file__).parent
 LARGEST_AUTO = 4_000_000  # bytes of a page with numbers of 16 bits, where nobody says how many there should be
 IN_WORKER = ("tokenizer.js", "engine.js", "worker.js")  # and unpack.js of the components
 IN_PAGE = ("sampling.js", "write.js", "read.js", "words.js")  # after app.js and the components
+LOCAL, SERVED = "local.js", "served.js"  # what stands for the model in the page
 
 
 @dataclass(frozen=True)
@@ -77,29 +79,37 @@ def render(shown: LiveModel, dtype: str = "auto") -> tuple[str, str]:
 
 def _render(shown: LiveModel, dtype: str) -> str:
     assert dtype in DTYPES
+    block = gzip.compress(pack(_description(shown, dtype), _arrays(shown), dtype), compresslevel=9, mtime=0)
     worker = components.read("unpack.js") + _joined(IN_WORKER)
-    script = "\n".join((_joined(["app.js"]), components.read(*components.LOOK, "verdict.js"), _joined(IN_PAGE)))
-    style = styles("components/components", "live/live")
+    title = html.escape(UNSEEN.sub("�", shown.name))
+    filled = {"title": title, "worker": worker, "model": base64.b64encode(block).decode(), "icon": ""}
+    return _filled(LOCAL, ("worker-src blob:",), filled)[0]
+
+
+def served() -> tuple[str, str]:
+    """The page of a server, which has nothing of the model in it, and its content security policy."""
+    icon = '<link rel="icon" href="data:,">\n'  # or browsers ask for one
+    filled = {"title": "gptlite", "worker": "", "model": "", "icon": icon}
+    return _filled(SERVED, ("connect-src 'self'", "img-src data:"), filled)
+
+
+def _filled(engine: str, sources: Sequence[str], filled: Mapping[str, str]) -> tuple[str, str]:
+    """The page with the script that stands for the model, and the policy, which allows these `sources` besides."""
+    parts = (_joined(["app.js"]), components.read(*components.LOOK, "verdict.js"), _joined((*IN_PAGE, engine)))
+    script, style = "\n".join(parts), styles("components/components", "live/live")
     policy = "; ".join(
         (
             "default-src 'none'",
             f"script-src {hash_source(script)}",
             f"style-src {hash_source(style)}",
-            "worker-src blob:",
+            *sources,
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-    block = gzip.compress(pack(_description(shown, dtype), _arrays(shown), dtype), compresslevel=9, mtime=0)
-    return Template((HERE / "live.html").read_text(encoding="utf-8")).substitute(
-        policy=policy,
-        title=html.escape(UNSEEN.sub("�", shown.name)),
-        style=style,
-        script=script,
-        worker=worker,
-        **{name: components.read(f"{name}.html") for name in ("settings", "look", "cosines")},
-        model=base64.b64encode(block).decode(),
-    )
+    pieces = {name: components.read(f"{name}.html") for name in ("settings", "look", "cosines")}
+    template = Template((HERE / "live.html").read_text(encoding="utf-8"))
+    return template.substitute(filled, **pieces, policy=policy, style=style, script=script), policy
 
 
 def _joined(names: Sequence[str]) -> str:

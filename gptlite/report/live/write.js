@@ -52,7 +52,7 @@ async function readPrompt() {
   const { opening, separator } = model.special;
   const before = ids.length || opening.length ? opening : [separator];
   writing.hidden = before.length;
-  await restart([...before, ...ids]);
+  await restart([...before, ...ids, ...(model.special.closing ?? [])]);
 }
 
 async function restart(ids) {
@@ -134,6 +134,7 @@ function bitsIn(logits, id) {
 
 function stopWriting() {
   writing.isRunning = false;
+  writing.stopper?.abort();
   byId("go").textContent = label("go");
 }
 
@@ -144,13 +145,45 @@ async function run(most) {
   writing.isRunning = true;
   if (most > 1) byId("go").textContent = label("stop");
   const began = performance.now();
+  const tellSpeed = (n) => {
+    if (n > 4) byId("speed").textContent = label("speed", count(Math.round((1000 * n) / (performance.now() - began))));
+  };
+  if (most > 1 && engine.stream) await writeOn(most, tellSpeed);
   for (let n = 1; n <= most && writing.isRunning; n += 1) {
     await push(draw(writing.shown));
-    const seconds = (performance.now() - began) / 1000;
-    if (n > 4) byId("speed").textContent = label("speed", count(Math.round(n / seconds)));
+    tellSpeed(n);
     if (n % 4 === 0) await new Promise((done) => { setTimeout(done); }); // the page may paint and be used
   }
   stopWriting();
+  document.body.dataset.written = writing.ids.length;
+}
+
+// Tokens that the engine draws, until it ends or is stopped; then what could come next is shown.
+async function writeOn(most, tellSpeed) {
+  writing.stopper = new AbortController();
+  const { signal } = writing.stopper;
+  const { ids } = writing;
+  let n = 0;
+  let reason = null;
+  try {
+    reason = await engine.stream([...ids], settings(), most, (id, bits) => {
+      if (signal.aborted) return;
+      appendToken(id, bits, writing.decode(id));
+      n += 1;
+      tellSpeed(n);
+      byId("written").scrollTop = byId("written").scrollHeight;
+    }, signal);
+  } catch (error) {
+    if (!signal.aborted) {
+      stopWriting();
+      throw error;
+    }
+  }
+  writing.isRunning = false;
+  if (writing.ids !== ids) return; // another text was begun
+  await remote("start", "write", writing.ids, { bits: false });
+  await showAt(writing.ids.length);
+  if (reason === "stop") await push(model.special.ends.reduce((a, b) => (writing.logits[b] > writing.logits[a] ? b : a)));
 }
 
 parts.write = {
