@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptlite.checkpoint import runs
+from gptlite.checkpoint import runs, table_history
 from gptlite.checkpoint.runs import Run
 from gptlite.errors import CheckpointError
 from gptlite.storage.durable import MANIFEST
@@ -66,6 +66,8 @@ def check_run(run: Run) -> RunReport:
             run.read_info()
         with _noted(problems):
             _check_log(run)
+        with _noted(problems):
+            table_history.read(run.path)
         if not steps:
             problems.append(f"{run.path} holds no completed step yet.")
     return RunReport(run.path, steps, problems)

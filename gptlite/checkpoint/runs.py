@@ -4,6 +4,7 @@ checkpoints/<run>/
   run.json         where it came from: command, inputs, versions, hardware, the plan, the result (run_info.py)
   lists-*.jsonl    what of it is too long for one JSON file
   metrics.jsonl    one line per logged step
+  table_history.safetensors  the token table at some steps (table_history.py)
   LOCK             held by the trainer (run_lock.py)
   step-000000500/  a saved step (saved_step.py); it is committed by one rename (storage/durable.py)
   best, latest     links for people, or text files with the name of a step where links are forbidden; the code reads
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gptlite.checkpoint import run_info
+from gptlite.checkpoint import run_info, table_history
 from gptlite.checkpoint.run_info import RunInfo
 from gptlite.checkpoint.run_lock import NAME as LOCK
 from gptlite.checkpoint.run_lock import RunLock, RunLostError
@@ -48,7 +49,8 @@ EVENT_FILES = "events.out.tfevents.*.gptlite"
 LINKS = ("best", "latest")
 LARGEST_LOG = 256 << 20  # bytes
 LEFTOVER = re.compile(
-    r"\.(tmp|trash)-(step-\d{9,18}|run\.json|lists-[0-9a-f]{16}\.jsonl|metrics\.jsonl|best|latest|trial)(-[0-9a-f]+)?"
+    r"\.(tmp|trash)-(step-\d{9,18}|run\.json|lists-[0-9a-f]{16}\.jsonl|metrics\.jsonl"
+    r"|table_history\.safetensors|best|latest|trial)(-[0-9a-f]+)?"
 )
 # Names that Windows keeps for devices, with any suffix; a run that is copied there must have another.
 DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -161,9 +163,15 @@ class Run:
 
     def clear_log(self) -> None:
         """Delete what an attempt that never completed a step has logged."""
-        durable.remove_file(self.path / LOG, self.at)
+        for name in (LOG, table_history.NAME):
+            durable.remove_file(self.path / name, self.at)
         for path in event_files(self.path / EVENTS):
             path.unlink(missing_ok=True)
+
+    def write_table_history(self, content: bytes) -> None:
+        """Replace the file of token tables. Raises `StorageError`; `RunLostError` where the run is elsewhere."""
+        self.check()
+        durable.replace_file(self.path / table_history.NAME, content, self.at)
 
     def log_lines(self) -> list[bytes]:
         """The lines of `metrics.jsonl` with their ends; the last one may be half written. Raises `CheckpointError`."""
@@ -333,7 +341,7 @@ def event_files(folder: Path) -> list[Path]:
 
 def _reusable(path: Path) -> bool:
     """Was a run begun here that never completed a step, so that nothing can be lost?"""
-    ours = {run_info.NAME, LOG, LOCK, locks.FILE}
+    ours = {run_info.NAME, LOG, table_history.NAME, LOCK, locks.FILE}
     names = {p.name for p in path.iterdir()} if path.is_dir() else set()
     names -= {EVENTS} if names & ours else set()
     left = [name for name in names if not LEFTOVER.fullmatch(name) and not run_info.LISTS.fullmatch(name)]

@@ -47,6 +47,7 @@ def info(
         "source": found.source,
         "manifest": {k: v for k, v in found.manifest.items() if k != "files"},
         "run": run.read_info() if run.is_run() else None,
+        "table_history": _table_history(run.path) if run.is_run() else None,
     }
     if json:
         console.write_json(schemas.named("info", facts))
@@ -57,9 +58,29 @@ def info(
             rows += _provenance(facts["run"], facts["manifest"])
         except KeyError as error:
             raise CheckpointError(f"{run.path / 'run.json'} does not say {error}.") from error
+        if kept := facts["table_history"]:
+            steps = kept["steps"]
+            rows.append(
+                [
+                    "token tables kept",
+                    f"of {console.plural(len(steps), 'step')}, {steps[0]:,} to {steps[-1]:,} "
+                    f"({console.count(kept['n_bytes'])}B)",
+                ]
+            )
     else:
         rows.append(["made", _elsewhere(found)])
     console.print_table(["fact", "value"], rows)
+
+
+def _table_history(run: Path) -> dict[str, Any] | None:
+    """The steps whose token table the run keeps, and the size of that file."""
+    from gptlite.checkpoint import table_history
+
+    kept = table_history.read(run)
+    if kept is None:
+        return None
+    size = (run / table_history.NAME).stat().st_size
+    return {"steps": [table.step for table in kept[1]], "n_tokens": len(kept[0]), "n_bytes": size}
 
 
 def _shape(found: Description) -> list[list[str]]:

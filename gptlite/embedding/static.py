@@ -105,7 +105,7 @@ class WordVectors:
 
     def known(self, word: str) -> str:
         """The word as it is spelled here: accents may be characters of their own, or part of their letters."""
-        forms = [word, *(unicodedata.normalize(form, word) for form in ("NFC", "NFD"))]
+        forms = spellings(word)
         if self.any_case:
             forms = [self._folded.get(form.casefold(), form) for form in forms]
         return next((form for form in forms if form in self.index or form in self.counts), word)
@@ -188,6 +188,11 @@ class WordVectors:
         return unit(correct(vectors, self.correction, self.space)).astype(np.float32)
 
 
+def spellings(word: str) -> list[str]:
+    """A word as it is given, and with its accents as part of their letters and as characters of their own."""
+    return [word, *(unicodedata.normalize(form, word) for form in ("NFC", "NFD"))]
+
+
 @dataclass(frozen=True)
 class TokenTable:
     """The embedding rows (V, D) of a saved model, its tokenizer, and the words of its text with their counts."""
@@ -204,7 +209,7 @@ class TokenTable:
 
     def vectors(self, words: Sequence[str]) -> np.ndarray:
         """(n, D), float32: for each word the mean of the rows of its tokens."""
-        return self._means(self._ids(words))
+        return self._means(self.ids(words))
 
     def words(self, min_count: int | None = None) -> tuple[list[str], int]:
         """The words seen at least so often, most frequent first, and how often that is.
@@ -225,7 +230,7 @@ class TokenTable:
         words, least = self.words(min_count)
         if not words:
             raise UsageError(f"no word was seen {plural(least, 'time')} in the text of {self.path}; lower `min_count`.")
-        ids = self._ids(words)
+        ids = self.ids(words)
         whole = np.flatnonzero([len(tokens) == 1 for tokens in ids])
         return WordVectors(
             "token table",
@@ -238,7 +243,8 @@ class TokenTable:
             least=least,
         )
 
-    def _ids(self, words: Sequence[str]) -> list[list[int]]:
+    def ids(self, words: Sequence[str]) -> list[list[int]]:
+        """The tokens of each word, in the form in which it stands inside a sentence."""
         return self.tokenizer.encode_batch([in_sentence(word) for word in words])
 
     def _means(self, ids: Sequence[Sequence[int]]) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gptlite.report import labels, page
+from gptlite.report import emergence, labels, page
 from gptlite.report.page import visible
 
 MOST_POINTS = 600  # of a curve; of more, some are left out
@@ -51,6 +51,7 @@ class Training:
     - `facts`: tables by title, each with rows of cells; the first row of one in `headed` is its head.
     - `provenance`: the tables that are folded away, below the `command`.
     - `samples`: (step, text) from the log; `writing`: what the best step writes now.
+    - `emergence`: how words came to be, as report/emergence.py has it.
     - `words` with `places` (n, 2) on a map of the embedding table that shows `shares` (2,).
     """
 
@@ -69,6 +70,7 @@ class Training:
     places: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     shares: Sequence[float] = (0.0, 0.0)
     command: str = ""
+    emergence: Mapping[str, Any] | None = None
 
 
 def render(shown: Training) -> str:
@@ -95,6 +97,7 @@ def render(shown: Training) -> str:
         shares=[f"{share:.0%}" for share in shown.shares],
         command=visible(shown.command),
         n_lines=len(shown.metrics),
+        emergence=shown.emergence and emergence.context(shown.emergence),
     )
 
 
@@ -127,6 +130,9 @@ def _charts(shown: Training) -> dict[str, dict[str, Any]]:
         "speed": _curves(lines, {"tokens_per_second": "tokens per second"}, "tokens per second", zero=True),
         "map": _map(shown) if len(shown.words) else None,
     }
+    if shown.emergence:
+        losses = [(line["step"], line["train_loss"]) for line in lines if "train_loss" in line]
+        specs |= emergence.charts(shown.emergence, losses)
     return {name: spec for name, spec in specs.items() if spec is not None}
 
 

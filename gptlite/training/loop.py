@@ -40,6 +40,7 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
     config, clock, watcher = setup.plan.train, setup.clock, setup.watcher
     if state.step == 0:
         held_out.first_look(model, state, team, setup)
+        saving.keep_table(model, state, team, setup, scored=False)
     if team.leads:
         _ = setup.words, setup.word_vectors  # made now, so that no save takes longer than the others
     began, first_step, paused, saved = clock.elapsed(), state.step, 0.0, False
@@ -65,6 +66,7 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
             scores = held_out.score_on_the_way(model, state, team, setup)
             state.enough = monitor.stops_early(state, setup)
             last = last or state.enough
+        saving.keep_table(model, state, team, setup, scored=bool(scores))
         sample: dict[str, str] = {}
         if config.sample_every and state.step % config.sample_every == 0:
             sample = show_sample(model, state, team, setup)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import LimitError
+from gptlite.training import table_history
 
 MOST_PARTS = 1 << 16  # of a batch, that are looked at
 SAVING_RATE = 100e6  # bytes per second
@@ -62,6 +63,11 @@ def more_parts(train: TrainConfig) -> int | None:
 def saved_bytes(model: ModelConfig) -> int:
     """Bytes that a saved step takes at most: weights, two moments and small files."""
     return model.n_params * 12 + (1 << 20)
+
+
+def run_bytes(model: ModelConfig) -> int:
+    """Bytes that a run needs on disk at least: two saved steps, and the token table of steps on the way."""
+    return 2 * saved_bytes(model) + table_history.most_bytes(model.vocab_size, model.dim)
 
 
 def save_seconds(model: ModelConfig) -> float:

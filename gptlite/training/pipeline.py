@@ -38,6 +38,7 @@ from gptlite.training.run_log import RunLog
 from gptlite.training.setup import Setup
 from gptlite.training.soft_targets import SoftTargets
 from gptlite.training.state import State, restore_training_state, tell_state
+from gptlite.training.table_history import TableHistory
 from gptlite.training.team import Team
 from gptlite.training.threads import control_threads
 from gptlite.training.watcher import Watcher
@@ -279,6 +280,7 @@ def _build(prepared: Prepared) -> Training:
         watcher=request.watcher,
         should_stop=request.should_stop,
         saved_word_vectors=_word_vectors_of(saved),
+        history=_table_history_of(prepared, state.step),
     )
     return Training(model, optimizers, state, team, setup)
 
@@ -298,6 +300,15 @@ def _word_vectors_of(saved: saved_step.Checkpoint | bool | None) -> bytes | None
         return None
     with Reader(saved.path, saved.manifest) as reader:
         return reader.bytes(word_vectors.NAME, word_vectors.LARGEST) if reader.has(word_vectors.NAME) else None
+
+
+def _table_history_of(prepared: Prepared, step: int) -> TableHistory:
+    """The token tables that a run kept until `step`, from which it goes on."""
+    if not (prepared.saved and prepared.team.leads):
+        return TableHistory()
+    shape = prepared.plan.model
+    notice = prepared.request.watcher.notice
+    return TableHistory.resumed(prepared.run, step, (shape.vocab_size, shape.dim), notice)
 
 
 def _set_weights(model: GPT, prepared: Prepared) -> None:

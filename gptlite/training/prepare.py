@@ -37,7 +37,7 @@ from gptlite.training import team as distributed
 from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, note_copies, remembered_val, shorten, tokenize
 from gptlite.training.estimate import estimate
 from gptlite.training.init_from import InitFrom, load_init_from
-from gptlite.training.memory import check_memory, saved_bytes
+from gptlite.training.memory import check_memory, run_bytes
 from gptlite.training.replan import Replanner
 from gptlite.training.request import Request
 from gptlite.training.state import read_state
@@ -145,7 +145,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     steps = estimated.expected.steps if not in_directory else _total_steps(plan, dataset, team)
     hardware = _for_pairs(machine.decide(hardware, plan.train.seconds, steps, plan.model, plan.train), dataset)
     if in_directory:
-        check_storage(run.path, 2 * saved_bytes(plan.model))
+        check_storage(run.path, run_bytes(plan.model))
     info = {
         "format": 1,
         "command": list(request.command),
@@ -191,7 +191,7 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     check_memory(plan.model, plan.train, available_memory(hardware.device), hardware)
     resume.check_same_tokens(run, previous, dataset.digests)
     companions.check_same_tokens(previous, dataset.companions)
-    check_storage(run.path, 2 * saved_bytes(plan.model))
+    check_storage(run.path, run_bytes(plan.model))
     distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
     seconds, state = plan.train.seconds, read_state(saved.path)
     hardware = machine.decide(

@@ -13,6 +13,7 @@ from gptlite.training.setup import Setup
 from gptlite.training.state import State, write_training_state
 from gptlite.training.team import Team
 
+TOKEN_TABLE = "transformer.embed.weight"
 ENOUGH_TOKENS = 512  # of held-out text for the statistics of its hidden states; with fewer, training text is used
 
 
@@ -36,6 +37,7 @@ def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team
         measured = statistics.measure_statistics(whole, setup.tokenizer, ids, prefix, setup.workers, setup.bags)
     model.train()
     run.check()
+    setup.history.save(run, watcher.notice)
     try:
         saved_step.save_step(
             directory,
@@ -65,6 +67,18 @@ def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team
     except StorageError as error:
         watcher.notice(f"{error} Training goes on; it takes room until it is deleted.")
     state.save_seconds = max(state.save_seconds, setup.clock.elapsed() - began)
+
+
+def keep_table(model: GPT, state: State, team: Team, setup: Setup, *, scored: bool) -> None:
+    """Where it is due, keep the token table of this step in memory, for the next save. All processes call it."""
+    if not setup.history.due(state.step, scored):
+        return
+    table = team.gather({TOKEN_TABLE: model.state_dict()[TOKEN_TABLE]})
+    if team.leads:
+        setup.history.add(
+            state.step, table[TOKEN_TABLE].float().cpu().numpy(), setup.tokenizer, lambda: setup.words,
+            train_loss=state.train_loss, val_bits_per_byte=state.history.get(state.step) if scored else None,
+        )  # fmt: skip
 
 
 def whole_model(model: GPT, team: Team, setup: Setup) -> GPT:

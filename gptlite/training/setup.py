@@ -27,6 +27,7 @@ from gptlite.training.plan import Plan
 from gptlite.training.replan import Replanner
 from gptlite.training.run_log import RunLog
 from gptlite.training.soft_targets import SoftTargets
+from gptlite.training.table_history import TableHistory
 from gptlite.training.threads import ThreadControl
 from gptlite.training.watcher import Watcher
 
@@ -44,6 +45,7 @@ class Setup:
     - `threads`: chooses how many threads compute.
     - `baselines`: what run.json says of them, measured before training.
     - `saved_word_vectors`: the file of static word vectors of the step that a run goes on from.
+    - `history`: the token table at some steps, which it collects.
     - `should_stop`: a signal number when the run is to end, else None; asked after every step.
     """
 
@@ -65,6 +67,7 @@ class Setup:
     targets: SoftTargets | None = None
     baselines: Mapping[str, Any] | None = None
     saved_word_vectors: bytes | None = None
+    history: TableHistory = field(default_factory=TableHistory)
 
     @cached_property
     def word_vectors(self) -> bytes | None:

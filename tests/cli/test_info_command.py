@@ -22,6 +22,7 @@ def test_json_is_one_object(gptlite: Command, trained_run: Path) -> None:
     facts = json.loads(outcome.out)
     assert set(facts) == {
         "schema", "path", "n_parameters", "config", "tokenizer", "tensors", "weights", "source", "manifest", "run",
+        "table_history",
     }  # fmt: skip
     step = runs.find_model(str(trained_run))
     assert facts["path"] == str(step)
@@ -31,6 +32,9 @@ def test_json_is_one_object(gptlite: Command, trained_run: Path) -> None:
     assert facts["manifest"]["step"] == int(step.name.removeprefix("step-"))
     assert facts["run"] == json.loads((trained_run / "run.json").read_text())
     assert facts["n_parameters"] == facts["run"]["n_parameters"]
+    kept = facts["table_history"]
+    assert (kept["steps"][0], kept["steps"][-1], kept["n_tokens"]) == (0, 60, 320)
+    assert kept["n_bytes"] == (trained_run / "table_history.safetensors").stat().st_size
 
 
 def test_the_table_says_what_it_is_and_where_it_came_from(gptlite: Command, trained_run: Path) -> None:
@@ -50,6 +54,7 @@ def test_the_table_says_what_it_is_and_where_it_came_from(gptlite: Command, trai
         f"{stored['result']['val_bits_per_byte']:.4f}",
         stored["created"],
         stored["hardware"],
+        "steps, 0 to 60 (",
     ):
         assert part in outcome.out, part
 

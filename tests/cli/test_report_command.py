@@ -48,7 +48,7 @@ def test_the_page_has_the_numbers_of_the_run(gptlite: Command, run: Path) -> Non
         assert part in page, part
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     drawn = specs(page)
-    assert set(drawn) == {"bits", "loss", "lr", "speed", "map"}
+    assert set(drawn) == {"bits", "loss", "lr", "speed", "map", "emergence", "emergence_loss"}
     losses = [x["y"] for values in drawn["loss"]["datasets"].values() for x in values if x["of"] == "training"]
     assert losses == [line["train_loss"] for line in lines]
     curve = {x["step"]: x["bits"] for values in drawn["bits"]["datasets"].values() for x in values if "step" in x}

@@ -61,6 +61,7 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "words-nearest": [("words", "nearest", "-m", "RUN", "river", "bank", "nowhere")],
     "words-analogy": [("words", "analogy", "-m", "RUN", "river", "bank", "song")],
     "words-odd": [("words", "odd", "-m", "RUN", "river", "bank", "song")],
+    "words-steps": [("words", "steps", "-m", "RUN", "river", "bank"), ("words", "steps", "-m", "RUN")],
     "words-evaluate": [("words", "evaluate", "-m", "RUN", "pairs.tsv", "analogies.txt", "--vectors", "own.vec")],
     "info": [("info", "-m", "RUN"), ("info", "-m", "mixed")],
     "check": [("check", "RUN", "--resume-proof")],

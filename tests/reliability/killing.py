@@ -270,7 +270,7 @@ class Killer:
             wrong.append(f"step {announced} was announced, but nothing can be resumed: {error}")
         names = [p.name for p in self.run.path.iterdir()] if self.run.path.exists() else []
         leftovers = [name for name in names if LEFTOVER.fullmatch(name)]
-        known = {"LOCK", "metrics.jsonl", "best", "latest"}
+        known = {"LOCK", "metrics.jsonl", "best", "latest", "table_history.safetensors"}
         strange = [n for n in names if n not in known and not STEP_NAME.fullmatch(n) and n not in leftovers]
         if strange or len(leftovers) > 2:  # one that was being written, one that was being deleted
             wrong.append(f"strange names: {strange}, leftovers: {leftovers}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LONG_TOKENS = 12  # that are shown
 MAPPED = 150  # words
+EMERGING = 4  # words whose neighbours are shown over the steps
 MOST_SAMPLES = 50
 BASELINES = {"ngram_bits_per_byte": "5-gram", "xz_bits_per_byte": "xz", "unigram_bits_per_byte": "unigram"}
 
@@ -137,7 +138,8 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
     provenance["The text"] = _text(info)
     provenance["Versions and steps"] = _provenance(run, info)
     samples = [(line["step"], line["sample"]) for line in metrics if "sample" in line]
-    more: dict[str, Any] = {} if places is None else {"words": words, "places": places, "shares": shares}
+    more: dict[str, Any] = {"emergence": None if best is None else _emergence(best.path)}
+    more |= {} if places is None else {"words": words, "places": places, "shares": shares}
     return Training(
         name=run.path.resolve().name,
         result=f"As uncertain as a choice among {lines.choice(result['val_bits_per_byte'])} bytes" if result else "",
@@ -152,6 +154,18 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
         command=pages.shareable_command(info["command"]),
         **more,
     )
+
+
+def _emergence(step: Path) -> dict[str, Any] | None:
+    """How some frequent words came to be; None where the run kept no token tables, or none that can be read."""
+    from gptlite.embedding import emergence
+
+    try:
+        found = emergence.read(step)
+        words = found.clear_words(EMERGING)
+        return found.to_dict(words) if words else None
+    except (CheckpointError, UsageError):
+        return None
 
 
 def _headline(

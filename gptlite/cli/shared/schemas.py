@@ -14,6 +14,7 @@ VERSIONS = {
     "eval-matrix": 1, "export": 1, "generate": 1, "info": 1, "inspect": 1, "report": 1,
     "report-runs": 1, "runs": 1, "sample": 1,
     "train": 1, "train-plan": 1, "words-analogy": 1, "words-evaluate": 1, "words-nearest": 1, "words-odd": 1,
+    "words-steps": 1,
 }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ MODES = {
     "analogy": modes.Modes(QUESTION | {"a", "b", "c", "k"}, ASKING, NEEDS),
     "odd": modes.Modes(QUESTION | {"words"}, ASKING, NEEDS),
     "evaluate": modes.Modes(QUESTION | {"files", "encoding"}, ASKING, {"lossy": "others"}),
+    "steps": modes.Modes({"words", "k", "model", "min_count", "json"}),
     "export": modes.Modes(
         SHARED | {"words", "out", "normalize"},
         {**FROM_TEXT, "-o FILE": {"force"}, "-o FILE.csv or .tsv": {"raw_cells"}},
@@ -281,6 +282,32 @@ def evaluate(
     from gptlite.cli.words import evaluation
 
     _finish("evaluate", source, table, spaces, evaluation.evaluate(spaces, files, json, encoding), json)
+
+
+@app.command()
+def steps(
+    call: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WORD", help="The words to ask about.", show_default="frequent ones that stand out"),
+    ] = None,
+    k: CountOption = 5,
+    model: options.ModelOption = None,
+    min_count: MinCountOption = None,
+    json: options.JsonOption = False,
+) -> None:
+    """How the neighbours of words came to be, from step 0 of training on: meaning over time.
+
+    [bold]gptlite words steps king queen[/bold]
+
+    These are the rows of the Transformer's token table, which a run keeps at up to 16 of its steps.
+    """
+    MODES["steps"].check(call)
+    from gptlite.cli.words import steps as over_time
+
+    facts = over_time.write(model, _clean(words or []), k, min_count, json)
+    if json:
+        console.write_json(schemas.named("words-steps", facts))
 
 
 @app.command()

@@ -1,0 +1,171 @@
+"""How words came to be, as part of a page: two charts, a table for each word, and a paragraph that is true of them.
+
+What is shown is the object of `gptlite words steps --json` from "init" on. The text is in emergence.en.json and
+emergence.zh.json; `explain` makes claims of the numbers, each under the condition in which it is true.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gptlite.report.page import visible
+
+HERE = Path(__file__).parent
+MOST_ROWS = 9  # of a table: steps, the first and the last among them
+CHARTS = ("emergence", "emergence_loss")  # the names of the charts
+Course = Mapping[str, Any]
+
+
+@cache
+def phrases(lang: str) -> dict[str, dict[str, str]]:
+    """The "labels" and "sentences" of a language, en or zh."""
+    return json.loads((HERE / f"emergence.{lang}.json").read_text(encoding="utf-8"))
+
+
+def context(course: Course, lang: str = "en") -> dict[str, Any]:
+    """What the template `emergence.html` needs."""
+    labels = phrases(lang)["labels"]
+    return {
+        "labels": labels,
+        "explanation": visible(explain(course, lang)),
+        "tables": [(visible(word["word"]), _rows(course, word, labels)) for word in course["words"]],
+    }
+
+
+def _rows(course: Course, word: Mapping[str, Any], labels: Mapping[str, str]) -> list[list[str]]:
+    """The neighbours of a word at some steps; the first row is the head."""
+    n = len(course["steps"])
+    shown = sorted({round(i * (n - 1) / max(1, min(n, MOST_ROWS) - 1)) for i in range(min(n, MOST_ROWS))})
+    rows = [[labels["step"], labels["loss"], labels["neighbours"]]]
+    for i in shown:
+        step = course["steps"][i]
+        near = ", ".join(f"{visible(other['word'])} {other['cosine']:.2f}" for other in word["neighbours"][i])
+        rows.append([f"{step['step']:,}", _loss(step), near])
+    return rows
+
+
+def _loss(step: Mapping[str, Any]) -> str:
+    return "" if step["train_loss_nats"] is None else f"{step['train_loss_nats']:.2f}"
+
+
+# -- Sentences
+
+
+def explain(course: Course, lang: str = "en") -> str:
+    """What the charts show, in sentences."""
+    sentences = phrases(lang)["sentences"]
+    return ("" if lang == "zh" else " ").join(sentences[key].format(**values) for key, values in _claims(course))
+
+
+def _claims(course: Course) -> list[tuple[str, dict[str, str]]]:
+    steps, words = course["steps"], course["words"]
+    first = steps[0]["step"]
+    claims: list[tuple[str, dict[str, str]]] = []
+    if first == 0:
+        claims.append((f"init_{course['init']}", {}))
+    else:
+        claims.append(("first_kept", {"step": f"{first:,}"}))
+    shares = [sum(word["n_found"][i] for word in words) for i in range(len(steps))]
+    total = shares[-1]
+    if not total or len(steps) < 2:
+        return claims
+    there = {"n": str(shares[0]), "total": str(total), "step": f"{first:,}"}
+    claims.append(("there_none" if not shares[0] else "there_some" if shares[0] < total else "there_all", there))
+    half = _from_then_on(shares, total / 2)
+    if half > 0:
+        claims.append(("half", {"step": f"{steps[half]['step']:,}"}))
+        claims += _loss_by(steps, half)
+    cosines = [sum(word["cosines_to_last"][i] for word in words) / len(words) for i in (0, -1)]
+    told = {"before": f"{cosines[0]:.2f}", "after": f"{cosines[1]:.2f}"}
+    key = "same" if told["before"] == told["after"] else "closer" if cosines[1] > cosines[0] else "further"
+    claims.append((key, told))
+    return claims
+
+
+def _from_then_on(shares: Sequence[int], least: float) -> int:
+    """The first step from which on at least so many are there."""
+    return max((i + 1 for i, share in enumerate(shares) if share < least), default=0)
+
+
+def _loss_by(steps: Sequence[Mapping[str, Any]], at: int) -> list[tuple[str, dict[str, str]]]:
+    """What the loss had come to by then, and comes to in the end."""
+    measured = [step["train_loss_nats"] for step in steps if step["train_loss_nats"] is not None]
+    then = steps[at]["train_loss_nats"]
+    if then is None or len(measured) < 2 or at == len(steps) - 1:
+        return []
+    before, after = f"{measured[0]:.2f}", f"{measured[-1]:.2f}"
+    values = {"before": before, "then": f"{then:.2f}", "after": after}
+    return [("loss_fell" if measured[-1] < then < measured[0] else "loss", values)]
+
+
+# -- Charts
+
+
+def charts(course: Course, curve: Sequence[tuple[int, float]] = (), lang: str = "en") -> dict[str, dict[str, Any]]:
+    """Cosines of each word to what is near it in the end, and the training loss beside them, both over the steps.
+
+    - `curve`: (step, nats per token) of the log; without it, the losses of the kept steps.
+    """
+    if len(course["steps"]) < 2 or not course["words"]:
+        return {}
+    labels, steps = phrases(lang)["labels"], course["steps"]
+    losses = [*curve] or [(s["step"], s["train_loss_nats"]) for s in steps if s["train_loss_nats"] is not None]
+    last = max(steps[-1]["step"], *(step for step, _ in losses)) if losses else steps[-1]["step"]
+    drawn = {"emergence": _neighbours(course, labels, last)}
+    if len(losses) > 1:
+        drawn["emergence_loss"] = _losses(losses, labels, last)
+    return drawn
+
+
+def _x(labels: Mapping[str, str], last: int) -> Any:
+    """Steps on a scale that shows the first few as wide as the last thousands; not one that the page's switch changes."""
+    import altair as alt
+
+    ticks = [0, *(4**k for k in range(16) if 4**k <= last)]
+    return alt.X(
+        "at:Q", title=labels["step"], axis=alt.Axis(format="~s", values=ticks, grid=False),
+        scale=alt.Scale(type="symlog", constant=1, domain=[0, last], nice=False),
+    )  # fmt: skip
+
+
+def _neighbours(course: Course, labels: Mapping[str, str], last: int) -> dict[str, Any]:
+    import altair as alt
+
+    values = [
+        {
+            "word": visible(word["word"]),
+            "at": step["step"],
+            "cosine": round(word["cosines_to_last"][i], 4),
+            "near": ", ".join(visible(other["word"]) for other in word["neighbours"][i]),
+        }
+        for word in course["words"]
+        for i, step in enumerate(course["steps"])
+    ]
+    names = [visible(word["word"]) for word in course["words"]]
+    legend = alt.Legend(title=None, orient="top", symbolType="stroke", symbolStrokeWidth=3)
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        _x(labels, last),
+        alt.Y("cosine:Q", title=labels["cosine"], scale=alt.Scale(zero=True)),
+        alt.Color("word:N", scale=alt.Scale(domain=names), sort=names, legend=legend),
+        tooltip=[
+            alt.Tooltip("word:N", title=labels["word"]), alt.Tooltip("at:Q", title=labels["step"], format=","),
+            alt.Tooltip("cosine:Q", title=labels["cosine"]), alt.Tooltip("near:N", title=labels["neighbours"]),
+        ],
+    )  # fmt: skip
+    return alt.layer(base.mark_line(strokeWidth=2), base.mark_point(size=24, filled=True)).to_dict()
+
+
+def _losses(losses: Sequence[tuple[int, float]], labels: Mapping[str, str], last: int) -> dict[str, Any]:
+    import altair as alt
+
+    values = [{"at": step, "loss": round(loss, 4)} for step, loss in losses]
+    base = alt.Chart(alt.InlineData(values=values)).encode(
+        _x(labels, last),
+        alt.Y("loss:Q", title=labels["loss_title"], scale=alt.Scale(zero=False)),
+        tooltip=[alt.Tooltip("at:Q", title=labels["step"], format=","), alt.Tooltip("loss:Q", title=labels["loss"])],
+    )
+    return base.mark_line(strokeWidth=2, style="result").to_dict()
