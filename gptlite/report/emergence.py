@@ -122,7 +122,7 @@ def charts(course: Course, curve: Sequence[tuple[int, float]] = (), lang: str = 
 
 
 def _x(labels: Mapping[str, str], last: int) -> Any:
-    """Steps on a scale that shows the first few as wide as the last thousands; not one that the page's switch changes."""
+    """Steps on a scale that shows the first few as wide as the last thousands. The page's switch does not change it."""
     import altair as alt
 
     ticks = [0, *(4**k for k in range(16) if 4**k <= last)]
