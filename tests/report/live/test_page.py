@@ -18,6 +18,7 @@ from support.pages import needs_browser
 from gptlite.checkpoint import runs
 from gptlite.checkpoint.saved_step import save_step
 from gptlite.cli.export import html
+from gptlite.report.components import packing
 from gptlite.report.components.packing import pack, rounded
 from gptlite.report.live import page as live
 from gptlite.text.tokenizer import Tokenizer
@@ -62,6 +63,15 @@ def show(page: Page, directory: str | Path, dtype: str = "f32", *, width: int = 
     page.wait_for(READY, 120)
 
 
+def with_numbers_of(directory: str | Path, dtype: str) -> Path:
+    """The model of a page: its weights are those of `directory` as numbers of `dtype`."""
+    loaded = runs.load(directory)
+    weights = {name: packing.rounded(name, x.float().numpy(), dtype) for name, x in loaded.model.state_dict().items()}
+    loaded.model.load_state_dict({name: torch.from_numpy(x) for name, x in weights.items()})
+    save_step(Path("of-page"), loaded.model, loaded.tokenizer, {})
+    return Path("of-page")
+
+
 def ask(page: Page, call: str, *values: Any) -> Any:
     """The answer of the worker, arrays as lists."""
     told = ", ".join(json.dumps(value) for value in (call, *values))
@@ -78,13 +88,14 @@ def check_quiet(page: Page) -> None:
 
 
 @needs_browser
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
 @pytest.mark.parametrize("architecture", ["qwen3", "llama", "gpt2", "transformer-2017"])
-def test_logits_are_those_of_torch(page: Page, tokenizer: Tokenizer, architecture: str) -> None:
+def test_logits_are_those_of_torch(page: Page, tokenizer: Tokenizer, architecture: str, dtype: str) -> None:
     grouped = {"n_heads": 4, "n_kv_heads": 2} if architecture in ("qwen3", "llama") else {}
     config = tiny_config(architecture, vocab_size=tokenizer.vocab_size + 3, **grouped)
     save_step(Path("hub"), random_model(config), tokenizer, {})
-    model = runs.load("hub").model
-    show(page, "hub")
+    model = runs.load(with_numbers_of("hub", dtype)).model
+    show(page, "hub", dtype)
     ids = [i * 37 % tokenizer.vocab_size for i in range(config.context_length)]
     with torch.no_grad():
         logits = model(torch.tensor([ids]))[0]
@@ -124,12 +135,13 @@ def test_the_likeliest_200_tokens_are_the_same(page: Page, gptlite: Command, tra
 
 
 @needs_browser
-def test_attention_and_layers_are_those_of_inspect(page: Page, gptlite: Command, trained_run: Path) -> None:
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_attention_and_layers_are_those_of_inspect(page: Page, gptlite: Command, trained_run: Path, dtype: str) -> None:
     text = "Ada finds the river and the bank ."
     heads = ("--attention", "all", "--lens", "--explain", "2.1")
-    seen = json.loads(gptlite("inspect", "-m", trained_run, text, *heads, "--json", "-q").out)
+    seen = json.loads(gptlite("inspect", "-m", with_numbers_of(trained_run, dtype), text, *heads, "--json", "-q").out)
     loaded = runs.load(trained_run)
-    show(page, trained_run)
+    show(page, trained_run, dtype)
     ids = [loaded.tokenizer.separator_id, *ask(page, "encode", text)["ids"]]
     bits = ask(page, "start", "text", ids)["bits"]
     assert [token["id"] for token in seen["tokens"]] == ids[1:]
