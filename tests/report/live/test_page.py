@@ -216,6 +216,35 @@ def test_two_million_parameters_fit_into_four_megabytes(trained_run: Path) -> No
     assert live.render(shown)[1] == "f16"
 
 
+@needs_browser
+@pytest.mark.slow
+def test_two_million_parameters_open_and_write_in_time(page: Page, tokenizer: Tokenizer) -> None:
+    """The shape that `--time 3m` plans on two cores. Other programs make time pass, so the fastest token counts."""
+    shape = {"n_layers": 4, "n_heads": 3, "n_kv_heads": 3, "dim": 192, "context_length": 128}
+    config = tiny_config("qwen3", vocab_size=2048, **shape)
+    assert 1_800_000 < config.n_params < 2_500_000
+    save_step(Path("hub"), random_model(config), tokenizer, {})
+    for dtype in ("int8", "f16"):
+        show(page, "hub", dtype)
+        assert page.processor_seconds() < 2
+        if dtype == "int8":
+            assert Path("model.html").stat().st_size <= live.LARGEST_AUTO
+        times = page.evaluate(
+            """(async () => {
+              await remote('start', 'text', [1, 2, 3]);
+              const times = [];
+              for (let i = 0; i < 90; i += 1) {
+                const began = performance.now();
+                await remote('push', 'text', i % 300);
+                times.push(performance.now() - began);
+              }
+              return times;
+            })()"""
+        )
+        assert min(times) < 1000 / 30
+    check_quiet(page)
+
+
 def test_numbers_keep_what_their_bits_allow() -> None:
     array = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
     assert np.abs(rounded("x", array, "f16") - array).max() < 2e-3
