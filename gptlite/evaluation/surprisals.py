@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -322,7 +323,7 @@ def group_tokens(
 
     A token's leading white space belongs to the word after it.
     """
-    starts = np.array([start for start, _, _ in cuts])
+    starts = [start for start, _, _ in cuts]
     groups: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for i, (start, end) in enumerate(spans):
         part = text[start:end]
@@ -331,8 +332,8 @@ def group_tokens(
             end = start + len(part.strip())
         elif part == " " and end < len(text) and not text[end].isspace():  # a word's space in a token of its own
             start, end = end, end + 1
-        first = int(np.searchsorted(starts, start, side="right")) - 1
-        last = max(first + 1, int(np.searchsorted(starts, end, side="left")))
+        first = bisect_right(starts, start) - 1
+        last = max(first + 1, bisect_left(starts, end))
         if groups and first < groups[-1][0][1]:
             (first_unit, last_unit), (first_token, _) = groups[-1]
             groups[-1] = (first_unit, max(last, last_unit)), (first_token, i + 1)

@@ -25,7 +25,7 @@ def line(cells: Iterable[object], separator: str, *, raw: bool = False) -> str:
     - `cells`: texts, or numbers, which are written as `str` makes them; None is an empty cell.
     - `raw`: write texts that a spreadsheet would compute as they are.
     """
-    return separator.join(cell("" if value is None else str(value), separator, raw=raw) for value in cells) + "\n"
+    return separator.join([_written(value, separator, raw) for value in cells]) + "\n"
 
 
 def lines(rows: Iterable[Iterable[object]], separator: str, *, raw: bool = False) -> Iterator[str]:
@@ -37,7 +37,13 @@ def cell(text: str, separator: str, *, raw: bool = False) -> str:
     """One cell, quoted where it has to be."""
     if not raw and FORMULA.match(text) and not NUMBER.fullmatch(text):
         text = f"'{text}"
-    if any(character in text for character in (separator, '"', "\n", "\r")):
+    if separator in text or '"' in text or "\n" in text or "\r" in text:
         text = text.replace('"', '""')
         return f'"{text}"'
     return text
+
+
+def _written(value: object, separator: str, raw: bool) -> str:
+    if isinstance(value, int | float):
+        return str(value)  # needs no quotes and is no formula
+    return "" if value is None else cell(str(value), separator, raw=raw)
