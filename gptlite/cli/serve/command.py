@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from gptlite.serving.limits import DEFAULT_HOST, DEFAULT_PORT, Limits, check_acc
 if TYPE_CHECKING:
     from gptlite.serving.guard import LogEntry
 
-ACCESS, LIMITS, MACHINE = "Access", "Limits", "Machine"
+ACCESS, LIMITS = "Access", "Limits"
 KEY_VARIABLE = "GPTLITE_API_KEY"
 ONE_BY_ONE = (
     "without machine code the model is called for one text at a time: many clients together get the speed of one. A C "
@@ -30,6 +30,11 @@ MODES = modes.Modes(
         "batch_size", "device", "dtype", "compile", "threads", "quiet",
     },
 )  # fmt: skip
+
+
+def _limit(name: str, what: str, metavar: str = "N") -> Any:
+    """An option that is a limit."""
+    return typer.Option(name, metavar=metavar, parser=options.parse_count, help=what, rich_help_panel=LIMITS)
 
 
 def serve(
@@ -53,76 +58,17 @@ def serve(
             rich_help_panel=ACCESS,
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        int,
-        typer.Option(
-            "--max-new-tokens",
-            metavar="N",
-            parser=options.parse_count,
-            help="Of a text, at most.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = Limits.max_new_tokens,
-    max_texts: Annotated[
-        int,
-        typer.Option(
-            "--max-texts",
-            metavar="N",
-            parser=options.parse_count,
-            help="Texts that one request may ask for.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = Limits.max_texts,
-    max_waiting: Annotated[
-        int,
-        typer.Option(
-            "--max-waiting",
-            metavar="N",
-            parser=options.parse_count,
-            help="Unfinished texts of all requests.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = Limits.max_waiting,
-    max_body: Annotated[
-        int,
-        typer.Option(
-            "--max-body",
-            metavar="BYTES",
-            parser=options.parse_count,
-            help="Of a request.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = Limits.max_body,
+    max_new_tokens: Annotated[int, _limit("--max-new-tokens", "Of a text, at most.")] = Limits.max_new_tokens,
+    max_texts: Annotated[int, _limit("--max-texts", "Texts that one request may ask for.")] = Limits.max_texts,
+    max_waiting: Annotated[int, _limit("--max-waiting", "Unfinished texts of all requests.")] = Limits.max_waiting,
+    max_body: Annotated[int, _limit("--max-body", "Of a request.", metavar="BYTES")] = Limits.max_body,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="For a request.", rich_help_panel=LIMITS)
     ] = Limits.timeout,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            metavar="N",
-            min=1,
-            max=LARGEST_NUMBER,
-            help="Texts written side by side.",
-            show_default="up to 32",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
+    batch_size: options.TextsAtOnceOption = None,
     device: options.DeviceOption = "auto",
-    dtype: Annotated[
-        str,
-        typer.Option("--dtype", metavar="NAME", help="fp32, or int8 on a CPU: twice as fast.", rich_help_panel=MACHINE),
-    ] = "fp32",
-    compile: Annotated[
-        str,
-        typer.Option(
-            "--compile",
-            metavar="auto|on|off",
-            help="auto, on or off: decode in machine code made on this computer.",
-            hidden=True,
-            rich_help_panel=MACHINE,
-        ),
-    ] = "auto",
+    dtype: options.DecodeDtypeOption = "fp32",
+    compile: options.DecodeCompileOption = "auto",
     threads: options.ThreadsOption = None,
     quiet: options.QuietOption = False,
 ) -> None:

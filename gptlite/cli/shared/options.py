@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from gptlite.config import LARGEST_NUMBER
 from gptlite.errors import UsageError
 
 COUNT_UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
@@ -109,6 +110,21 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="CPU threads.", show_default="all cores", rich_help_panel="Machine"),
 ]
+# Of text that is written.
+TextsAtOnceOption = Annotated[
+    int | None,
+    typer.Option("--batch-size", metavar="N", min=1, max=LARGEST_NUMBER, help="Texts written side by side.",
+                 show_default="up to 32", rich_help_panel="Machine"),
+]  # fmt: skip
+DecodeDtypeOption = Annotated[
+    str,
+    typer.Option("--dtype", metavar="NAME", help="fp32, or int8 on a CPU: twice as fast.", rich_help_panel="Machine"),
+]
+DecodeCompileOption = Annotated[
+    str,
+    typer.Option("--compile", metavar="auto|on|off", hidden=True, rich_help_panel="Machine",
+                 help="auto, on or off: decode in machine code made on this computer."),
+]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 LossyOption = Annotated[
     bool, typer.Option("--lossy", help="Read bytes that are not UTF-8 as �, and keep NULs.", rich_help_panel="Data")
