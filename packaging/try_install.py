@@ -2,11 +2,13 @@
 
     python packaging/try_install.py python3.10 python3.12        the versions that pip chooses within constraints.txt
     python packaging/try_install.py python3.11 --lowest          the lowest version that pyproject.toml allows of each
+    python packaging/try_install.py python3.11 --lowest --tests  the tests of the core with them, from the sdist
     python packaging/try_install.py python3.13 --without-torch   without torch: the commands that do not need it
 
 Needs setuptools in the environment that runs it. Options after `--` go to pip, such as `-- --find-links wheels`.
 `--lowest` leaves torch at the version of constraints.txt unless `--lowest-torch` is given, because old versions of
-torch for Linux have several gigabytes.
+torch for Linux have several gigabytes. `--packages FOLDER` adds a folder of installed packages to each environment, so
+that a torch which was unpacked before need not be unpacked again.
 """
 
 from __future__ import annotations
@@ -17,18 +19,25 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ("--steps", "20", "--layers", "1", "--dim", "32", "--heads", "2", "--context", "32", "--vocab-size", "320")
+DEMO = ("train", "--demo", "-q", "--time", "20s")
+EXTRAS, TEST_TOOLS = "gguf,report,serve,tensorboard,word2vec", ("hypothesis", "pytest", "pyyaml")
+CORE = ("test_config.py", "test_errors.py", "test_trained_model.py", "platforms", "text", "storage", "generation")
+CORE = (*CORE, "checkpoint", "embedding", "report", "serving")
 
 
-def dependencies() -> list[str]:
-    """What pyproject.toml requires of every installation; Python 3.10 has no reader of TOML."""
-    listed = re.search(r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.M | re.S)
+def dependencies(extras: bool = False) -> list[str]:
+    """What pyproject.toml requires of every installation, or of all extras; Python 3.10 has no reader of TOML."""
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+    pattern = r"optional-dependencies\]\n(.*?)\n\n" if extras else r"^dependencies = \[(.*?)^\]"
+    listed = re.search(pattern, text, re.M | re.S)
     assert listed is not None
-    return re.findall(r'"(.*?)"', listed[1])
+    return [each for each in re.findall(r'"(.*?)"', listed[1]) if not each.startswith("gptlite")]
 
 
 def lowest(requirement: str) -> str:
@@ -51,7 +60,7 @@ def build(folder: Path) -> tuple[Path, Path]:
 
 
 def call(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Run a command without what this environment sets; its output. Ends the script where it fails."""
+    """Run a command without what this environment sets; its output. Ends the script if it fails."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "GPTLITE_MODEL")}
     done = subprocess.run(command, cwd=cwd, env=kept | environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -66,17 +75,42 @@ def install(python: str, what: Path, folder: Path, options: argparse.Namespace) 
     pip = [programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options.pip]
     pins = ROOT / "constraints.txt"
     needed = dependencies()
+    if options.packages:
+        site = call(programs / "python", "-c", "import site; print(site.getsitepackages()[-1])", cwd=folder).strip()
+        Path(site, "more.pth").write_text("\n".join(str(path.resolve()) for path in options.packages) + "\n", "utf-8")
     if options.lowest:
         pinned = [line for line in pins.read_text("utf-8").splitlines() if line.startswith("torch==")]
-        lines = [lowest(each) for each in needed if options.lowest_torch or not each.startswith("torch")]
+        asked = {*needed, *dependencies(extras=True)}
+        lines = [lowest(each) for each in sorted(asked) if options.lowest_torch or not each.startswith("torch")]
         pins = folder / "lowest.txt"
         pins.write_text("\n".join([*lines, *([] if options.lowest_torch else pinned)]) + "\n", "utf-8")
     if options.without_torch:
         call(*pip, "--constraint", pins, *(each for each in needed if not each.startswith("torch")), cwd=folder)
         call(*pip, "--no-deps", what, cwd=folder)
     else:
-        call(*pip, "--constraint", pins, what, cwd=folder)
+        asked_for = [f"{what}[{EXTRAS}]", *TEST_TOOLS] if options.tests else [what]
+        call(*pip, "--constraint", pins, *asked_for, cwd=folder)
     return programs
+
+
+def run_commands(programs: Path, elsewhere: Path) -> None:
+    """What a new user runs, in another folder than that of the sources."""
+    gptlite, own = programs / "gptlite", {"GPTLITE_CACHE": str(elsewhere / "cache")}
+    call(gptlite, *DEMO, cwd=elsewhere, **own)
+    call(gptlite, "generate", "The", "--max-new-tokens", "5", cwd=elsewhere, **own)
+    call(gptlite, "embed", "the [value] is", "a [value] of", cwd=elsewhere, **own)
+    call(gptlite, "words", "nearest", "value", cwd=elsewhere, **own)
+
+
+def run_tests(programs: Path, sdist: Path, elsewhere: Path) -> str:
+    """The tests of the core, from the unpacked sdist; what pytest says at the end."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(elsewhere, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    (folder,) = elsewhere.glob("gptlite_lm-*")
+    chosen = [f"tests/{name}" for name in CORE]
+    # Old versions of other packages warn of what newer ones mended.
+    command = (programs / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore", *chosen)
+    return call(*command, cwd=folder, PYTHONPATH=str(folder)).strip().splitlines()[-1]
 
 
 def main() -> None:
@@ -85,16 +119,18 @@ def main() -> None:
     parser.add_argument("--lowest", action="store_true")
     parser.add_argument("--lowest-torch", action="store_true")
     parser.add_argument("--without-torch", action="store_true")
+    parser.add_argument("--tests", action="store_true")
+    parser.add_argument("--packages", action="append", default=[], type=Path)
     arguments = sys.argv[1:]
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:cut])
     options.pip = arguments[cut + 1 :]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        made = build(folder)
+        wheel, sdist = build(folder)
         for python in options.pythons:
-            for what in made:
-                there, elsewhere = folder / "environment", folder / "elsewhere"
+            for what in (sdist,) if options.tests else (wheel, sdist):
+                began, there, elsewhere = time.monotonic(), folder / "environment", folder / "elsewhere"
                 elsewhere.mkdir()
                 programs = install(python, what, there, options)
                 gptlite, own = programs / "gptlite", {"GPTLITE_CACHE": str(elsewhere / "cache")}
@@ -104,12 +140,11 @@ def main() -> None:
                     call(gptlite, "train", "--help", cwd=elsewhere, **own)
                     call(programs / "python", "-c", "import gptlite.cli.words.command", cwd=elsewhere, **own)
                 else:
-                    call(gptlite, "train", "--demo", "-q", *TINY, cwd=elsewhere, **own)
-                    call(gptlite, "generate", "The", "--max-new-tokens", "5", cwd=elsewhere, **own)
-                    call(gptlite, "embed", "the [value] is", "a [value] of", cwd=elsewhere, **own)
-                    call(gptlite, "words", "nearest", "value", cwd=elsewhere, **own)
+                    run_commands(programs, elsewhere)
                     said.append("train, generate, embed and words")
-                print(f"{python}: {what.name}: {', '.join(said)}", flush=True)
+                if options.tests:
+                    said.append(run_tests(programs, sdist, elsewhere))
+                print(f"{python}: {what.name}: {', '.join(said)} ({time.monotonic() - began:.0f} s)", flush=True)
                 shutil.rmtree(there)
                 shutil.rmtree(elsewhere)
 

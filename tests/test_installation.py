@@ -9,7 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -44,20 +46,6 @@ def test_a_clone_runs_without_being_installed(tmp_path: Path, module: str) -> No
     package.write_text(source.replace('__version__ = "', '__version__ = "9.'), encoding="utf-8")
     ended = run(sys.executable, "-m", module, "--version", cwd=tmp_path)
     assert ended.stdout.startswith("gptlite 9."), ended.stderr
-
-
-def test_an_editable_installation_is_a_path_that_type_checkers_follow(tmp_path: Path) -> None:
-    pyright = shutil.which("pyright", path=os.path.dirname(sys.executable))
-    if pyright is None:
-        pytest.skip("pyright is not installed beside this Python")
-    user = tmp_path / "user.py"
-    user.write_text(
-        "import gptlite\nfrom gptlite.cli.main import main\nfrom gptlite.model import GPT\n\n"
-        "reveal_type(gptlite.load)\nreveal_type(main)\nreveal_type(GPT.forward)\n"
-    )
-    ended = run(pyright, "--pythonpath", sys.executable, user, cwd=tmp_path)
-    assert "could not be resolved" not in ended.stdout and "0 errors" in ended.stdout, ended.stdout
-    assert "Unknown" not in ended.stdout, ended.stdout
 
 
 def test_every_folder_with_code_is_a_package() -> None:
@@ -141,7 +129,7 @@ def test_a_package_can_name_its_public_address() -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The sdist and the wheel of a copy of the sources."""
+    """The sdist and the wheel of a copy of the sources; the wheel of an editable installation is in `editable`."""
     folder = tmp_path_factory.mktemp("built")
     copy = folder / "sources"
     ignored = shutil.ignore_patterns("__pycache__", ".venv*", ".git", "build", "*.egg-info", ".*_cache")
@@ -149,9 +137,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (copy / "checkpoints" / "own").mkdir()
     (copy / "checkpoints" / "own" / "run.json").write_text("{}", encoding="utf-8")
     code = (
-        "from setuptools import build_meta; import sys; folder = sys.argv[1]; "
-        "build_meta.build_sdist(folder); build_meta.build_wheel(folder)"
+        "from setuptools import build_meta; import sys; folder = sys.argv[1]; build_meta.build_sdist(folder); "
+        "build_meta.build_wheel(folder); build_meta.build_editable(folder + '/editable')"
     )
+    (folder / "editable").mkdir()
     ended = run(sys.executable, "-c", code, folder, cwd=copy)
     assert ended.returncode == 0, ended.stderr
     return next(folder.glob("*.tar.gz")), next(folder.glob("*.whl"))
@@ -205,6 +194,73 @@ def test_an_installed_wheel_runs_from_another_folder(built: tuple[Path, Path], t
         command.remove("-P")
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ended.stdout.startswith(str(tmp_path / "site")) and "gptlite 0." in ended.stdout, ended.stderr
+
+
+USER = """
+import gptlite
+from gptlite.cli.main import main
+from gptlite.model import GPT
+
+samples = gptlite.load("checkpoints/corpus").generate("Once", n=3, seed=1)
+reveal_type(samples)
+reveal_type(samples[0].text)
+reveal_type(gptlite.load().embed(["the [bank] of"]).vectors)
+reveal_type(gptlite.train("corpus.txt", time="3m"))
+reveal_type(main)
+reveal_type(GPT.forward)
+gptlite.load().generate(3)  # wrong
+gptlite.load(mode="x")  # wrong
+"""
+
+
+@pytest.mark.parametrize("way", ["editable", "wheel"])
+def test_type_checkers_know_the_package_once_it_is_installed(
+    built: tuple[Path, Path], tmp_path: Path, way: str
+) -> None:
+    """In an empty project, with an environment that has nothing else of ours."""
+    pyright = shutil.which("pyright", path=os.path.dirname(sys.executable))
+    if pyright is None:
+        pytest.skip("pyright is not installed beside this Python")
+    venv.create(tmp_path / "environment", with_pip=False)
+    programs = tmp_path / "environment" / ("Scripts" if os.name == "nt" else "bin")
+    site = Path(
+        run(programs / "python", "-c", "import site; print(site.getsitepackages()[-1])", cwd=tmp_path).stdout.strip()
+    )
+    (wheel,) = (built[1].parent / "editable").glob("*.whl") if way == "editable" else [built[1]]
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")  # torch and the others
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "user.py").write_text(USER, encoding="utf-8")
+    said = run(pyright, "--pythonpath", programs / "python", "user.py", cwd=project).stdout
+    found = re.findall(r'Type of ".*" is "(.*)"', said)
+    starts = (
+        "list[Sample]",
+        "str",
+        "ndarray[",
+        "dict[str, Any]",
+        "(arguments: list[str]",
+        "(self: GPT, tokens: Tensor,",
+    )
+    assert len(found) == len(starts) and all(map(str.startswith, found, starts)), said
+    assert "Unknown" not in said and "could not be resolved" not in said, said
+    wrong = [number for number, line in enumerate(USER.splitlines(), 1) if "# wrong" in line]
+    assert [int(number) for number in re.findall(r"user\.py:(\d+):\d+ - error", said)] == wrong, said
+
+
+def test_the_pins_are_for_every_python() -> None:
+    """A version that needs a newer Python than 3.10 has an older one beside it."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins: dict[str, set[str]] = {}
+    for line in lines:
+        if not line.startswith("#"):
+            name, _, rest = line.partition("==")
+            pins.setdefault(name, set()).add(rest.partition("; ")[2])
+    newer, older = 'python_version >= "3.11"', 'python_version < "3.11"'
+    alone = {"exceptiongroup", "pytz", "six", "tomli"}  # of Python 3.10 alone
+    assert {name for name, markers in pins.items() if markers == {older}} == alone
+    assert all(markers in ({""}, {newer, older}) for name, markers in pins.items() if name not in alone), pins
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
