@@ -177,7 +177,7 @@ def _entropy(shares: Tensor) -> Tensor:
 def token_names(tokenizer: Tokenizer, ids: Sequence[int] | np.ndarray) -> list[str]:
     """Tokens as text; boundaries by their names."""
     marks = Boundaries.of(tokenizer)
-    names = dict(zip((*marks.roles, marks.end), BOUNDARIES, strict=True))
+    names = dict(zip((*marks.roles, marks.end, marks.separator), (*BOUNDARIES, tokenizer.separator), strict=True))
     return [names.get(int(i)) or tokenizer.decode([int(i)]) for i in ids]
 
 

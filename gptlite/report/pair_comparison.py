@@ -86,7 +86,7 @@ def _scores(shown: Comparison) -> list[list[str]]:
             [
                 comparison_text.title(c, lang),
                 f"{c['exact_match']:.1%}",
-                labels["best"] if c["name"] == found["best"] else f"−{fewer:.1%}{error}",
+                labels["best"] if c["name"] == found["best"] else f"{'−' if fewer else ''}{fewer:.1%}{error}",
                 f"{c['bits_per_byte']:.3f}",
                 f"{c['n_parameters']:,}",
                 f"{c['n_tokens_seen']:,}",
@@ -159,14 +159,15 @@ def _map(seen: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
         for row, weights in zip(rows, seen["weights"], strict=True)
         for column, weight in zip(columns, weights, strict=True)
     ]
-    axes = [alt.Axis(labelOverlap=True, labelLimit=90, ticks=False, domain=False, labelAngle=a) for a in (-60, 0)]
+    look: dict[str, Any] = {"labelOverlap": True, "labelSeparation": -30, "labelLimit": 90, "ticks": False}
+    axes = [alt.Axis(**look, domain=False, labelAngle=angle) for angle in (-60, 0)]
     return (
         alt.Chart(alt.InlineData(values=values))
         .mark_rect()
         .encode(
             alt.X("from:N", sort=None, title=labels["from"], axis=axes[0]),
             alt.Y("to:N", sort=None, title=labels["to"], axis=axes[1]),
-            alt.Color("weight:Q", scale=alt.Scale(domain=[0, 1], range="heatmap"), legend=None),
+            alt.Color("weight:Q", scale=alt.Scale(domain=[0, 1], range="heatmap", type="sqrt"), legend=None),
             tooltip=[
                 alt.Tooltip("to:N", title=labels["to"]),
                 alt.Tooltip("from:N", title=labels["from"]),

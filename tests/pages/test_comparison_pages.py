@@ -33,7 +33,7 @@ def page_of(kind: str, text: str = "corpus") -> str:
     lines = [{"step": i, "elapsed": i / 2, "val_bits_per_byte": 3 - i / 100, "train_loss": 4.0} for i in range(1, 40)]
     names = [text, "other"]
     results = [["", "bits per byte"], *([name, "2.0000"] for name in names)]
-    return runs.render(Runs(dict.fromkeys(names, lines), [f"{text} is better"], results, [["", *names]]))
+    return runs.render(Runs(dict.fromkeys(names, lines), "", [f"{text} is better"], results, [["", *names]]))
 
 
 @pytest.fixture(scope="module")

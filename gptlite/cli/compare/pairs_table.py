@@ -34,7 +34,7 @@ def _scores(found: Mapping[str, Any], contenders: Sequence[Mapping[str, Any]]) -
             [
                 c["title"],
                 f"{c['exact_match']:.1%}",
-                "best" if c["name"] == found["best"] else f"-{fewer:.1%}{margin}",
+                "best" if c["name"] == found["best"] else f"{'-' if fewer else ''}{fewer:.1%}{margin}",
                 f"{c['bits_per_byte']:.3f}",
                 count(c["n_parameters"]),
                 f"{c['learning_rate']:g}",
