@@ -5,8 +5,8 @@
 The first kilobytes of TEXT are cut into two halves, and the last tenth of each half is held out. A model of the first
 half has half of the steps; it goes on with the second half for --share of the steps; the model of both at once has all
 of them. So each text is read about as often before and in the comparison. Every run is a process of its own with the
-same shape and batch. `--replay` lists the shares to try, 0 for none, and `--rates` the rates for going on, as parts of
-the rate of a new model, besides that of the plan; `--warmups` likewise.
+same shape and batch. `--replay` lists the shares to try, 0 for none. `--rates` tries rates besides that of the plan, as
+parts of the rate of a new model, with a warm-up after a colon: 0.6 1:0.02.
 """
 
 from __future__ import annotations
@@ -58,6 +58,11 @@ def write_halves(text: str, folder: Path) -> tuple[list[str], list[str]]:
     return train, held_out
 
 
+def read_rate(text: str) -> dict[str, float]:
+    rate, _, warmup = text.partition(":")
+    return {"rate": float(rate), **({"warmup": float(warmup)} if warmup else {})}
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         print(json.dumps(run_one(*json.loads(sys.argv[2]))))
@@ -68,16 +73,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of the model of both at once")
     parser.add_argument("--share", type=float, default=MOST_SHARE, help="of those steps, for the text that is added")
     parser.add_argument("--replay", type=float, nargs="+", default=[0.0, 0.3])
-    parser.add_argument("--rates", type=float, nargs="*", default=[])
-    parser.add_argument("--warmups", type=float, nargs="*", default=[])
+    parser.add_argument("--rates", type=read_rate, nargs="*", default=[])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     raw = Path(options.text).read_bytes()[: 1000 * options.kilobytes].decode(errors="ignore")
     steps = {"both": options.steps, "first": options.steps // 2, "added": round(options.share * options.steps)}
     print(f"{os.cpu_count()} processors; {steps} steps, seeds {options.seeds}\n")
-    print("| run | steps | rate | warm-up | first half | second half | rise of the first | behind both at once |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| run | steps | rate, warm-up, dropout | first half | second half | rise of the first | behind both at once |"
+    )
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         train, held_out = write_halves(raw, Path(folder))
         common = {**WINDOWS, "threads": options.threads, "eval_every": 10**6, "save_every": 10**6}
@@ -95,9 +101,7 @@ def main() -> None:
         both = runs("both", inputs=train, val=held_out[1], steps=steps["both"])
         print(row("first half", steps["first"], first))
         print(row("both at once", steps["both"], both, first), flush=True)
-        hows: list[dict[str, Any]] = [{}, *({"rate": rate} for rate in options.rates)]
-        hows += [{"warmup": warmup} for warmup in options.warmups]
-        for how in hows:
+        for how in ({}, *options.rates):
             for replay in options.replay:
                 name = f"added-{replay}-{how}"
                 added = runs(
@@ -120,9 +124,8 @@ def row(
     cells = [mean([run["bits"][half] for run in runs]) for half in (0, 1)]
     rise = mean([run["bits"][0] - was["bits"][0] for run, was in zip(runs, first, strict=True)], "+") if first else ""
     behind = mean([run["bits"][1] - at["bits"][1] for run, at in zip(runs, both, strict=True)], "+") if both else ""
-    return " | ".join(
-        [f"| {name}", str(steps), f"{runs[0]['lr']:g}", f"{runs[0]['warmup']:g}", *cells, rise, f"{behind} |"]
-    )
+    settings = ", ".join(f"{runs[0][name]:g}" for name in ("lr", "warmup", "dropout"))
+    return " | ".join([f"| {name}", str(steps), settings, *cells, rise, f"{behind} |"])
 
 
 if __name__ == "__main__":
