@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from gptlite.config import LARGEST_COMPANION
-from gptlite.training.plan import Plan, Reason
+from gptlite.training.plan import Plan
+from gptlite.training.reason import Reason
 
 BACKGROUND: Literal["background"] = "background"
 REPLAY = "replay"

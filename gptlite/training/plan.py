@@ -10,14 +10,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
-from gptlite.errors import UsageError, plural
+from gptlite.errors import UsageError
 from gptlite.text.tokenizer import LARGEST_VOCABULARY
 from gptlite.training import scaling_law
 from gptlite.training.memory import save_seconds, training_memory
+from gptlite.training.reason import Reason
 from gptlite.training.speed import Speed, guess_speed
 
 TOKENS_PER_STEP = {"cpu": 2048, "gpu": 16384}
@@ -36,8 +37,9 @@ LADDER = (
 LARGEST_ON_CPU = (6, 384)
 
 # A model that is trained already takes a share of the learning rate of a new one, which rises for longer, because the
-# optimizer does not know the model yet.
-CONTINUED_RATE, LONGER_WARMUP = 0.1, 0.1
+# optimizer does not know the model yet. Where old text is replayed, a larger share learns more of the new text and
+# forgets no more of the old (docs/lab/log.md).
+CONTINUED_RATE, REPLAYED_RATE, LONGER_WARMUP = 0.1, 0.6, 0.1
 LONGEST_WINDOW = 1024  # tokens, unless `context_length` asks for more
 
 SMALL_TEXT = 1 << 20  # tokens: a larger one takes long to count, and more memory than a model
@@ -70,59 +72,6 @@ class Expected:
     seconds: float  # of training, scoring and saving
     memory: int  # bytes that training takes, besides what the program has already
     bits_per_byte: float | None  # None where it cannot be told
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why the plan set a value: `about` says which value, `facts` what decided. `sentence` puts it into words."""
-
-    about: Literal[
-        "shape",
-        "context_length",
-        "batch_size",
-        "processes",
-        "dropout",
-        "ngram_weight",
-        "speed",
-        "background",
-        "recorded",
-    ]
-    facts: Mapping[str, Any]
-
-    def sentence(self) -> str:
-        """The reason for a person; one read from `run.json` has been a sentence since it was written there."""
-        f = self.facts
-        match self.about:
-            case "shape":
-                budget = "this budget" if f["seconds"] is None else f"{f['seconds']:.0f} s"
-                how = f"{plural(f['timed'], 'shape')} timed here" if f["timed"] else "by rule of thumb"
-                shape = f"{plural(f['n_layers'], 'layer')} of width {f['dim']}"
-                return f"{shape}, for {plural(f['n_tokens'], 'token')} of text and {budget} on {f['device']}; {how}"
-            case "context_length":
-                most = f"{f['longest']:,} tokens (`context_length` for more)"
-                return f"context {f['context_length']:,}, though the model could see {most}"
-            case "batch_size":
-                few = f"there is time for only about {plural(round(f['steps']), 'step')} of {f['usual']}"
-                return f"batches of {f['batch_size']}, because {few}"
-            case "processes":
-                return f"batches of {f['batch_size']}, a window for each process"
-            case "dropout" | "ngram_weight":
-                times = f"about {plural(round(f['epochs']), 'time')}"
-                soft = f"a 5-gram's soft targets with weight {f.get('weight', 0):g}"
-                what = soft if self.about == "ngram_weight" else f"dropout {f['dropout']:g}"
-                return f"{what}, because the text will be read {times}"
-            case "speed":
-                times = f"{f['ratio']:.1f} times faster" if f["ratio"] > 1 else f"{1 / f['ratio']:.1f} times slower"
-                return f"planned again for the last {f['seconds']:.0f} s: steps are {times} than when they were timed"
-            case "background":
-                return f"{f['first']:.0%} of each step from the background, and {f['last']:.0%} at the end of the run"
-            case "recorded":
-                return f["sentence"]
-
-
-def recorded(sentence: str) -> Reason:
-    """A reason as `run.json` has it."""
-    return Reason("recorded", {"sentence": sentence})
 
 
 @dataclass(frozen=True)
@@ -381,18 +330,28 @@ def _add_training(facts: Facts, request: Request, model: ModelConfig, init: str)
     given = request.training
     tokens = TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"]
     batch_size = _whole_parts(max(SMALLEST_BATCH, tokens // model.context_length), given.get("accumulate", 1))
-    chosen: dict[str, Any] = {"init": init, "batch_size": batch_size}
-    # Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
-    if given.get("optimizer") == "adamw":
-        chosen["lr"] = round(3e-3 * 192 / model.dim, 5)
+    reasons: tuple[Reason, ...] = ()
+    lr = _new_rate(model, given.get("optimizer", TrainConfig.optimizer))
+    chosen: dict[str, Any] = {"init": init, "batch_size": batch_size, "lr": lr}
     if model.norm_position == "post":
-        chosen["lr"] = round(0.35 * chosen.get("lr", TrainConfig.lr), 5)
         chosen["warmup"] = 0.1
     if init == "model":
-        chosen["lr"] = round(CONTINUED_RATE * chosen.get("lr", TrainConfig.lr), 6)
+        replay = given.get("replay", 0.0)
+        chosen["lr"] = round((REPLAYED_RATE if replay else CONTINUED_RATE) * lr, 6)
         chosen["warmup"] = LONGER_WARMUP
-    plan = Plan(model, TrainConfig(**{**chosen, **given}), (), request.asked)
+        if replay and "lr" not in given:
+            reasons = (Reason("replay", {"lr": chosen["lr"], "share": REPLAYED_RATE, "replay": replay}),)
+    plan = Plan(model, TrainConfig(**{**chosen, **given}), reasons, request.asked)
     return _suit_epochs(facts, plan, expect(facts, plan).epochs)
+
+
+def _new_rate(model: ModelConfig, optimizer: str) -> float:
+    """The learning rate of a new model.
+
+    Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
+    """
+    rate = round(3e-3 * 192 / model.dim, 5) if optimizer == "adamw" else TrainConfig.lr
+    return round(0.35 * rate, 5) if model.norm_position == "post" else rate
 
 
 def _suit_speed(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:

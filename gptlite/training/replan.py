@@ -14,6 +14,7 @@ from typing import Any
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.training import plan as planning
 from gptlite.training.estimate import Estimate
+from gptlite.training.reason import Reason
 from gptlite.training.speed import Speed, guess_speed
 
 EARLIEST, LATEST = 0.04, 0.1  # progress between which a run looks at its speed, once
@@ -87,6 +88,6 @@ class Replanner:
         whole = dataclasses.replace(plan, train=dataclasses.replace(plan.train, seconds=total))
         if bits > planning.predicted(facts, whole, measure(plan.model, plan.train)) - GAIN:
             return None
-        reason = planning.Reason("speed", {"ratio": ratio, "seconds": seconds})
+        reason = Reason("speed", {"ratio": ratio, "seconds": seconds})
         best = best.with_train(reason, seconds=total)
         return Replanned(best, planning.expect(facts, best, speed))

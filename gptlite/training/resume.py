@@ -12,6 +12,7 @@ from gptlite.device import Hardware
 from gptlite.errors import CheckpointError, UsageError, as_fields, plural
 from gptlite.training import dataset, numerics
 from gptlite.training import plan as planning
+from gptlite.training.reason import recorded
 from gptlite.training.request import BUDGETS, Request
 from gptlite.training.watcher import Watcher
 
@@ -70,7 +71,7 @@ def make_plan(previous: Mapping[str, Any], request: Request) -> planning.Plan:
     _check_start(previous, request)
     if any(value is not None for value in budget.values()):
         train_fields |= budget
-    reasons = tuple(planning.recorded(sentence) for sentence in stored.get("reasons", ()))
+    reasons = tuple(recorded(sentence) for sentence in stored.get("reasons", ()))
     return planning.Plan(model, TrainConfig(**train_fields), reasons, tuple(stored.get("given", ())))
 
 

@@ -20,9 +20,9 @@ from gptlite.training.plan import (
     choose_vocab_size,
     expect,
     make_plan,
-    recorded,
     text_limits,
 )
+from gptlite.training.reason import recorded
 from gptlite.training.scaling_law import predicted_bits
 from gptlite.training.speed import Speed
 
@@ -326,6 +326,23 @@ def test_where_soft_targets_were_not_measured_there_are_none() -> None:
     started = make_plan(facts(10**6), base=base, overrides={"epochs": 40.0})
     on_gpu = make_plan(facts(10**6, hardware=GPU), size="small", overrides={"epochs": 40.0})
     assert started.train.ngram_weight == on_gpu.train.ngram_weight == 0
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_with_replay_a_model_goes_on_with_a_larger_rate(optimizer: str) -> None:
+    base = ModelConfig.preset("qwen3", "small", 1024)
+
+    def plan(**overrides: Any) -> Plan:
+        return make_plan(facts(10**6), base=base, overrides={"optimizer": optimizer, "epochs": 2.0, **overrides})
+
+    new = make_plan(facts(10**6), size="small", overrides={"optimizer": optimizer, "epochs": 2.0}).train.lr
+    assert plan().train.lr == pytest.approx(0.1 * new)
+    replayed = plan(replay=0.3)
+    assert replayed.train.lr == pytest.approx(0.6 * new)
+    (said,) = [reason.sentence() for reason in replayed.reasons if reason.about == "replay"]
+    assert "60% of that of a new model, because 30% of each step is text that it was trained on before" in said
+    given = plan(replay=0.3, lr=1e-3)
+    assert given.train.lr == 1e-3 and not any(reason.about == "replay" for reason in given.reasons)
 
 
 @pytest.mark.parametrize("hardware", [CPU, GPU], ids=["cpu", "gpu"])
