@@ -20,13 +20,11 @@ import argparse
 import csv
 import datetime
 import random
-import re
 import shlex
 import subprocess
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +36,9 @@ from gptlite.embedding import statistics as calibration
 from gptlite.embedding.both_sides import left_part
 from gptlite.embedding.embedder import Embedder, statistics_of
 from gptlite.embedding.layerwise import untrained_model
-from gptlite.embedding.similarity import CORRECTIONS, correct, unit
-from gptlite.text.words import Occurrence, find_word
-
-WORD = re.compile(r"\b[a-z]{4,}\b")  # whole words: of "Spanish" no part
-FEWEST, MOST = 12, 60  # uses of each sense in the held-out text
+from gptlite.embedding.pseudo_words import choose_senses, merge_words, occurrences, separation
+from gptlite.embedding.similarity import CORRECTIONS, correct
+from gptlite.text.words import Occurrence
 
 
 def main() -> None:
@@ -87,43 +83,6 @@ def main() -> None:
             writer.writerows(rows)
 
 
-def choose_senses(train: str, val: str, n: int, rng: random.Random) -> dict[str, str]:
-    """Original word -> pseudo-word, for n pairs of words that are frequent enough in both texts."""
-    in_train, in_val = (Counter(WORD.findall(text)) for text in (train, val))
-    usable = sorted(w for w, count in in_val.items() if FEWEST <= count <= 4 * MOST and in_train[w] >= 60)
-    if len(usable) < 2 * n:
-        raise SystemExit(f"only {len(usable)} words are frequent enough for {n} pseudo-words; take fewer.")
-    chosen = rng.sample(usable, 2 * n)
-    pairs = zip(chosen[::2], chosen[1::2], strict=True)
-    return {word: f"{a}{b}" for a, b in pairs for word in (a, b)}
-
-
-def merge_words(text: str, senses: Mapping[str, str]) -> str:
-    """The text with each word of a pair replaced by the pseudo-word of both."""
-    return WORD.sub(lambda match: senses.get(match[0], match[0]), text)
-
-
-def occurrences(val: str, senses: Mapping[str, str]) -> tuple[list[Occurrence], list[str]]:
-    """Pseudo-words in the lines of the held-out text, and the word that stood at each place."""
-    places: list[Occurrence] = []
-    labels: list[str] = []
-    seen: Counter[str] = Counter()
-    for i, line in enumerate(val.splitlines()):
-        originals = [match[0] for match in WORD.finditer(line) if match[0] in senses]
-        merged = merge_words(line, senses)
-        by_word: dict[str, list[Occurrence]] = {}
-        for original in originals:
-            word = senses[original]
-            if word not in by_word:
-                by_word[word] = find_word(merged, i, word)
-            place = by_word[word].pop(0)
-            seen[original] += 1
-            if seen[original] <= MOST:
-                places.append(place)
-                labels.append(original)
-    return places, labels
-
-
 def score(run: str, places: list[Occurrence], labels: list[str], val: str) -> Iterator[dict[str, object]]:
     """One row for every combination, trained weights first."""
     loaded = runs.load(run)
@@ -157,37 +116,6 @@ def score_both_sides(run: str, places: list[Occurrence], labels: list[str]) -> I
     for name, vectors in parts.items():
         result = separation(vectors, places, labels)
         yield {"weights": name, "layer": embedder.layers[0], "pool": "last", "correction": "zscore", **result}
-
-
-def separation(vectors: np.ndarray, places: list[Occurrence], labels: list[str]) -> dict[str, float]:
-    """Mean scores over the pseudo-words, of vectors (n, D) whose original words are `labels`."""
-    vectors, names = unit(vectors), np.array([place.word for place in places])
-    sense = np.array(labels)
-    results = []
-    for word in np.unique(names):
-        here, of = vectors[names == word], sense[names == word]
-        same = of[:, None] == of[None, :]
-        above = np.triu(np.ones_like(same), 1).astype(bool)
-        cosines = here @ here.T
-        kinds = np.unique(of)
-        counts = {kind: int((of == kind).sum()) for kind in kinds}
-        if len(kinds) < 2 or min(counts.values()) < 2:
-            continue
-        sums = {kind: here[of == kind].sum(axis=0) for kind in kinds}
-        right = 0
-        for x, kind in zip(here, of, strict=True):
-            means = {k: (sums[k] - x * (k == kind)) / (counts[k] - (k == kind)) for k in kinds}
-            right += max(kinds, key=lambda k: float(unit(means[k]) @ x)) == kind
-        auc = area_under_curve(cosines[same & above], cosines[~same & above])
-        results.append((auc, right / len(here), max(counts.values()) / len(here)))
-    return dict(zip(("auc", "centroid", "majority"), np.mean(results, axis=0).round(4).tolist(), strict=True))
-
-
-def area_under_curve(high: np.ndarray, low: np.ndarray) -> float:
-    """The chance that one of `high` is above one of `low`; ties count half (Mann & Whitney 1947)."""
-    low = np.sort(low)
-    below, upto = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
-    return float((below + upto).sum() / (2 * len(high) * len(low)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -156,6 +157,22 @@ def comparison_of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
         names = ["unigram", "5-gram", "lstm", "gptlite"]
         compare(folder / "corpus.txt", time="1s", contenders=names, directory=folder / "found", prompt="Ada", val="20%")
     return folder / "found"
+
+
+@pytest.fixture(scope="session")
+def comparison_with_masked(comparison_of_four: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the model that reads both sides."""
+    from support.comparisons import in_this_process
+
+    from gptlite.comparison.run import compare
+
+    folder = tmp_path_factory.mktemp("compared-with-masked") / "found"
+    shutil.copytree(comparison_of_four, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTLITE_CACHE", str(comparison_of_four.parent / "cache"))
+        in_this_process(patch)
+        compare(directory=folder, resume=True, contenders="masked")
+    return folder
 
 
 @pytest.fixture(scope="session")

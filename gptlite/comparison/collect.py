@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gptlite.comparison import copying
-from gptlite.comparison.contenders import Contender, Protocol
+from gptlite.comparison.contenders import MASKED, Contender, Protocol
 from gptlite.comparison.measures import NORMAL_95
 from gptlite.comparison.store import Store
 from gptlite.errors import CheckpointError
@@ -17,6 +17,10 @@ from gptlite.errors import CheckpointError
 MEASURED = (
     "n_parameters", "seconds", "n_steps", "n_tokens_seen", "learning_rate", "sweep", "bits_per_byte",
     "bits_per_byte_interval", "curve",
+)  # fmt: skip
+OF_MASKED = (
+    "n_parameters", "seconds", "n_steps", "causal_seconds", "n_causal_steps", "n_tokens_seen", "guessed",
+    "sample", "senses",
 )  # fmt: skip
 ON_TEXT = ("reach", "n_memory_numbers", "seconds_per_written_token", "copy", "sample")
 
@@ -47,6 +51,9 @@ def collect(store: Store, contenders: Sequence[Contender], info: Mapping[str, An
 
 
 def _on_text(store: Store, contenders: Sequence[Contender], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    results, masked = dict(results), results.get(MASKED)
+    contenders = [contender for contender in contenders if contender.name != MASKED]
+    results.pop(MASKED, None)
     networks = [contender for contender in contenders if contender.kind != "ngram"]
     speeds = (store.speeds(networks) or {}) if networks else {}
     best = min(results, key=lambda name: results[name]["bits_per_byte"])
@@ -58,7 +65,8 @@ def _on_text(store: Store, contenders: Sequence[Contender], results: Mapping[str
         }
         for c in contenders
     ]
-    return {"copy_chance": 1 / copying.N_NAMES, "best": best, "contenders": listed}
+    beside = {"masked": {key: masked[key] for key in OF_MASKED}} if masked else {}
+    return {"copy_chance": 1 / copying.N_NAMES, "best": best, "contenders": listed, **beside}
 
 
 def _on_pairs(contenders: Sequence[Contender], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

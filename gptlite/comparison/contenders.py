@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from gptlite.errors import UsageError
 
-Kind = Literal["ngram", "recurrent", "transformer", "encoder-decoder"]
+Kind = Literal["ngram", "recurrent", "transformer", "encoder-decoder", "masked"]
 TEXT, PAIRS = "text", "pairs"  # what is compared on: running text, or prompts with their answers
 
 
@@ -18,7 +18,7 @@ class Contender:
     """A model that takes part.
 
     - `start_rate`: where the search for its learning rate begins; 0 where there is none.
-    - `on`: what it takes part on, `TEXT` or `PAIRS`.
+    - `on`: what it takes part on, `TEXT` or `PAIRS`. `by_name`: only where it is named.
     """
 
     name: str
@@ -26,9 +26,10 @@ class Contender:
     kind: Kind
     start_rate: float = 0.0
     on: tuple[str, ...] = (TEXT,)
+    by_name: bool = False
 
 
-GPTLITE = "gptlite"
+GPTLITE, MASKED = "gptlite", "masked"
 CONTENDERS = {
     c.name: c
     for c in (
@@ -38,6 +39,7 @@ CONTENDERS = {
         Contender("gru", "GRU", "recurrent", 4e-3),
         Contender("lstm", "LSTM", "recurrent", 4e-3),
         Contender("transformer-2017", "Transformer of 2017", "transformer", 2e-3),
+        Contender(MASKED, "masked, both sides (BERT)", "masked", by_name=True),
         Contender("lstm-attention", "LSTM with attention", "encoder-decoder", 4e-3, (PAIRS,)),
         Contender("encoder-decoder", "encoder-decoder of 2017", "encoder-decoder", 2e-3, (PAIRS,)),
         Contender(GPTLITE, "gptlite", "transformer", on=(TEXT, PAIRS)),
@@ -86,14 +88,16 @@ class Protocol:
 
 
 def choose_contenders(names: str | Sequence[str] | None, on: str = TEXT) -> list[Contender]:
-    """The contenders of these names, in the order of history; for None all that take part on `on`.
+    """The contenders of these names, in the order of history; for None all that take part on `on` without being named.
 
     - `names`: a sequence, or a text with commas. Raises `UsageError` for a name that is none here, and for no name.
+    `MASKED` has no bits per byte to compare; where it is named alone, gptlite takes part beside it.
     """
     here = {name: contender for name, contender in CONTENDERS.items() if on in contender.on}
     if names is None:
-        return list(here.values())
+        return [contender for contender in here.values() if not contender.by_name]
     asked = read_names(names)
+    asked = [*asked, GPTLITE] if set(asked) == {MASKED} else asked
     for name in asked:
         if name not in here:
             other = "prompts with answers" if on == TEXT else "running text"
@@ -124,6 +128,9 @@ def expected_seconds(contenders: Sequence[Contender], protocol: Protocol) -> flo
     for contender in contenders:
         if contender.kind == "ngram":
             seconds += 8
+            continue
+        if contender.kind == "masked":  # it, a twin that reads the left side, and vectors of a thousand words
+            seconds += 2 * protocol.seconds + 60
             continue
         seconds += protocol.seconds + 15 + (protocol.copy_seconds if protocol.on == TEXT else 0)
         seconds += protocol.sweep_seconds if contender.start_rate else 0

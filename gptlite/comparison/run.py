@@ -227,7 +227,9 @@ def _run(
     """Every contender that is not finished yet, one after the other, and of running text the speeds of all networks."""
     protocol = Protocol(**info["protocol"])
     missing = [contender for contender in contenders if not store.is_finished(contender)]
-    timed = [contender for contender in contenders if contender.kind != "ngram" and protocol.on == TEXT]
+    timed = [
+        contender for contender in contenders if contender.kind in ("recurrent", "transformer") and protocol.on == TEXT
+    ]
     watcher.begun(store.path, missing, expected_seconds(missing, protocol), info["facts"]["hardware"])
 
     def task(name: str) -> Task:

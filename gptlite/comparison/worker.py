@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.torch import save
 from torch import Tensor
 
-from gptlite.comparison import answering, copying, measures, speed
+from gptlite.comparison import answering, branch, copying, measures, speed
 from gptlite.comparison.contenders import CONTENDERS, Contender, Protocol
 from gptlite.comparison.fit import Fitted, Trial, best_rate, fit, sweep
 from gptlite.comparison.networks import Network, Shape
@@ -124,6 +124,13 @@ def run(task: Task) -> None:
     contender, data = CONTENDERS[task.name], Data.of(task, protocol)
     if contender.kind == "ngram":
         result, weights = _count(contender, protocol, shape, data), {}
+    elif contender.kind == "masked":
+        text, val = (data.tokenizer.decode(ids.tolist()) for ids in (data.train_ids, data.val_ids))
+        budget = branch.Budget(protocol.seconds)
+        result, model = branch.measure(
+            text, val, data.tokenizer, shape, hardware, budget, protocol.seed, tell, protocol.prompt
+        )
+        weights = _saved(model.state_dict())
     else:
         result, weights = _train(contender, protocol, shape, data, hardware)
     files = {RESULT: durable.json_bytes(result), **weights}
@@ -243,7 +250,11 @@ def _train(
             {"seconds": p.seconds, "n_tokens": p.tokens, "bits_per_byte": p.bits_per_byte} for p in fitted.points
         ],
     }
-    return result, {WEIGHTS: save({name: t.cpu().contiguous() for name, t in network.weights().items()})}
+    return result, _saved(network.weights())
+
+
+def _saved(weights: Mapping[str, Tensor]) -> dict[str, bytes]:
+    return {WEIGHTS: save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()})}
 
 
 def _facts(

@@ -11,7 +11,7 @@ from typing import Any
 
 from gptlite.errors import UsageError
 from gptlite.report import comparison_text as text
-from gptlite.report import page
+from gptlite.report import masked_branch, page
 from gptlite.report.page import visible
 
 SIZES = {"seconds": (900, 360)}  # of charts by themselves
@@ -62,6 +62,7 @@ def render(shown: Comparison) -> str:
         ),
         explanations=text.explain(found, lang) if shown.explained else {},
         hardware=visible(str(found["hardware"])),
+        branch=masked_branch.section(found, lang, shown.explained),
     )
 
 

@@ -50,6 +50,16 @@ def test_pairs_have_tables_json_and_a_page_of_their_own(
     assert facts["on"] == "pairs" and facts["contenders"][0]["attention"]["weights"]
 
 
+def test_the_model_that_reads_both_sides(
+    gptlite: Command, comparison_with_masked: Path, comparison_of_four: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPTLITE_CACHE", str(comparison_of_four.parent / "cache"))
+    outcome = gptlite("compare", "--resume", "--dir", comparison_with_masked)
+    assert outcome.code == 0, outcome.err
+    for part in ("the other branch", "cannot write", "masked, state at the word", "causal, left of the word"):
+        assert part in outcome.out
+
+
 def test_flags_in_messages_are_those_of_the_command(gptlite: Command, corpus_file: Path, finished: Path) -> None:
     outcome = gptlite("compare", corpus_file, "--with", "elman")
     assert outcome.code == 2 and "--with has 'elman'" in outcome.err

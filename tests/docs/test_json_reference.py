@@ -56,7 +56,11 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
         ("embed", "-m", "RUN", *WORD, "--context", "both"),
     ],
     "embed-by-layer": [("embed", "-m", "RUN", *WORD, "--by-layer", "--untrained")],
-    "compare": [("compare", "--resume", "--dir", "COMPARISON"), ("compare", "--resume", "--dir", "PAIRS")],
+    "compare": [
+        ("compare", "--resume", "--dir", "COMPARISON"),
+        ("compare", "--resume", "--dir", "PAIRS"),
+        ("compare", "--resume", "--dir", "BRANCH"),
+    ],
     "concordance": [("concordance", "bank", "text.txt"), ("concordance", "bank", "-m", "RUN", "--senses", "2")],
     "words-nearest": [("words", "nearest", "-m", "RUN", "river", "bank", "nowhere")],
     "words-analogy": [("words", "analogy", "-m", "RUN", "river", "bank", "song")],
@@ -193,6 +197,7 @@ def test_objects_have_the_documented_keys(
     if name == "compare":
         stands["COMPARISON"] = request.getfixturevalue("comparison_of_four")
         stands["PAIRS"] = request.getfixturevalue("comparison_of_pairs")
+        stands["BRANCH"] = request.getfixturevalue("comparison_with_masked")
     made: set[str] = set()
     for call in CALLS[name]:
         written = [call[i + 1] for i, word in enumerate(call) if word == "-o" and call[i + 1].endswith(".jsonl")]

@@ -118,6 +118,17 @@ def made_of_pairs(
     return {**found, "on": "pairs", "prompt": "", "n_answers": 200, "best": best, "contenders": listed}
 
 
+def made_masked(left: float = 0.8, both: float = 0.9, masked: float = 0.85) -> dict[str, Any]:
+    """The result of the model that reads both sides, with these shares of uses nearer to their own mean."""
+    scores = {"left": left, "both": both, "bag": 0.7, "masked": masked, "masked-both": 0.9}
+    vectors = [{"name": name, "centroid": share, "auc": share - 0.1} for name, share in scores.items()]
+    return {
+        "n_parameters": 500_000, "seconds": 120.0, "causal_seconds": 120.0, "n_steps": 300, "n_causal_steps": 400,
+        "n_tokens_seen": 300_000, "guessed": 0.31, "sample": "of of <b>of",
+        "senses": {"n_words": 40, "n_uses": 1500, "majority": 0.6, "vectors": vectors},
+    }  # fmt: skip
+
+
 def in_this_process(patch: pytest.MonkeyPatch) -> None:
     """Let contenders work here instead of in processes of their own, which take seconds to start."""
     from gptlite.comparison import run, worker

@@ -47,8 +47,9 @@ def compare(
     ] = None,
     contenders: Annotated[
         str | None,
-        typer.Option("--with", metavar="NAMES", help="unigram, 5-gram, rnn, gru, lstm, transformer-2017, gptlite; "
-                     "on pairs lstm-attention, encoder-decoder, gptlite; several with commas.", show_default="all"),
+        typer.Option("--with", metavar="NAMES", help="unigram, 5-gram, rnn, gru, lstm, transformer-2017, gptlite, and "
+                     "only if named masked; on pairs lstm-attention, encoder-decoder, gptlite; several with commas.",
+                     show_default="all but masked"),
     ] = None,
     directory: Annotated[
         str | None,
@@ -216,6 +217,9 @@ class Display:
         if result["sweep"]:
             rates = ", ".join(f"{trial['learning_rate']:g}" for trial in result["sweep"])
             chosen = f", learning rate {result['learning_rate']:g} (of {rates})"
+        if "guessed" in result:  # of the model that reads both sides
+            self.messages.say(f"{contender.title}: {result['guessed']:.1%} of hidden tokens are guessed")
+            return
         scored = f"{result['bits_per_byte']:.3f} bits per byte"
         if "exact" in result:  # of pairs
             scored = f"{result['exact']['share']:.1%} of answers exact, {scored} of answers"

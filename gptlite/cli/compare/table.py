@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gptlite.cli.compare import masked_table
 from gptlite.cli.shared import console
 from gptlite.cli.shared.numbers import count
 
@@ -21,6 +22,8 @@ def show(found: Mapping[str, Any]) -> None:
     console.write(f"\nsamples after the prompt {found['prompt']!r}, drawn with the same random numbers\n")
     rows = [[c["title"], console.cut(console.one_line(c["sample"]), SAMPLE_COLUMNS)] for c in contenders]
     console.print_table(["", "sample"], rows)
+    if masked := found.get("masked"):
+        masked_table.show(masked)
 
 
 def _scores(found: Mapping[str, Any], contenders: Sequence[Mapping[str, Any]]) -> None:
