@@ -8,7 +8,8 @@ without the spaces. The boundaries are tokens of their own, which no text is eve
 of pairs can be told from its ids: where a pair begins, and which tokens are an answer.
 
 In a batch of windows, `~id` (a negative number) is a token that is read but not learned. A row holds one pair, so no
-pair sees another; pairs of about the same length share a batch.
+pair sees another; pairs of about the same length share a batch. Several pairs packed into each window with a
+block-diagonal mask have the same loss and take longer (docs/lab/log.md).
 """
 
 from __future__ import annotations

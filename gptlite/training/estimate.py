@@ -17,7 +17,7 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware, available_memory
 from gptlite.errors import UsageError
 from gptlite.system import peak_memory
-from gptlite.training import compile, machine, mixing, pauses, soft_targets
+from gptlite.training import compile, machine, mixing, pair_data, pauses, soft_targets
 from gptlite.training import plan as planning
 from gptlite.training.dataset import Dataset
 from gptlite.training.divided import plain_loss
@@ -91,6 +91,7 @@ def estimate(
         memory=free_memory(hardware),
         val_tokens=val_tokens.n_tokens,
         mixed=bool(others),
+        row_tokens=pair_data.mean_length(dataset),
     )
     if others and overrides.get("ngram_weight"):
         raise UsageError(f"`ngram_weight` is for one text; leave it or `{next(iter(others))}` out.")

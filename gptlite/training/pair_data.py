@@ -76,6 +76,13 @@ def settings_for(dataset: Dataset, settings: Mapping[str, Any], longest: int | N
     return {**chosen, **{name: value for name, value in settings.items() if value is not None}}
 
 
+def mean_length(dataset: Dataset) -> float | None:
+    """Tokens of a pair, on average; None of plain text."""
+    if dataset.tokenizer.pairs is None:
+        return None
+    return choose_context(dataset.tokens.ids(), dataset.tokenizer.separator_id)[1]
+
+
 def as_chosen(plan: Plan, settings: Mapping[str, Any]) -> Plan:
     """The plan, in which only what `settings` name counts as given."""
     ours = [name for name in ("context_length", "batch_size", "ngram_weight") if settings.get(name) is None]

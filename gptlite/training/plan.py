@@ -60,6 +60,7 @@ class Facts:
     memory: int | None = None  # bytes that are free, if known
     val_tokens: int = 0
     mixed: bool = False  # with companion texts
+    row_tokens: float | None = None  # of a row of a batch, on average, where it is not a window of the context's length
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     """
     config, context = plan.train, plan.model.context_length
     rate = speed.tokens_per_second if speed else guess_speed(plan.model, facts.hardware)
-    per_step = config.batch_size * context
+    per_step = config.batch_size * (facts.row_tokens or context)
     if config.seconds is not None:
         seconds = config.seconds
         steps = (1 - OVERHEAD_SHARE) * seconds * rate / per_step

@@ -20,6 +20,8 @@ from gptlite.text.demo_pairs import as_records
 from gptlite.training import held_out, pair_data
 from gptlite.training.dataset import Inputs
 from gptlite.training.pipeline import train
+from gptlite.training.prepare import preview
+from gptlite.training.request import Request
 from gptlite.training.state import State
 from gptlite.training.team import ALONE
 from gptlite.training.watcher import Progress, Watcher
@@ -104,6 +106,14 @@ class Notices(Watcher):
 
     def stepped(self, progress: Progress) -> None:
         self.progress.append(progress)
+
+
+def test_epochs_are_counted_in_pairs() -> None:
+    """The plan chooses dropout by how often the text is read, and a row of pairs is shorter than the context."""
+    write_records(400)
+    shape = {"n_layers": 1, "dim": 32, "n_heads": 2, "vocab_size": 300, "batch_size": 20, "context_length": 256}
+    told = preview(Request.of(["x.jsonl"], val="5%", steps=100, **shape))["expected"]
+    assert told["epochs"] == pytest.approx(100 * 20 / 380, rel=0.05)
 
 
 def test_exact_match_stands_beside_the_bits() -> None:
