@@ -1,8 +1,9 @@
-"""Crowds: a thousand clients at once, and ten thousand requests in memory that does not grow."""
+"""Crowds: a thousand clients at once, and ten thousand requests in memory that does not grow; fast ones are smaller."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ import psutil
 import pytest
 from support.serving import Running, running, tiny_model
 
+from gptlite.generation.continuous import Text
 from gptlite.generation.decoding import choose_decoding
+from gptlite.serving.engine import Job
 from gptlite.text.tokenizer import Tokenizer
 
-pytestmark = pytest.mark.slow
 MOST_GROWTH = 16 << 20  # bytes over 9,000 requests, after 1,000 that fill what is kept
 
 
@@ -39,10 +41,11 @@ async def ask(port: int, seed: int, n_tokens: int, gate: asyncio.Event) -> str:
     return json.loads(answer.partition(b"\r\n\r\n")[2])["choices"][0]["text"]
 
 
-def test_of_a_thousand_clients_none_is_lost_or_gets_the_text_of_another(server: Running) -> None:
+@pytest.mark.parametrize("n", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_of_many_clients_none_is_lost_or_gets_the_text_of_another(server: Running, n: int) -> None:
     async def crowd() -> list[str]:
         gate = asyncio.Event()
-        waiting = [asyncio.ensure_future(ask(server.port, i, 5 + i % 20, gate)) for i in range(1000)]
+        waiting = [asyncio.ensure_future(ask(server.port, i, 5 + i % 20, gate)) for i in range(n)]
         await asyncio.sleep(0.5)
         gate.set()
         return await asyncio.gather(*waiting)
@@ -53,18 +56,35 @@ def test_of_a_thousand_clients_none_is_lost_or_gets_the_text_of_another(server: 
         assert text == known.text, i
 
 
-def test_ten_thousand_requests_take_no_more_memory(server: Running) -> None:
-    async def some(first: int, n: int) -> None:
-        gate = asyncio.Event()
-        gate.set()
-        for start in range(first, first + n, 50):
-            await asyncio.gather(*(ask(server.port, i, 4, gate) for i in range(start, start + 50)))
+async def some(server: Running, first: int, n: int) -> None:
+    gate = asyncio.Event()
+    gate.set()
+    for start in range(first, first + n, 50):
+        await asyncio.gather(*(ask(server.port, i, 4, gate) for i in range(start, start + 50)))
 
+
+def test_nothing_is_left_of_a_request(server: Running) -> None:
+    """Fewer objects than requests: what grows with each of them would show."""
+
+    def count() -> int:
+        server.log.clear()
+        gc.collect()
+        return len(gc.get_objects())
+
+    asyncio.run(some(server, 0, 100))
+    before = count()
+    asyncio.run(some(server, 100, 400))
+    server.wait_until(lambda: count() - before < 400, 10)
+    server.wait_until(lambda: not [x for x in gc.get_objects() if type(x) in (Job, Text)], 10)
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_take_no_more_memory(server: Running) -> None:
     process = psutil.Process()
-    asyncio.run(some(0, 1000))
+    asyncio.run(some(server, 0, 1000))
     server.log.clear()
     before = process.memory_info().rss
     for start in range(1000, 10_000, 1000):
-        asyncio.run(some(start, 1000))
+        asyncio.run(some(server, start, 1000))
         server.log.clear()
     assert process.memory_info().rss - before < MOST_GROWTH
