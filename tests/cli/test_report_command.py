@@ -207,4 +207,14 @@ def test_a_step_has_one_score_which_says_what_it_is_of(gptlite: Command, run: Pa
     best = stored["result"]["best_step"]
     scores = re.findall(r"step ([\d,]+)</th><td><bdi>([^<]*bits per byte[^<]*)", page)
     assert dict(scores)[f"{best:,}"].startswith("9.8765 bits per byte at the end")
-    assert all("on a part, while training" in score for step, score in scores if step != f"{best:,}")
+    assert all("from a part while training" in score for step, score in scores if step != f"{best:,}")
+    drawn = {x["step"]: x["bits"] for v in specs(page)["bits"]["datasets"].values() for x in v if "step" in x}
+    assert {int(step.replace(",", "")): float(score.split()[0]) for step, score in scores} == {
+        step: pytest.approx(drawn[step], abs=1e-4) for step in drawn if f"step {step:,}</th>" in page
+    }
+    logged = {line["step"]: line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
+    moved = 9.8765 - logged[best]["val_bits_per_byte"]
+    for step, bits in drawn.items():
+        assert step == 0 or bits == pytest.approx(logged[step]["val_bits_per_byte"] + moved), (
+            "the shape of the curve stays"
+        )

@@ -136,7 +136,7 @@ def _collect(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, A
             places, axes = similarity.principal_axes(similarity.unit(table.vectors(words)))
             shares = (float(axes[0]), float(axes[1]))
     provenance["The text"] = _text(info)
-    provenance["Versions and steps"] = _provenance(run, info)
+    provenance["Versions and steps"] = _provenance(run, info, metrics)
     samples = [(line["step"], line["sample"]) for line in metrics if "sample" in line]
     more: dict[str, Any] = {"emergence": None if best is None else _emergence(best.path)}
     more |= {} if places is None else {"words": words, "places": places, "shares": shares}
@@ -289,16 +289,17 @@ def _text(info: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _provenance(run: Run, info: Mapping[str, Any]) -> list[list[str]]:
+def _provenance(run: Run, info: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
     rows = [["begun", str(info["created"])], ["versions", f"gptlite {info['gptlite']}, {versions}"]]
     result = info.get("result") or {}
-    for step in run.steps():
-        # One score for a step: the best one has that of the end, on more held-out text than the scores on the way.
+    drawn = {line["step"]: line["val_bits_per_byte"] for line in metrics if "val_bits_per_byte" in line}
+    for step in run.steps():  # each has one score on the page: that of the curve
         if step.number == result.get("best_step"):
             score = f"{result['val_bits_per_byte']:.4f} bits per byte at the end"
         elif step.val_bits_per_byte is not None:
-            score = f"{step.val_bits_per_byte:.4f} bits per byte on a part, while training"
+            bits = drawn.get(step.number, step.val_bits_per_byte)
+            score = f"{bits:.4f} bits per byte, from a part while training"
         else:
             score = "not scored"
         rows.append([f"step {step.number:,}", f"{score}, weights sha256 {_weights_digest(step.path)}"])

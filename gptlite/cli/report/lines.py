@@ -1,4 +1,9 @@
-"""What curves are drawn from: the log of a run, with the untrained model as step 0, and one score for the best step."""
+"""What curves are drawn from: the log of a run, with the untrained model as step 0 and one score for each step.
+
+Scores on the way are made on a part of the held-out text, the same part each time; the result and the baselines on more
+of it. How hard that part is moves all of its scores alike, so they are moved by what the best step shows of it: the
+curve ends at the result, and can be compared with the baselines.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +18,19 @@ if TYPE_CHECKING:
 
 
 def read(run: Run, info: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The lines of the log. The best step of a finished run has its score of the end, which was made on more text.
-
-    Raises `CheckpointError` for a damaged log.
-    """
+    """The lines of the log. Raises `CheckpointError` for a damaged one."""
     lines = run.read_log()
+    if untrained := _untrained(run):
+        lines.insert(0, untrained)
     result = info.get("result") or {}
-    final = {"val_loss": result.get("val_loss_nats"), "val_bits_per_byte": result.get("val_bits_per_byte")}
-    for line in lines:
-        if line["step"] == result.get("best_step"):
-            line |= {name: score for name, score in final.items() if is_number(score) and name in line}
-    untrained = _untrained(run)
-    return [untrained, *lines] if untrained else lines
+    best = next((line for line in lines if line["step"] == result.get("best_step")), {})
+    for name, final in (("val_loss", "val_loss_nats"), ("val_bits_per_byte", "val_bits_per_byte")):
+        if name in best and is_number(result.get(final)):
+            moved = result[final] - best[name]
+            for line in lines:
+                if name in line:
+                    line[name] = result[final] if line is best else max(0.0, line[name] + moved)
+    return lines
 
 
 def _untrained(run: Run) -> dict[str, Any] | None:
