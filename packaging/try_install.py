@@ -76,7 +76,9 @@ def install(python: str, what: Path, folder: Path, options: argparse.Namespace) 
     pins = ROOT / "constraints.txt"
     needed = dependencies()
     if options.packages:
-        site = call(programs / "python", "-c", "import site; print(site.getsitepackages()[-1])", cwd=folder).strip()
+        site = call(
+            programs / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder
+        ).strip()
         Path(site, "more.pth").write_text("\n".join(str(path.resolve()) for path in options.packages) + "\n", "utf-8")
     if options.lowest:
         pinned = [line for line in pins.read_text("utf-8").splitlines() if line.startswith("torch==")]

@@ -224,7 +224,9 @@ def test_type_checkers_know_the_package_once_it_is_installed(
     venv.create(tmp_path / "environment", with_pip=False)
     programs = tmp_path / "environment" / ("Scripts" if os.name == "nt" else "bin")
     site = Path(
-        run(programs / "python", "-c", "import site; print(site.getsitepackages()[-1])", cwd=tmp_path).stdout.strip()
+        run(
+            programs / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path
+        ).stdout.strip()
     )
     (wheel,) = (built[1].parent / "editable").glob("*.whl") if way == "editable" else [built[1]]
     with zipfile.ZipFile(wheel) as archive:

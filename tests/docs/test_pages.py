@@ -1,7 +1,8 @@
 """Every `gptlite` command and every piece of Python on the pages of docs/ runs as it stands, in the order of the page.
 
 Only trainings are shorter: `--time 10m` is a few steps of a tiny model. `NEEDS` lists what a command or a piece of
-Python cannot run without; where it is missing, it is left out. docs/lab/ is a dated record, and docs/reference/ has the
+Python cannot run without; where it is missing, it is left out. The server and several processes have slow tests of
+their own. docs/lab/ is a dated record, and docs/reference/ has the
 syntax of commands; neither is run. tests/docs/test_chinese_pages.py compares docs/zh/ with the English pages.
 """
 
@@ -13,6 +14,10 @@ import random
 import re
 import shlex
 import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,6 +193,46 @@ def test_a_page_runs(
             assert Path(arguments[arguments.index("-o") + 1]).stat().st_size
         else:
             assert outcome.out or outcome.err, text
+
+
+def started(*command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_training_by_several_processes_runs_as_on_its_page() -> None:
+    """With two processes in place of the eight of torchrun; commands for several machines are not run."""
+    texts()
+    page = (DOCS / "howto" / "many-gpus.md").read_text(encoding="utf-8")
+    own = re.findall(r"^    gptlite (train .*--processes 2)", page, re.MULTILINE)
+    torchrun = re.findall(r"^    torchrun (--nproc-per-node \d) (-m gptlite) (train corpus.txt) ", page, re.MULTILINE)
+    assert len(own) == len(torchrun) == 1
+    _, module, command = torchrun[0]
+    for line in (
+        f"-m gptlite {shortened(own[0])}",
+        f"-m torch.distributed.run --nproc-per-node 2 {module} {shortened(command)}",
+    ):
+        process = started(*shlex.split(line), "-o", f"run{len(line)}")
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0 and "2 processes" in said, said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="uvicorn is not installed")
+def test_the_server_starts_as_on_its_page(trained_run: Path, tokenizer: Tokenizer) -> None:
+    for_generating(trained_run, tokenizer)
+    (command,) = [text for kind, text in steps(DOCS / "howto" / "serve.md") if kind == "command" and "serve " in text]
+    process = started("-m", "gptlite", *shlex.split(command), "--port", "0")
+    try:
+        assert process.stdout is not None
+        address = next(found[0] for line in process.stdout if (found := re.search(r"http://127.0.0.1:\d+", line)))
+        with urllib.request.urlopen(f"{address}/health", timeout=60) as answer:
+            assert json.load(answer)["status"] == "ok"
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode in (0, 130), said
+    finally:
+        process.kill()
 
 
 def test_the_pages_show_every_road_to_other_programs() -> None:
