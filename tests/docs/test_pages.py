@@ -65,7 +65,9 @@ PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not UNTESTED & set(page.
 def shortened(command: str) -> str:
     """The command with a few steps in place of its time, and a tiny model where it chooses the shape itself."""
     if command.startswith("compare ") and "--resume" not in command:  # seven contenders would take minutes
-        return command.replace("--time 2m", f"--time 1s --with {'gptlite' if 'pairs' in command else 'unigram,5-gram'}")
+        command = re.sub(r"--with \S+ ?", "", command)
+        names = "gptlite" if "faq.csv" in command else "unigram,5-gram"
+        return command.replace("--time 2m", f"--time 1s --with {names}")
     if not command.startswith("train "):
         return command
     command = re.sub(r"--(time|steps|epochs|size|layers|dim|heads|context|patience) \S+ ?", "", command)
@@ -151,8 +153,8 @@ def for_code(_run: Path, _tokenizer: Tokenizer) -> None:
 
 
 PREPARE: dict[str, Callable[[Path, Tokenizer], None]] = {
-    "pairs": for_pairs, "train": for_training, "generate": for_generating, "other-programs": for_other_programs,
-    "chinese": for_chinese, "code": for_code, "background": for_background,
+    "pairs": for_pairs, "compare": for_pairs, "train": for_training, "generate": for_generating,
+    "other-programs": for_other_programs, "chinese": for_chinese, "code": for_code, "background": for_background,
     "look-inside": for_looking_inside,
 }  # fmt: skip
 FOREIGN_PROGRAMS = {"other-programs", "tutorial"}  # pages that use transformers
