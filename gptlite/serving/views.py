@@ -26,7 +26,7 @@ from gptlite.serving.limits import Limits
 from gptlite.tracing import trace
 from gptlite.trained_model import Model
 
-MOST_MAPPED = 192  # tokens whose attention is shown in all heads
+MOST_SHOWN = 192  # tokens of which all layers and heads are shown
 MOST_BEST = 100
 KEPT, LARGEST_KEPT = 4, 1 << 26  # texts whose hidden states are kept, and numbers of all of them
 LOGITS_AT_ONCE = 64  # tokens
@@ -97,25 +97,25 @@ class Views:
 
     def maps(self, fields: Fields) -> np.ndarray:
         """Of all heads, the weights as a triangle each, row by row."""
-        ids = self._ids(fields)
+        ids = self._shown(fields)
         fields.finish()
-        if len(ids) > MOST_MAPPED:
-            raise BadRequest(f"ids are {len(ids):,}; attention is shown of {MOST_MAPPED:,}.", field="ids")
         weights = inspection.attend(self.loaded.model, (0, ids)).weights
         rows, columns = np.tril_indices(len(ids))
         return weights[:, :, rows, columns].ravel()
 
-    def lens(self, fields: Fields) -> list[dict[str, Any]]:
-        """What each layer expects after a token, and the bits of the one that came."""
-        ids = self._ids(fields)
-        t = self._place(fields, ids)
-        came = fields.whole("id", None, 0, self.config.vocab_size - 1)
+    def lens(self, fields: Fields) -> dict[str, np.ndarray]:
+        """What each layer expects after each token but the last, and the bits of the one that came: (T - 1, L + 1)."""
+        ids = self._shown(fields)
         fields.finish()
-        found = self._logits(ids, t).log_softmax(-1)
-        best = found[:, : self.tokenizer.vocab_size].argmax(-1)
-        p = found.gather(-1, best[:, None])[:, 0].exp()
-        bits = [None] * len(found) if came is None else (-found[:, came] / BIT).tolist()
-        return [{"best": i, "p": q, "bits": b} for i, q, b in zip(best.tolist(), p.tolist(), bits, strict=True)]
+        columns: list[tuple[Tensor, Tensor, Tensor]] = []
+        for t, came in enumerate(ids[1:]):
+            found = self._logits(ids, t).log_softmax(-1)
+            best = found[:, : self.tokenizer.vocab_size].argmax(-1)
+            columns.append((best, found.gather(-1, best[:, None])[:, 0].exp(), -found[:, came] / BIT))
+        if not columns:
+            raise BadRequest("ids must be two at least, to see what each layer expects of the second.", field="ids")
+        best, p, bits = (torch.stack(column).cpu().numpy() for column in zip(*columns, strict=True))
+        return {"best": best.astype(np.uint32), "p": p, "bits": bits}
 
     def expected(self, fields: Fields) -> list[dict[str, Any]]:
         """The likeliest tokens after a token, had the model ended after so many layers."""
@@ -192,6 +192,13 @@ class Views:
                 f"ids has one that is none; they go from 0 to {self.config.vocab_size - 1:,}.", field="ids"
             )
         return value
+
+    def _shown(self, fields: Fields) -> list[int]:
+        """The field `ids`, as many as are shown at once."""
+        ids = self._ids(fields)
+        if len(ids) > MOST_SHOWN:
+            raise BadRequest(f"ids are {len(ids):,}; layers and heads are shown of {MOST_SHOWN:,}.", field="ids")
+        return ids
 
     def _place(self, fields: Fields, ids: Sequence[int]) -> int:
         return fields.whole("at", len(ids) - 1, 0, min(len(ids) - 1, LARGEST_NUMBER))

@@ -29,6 +29,7 @@ async function readEvents(stream, take) {
 
 const engine = {
   texts: {}, // the ids that were read, by name, as far as the model sees them
+  seen: { ids: null, layers: null }, // what the layers expect of the text that was looked at last
   key: "",
   about: "aboutServed",
   failed: "refused",
@@ -102,7 +103,13 @@ const engine = {
     },
     logits(name, at = this.texts[name].length - 1) { return this.ask("page/logits", { ids: this.texts[name], at }); },
     maps(name, n) { return this.ask("page/maps", { ids: this.texts[name].slice(0, n) }); },
-    lens(name, at, id) { return this.ask("page/lens", { ids: this.texts[name], at, id }); },
+    // Of all tokens at once, when the first of them is asked for.
+    async lens(name, at) {
+      const ids = this.texts[name];
+      if (this.seen.ids !== ids) this.seen = { ids, layers: this.ask("page/lens", { ids }) };
+      const { best, p, bits } = await this.seen.layers;
+      return [...best[at]].map((id, layer) => ({ best: id, p: p[at][layer], bits: bits[at][layer] }));
+    },
     expected(name, at, layer, n) { return this.ask("page/expected", { ids: this.texts[name], at, layer, n }); },
     step(name, layer, head, at) { return this.ask("page/step", { ids: this.texts[name], layer, head, at }); },
     state(name, layer, at) { return this.ask("page/state", { ids: this.texts[name], layer, at }); },
