@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import Browser, Page, browsing
-from support.comparisons import made, made_of_pairs
+from support.comparisons import made, made_masked, made_of_pairs
 from support.pages import HOSTILE, NO_ELEMENTS, needs_browser
 
 pytest.importorskip("altair")
@@ -29,6 +29,7 @@ def page_of(kind: str, text: str = "corpus") -> str:
     if kind != "runs":
         found = made()
         found["prompt"] = found["contenders"][0]["sample"] = text
+        found["masked"] = {**made_masked(), "sample": text}
         return comparison.render(Comparison(found, kind, explained=True))
     lines = [{"step": i, "elapsed": i / 2, "val_bits_per_byte": 3 - i / 100, "train_loss": 4.0} for i in range(1, 40)]
     names = [text, "other"]
