@@ -120,7 +120,9 @@ async function draw() {
 async function beginLook() {
   arrays = unpack(await unzip(unbase64(byId("block").textContent))).arrays;
   relabelParts();
-  markPieces();
+  [...byId("table").tBodies[0].rows].forEach((row, i) => {
+    for (const box of row.querySelectorAll(".token")) showToken(box, box.textContent, i ? tokens[i - 1].name : "");
+  });
   startProjector(() => {
     resizedLook();
     draw();

@@ -186,7 +186,10 @@ async function draw() {
 async function beginPage() {
   arrays = unpack(await unzip(unbase64(byId("block").textContent))).arrays;
   relabelParts();
-  markPieces();
+  for (const row of rows) {
+    const word = row.querySelector("mark").textContent;
+    for (const box of row.querySelectorAll(".token")) showToken(box, box.textContent, word);
+  }
   startProjector(() => draw());
   await begin(draw);
   byId("layer").addEventListener("input", () => show(chosenLayer()));

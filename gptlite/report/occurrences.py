@@ -157,7 +157,10 @@ def _rows(shown: Occurrences) -> list[dict[str, Any]]:
                 "left": visible(f"…{left[-CONTEXT:]}" if len(left) > CONTEXT else left),
                 "word": visible(word),
                 "right": visible(f"{right[:CONTEXT]}…" if len(right) > CONTEXT else right),
-                "option": f"{i + 1}: …{visible(left[-OPTION:])}{visible(word)}{visible(right[:OPTION])}…",
+                "option": f"{i + 1}: "
+                + visible(
+                    f"{'…' * (len(left) > OPTION)}{left[-OPTION:]}{word}{right[:OPTION]}{'…' * (len(right) > OPTION)}"
+                ),
                 "n_left": shown.n_left[i],
                 "expected": [visible(_token(token)) for token in shown.expected[i]],
                 "nearest": f"{other + 1} ({_written(cosine)})" if other is not None else "",

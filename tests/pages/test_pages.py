@@ -336,6 +336,18 @@ def test_all_sections_follow_the_head_and_agree(page: Page) -> None:
 
 
 @needs_browser
+def test_a_token_that_goes_on_with_a_word_is_marked(page: Page) -> None:
+    """ "gument" stood there as if it were a word, and a token that begins a line is none of these."""
+    show(page, inspection.render(made(["The", " ar", "gument", "\n", "Is", " it", "?", "天"])))
+    marked = "[...document.querySelectorAll('#grid thead .piece')].map((x) => x.textContent)"
+    assert page.evaluate(marked) == ["gument"]
+    table = "[...document.querySelectorAll('#table td:nth-child(2) .piece')].map((x) => x.textContent)"
+    assert page.evaluate(table) == ["gument"]
+    assert "broken left edge" in page.evaluate("document.querySelector('[data-label=pieceNote]').textContent")
+    check_quiet(page)
+
+
+@needs_browser
 def test_bars_and_rows_of_charts_choose_a_token(page: Page) -> None:
     show(page, inspection.render(made()))
     page.wait_for("document.body.dataset.drawn")

@@ -18,8 +18,8 @@ const tintOf = (bits) => (bits === null || bits === undefined ? 0 : model.steps.
 // Scripts that put no spaces between words.
 const UNSPACED = /[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u{20000}-\u{3ffff}]/u;
 
-// Does a token go on with a word that began before it?
-const isPiece = (name) => /^\p{L}/u.test(name) && !UNSPACED.test(name[0]);
+// Does a token go on with a word that began in the one before it? Both are names, "" where there is none before.
+const isPiece = (name, before) => /^\p{L}/u.test(name) && /[\p{L}\p{N}]$/u.test(before) && !UNSPACED.test(name[0]);
 
 // -- Elements
 
@@ -34,22 +34,18 @@ function element(tag, properties = {}, ...content) {
 }
 
 // A token as it is shown; a style marks the one that goes on with a word.
-const showToken = (box, name) => {
-  box.className = `token${isPiece(name) ? " piece" : ""}`;
+const showToken = (box, name, before) => {
+  box.className = `token${isPiece(name, before) ? " piece" : ""}`;
   box.textContent = name;
   box.title = name;
   return box;
 };
-const tokenOf = (id) => showToken(element("bdi"), nameOf(id));
+// One of the ids of a text, or what could stand at that place of it.
+const tokenAt = (ids, t, id = ids[t]) => showToken(element("bdi"), nameOf(id), t ? nameOf(ids[t - 1]) : "");
 
-// The same for the tokens of tables that are written already.
-function markPieces() {
-  for (const box of document.querySelectorAll("td .token")) box.classList.toggle("piece", isPiece(box.textContent));
-}
-
-// Bars for tokens: { id, p, kept, came }; a click calls take(id). Bars that are there already are changed, not made anew,
-// so that the one in focus stays so.
-function drawBars(list, bars, take, isChosen = () => false) {
+// Bars for tokens: { id, p, kept, came }, all after the token `before`; a click calls take(id). Bars that are there already
+// are changed, not made anew, so that the one in focus stays so.
+function drawBars(list, bars, before, take, isChosen = () => false) {
   while (list.children.length > bars.length) list.lastElementChild.remove();
   bars.forEach((bar, i) => {
     let item = list.children[i];
@@ -63,7 +59,7 @@ function drawBars(list, bars, take, isChosen = () => false) {
     button.className = `${bar.kept === false ? "cut" : ""} ${bar.came ? "came" : ""}`;
     button.setAttribute("aria-pressed", String(isChosen(bar.id)));
     const [name, track, share] = button.children;
-    showToken(name, nameOf(bar.id));
+    showToken(name, nameOf(bar.id), nameOf(before));
     track.firstElementChild.style.width = `${100 * bar.p}%`;
     share.textContent = bar.kept === false ? `${percent(bar.p)} ✕` : percent(bar.p);
   });

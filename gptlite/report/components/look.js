@@ -97,7 +97,7 @@ function drawGrid() {
   const tokens = columns().map((t) => element("th", {
     role: "option", "data-at": t, className: `b${tintOf(bits[t])}`, scope: "col", id: `l${t}`, title: nameOf(ids[t]),
     "aria-label": label("tokenBits", nameOf(ids[t]), t && bits[t] !== null ? number(bits[t], 1) : "–"),
-  }, tokenOf(ids[t])));
+  }, tokenAt(ids, t)));
   const row = element("tr", { role: "listbox", tabIndex: 0, id: "tokens", "aria-label": label("writtenList") },
     element("td", { role: "presentation" }), ...tokens);
   byId("grid").tHead.replaceChildren(row);
@@ -126,7 +126,7 @@ function drawColumn(t) {
     cell.className = `lens b${tintOf(bits)}${cell.className.includes("chosen") ? " chosen" : ""}`;
     cell.dataset.best = best;
     cell.title = nameOf(best);
-    cell.replaceChildren(...(best === came ? ["✓ "] : []), tokenOf(best));
+    cell.replaceChildren(...(best === came ? ["✓ "] : []), tokenAt(looking.ids, t, best));
   });
 }
 
@@ -244,7 +244,7 @@ function tellChosen() {
   if (!at) return byId("expected").replaceChildren();
   return remote("expected", "look", at - 1, depth, 8).then((found) => {
     if (looking.at !== at || looking.depth !== depth) return;
-    drawBars(byId("expected"), found.map(({ id, p }) => ({ id, p, came: id === ids[at] })),
+    drawBars(byId("expected"), found.map(({ id, p }) => ({ id, p, came: id === ids[at] })), ids[at - 1],
       (id) => choose({ guess: looking.guess === id ? null : id }), (id) => id === looking.guess);
   });
 }

@@ -36,13 +36,13 @@ async function drawStep() {
   const [keys, values] = [largest([step.query, ...step.keys]), largest(step.values)];
   const cells = (...content) => content.map((x) => element("td", {}, x));
   const heading = element("tr", {}, ...["token", "key", "product", "score", "weight", "value"].map((key) =>
-    element("th", { scope: "col", textContent: label(key, C), className: key })));
+    element("th", { scope: "col", textContent: label(key, C), className: key === "product" ? key : "" })));
   const asks = element("tr", { className: "own" }, element("th", { scope: "row", textContent: label("query", name) }),
     ...cells(strip(step.query, keys)), element("td", { className: "product" }), ...cells("", "", ""));
   const answers = rows.map((s) => {
     const bar = element("span", { className: "bar weight" }, element("i"));
     bar.firstElementChild.style.width = `${100 * step.weights[s]}%`;
-    const button = element("button", { type: "button", className: "plain" }, tokenOf(ids[first + s]));
+    const button = element("button", { type: "button", className: "plain" }, tokenAt(ids, first + s));
     button.addEventListener("click", () => choose({ at: first + s }));
     return element("tr", {}, element("th", { scope: "row" }, button), ...cells(strip(step.keys[s], keys)),
       element("td", { className: "product", textContent: scoreOf(step.scaled[s] * Math.sqrt(C)) }),

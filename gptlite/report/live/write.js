@@ -91,7 +91,7 @@ function drawNext() {
   if (came !== undefined && place >= BARS) rows[BARS - 1] = place;
   drawBars(byId("next"), rows.map((i) => ({
     id: shown.ids[i], p: shown.drawn[i] || shown.p[i], kept: shown.drawn[i] > 0, came: shown.ids[i] === came,
-  })), take);
+  })), writing.ids[writing.at - 1] ?? model.special.separator, take);
   const rest = 1 - rows.reduce((sum, i) => sum + shown.p[i], 0);
   byId("rest").textContent = label("rest", count(shown.ids.length - rows.length), percent(Math.max(0, rest)));
   byId("next-title").textContent = came === undefined ? label("nextTitle") : label("insteadTitle", nameOf(came));
