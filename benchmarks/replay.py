@@ -3,10 +3,11 @@
     python benchmarks/replay.py TEXT --kilobytes 200 --steps 600 --seeds 1 2
 
 The first kilobytes of TEXT are cut into two halves, and the last tenth of each half is held out. A model of the first
-half has half of the steps; it goes on with the second half for --share of the steps; the model of both at once has all
-of them. So each text is read about as often before and in the comparison. Every run is a process of its own with the
-same shape and batch. `--replay` lists the shares to try, 0 for none. `--rates` tries rates besides that of the plan, as
-parts of the rate of a new model, with a warm-up after a colon: 0.6 1:0.02.
+half has --first of the steps; it goes on with the second half for --share of them; the model of both at once has all.
+Every run is a process of its own with the same shape and batch. `--first 1` gives each training of the user the same
+time; with 0.5, each text is read as often before as in the comparison. `--replay` lists the shares to try, 0 for none.
+`--rates` tries rates besides that of the plan, as parts of the rate of a new model, with a warm-up after a colon:
+0.6 1:0.02.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ def measure(arguments: dict[str, Any], held_out: list[str]) -> dict[str, Any]:
 
 def write_halves(text: str, folder: Path) -> tuple[list[str], list[str]]:
     """Two files to train on and two that are held out."""
-    lines = text.splitlines(keepends=True)
     train: list[str] = []
     held_out: list[str] = []
-    for i, half in enumerate((lines[: len(lines) // 2], lines[len(lines) // 2 :])):
-        cut = len(half) - len(half) // 10
+    middle = text.index("\n", len(text) // 2) + 1
+    for i, half in enumerate((text[:middle], text[middle:])):
+        cut = half.index("\n", len(half) - len(half) // 10) + 1
         for name, part, names in (("train", half[:cut], train), ("held-out", half[cut:], held_out)):
-            (folder / f"{name}-{i + 1}.txt").write_text("".join(part), encoding="utf-8")
+            (folder / f"{name}-{i + 1}.txt").write_text(part, encoding="utf-8")
             names.append(str(folder / f"{name}-{i + 1}.txt"))
     return train, held_out
 
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("text")
     parser.add_argument("--kilobytes", type=int, default=200)
     parser.add_argument("--steps", type=int, default=600, help="of the model of both at once")
+    parser.add_argument("--first", type=float, default=1.0, help="of those steps, for the model of the first half")
     parser.add_argument("--share", type=float, default=MOST_SHARE, help="of those steps, for the text that is added")
     parser.add_argument("--replay", type=float, nargs="+", default=[0.0, 0.3])
     parser.add_argument("--rates", type=read_rate, nargs="*", default=[])
@@ -78,7 +80,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     raw = Path(options.text).read_bytes()[: 1000 * options.kilobytes].decode(errors="ignore")
-    steps = {"both": options.steps, "first": options.steps // 2, "added": round(options.share * options.steps)}
+    steps = {
+        "both": options.steps,
+        "first": round(options.first * options.steps),
+        "added": round(options.share * options.steps),
+    }
     print(f"{os.cpu_count()} processors; {steps} steps, seeds {options.seeds}\n")
     print(
         "| run | steps | rate, warm-up, dropout | first half | second half | rise of the first | behind both at once |"

@@ -213,14 +213,14 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     tokens = steps * per_step
     bits = None
     if ngram_bits is not None and tokens >= scaling_law.FEWEST_TOKENS:
-        bits = ngram_bits * _law(facts, plan.model, tokens) / scaling_law.NGRAM_LEVEL
+        bits = ngram_bits * _law(facts, plan, tokens) / scaling_law.NGRAM_LEVEL
     memory = training_memory(plan.model, config, facts.hardware)
     return Expected(rate, steps, tokens / facts.n_tokens, seconds, memory, bits)
 
 
 def predicted(facts: Facts, plan: Plan, speed: Speed | None) -> float:
     """Bits per byte, on the scale of the scaling law, that `plan` leads to at the measured `speed` or a guess."""
-    return _law(facts, plan.model, expect(facts, plan, speed).epochs * facts.n_tokens)
+    return _law(facts, plan, expect(facts, plan, speed).epochs * facts.n_tokens)
 
 
 def one_window_each(plan: Plan, processes: int) -> Plan:
@@ -373,7 +373,10 @@ def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
     plan = dataclasses.replace(plan, reasons=others)
     if "ngram_weight" not in plan.given:
         small = facts.n_tokens <= SMALL_TEXT and not (facts.mixed or _on_gpu(facts))  # as was measured
-        weight = scaling_law.best_ngram_weight(epochs) if small and plan.train.init != "model" else 0.0
+        weight = 0.0
+        if small and plan.train.init != "model":
+            n, vocabulary = facts.n_tokens, plan.model.vocab_size
+            weight = scaling_law.best_ngram_weight(epochs, n, vocabulary, plan.train.seconds)
         reason = Reason("ngram_weight", {"weight": weight, "epochs": epochs}) if weight else None
         plan = plan.with_train(reason, ngram_weight=weight)
     if "dropout" not in plan.given:
@@ -388,8 +391,9 @@ def _whole_parts(batch_size: int, accumulate: int) -> int:
     return -(-batch_size // accumulate) * accumulate if accumulate > 0 else batch_size
 
 
-def _law(facts: Facts, model: ModelConfig, tokens: float) -> float:
-    return scaling_law.predicted_bits(model, tokens, facts.n_tokens, facts.n_bytes)
+def _law(facts: Facts, plan: Plan, tokens: float) -> float:
+    bits = scaling_law.predicted_bits(plan.model, tokens, facts.n_tokens, facts.n_bytes)
+    return bits - (scaling_law.ngram_gain(facts.n_tokens) if plan.train.ngram_weight else 0.0)
 
 
 def _fits(facts: Facts, plan: Plan) -> bool:

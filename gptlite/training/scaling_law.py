@@ -31,7 +31,13 @@ NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was 
 # the dropout that was best up to there (docs/lab/log.md).
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
-NGRAM_EPOCHS, NGRAM_WEIGHT = 8.0, 0.5  # passes through the text from which on soft targets pay, and their weight
+
+# Soft targets of a 5-gram: the passes through the text from which on they pay, their weight, and the bits per byte that
+# they gain, which fall with a power of the tokens of the text. Counting takes time, of which a run has other uses.
+NGRAM_EPOCHS, NGRAM_WEIGHT = 2.0, 0.5
+NGRAM_GAIN, NGRAM_TOKENS, NGRAM_EXPONENT = 0.04, 50_000, 0.45
+COUNTING_SECONDS = 4e-8  # per token of text and entry of the vocabulary, on one core
+COUNTING_SHARE = 0.05  # of a time budget, at most
 
 
 def predicted_bits(model: ModelConfig, tokens: float, text_tokens: int, text_bytes: int) -> float:
@@ -53,9 +59,19 @@ def best_dropout(model: ModelConfig, epochs: float, text_tokens: int) -> float:
     return next(rate for most, rate in DROPOUT if overfitting <= most)
 
 
-def best_ngram_weight(epochs: float) -> float:
-    """The weight of a 5-gram's soft targets for a text that is read `epochs` times."""
-    return NGRAM_WEIGHT if epochs >= NGRAM_EPOCHS else 0.0
+def best_ngram_weight(epochs: float, text_tokens: int, vocab_size: int, seconds: float | None = None) -> float:
+    """The weight of a 5-gram's soft targets for a text that is read `epochs` times, in `seconds` if time is the budget.
+
+    0 where they would gain less than the time in which the 5-gram counts.
+    """
+    counting = COUNTING_SECONDS * text_tokens * vocab_size
+    pays = epochs >= NGRAM_EPOCHS and (seconds is None or counting <= COUNTING_SHARE * seconds)
+    return NGRAM_WEIGHT if pays else 0.0
+
+
+def ngram_gain(text_tokens: int) -> float:
+    """Bits per byte that soft targets gain, on the scale of `predicted_bits`."""
+    return NGRAM_GAIN * min(1.0, NGRAM_TOKENS / max(1, text_tokens)) ** NGRAM_EXPONENT
 
 
 def hidden_params(model: ModelConfig) -> int:

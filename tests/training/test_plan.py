@@ -305,7 +305,8 @@ def test_a_text_that_is_read_often_gets_dropout(overrides: dict[str, Any], dropo
     ("n_bytes", "overrides", "expected"),
     [
         (10**6, {"epochs": 40.0}, True),
-        (10**6, {"epochs": 4.0}, False),
+        (10**6, {"epochs": 3.0}, True),
+        (10**6, {"epochs": 1.5}, False),
         (10**7, {"epochs": 40.0}, False),
         (10**6, {"epochs": 40.0, "ngram_weight": 0.0}, False),
     ],
@@ -317,8 +318,25 @@ def test_a_small_text_that_is_read_often_gets_soft_targets(
     plan = make_plan(facts(n_bytes), size="small", overrides=overrides)
     assert (plan.train.ngram_weight > 0) is expected
     told = [reason.sentence() for reason in plan.reasons if reason.about == "ngram_weight"]
-    sentence = "a 5-gram's soft targets with weight 0.5, because the text will be read about 40 times"
+    times = f"{overrides['epochs']:.0f} times"
+    sentence = f"a 5-gram's soft targets with weight 0.5, because the text will be read about {times}"
     assert told == [sentence] * expected
+
+
+def test_soft_targets_lower_the_bits_to_expect() -> None:
+    """The more, the shorter the text."""
+
+    def gained(n_bytes: int) -> float:
+        with_them, without = (
+            expect(some, make_plan(some, size="tiny", overrides={"epochs": 40.0, **more}), None, 2.0).bits_per_byte
+            for some in [facts(n_bytes, vocab_size=512)]
+            for more in ({}, {"ngram_weight": 0.0})
+        )
+        assert with_them is not None and without is not None
+        return without - with_them
+
+    assert 0.02 < gained(300_000) < 0.05
+    assert 0 < gained(3_000_000) < gained(300_000)
 
 
 def test_where_soft_targets_were_not_measured_there_are_none() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptlite.config import ModelConfig
-from gptlite.training.scaling_law import best_dropout, hidden_params, predicted_bits
+from gptlite.training.scaling_law import best_dropout, best_ngram_weight, hidden_params, predicted_bits
 
 
 def model(dim: int = 192) -> ModelConfig:
@@ -34,6 +34,14 @@ def test_dropout_rises_with_epochs_and_with_the_model() -> None:
     assert by_epochs[0] == 0.0 and by_epochs == sorted(by_epochs) and by_epochs[-1] == 0.3
     by_size = [best_dropout(model(dim), 8.0, 10**6) for dim in (64, 768)]
     assert by_size == sorted(by_size) and by_size[0] < by_size[1]
+
+
+def test_soft_targets_are_left_out_where_counting_takes_a_large_part_of_the_time() -> None:
+    n_tokens, vocabulary = 400_000, 1024  # about 16 s
+    assert best_ngram_weight(4.0, n_tokens, vocabulary) == best_ngram_weight(4.0, n_tokens, vocabulary, 900.0) == 0.5
+    assert best_ngram_weight(4.0, n_tokens, vocabulary, 60.0) == 0.0
+    assert best_ngram_weight(4.0, n_tokens // 10, vocabulary // 2, 60.0) == 0.5
+    assert best_ngram_weight(1.0, n_tokens, vocabulary) == 0.0
 
 
 def test_embeddings_and_head_are_not_hidden() -> None:
