@@ -81,16 +81,19 @@ def read(run: Path) -> tuple[np.ndarray, list[KeptTable]] | None:
 
     Raises `CheckpointError` for a file that `to_bytes` cannot have written.
     """
+    with Reader(run, {}) as reader:
+        return read_from(reader, NAME) if reader.has(NAME) else None
+
+
+def read_from(reader: Reader, file: str) -> tuple[np.ndarray, list[KeptTable]]:
+    """The same of the `file` of a directory that is being read."""
     from safetensors.numpy import load
 
-    where = run / NAME
-    with Reader(run, {}) as reader:
-        if not reader.has(NAME):
-            return None
-        entries = reader.table(NAME).entries
-        if {name: (entry.dtype, len(entry.shape)) for name, entry in entries.items()} != DTYPES:
-            raise CheckpointError(f"{where} does not hold token tables of steps; delete it to go on without.")
-        tensors = load(reader.bytes(NAME, LARGEST))
+    where = reader.directory / file
+    entries = reader.table(file).entries
+    if {name: (entry.dtype, len(entry.shape)) for name, entry in entries.items()} != DTYPES:
+        raise CheckpointError(f"{where} does not hold token tables of steps; delete it to go on without.")
+    tensors = load(reader.bytes(file, LARGEST))
     steps, tokens, rows, scales = (tensors[name] for name in ("steps", "tokens", "rows", "scales"))
     losses, scores = tensors["train_loss"], tensors["val_bits_per_byte"]
     shaped = rows.shape[:2] == (len(steps), len(tokens)) == scales.shape and len(steps) == len(losses) == len(scores)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gptlite.comparison import copying
+from gptlite.comparison import copying, emerging
 from gptlite.comparison.contenders import MASKED, Contender, Protocol
 from gptlite.comparison.measures import NORMAL_95
 from gptlite.comparison.store import Store
@@ -25,14 +25,21 @@ OF_MASKED = (
 ON_TEXT = ("reach", "n_memory_numbers", "seconds_per_written_token", "copy", "sample")
 
 
-def collect(store: Store, contenders: Sequence[Contender], info: Mapping[str, Any]) -> dict[str, Any]:
-    """The results of `contenders`, which are finished. Raises `CheckpointError` where one is damaged."""
+def collect(
+    store: Store, contenders: Sequence[Contender], info: Mapping[str, Any], words: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The results of `contenders`, which are finished; `words`: whose neighbours are followed over the steps.
+
+    Raises `CheckpointError` where a result is damaged, and `UsageError` for a word that has no vector.
+    """
     protocol, facts = Protocol(**info["protocol"]), info["facts"]
     results = {contender.name: store.result(contender) for contender in contenders}
     try:
         found = _on_pairs(contenders, results) if protocol.pairs else _on_text(store, contenders, results)
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"a result in {store.path} lacks {error}; delete its folder and resume.") from error
+    if not protocol.pairs:
+        found["emergence"] = emerging.read(store, contenders, words)
     return {
         "directory": str(store.path),
         "on": protocol.on,

@@ -15,6 +15,7 @@ SCORED_AT = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9,
 MOST_TRIALS = 5  # of a learning rate
 FACTOR = 2.0  # between two rates that are tried
 
+Look = Callable[[int, float | None, bool], object]
 Tell = Callable[[str, float], None]  # what is done, and the fraction of it
 
 
@@ -53,15 +54,19 @@ def fit(
     *,
     begun: float = 0.0,
     scored_at: tuple[float, ...] = SCORED_AT,
+    look: Look = lambda *_: None,
 ) -> Fitted:
     """Train for `seconds`, in which only steps count; the weights are those of the best score in the end.
 
     - `batch`: the windows of each step; `score`: bits per byte of the model as it is, None where nothing is scored.
+    - `look`: called before the first step and after each, with the number of steps, the loss of the newest, and whether
+      it is the last; its time does not count.
     - `begun`: seconds that were used before the first step, for the first weights.
     """
     fitted, best = Fitted(seconds=begun), None
     due = list(scored_at)
     last = 0.0  # seconds that the last step took
+    loss: float | None = None
     while True:
         progress = min(1.0, fitted.seconds / seconds)
         if score is not None and due and (progress >= due[0] or fitted.diverged):
@@ -70,7 +75,9 @@ def fit(
             if best is None or bits < min(point.bits_per_byte for point in fitted.points):
                 best = network.weights()
             fitted.points.append(Point(round(fitted.seconds, 3), fitted.tokens, bits))
-        if fitted.seconds >= seconds or fitted.diverged:
+        over = fitted.seconds >= seconds or fitted.diverged
+        look(fitted.steps, loss, over)
+        if over:
             break
         tell("training", progress)
         began = pauses.now()

@@ -67,6 +67,7 @@ def compare(
     resume: bool = False,
     prompt: str | None = None,
     seed: int | None = None,
+    words: str | Sequence[str] | None = None,
     val: str | float | None = None,
     lossy: bool = False,
     encoding: str | None = None,
@@ -88,12 +89,15 @@ def compare(
     - `directory`: where it is kept; by default `comparisons/<name of the first input>`.
     - `resume`: go on with a comparison; finished contenders are kept, and `contenders` may name others.
     - `prompt`: what samples begin with; `seed`: of weights, batches and samples.
+    - `words`: whose neighbours are followed over the training of the Transformers, a sequence or a text with commas;
+      by default frequent ones whose neighbours stand out.
     - `val`, `lossy`, `encoding`, `separator`, `as_text`, `text_field`, `device`, `threads`: as for `gptlite.train`.
     - `should_stop`: called often; a signal number ends the comparison with `Interrupted`.
     Raises the errors of `gptlite.errors`.
     """
     watcher = watcher or CompareWatcher()
     asked = None if contenders is None else read_names(contenders)
+    followed = _read_words(words)
     names = [str(inputs)] if isinstance(inputs, (str, Path)) else [str(name) for name in inputs]
     options = TextOptions(lossy, encoding, separator=separator, as_text=as_text, text_field=text_field)
     if not names and not resume:
@@ -111,6 +115,7 @@ def compare(
             # Those that were asked for before, those that are finished, and those named now.
             all_names = [*(asked or ()), *info["contenders"], *(c.name for c in store.finished())]
             chosen = choose_contenders(all_names, Protocol(**info["protocol"]).on)
+            _check_words(followed, info)
             dataset = _read_again(store, info, names, options, watcher, stack)
         else:
             store = new_store(directory, names)
@@ -121,12 +126,29 @@ def compare(
             machine.choose(request, ALONE)  # refuses what this machine does not have before the text is read
             dataset, info = _prepare(request, names, val or DEFAULT_VAL, options, prompt or "", asked, stack)
             chosen = choose_contenders(info["contenders"], Protocol(**info["protocol"]).on)
+            _check_words(followed, info)
             stack.enter_context(store.lock())
             needed = SPARE_BYTES + BYTES_PER_PARAMETER * len(chosen) * ModelConfig(**info["protocol"]["model"]).n_params
             check_storage(store.path, needed, "the results need", "directory")
             store.begin(info, dataset.tokenizer)
         _run(store, info, dataset, chosen, watcher, should_stop)
-        return collect(store, chosen, info)
+        return collect(store, chosen, info, followed)
+
+
+def _read_words(words: str | Sequence[str] | None) -> list[str]:
+    """The words in a sequence, or in a text with commas. Raises `UsageError` where there is none."""
+    if words is None:
+        return []
+    found = [word.strip() for word in (words.replace("，", ",").split(",") if isinstance(words, str) else words)]
+    found = [word for word in found if word]
+    if not found:
+        raise UsageError("`words` names none; give some, such as king,queen.")
+    return found
+
+
+def _check_words(words: Sequence[str], info: Mapping[str, Any]) -> None:
+    if words and Protocol(**info["protocol"]).pairs:
+        raise UsageError("`words` are followed on running text, and the files are pairs; leave it out.")
 
 
 def _prepare(

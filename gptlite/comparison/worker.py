@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gptlite.comparison import answering, branch, copying, measures, speed
 from gptlite.comparison.contenders import CONTENDERS, Contender, Protocol
+from gptlite.comparison.emerging import Watched
 from gptlite.comparison.fit import Fitted, Trial, best_rate, fit, sweep
 from gptlite.comparison.networks import Network, Shape
 from gptlite.comparison.predictors import Counts, NetworkPredictor, Predictor
@@ -236,8 +237,10 @@ def _train(
     network = Network(contender, shape, hardware, rate, protocol.seed)
     began = pauses.now()
     network.start_from_counts(data.train_ids)
-    score = partial(work.score, network)
-    fitted = fit(network, work.batch, protocol.seconds, score, tell, begun=pauses.now() - began)
+    begun = pauses.now() - began
+    watched = _watched(contender, network, protocol, data)
+    look = watched.look if watched else lambda *_: None
+    fitted = fit(network, work.batch, protocol.seconds, partial(work.score, network), tell, begun=begun, look=look)
     if fitted.diverged:
         raise NumericsError(
             f"the {contender.title} diverged at the learning rate {rate:g}: its loss is no number; try another `seed`."
@@ -250,11 +253,25 @@ def _train(
             {"seconds": p.seconds, "n_tokens": p.tokens, "bits_per_byte": p.bits_per_byte} for p in fitted.points
         ],
     }
-    return result, _saved(network.weights())
+    weights = _saved(network.weights())
+    if watched is None:
+        return result, weights
+    return {**result, "init": watched.init, "heads": watched.heads()}, {**weights, **watched.files()}
 
 
 def _saved(weights: Mapping[str, Tensor]) -> dict[str, bytes]:
     return {WEIGHTS: save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()})}
+
+
+def _watched(contender: Contender, network: Network, protocol: Protocol, data: Data) -> Watched | None:
+    """What looks at a Transformer on running text while it trains; its sentence is the prompt, or held-out text."""
+    if contender.kind != "transformer" or protocol.pairs:
+        return None
+    prompt = data.tokenizer.encode(protocol.prompt)
+    sentence = (
+        prompt if len(prompt) > 2 else [i for i in data.val_ids[:64].tolist() if i != data.tokenizer.separator_id]
+    )
+    return Watched(network, data.tokenizer, data.train_ids, sentence)
 
 
 def _facts(

@@ -11,7 +11,7 @@ from typing import Any
 
 from gptlite.errors import UsageError
 from gptlite.report import comparison_text as text
-from gptlite.report import masked_branch, page
+from gptlite.report import emergence, masked_branch, page
 from gptlite.report.page import visible
 
 SIZES = {"seconds": (900, 360)}  # of charts by themselves
@@ -63,7 +63,16 @@ def render(shown: Comparison) -> str:
         explanations=text.explain(found, lang) if shown.explained else {},
         hardware=visible(str(found["hardware"])),
         branch=masked_branch.section(found, lang, shown.explained),
+        emergences=[
+            emergence.context(course, lang, _of(course), text.title(course, lang), explained=shown.explained)
+            for course in found["emergence"]
+        ],
     )
+
+
+def _of(course: Mapping[str, Any]) -> str:
+    """What the names of its charts end in."""
+    return "_" + str(course["name"]).replace("-", "_")
 
 
 def figures(shown: Comparison) -> dict[str, page.Figure]:
@@ -131,6 +140,8 @@ def _charts(shown: Comparison) -> dict[str, dict[str, Any]]:
         "speed": _speed(shown) if any(c["speed"] for c in networks) else None,
         "copy": _copy(shown) if networks else None,
     }
+    for course in shown.found["emergence"]:
+        drawn |= emergence.charts(course, lang=shown.lang, of=_of(course))
     return {name: spec for name, spec in drawn.items() if spec is not None}
 
 

@@ -7,6 +7,7 @@ emergence.zh.json; `explain` makes claims of the numbers, each under the conditi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 from gptlite.report.page import visible
 
 HERE = Path(__file__).parent
+LONGEST_TOKEN = 12  # characters that are shown
 MOST_ROWS = 9  # of a table: steps, the first and the last among them
-CHARTS = ("emergence", "emergence_loss")  # the names of the charts
+CHARTS = ("emergence", "emergence_loss", "emergence_heads")  # the names of the charts
 Course = Mapping[str, Any]
 
 
@@ -26,12 +28,19 @@ def phrases(lang: str) -> dict[str, dict[str, str]]:
     return json.loads((HERE / f"emergence.{lang}.json").read_text(encoding="utf-8"))
 
 
-def context(course: Course, lang: str = "en") -> dict[str, Any]:
-    """What the template `emergence.html` needs."""
+def context(
+    course: Course, lang: str = "en", of: str = "", name: str = "", *, explained: bool = True
+) -> dict[str, Any]:
+    """What the template `emergence.html` needs, with a paragraph if it is `explained`.
+
+    - `of`, `name`: where a page has several, what the names of the charts end in, and what people call it.
+    """
     labels = phrases(lang)["labels"]
     return {
         "labels": labels,
-        "explanation": visible(explain(course, lang)),
+        "ids": {chart: f"{chart}{of}" for chart in CHARTS},
+        "name": visible(name),
+        "explanation": visible(explain(course, lang)) if explained else "",
         "tables": [(visible(word["word"]), _rows(course, word, labels)) for word in course["words"]],
     }
 
@@ -83,7 +92,28 @@ def _claims(course: Course) -> list[tuple[str, dict[str, str]]]:
     told = {"before": f"{cosines[0]:.2f}", "after": f"{cosines[1]:.2f}"}
     key = "same" if told["before"] == told["after"] else "closer" if cosines[1] > cosines[0] else "further"
     claims.append((key, told))
-    return claims
+    return [*claims, *_head_claims(course)]
+
+
+def _head_claims(course: Course) -> list[tuple[str, dict[str, str]]]:
+    """Over how many tokens, if they counted alike, the head that changed most spreads its attention: 2^entropy."""
+    kept = course.get("attention")
+    if not kept or not kept["heads"]:
+        return []
+    head = kept["heads"][0]
+    first, last = (_spread(weights) for weights in (head["weights"][0], head["weights"][-1]))
+    values = {
+        "head": f"{head['layer']}.{head['head']}", "n": str(len(kept["tokens"])), "before": f"{first:.1f}",
+        "after": f"{last:.1f}", "step": f"{kept['steps'][0]:,}",
+    }  # fmt: skip
+    key = "same" if values["before"] == values["after"] else "narrower" if last < first else "wider"
+    return [(f"head_{key}", values)]
+
+
+def _spread(weights: Sequence[Sequence[float]]) -> float:
+    """The mean over tokens but the first, which has no choice, of 2^entropy of its weights."""
+    rows = [2 ** -sum(w * math.log2(w) for w in row if w > 0) for row in weights[1:]]
+    return sum(rows) / max(1, len(rows))
 
 
 def _from_then_on(shares: Sequence[int], least: float) -> int:
@@ -105,9 +135,13 @@ def _loss_by(steps: Sequence[Mapping[str, Any]], at: int) -> list[tuple[str, dic
 # -- Charts
 
 
-def charts(course: Course, curve: Sequence[tuple[int, float]] = (), lang: str = "en") -> dict[str, dict[str, Any]]:
-    """Cosines of each word to what is near it in the end, and the training loss beside them, both over the steps.
+def charts(
+    course: Course, curve: Sequence[tuple[int, float]] = (), lang: str = "en", of: str = ""
+) -> dict[str, dict[str, Any]]:
+    """Cosines of each word to what is near it in the end, and the training loss beside them, both over the steps; and
+    where they were kept, heads of attention on a sentence.
 
+    - `of`: what the names of the charts end in, where a page has several of them.
     - `curve`: (step, nats per token) of the log; without it, the losses of the kept steps.
     """
     if len(course["steps"]) < 2 or not course["words"]:
@@ -118,7 +152,53 @@ def charts(course: Course, curve: Sequence[tuple[int, float]] = (), lang: str = 
     drawn = {"emergence": _neighbours(course, labels, last)}
     if len(losses) > 1:
         drawn["emergence_loss"] = _losses(losses, labels, last)
-    return drawn
+    if course.get("attention"):
+        drawn["emergence_heads"] = _heads(course["attention"], labels)
+    return {f"{name}{of}": spec for name, spec in drawn.items()}
+
+
+def _heads(kept: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """Squares of weights: a row of them for each head, a column for each step; in them, tokens ask and are asked."""
+    import altair as alt
+
+    tokens = [visible(token).strip()[:LONGEST_TOKEN] or "␣" for token in kept["tokens"]]
+    size = len(tokens) + 1  # of a square, with room beside it
+    values = [
+        {
+            "x": column * size + j, "x2": column * size + j + 1, "y": row * size + i, "y2": row * size + i + 1,
+            "weight": weight, "asks": tokens[i], "asked": tokens[j], "at": f"{step:,}",
+            "head": f"{head['layer']}.{head['head']}",
+        }
+        for row, head in enumerate(kept["heads"])
+        for column, (step, weights) in enumerate(zip(kept["steps"], head["weights"], strict=True))
+        for i, line in enumerate(weights)
+        for j, weight in enumerate(line[: i + 1])
+    ]  # fmt: skip
+    names = [
+        {"x": column * size + size / 2, "y": row * size - 0.2, "text": labels["head_at"].format(
+            head=f"{head['layer']}.{head['head']}", step=f"{step:,}")}
+        for row, head in enumerate(kept["heads"])
+        for column, step in enumerate(kept["steps"])
+    ]  # fmt: skip
+    domain = ([-0.5, len(kept["steps"]) * size], [-1.5, len(kept["heads"]) * size])
+    x, y = (
+        channel(
+            f"{name}:Q", scale=alt.Scale(domain=part, nice=False, zero=False, reverse=name == "y"),
+            axis=alt.Axis(labels=False, ticks=False, domain=False, grid=False, title=None),
+        )
+        for (name, channel), part in zip((("x", alt.X), ("y", alt.Y)), domain, strict=True)
+    )  # fmt: skip
+    cells = alt.Chart(alt.InlineData(values=values)).encode(
+        x, y, alt.X2("x2:Q"), alt.Y2("y2:Q"),
+        alt.Color("weight:Q", scale=alt.Scale(domain=[0, 1], range="heatmap"), legend=None),
+        tooltip=[
+            alt.Tooltip("head:N", title=labels["head"]), alt.Tooltip("at:N", title=labels["step"]),
+            alt.Tooltip("asks:N", title=labels["asks"]), alt.Tooltip("asked:N", title=labels["asked"]),
+            alt.Tooltip("weight:Q", title=labels["weight"], format=".2f"),
+        ],
+    )  # fmt: skip
+    text = alt.Chart(alt.InlineData(values=names)).mark_text(baseline="bottom", fontSize=10).encode(x, y, text="text:N")
+    return alt.layer(cells.mark_rect(), text).to_dict()
 
 
 def _x(labels: Mapping[str, str], last: int) -> Any:

@@ -97,7 +97,7 @@ def render(shown: Training) -> str:
         shares=[f"{share:.0%}" for share in shown.shares],
         command=visible(shown.command),
         n_lines=len(shown.metrics),
-        emergence=shown.emergence and emergence.context(shown.emergence),
+        emergences=[emergence.context(shown.emergence)] if shown.emergence else [],
     )
 
 

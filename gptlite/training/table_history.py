@@ -65,16 +65,19 @@ class TableHistory:
 
     def add(
         self, step: int, table: np.ndarray, tokenizer: Tokenizer, words: Words, *, train_loss: float | None = None,
-        val_bits_per_byte: float | None = None,
+        val_bits_per_byte: float | None = None, last: bool = False,
     ) -> None:  # fmt: skip
-        """Keep a `table` (V, D) of float32, and drop what is no longer needed. One that is not finite is left out."""
+        """Keep a `table` (V, D) of float32, and drop what is no longer needed. One that is not finite is left out.
+
+        - `last`: it stays although it has no score.
+        """
         if not np.isfinite(table).all():
             return
         if self.tokens is None:
             self.tokens = choose_tokens(table.shape, tokenizer, words)
         self.kept = [kept for kept in self.kept if kept.step < step]
         self.kept.append(KeptTable.of(step, table[self.tokens], train_loss, val_bits_per_byte))
-        if val_bits_per_byte is not None:
+        if val_bits_per_byte is not None or last:
             self._newest_score = step
         wanted = {0, self._newest_score, *grid(step)}
         self.kept = [kept for kept in self.kept if kept.step in wanted]

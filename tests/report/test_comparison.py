@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import re
 import string
+from html import escape
 
 import pytest
 from support.comparisons import BITS, made
 
 from gptlite.errors import UsageError
-from gptlite.report import comparison
+from gptlite.report import comparison, emergence
 from gptlite.report.comparison import Comparison
-from gptlite.report.comparison_text import LANGUAGES, bits_at, duration, explain, phrases
+from gptlite.report.comparison_text import LANGUAGES, bits_at, duration, explain, phrases, title
 
 HEADINGS = ("scores", "curves", "reach", "speed", "copy", "conclusion", "samples", "rates")
 
@@ -145,11 +146,17 @@ def test_the_page_asks_for_nothing_and_shows_everything(lang: str) -> None:
         assert paragraph.split("(")[0].split('"')[0][:60] in html
     assert not re.search(r'(src|href)="?https?:', html) and "built-in" not in html
     headings = re.findall(r"<h2>(.*?)</h2>", html)
-    assert headings == [phrases(lang)["labels"][name] for name in HEADINGS]
+    course = emergence.phrases(lang)["labels"]["heading"]
+    courses = [f"{course} <small><bdi>{title(c, lang)}</bdi></small>" for c in made()["emergence"]]
+    *before, samples, rates = [phrases(lang)["labels"][name] for name in HEADINGS]
+    assert headings == [*before, *courses, samples, rates]
+    for each in made()["emergence"]:
+        assert escape(emergence.explain(each, lang)[:60]).replace("&#x27;", "&#39;") in html
 
 
 def test_without_explain_there_are_no_paragraphs() -> None:
-    assert 'class="explained"' not in comparison.render(Comparison(made()))
+    html = comparison.render(Comparison(made()))
+    assert 'class="explained"' not in html and "counts of which token follows which" not in html
 
 
 def test_one_contender_and_one_that_counts() -> None:
@@ -162,6 +169,7 @@ def test_one_contender_and_one_that_counts() -> None:
 
 
 def test_figures_and_unknown_languages() -> None:
-    assert set(comparison.figures(Comparison(made()))) == {"seconds", "tokens", "reach", "speed", "copy"}
+    courses = {f"{name}_{of}" for name in emergence.CHARTS for of in ("gptlite", "transformer_2017")}
+    assert set(comparison.figures(Comparison(made()))) == {"seconds", "tokens", "reach", "speed", "copy"} | courses
     with pytest.raises(UsageError, match="`lang` must be one of en, zh"):
         Comparison(made(), "fr")

@@ -78,9 +78,29 @@ def test_chinese_says_the_same() -> None:
     assert "随机数" in text and "有 1 个在第 0 步" in text and " the " not in text
 
 
+EVEN, SHARP = [[1, 0, 0], [0.5, 0.5, 0], [0.3, 0.3, 0.4]], [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ([EVEN, SHARP], "as if among 2.5 of the 3 tokens, in the end among 1.0, which is fewer"),
+        ([SHARP, EVEN], "as if among 1.0 of the 3 tokens, in the end among 2.5, which is more"),
+        ([SHARP, [[1, 0, 0], [1, 0, 0], [1, 0, 0]]], "among 1.0 of the 3 tokens, at step 0 and in the end, but among"),
+    ],
+)
+def test_the_head_that_changed_most(weights: list[Any], said: str) -> None:
+    kept = {"tokens": ["a", "b", "\n"], "steps": [0, 8], "heads": [{"layer": 2, "head": 1, "weights": weights}]}
+    found = {**course(), "attention": kept}
+    assert said in emergence.explain(found) and "heads of attention, 2.1 changed most" in emergence.explain(found)
+    drawn = emergence.charts(found, of="_x")["emergence_heads_x"]
+    sets = sorted(drawn["datasets"].values(), key=len)
+    assert [name["text"] for name in sets[0]] == ["2.1, step 0", "2.1, step 8"] and len(sets[1]) == 2 * 6
+
+
 def test_charts_have_every_word_and_step() -> None:
     drawn = emergence.charts(course(), [(10, 3.0), (20, 2.5)])
-    assert set(drawn) == set(emergence.CHARTS)
+    assert set(drawn) == {"emergence", "emergence_loss"}
     (values,) = drawn["emergence"]["datasets"].values()
     assert [value["at"] for value in values] == [0, 4, 8]
     assert set(emergence.charts(course(losses=(None, None, 2.0)))) == {"emergence"}

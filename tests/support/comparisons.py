@@ -80,6 +80,34 @@ def made(
         "hardware": "cpu",
         "train_bytes": 1_000_000, "val_bytes": 50_000, "n_train_tokens": 400_000, "vocab_size": 1024,
         "context_length": 128, "batch_size": 16, "copy_chance": 1 / 32, "best": best, "contenders": listed,
+        "emergence": [course(name) for name in bits if name in ("transformer-2017", "gptlite")],
+    }  # fmt: skip
+
+
+def course(name: str) -> dict[str, Any]:
+    """How two words came to be in a Transformer."""
+    steps = (0, 1, 2, 4, 8)
+    near = [{"word": "lord", "cosine": 0.5}, {"word": "<b>", "cosine": 0.4}]
+    return {
+        "name": name, "title": TITLES.get(name, name), "init": "bigrams" if name == "gptlite" else "random",
+        "n_neighbours": 2, "pairs": [{"words": ["king", "国"], "cosines": [0.1 * i for i in range(5)]}],
+        "steps": [
+            {"step": step, "train_loss_nats": 7.0 - i if i else None, "val_bits_per_byte": None}
+            for i, step in enumerate(steps)
+        ],
+        "words": [
+            {
+                "word": word, "n_seen": 9, "tokens": [f" {word}"], "n_found": [0, 0, 1, 2, 2],
+                "cosines_to_last": [0.1, 0.1, 0.3, 0.4, 0.45], "neighbours": [near] * 5,
+            }
+            for word in ("king", "国")
+        ],
+        "attention": {
+            "tokens": ["To", " be", "\x1b"], "steps": [0, 8],
+            "heads": [
+                {"layer": 1, "head": 2, "weights": [[[1, 0, 0], [0.5, 0.5, 0], [0.3, 0.3, 0.4]], [[1, 0, 0]] * 3]},
+            ],
+        },
     }  # fmt: skip
 
 
@@ -114,7 +142,7 @@ def made_of_pairs(
                 },
             }
         )  # fmt: skip
-    found = {key: value for key, value in made().items() if key != "copy_chance"}
+    found = {key: value for key, value in made().items() if key not in ("copy_chance", "emergence")}
     return {**found, "on": "pairs", "prompt": "", "n_answers": 200, "best": best, "contenders": listed}
 
 

@@ -22,11 +22,13 @@ SETTINGS = "Comparison"
 NEW = "a new comparison"
 MODES = modes.Modes(
     everywhere={
-        "files", "time", "contenders", "directory", "out", "explain", "lang", "prompt", "seed", "lossy", "encoding",
-        "separator", "as_text", "text_field", "figures", "force", "json", "quiet",
+        "files", "time", "contenders", "directory", "out", "explain", "lang", "prompt", "seed", "words", "lossy",
+        "encoding", "separator", "as_text", "text_field", "figures", "force", "json", "quiet",
     },
     only={NEW: {"demo", "val", "device", "threads"}, "--resume": {"resume"}},
-    needs={"explain": "out", "lang": ("out", "figures"), "force": ("out", "figures")},
+    needs={
+        "words": ("out", "figures", "json"), "explain": "out", "lang": ("out", "figures"), "force": ("out", "figures"),
+    },
 )  # fmt: skip
 
 
@@ -80,6 +82,11 @@ def compare(
         typer.Option("--seed", metavar="N", min=0, help="Of weights, batches and samples.", show_default="1",
                      rich_help_panel=SETTINGS),
     ] = None,
+    words: Annotated[
+        str | None,
+        typer.Option("--words", metavar="WORDS", help="Whose neighbours the page follows over the training; several "
+                     "with commas.", show_default="frequent ones that stand out", rich_help_panel=SETTINGS),
+    ] = None,
     val: Annotated[
         str | None,
         typer.Option("--val", metavar="5%|FILE", help="Held out: a share of the end, or a file.", show_default="5%",
@@ -117,8 +124,9 @@ def compare(
             inputs, val = demos.inputs(inputs, val)
         found = run(
             inputs, time=time, contenders=contenders, directory=directory, resume=resume, prompt=prompt, seed=seed,
-            val=val, lossy=lossy, encoding=encoding, separator=separator, as_text=as_text or (demo and not files),
-            text_field=text_field, device=device, threads=threads, watcher=display.watcher(), should_stop=should_stop,
+            words=words, val=val, lossy=lossy, encoding=encoding, separator=separator,
+            as_text=as_text or (demo and not files), text_field=text_field, device=device, threads=threads,
+            watcher=display.watcher(), should_stop=should_stop,
         )  # fmt: skip
     if out is not None or figures is not None:
         _write_page(found, out, figures, explain=explain, lang=lang, messages=display.messages)
