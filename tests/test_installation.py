@@ -14,6 +14,7 @@ import tarfile
 import venv
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,11 +113,28 @@ def test_the_makefile_finds_the_programs_of_a_virtual_environment(system: str, f
     assert f"{'python' if system else 'python3'} -m venv nowhere" in ended.stdout
 
 
-def test_a_package_can_name_its_public_address() -> None:
-    spec = importlib.util.spec_from_file_location("build_package", ROOT / "packaging" / "build.py")
+def script(name: str) -> Any:
+    """A file of packaging/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "packaging" / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_dependency_has_a_lower_bound_that_can_be_tried() -> None:
+    tried = script("try_install")
+    needed, optional = tried.dependencies(), tried.dependencies(extras=True)
+    assert {"torch", "numpy", "typer"} <= {each.partition(">=")[0] for each in needed}
+    assert {"altair", "starlette", "gguf"} <= {each.partition(">=")[0] for each in optional}
+    for each in (*needed, *optional):
+        assert re.fullmatch(r"[a-z0-9-]+>=[\d.]+", each), each
+        assert tried.lowest(each) == each.replace(">=", "==")
+    assert all((ROOT / "tests" / name).exists() for name in tried.CORE)
+
+
+def test_a_package_can_name_its_public_address() -> None:
+    build = script("build")
     pyproject = build.with_urls((ROOT / "pyproject.toml").read_text(encoding="utf-8"), "https://a.example/b", "v1")
     table = pyproject.partition("[project.urls]\n")[2].partition("\n\n[project.scripts]")[0]
     assert 'Changelog = "https://a.example/b/blob/v1/CHANGELOG.md"' in table.splitlines()
