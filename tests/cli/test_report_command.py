@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from conftest import TRAIN_TINY, Command
 
+from gptlite.cli.report import command as report
+
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
@@ -218,3 +220,16 @@ def test_a_step_has_one_score_which_says_what_it_is_of(gptlite: Command, run: Pa
         assert step == 0 or bits == pytest.approx(logged[step]["val_bits_per_byte"] + moved), (
             "the shape of the curve stays"
         )
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        (1.0, " It beats xz (4.0), 5-gram (2.8) and unigram (16)."),
+        (1.5, " It beats xz (4.0) and unigram (16), and does not beat 5-gram (2.8)."),
+        (4.0, " It beats none of the baselines."),
+    ],
+)
+def test_the_result_says_which_baselines_it_does_not_beat(score: float, text: str) -> None:
+    assert report._beside(score, {"xz": 2.0, "5-gram": 1.5, "unigram": 4.0}) == text
+    assert report._beside(score, {}) == ""

@@ -183,12 +183,20 @@ def _headline(
         )
         if untrained is not None:
             text += f" Untrained it was one of {lines.choice(untrained)}."
-        beaten = [f"{name} ({lines.choice(x)})" for name, x in baselines.items() if bits < x]
-        if baselines:
-            text += f" It beats {console.listing(beaten)}." if beaten else " It beats none of the baselines."
-        return text
+        return text + _beside(bits, baselines)
     steps = f"step {metrics[-1]['step']:,}" if metrics else "its first step"
     return f"This run is not finished: its log ends with {steps}."
+
+
+def _beside(bits: float, baselines: Mapping[str, float]) -> str:
+    """Which of the baselines a score beats, and which it does not."""
+    shown = {name: f"{name} ({lines.choice(other)})" for name, other in baselines.items()}
+    beaten = [shown[name] for name, other in baselines.items() if bits < other]
+    others = [shown[name] for name, other in baselines.items() if bits >= other]
+    if not beaten:
+        return " It beats none of the baselines." if others else ""
+    text = f" It beats {console.listing(beaten)}"
+    return f"{text}, and does not beat {console.listing(others)}." if others else f"{text}."
 
 
 def _plan(
