@@ -9,6 +9,8 @@ import io
 import json
 import lzma
 import random
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
@@ -333,6 +335,30 @@ def test_a_long_file_is_read_in_bounded_memory() -> None:
     tracemalloc.stop()
     assert text.n_bytes > 19 << 20
     assert peak < 8 << 20
+
+
+PEAK = """
+import resource, sys
+from gptlite.text.corpus import open_text
+from gptlite.text.splitting import split
+print(split(open_text([sys.argv[1]]), 0.05).held_out.n_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+def test_packed_records_take_no_more_memory_than_plain_text() -> None:
+    """Of a whole process; 16 MB of text as pairs in .jsonl.gz, and as it is."""
+    texts = [f"word {i} " * 40 for i in range(200)]
+    with gzip.open("x.jsonl.gz", "wt", compresslevel=1) as packed, open("x.txt", "w") as plain:
+        for i in range(160):
+            packed.write("".join(jsonl({"question": text, "answer": f"{i}. {text[:90]}"}) for text in texts))
+            plain.write("".join(f"{text}\n{i}. {text[:90]}\n" for text in texts))
+    found = {}
+    for name in ("x.jsonl.gz", "x.txt"):
+        done = subprocess.run([sys.executable, "-c", PEAK, name], capture_output=True, text=True, check=True)
+        n_bytes, found[name] = map(int, done.stdout.split())
+        assert n_bytes > 500_000
+    assert found["x.jsonl.gz"] < found["x.txt"] + (8 << 10)  # KiB
 
 
 def test_a_csv_of_the_standard_library_is_read_back() -> None:
