@@ -55,8 +55,8 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
             state.final_windows < len(windows) or (setup.baselines.get("val_bytes") or 0) < setup.held_out_bytes
         ):
             state.baseline_seconds = setup.baselines.get("seconds") or 0.0
-        if setup.tokenizer.pairs:
-            state.answered = affordable_answers(model, state, team, setup)
+    if setup.tokenizer.pairs:
+        state.answered = affordable_answers(model, state, team, setup)
     state.loop_started = clock.elapsed()
     agreed = team.first(state.scores, state.quick_windows, state.final_windows)
     state.scores, state.quick_windows, state.final_windows = map(int, agreed)
@@ -74,12 +74,15 @@ def score_on_the_way(model: GPT, state: State, team: Team, setup: Setup) -> dict
 def affordable_answers(model: GPT, state: State, team: Team, setup: Setup) -> int:
     """How many held-out pairs are answered with each score, so that all of it stays within `ANSWERING_SHARE`.
 
-    Measured with the untrained model, which rarely ends an answer: a trained one takes less time.
+    Measured with the untrained model, which rarely ends an answer: a trained one takes less time. A step is taken to
+    last as long as three forward passes.
     """
-    began, n = setup.clock.elapsed(), FEWEST_ANSWERED
+    clock, n = setup.clock, FEWEST_ANSWERED
+    began = clock.elapsed()
     exact_match(model, n, team, setup)
-    per_pair = (setup.clock.elapsed() - began) / n
-    share = ANSWERING_SHARE * (setup.clock.seconds or 0.0) / max(1, state.scores)
+    per_pair = (clock.elapsed() - began) / n
+    step = 3 * setup.plan.train.batch_size * state.seconds_per_window
+    share = ANSWERING_SHARE * (clock.seconds or clock.total_steps * step) / max(1, state.scores)
     return max(n, min(state.answered, int(share / max(1e-9, per_pair))))
 
 

@@ -131,8 +131,11 @@ def test_exact_match_stands_beside_the_bits() -> None:
     assert "0.250 bits/byte, 97% exact" in display.facts
 
 
+@pytest.mark.parametrize("budget", [{"seconds": 120.0, "total_steps": 0}, {"seconds": None, "total_steps": 400}])
 @pytest.mark.parametrize(("seconds_each", "n"), [(0.001, 32), (0.01, 12), (1.0, 4)])
-def test_answers_take_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch, seconds_each: float, n: int) -> None:
+def test_answers_take_a_small_share_of_the_time(
+    monkeypatch: pytest.MonkeyPatch, seconds_each: float, n: int, budget: dict[str, Any]
+) -> None:
     """Fewer pairs are answered where answers take long: 10 times within 1 % of two minutes."""
     now = [0.0]
 
@@ -141,9 +144,12 @@ def test_answers_take_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch,
         return {}
 
     monkeypatch.setattr(held_out, "exact_match", answered)
-    setup: Any = SimpleNamespace(clock=SimpleNamespace(elapsed=lambda: now[0], seconds=120.0))
+    train = SimpleNamespace(batch_size=10)
+    setup: Any = SimpleNamespace(
+        clock=SimpleNamespace(elapsed=lambda: now[0], **budget), plan=SimpleNamespace(train=train)
+    )
     model: Any = None
-    assert held_out.affordable_answers(model, State(scores=10), ALONE, setup) == n
+    assert held_out.affordable_answers(model, State(scores=10, seconds_per_window=0.01), ALONE, setup) == n
 
 
 @pytest.mark.parametrize("loss", ["answer", "all"])
