@@ -70,8 +70,9 @@ class Views:
         }  # fmt: skip
 
     def encode(self, fields: Fields) -> dict[str, Any]:
-        """Ids, and the units of UTF-16 that each covers, as JavaScript counts a text."""
+        """Ids, and the units of UTF-16 that each covers, as JavaScript counts a text; `begins`: as a prompt begins."""
         text = fields.text("text", "") or ""
+        text = self.tokenizer.begin(text) if fields.flag("begins") else text
         fields.finish()
         ids, spans = self.tokenizer.encode_with_spans(text)
         at = np.cumsum([0, *(1 + (character > "\uffff") for character in text)]).tolist()

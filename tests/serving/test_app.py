@@ -278,6 +278,14 @@ def test_the_page_may_not_ask_for_what_makes_no_sense(server: Running, call: str
     assert server.reports == []
 
 
+def test_a_prompt_begins_as_generate_begins_it(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a tokenizer with a space before the first word would have it."""
+    monkeypatch.setattr(Tokenizer, "begin", lambda self, text: f" {text}")
+    views = Views(model, "a model", Limits())
+    prompt = views.answer("encode", {"text": "Ada", "begins": True})
+    assert prompt["ids"] == model.tokenizer.encode(" Ada") != views.answer("encode", {"text": "Ada"})["ids"]
+
+
 def test_hidden_states_are_kept_of_few_texts(model: Model) -> None:
     views = Views(model, "a model", Limits())
     first = views.answer("logits", {"ids": [1, 2, 3]})

@@ -86,7 +86,7 @@ const engine = {
   },
 
   calls: {
-    encode(text) { return this.ask("page/encode", { text }); },
+    encode(text, begins = false) { return this.ask("page/encode", { text, begins }); },
     async start(name, ids, { bits = true } = {}) {
       const first = Math.max(0, ids.length - model.config.context_length);
       this.texts[name] = ids.slice(first);

@@ -48,7 +48,7 @@ function mark() {
 
 // Read the prompt; what is shown is what comes after it.
 async function readPrompt() {
-  const { ids } = await remote("encode", byId("prompt").value);
+  const { ids } = await remote("encode", byId("prompt").value, true);
   const { opening, separator } = model.special;
   const before = ids.length || opening.length ? opening : [separator];
   writing.hidden = before.length;
