@@ -75,13 +75,22 @@ async function drawNeighbours(items, turn) {
     const list = element("ol", { className: "bars" }, ...found.map(([text, share]) => {
       const bar = element("span", { className: "bar" }, element("i"));
       bar.firstElementChild.style.width = `${Math.max(0, 100 * share)}%`;
-      return element("li", {}, element("bdi", { className: "token", textContent: visible(text) }), bar,
+      const button = element("button", { type: "button" }, element("bdi", { className: "token", textContent: visible(text) }), bar,
         element("span", { className: "share", textContent: number(share) }));
+      button.addEventListener("click", () => showNearest(text));
+      return element("li", {}, button);
     }));
     lists.push(element("figure", {}, element("figcaption", { textContent: label("nearestOf", visible(word.text)) }),
       found.length ? list : element("p", { textContent: label("noWords") })));
   }
   if (turn === comparing.turn) byId("neighbours").replaceChildren(...lists);
+}
+
+// A click on a neighbour shows its own.
+async function showNearest(text) {
+  const rows = (await remote("encode", inSentence(text))).ids;
+  await drawNeighbours([{ word: { text }, rows }], comparing.turn);
+  byId("neighbours").querySelector("button")?.focus();
 }
 
 // -- Sentences

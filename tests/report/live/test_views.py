@@ -139,6 +139,10 @@ def test_words_have_the_cosines_of_embed(page: Page, gptlite: Command, trained_r
     assert page.evaluate("byId('static').textContent") == "1.00"
     assert pair["verdict"] in page.evaluate("byId('verdict').textContent")
     assert page.evaluate("byId('neighbours').querySelectorAll('li').length") > 3
+    near = page.evaluate("document.querySelector('#neighbours .token').textContent")
+    page.evaluate("document.querySelector('#neighbours button').click()")
+    page.wait_for(f"document.querySelector('#neighbours figcaption').textContent === 'nearest to {near}'")
+    assert page.evaluate("byId('neighbours').querySelectorAll('figure').length") == 1
     check_quiet(page)
 
 
