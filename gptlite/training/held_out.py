@@ -15,6 +15,7 @@ from gptlite.evaluation.scoring import Score, Window, score_model, spread
 from gptlite.generation import answers
 from gptlite.generation.decoding import choose_decoding
 from gptlite.model import GPT
+from gptlite.training.clock import Clock
 from gptlite.training.estimate import baseline_effort
 from gptlite.training.failures import diverged, how_to_resume
 from gptlite.training.memory import save_seconds
@@ -47,8 +48,7 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
     state.final_windows = min(len(windows), FINAL_WINDOWS)
     if clock.seconds is not None:
         affordable = int(EVALUATION_SHARE * clock.seconds / max(1e-9, state.seconds_per_window))
-        wanted = min(SCORES, affordable // FEWEST_QUICK_WINDOWS)
-        state.scores = clock.saves * max(1, math.ceil(wanted / clock.saves))  # so that each save has a score
+        state.scores = _how_often(clock, affordable // FEWEST_QUICK_WINDOWS)
         state.quick_windows = min(state.quick_windows, max(FEWEST_QUICK_WINDOWS, affordable // state.scores))
         state.final_windows = min(state.final_windows, max(state.quick_windows, affordable))
         if setup.baselines and (
@@ -60,6 +60,19 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
     state.loop_started = clock.elapsed()
     agreed = team.first(state.scores, state.quick_windows, state.final_windows)
     state.scores, state.quick_windows, state.final_windows = map(int, agreed)
+
+
+def go_on(state: State, clock: Clock) -> None:
+    """How often a run is scored that is resumed, perhaps with another budget."""
+    state.scores = SCORES
+    if clock.seconds is not None:
+        affordable = int(EVALUATION_SHARE * clock.seconds / max(1e-9, state.seconds_per_window))
+        state.scores = _how_often(clock, affordable // max(1, state.quick_windows))
+
+
+def _how_often(clock: Clock, affordable: int) -> int:
+    """Scores on the way, where so many can be afforded: each save has one."""
+    return clock.saves * max(1, math.ceil(min(SCORES, affordable) / clock.saves))
 
 
 def score_on_the_way(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, float]:

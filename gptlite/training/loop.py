@@ -40,6 +40,8 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
     config, clock, watcher = setup.plan.train, setup.clock, setup.watcher
     if state.step == 0:
         held_out.first_look(model, state, team, setup)
+    else:
+        held_out.go_on(state, clock)
         saving.keep_table(model, state, team, setup, scored=False)
     if team.leads:
         _ = setup.words, setup.word_vectors  # made now, so that no save takes longer than the others

@@ -27,6 +27,7 @@ def look(monkeypatch: pytest.MonkeyPatch, budget: dict[str, Any], seconds_per_wi
     clock = Clock.for_budget(TrainConfig(**budget), 100.0, 0.0)
     setup: Any = SimpleNamespace(
         windows=[Window(64 * i, 64, 64) for i in range(5000)], clock=clock, baselines=None,
+        tokenizer=SimpleNamespace(pairs=None),
         plan=SimpleNamespace(model=SimpleNamespace(context_length=64), train=TrainConfig(**budget)),
     )  # fmt: skip
     monkeypatch.setattr(held_out, "save_seconds", lambda model: 0.1)
@@ -48,6 +49,18 @@ def test_a_slow_machine_has_fewer_scores_and_steps_have_ten(monkeypatch: pytest.
     state, clock = look(monkeypatch, {"seconds": 10.0}, 1.0)
     assert (state.scores, clock.saves) == (2, 2)
     assert look(monkeypatch, {"steps": 40}, 1.0)[0].scores == 10
+
+
+def test_a_run_that_goes_on_for_longer_is_scored_as_often_as_its_new_time_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state, _ = look(monkeypatch, {"seconds": 10.0}, 0.1)
+    assert state.scores == 2
+    longer = Clock.for_budget(TrainConfig(seconds=600.0), 100.0, 0.0)
+    held_out.go_on(state, longer)
+    assert state.scores == longer.saves == 10
+    held_out.go_on(state, Clock.for_budget(TrainConfig(steps=50), 100.0, 0.0))
+    assert state.scores == 10
 
 
 def test_the_untrained_model_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
