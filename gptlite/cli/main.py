@@ -128,7 +128,7 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         help_for = context.command_path if context else "gptlite"
-        console.error(parsing.sentence(error.format_message(), f"{help_for} --help"))
+        console.error(parsing.sentence(parsing.message(error), f"{help_for} --help"))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort, process.Ended) as error:
         if isinstance(error.__cause__, EOFError):  # to typer the end of an answer, but no command asks anything

@@ -105,6 +105,15 @@ def _spelled(argument: str) -> str:
     return f"--{options.normalise(argument[2:])}" if argument.startswith("--") else argument
 
 
+def message(error: Any) -> str:
+    """What typer says of bad use; of a command that was written as an option, such as --steps, with the command."""
+    commands = getattr(getattr(getattr(error, "ctx", None), "command", None), "commands", {})
+    name = str(getattr(error, "option_name", "")).removeprefix("--")
+    if name in commands:
+        return f"No such option: --{name}. Did you mean {name}"
+    return error.format_message()
+
+
 def sentence(message: str, help_page: str) -> str:
     """What typer says of bad use, in one sentence: with what is meant perhaps, else with where to read on."""
     message = message.rstrip(".?").replace("argument(s)", "argument")

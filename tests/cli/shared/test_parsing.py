@@ -64,6 +64,11 @@ def test_an_option_is_no_value(gptlite: Command, line: str, said: str) -> None:
     assert said in outcome.err
 
 
+def test_a_command_written_as_an_option_is_named(gptlite: Command) -> None:
+    outcome = gptlite("words", "--steps", "king")
+    assert outcome.code == 2 and outcome.err == "gptlite: error: no such option: --steps; did you mean steps?\n"
+
+
 def test_a_value_may_look_like_an_option_behind_an_equals_sign(gptlite: Command) -> None:
     for line in ("generate --prompt=-m", "generate --prompt -1", "generate --stop - --prompt --", "generate -- -m -q"):
         assert "follows it" not in gptlite(*line.split(), *(["-m", "gone"] if "-- -" not in line else [])).err
