@@ -42,7 +42,7 @@ TEMPLATE = (
 )
 KINDS = ("pairs", "messages", "given")
 LONGEST_CONTEXT, SHORTEST_CONTEXT = 1024, 64  # tokens, unless the user asks for another
-BATCHES_SORTED = 64  # batches whose pairs are sorted by length together, at most
+BATCHES_SORTED = 16  # batches whose pairs are sorted by length together, at most; with more, batches differ too much
 RECORDS_AT_ONCE = 2048  # that are tokenized together
 ANSWER, ALL = "answer", "all"
 
