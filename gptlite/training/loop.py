@@ -40,9 +40,9 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
     config, clock, watcher = setup.plan.train, setup.clock, setup.watcher
     if state.step == 0:
         held_out.first_look(model, state, team, setup)
+        saving.keep_table(model, state, team, setup, scored=False)
     else:
         held_out.go_on(state, clock)
-        saving.keep_table(model, state, team, setup, scored=False)
     if team.leads:
         _ = setup.words, setup.word_vectors  # made now, so that no save takes longer than the others
     began, first_step, paused, saved = clock.elapsed(), state.step, 0.0, False
