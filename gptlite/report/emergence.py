@@ -142,12 +142,13 @@ def charts(
     where they were kept, heads of attention on a sentence.
 
     - `of`: what the names of the charts end in, where a page has several of them.
-    - `curve`: (step, nats per token) of the log; without it, the losses of the kept steps.
+    - `curve`: (step, nats per token) of the log, drawn with the losses of the kept steps.
     """
     if len(course["steps"]) < 2 or not course["words"]:
         return {}
     labels, steps = phrases(lang)["labels"], course["steps"]
-    losses = [*curve] or [(s["step"], s["train_loss_nats"]) for s in steps if s["train_loss_nats"] is not None]
+    kept = [(step["step"], step["train_loss_nats"]) for step in steps if step["train_loss_nats"] is not None]
+    losses = sorted({**dict(kept), **dict(curve)}.items())
     last = max(steps[-1]["step"], *(step for step, _ in losses)) if losses else steps[-1]["step"]
     drawn = {"emergence": _neighbours(course, labels, last)}
     if len(losses) > 1:
