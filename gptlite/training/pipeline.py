@@ -17,7 +17,6 @@ from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, RopeScaling, TrainConfig
 from gptlite.device import count_gpus, keeping_freed_memory
 from gptlite.errors import CheckpointError, Interrupted, NumericsError, StorageError, is_out_of_memory
-from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.storage.reader import Reader
 from gptlite.text import corpus, token_files
@@ -179,7 +178,6 @@ def train(
 
 def run(request: Request) -> dict[str, Any]:
     """`train` with its arguments as a value."""
-    use_private_inductor_cache()  # before the first optimizer, which makes torch look for its own
     with ExitStack() as stack:
         stack.enter_context(_unchanged_torch())
         stack.enter_context(keeping_freed_memory())

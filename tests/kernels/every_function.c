@@ -188,6 +188,17 @@ int main(void) {
     show_acts("dlogits", logits, N * VOCAB);
     printf("loss[1] %.9g\n", distilled_cross_entropy(1, N, VOCAB, again, targets, SHARES, ids, shares, 0.3f));
     show_acts("dlogits", again, N * VOCAB);
+
+    act *read = acts(N * VOCAB, 5);
+    float *sets = floats(2 * VOCAB, 0, 1);
+    for (int64_t i = 0; i < 2 * VOCAB; i++) sets[i] = sets[i] > 0;
+    double surprisal[N], entropy[N], of_sets[2 * N];
+    int64_t rank[N];
+    next_token(1, N, VOCAB, read, targets, 2, sets, surprisal, entropy, rank, of_sets);
+    for (int64_t i = 0; i < N; i++) printf("surprisal[%lld] %.9g\n", (long long)i, surprisal[i]);
+    for (int64_t i = 0; i < N; i++) printf("entropy[%lld] %.9g\n", (long long)i, entropy[i]);
+    for (int64_t i = 0; i < N; i++) printf("rank[%lld] %lld\n", (long long)i, (long long)rank[i]);
+    for (int64_t i = 0; i < 2 * N; i++) printf("sets[%lld] %.9g\n", (long long)i, of_sets[i]);
     return 0;
 }
 

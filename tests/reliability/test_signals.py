@@ -341,7 +341,7 @@ def test_an_interrupt_during_an_import_is_one_sentence(corpus_file: Path, module
 
 # What Python has imported by itself when `python -m gptlite` or the script of the installation begins.
 ALREADY = "import contextlib, os, re, sys; before = set(sys.modules); "
-FEW_MICROSECONDS = {"__future__", "atexit", "gc", "gptlite", "gptlite.cli", "gptlite.cli.process"}
+FEW_MICROSECONDS = {"__future__", "atexit", "gc", "gptlite", "gptlite.cli", "gptlite.cli.process", "gptlite.system"}
 
 
 @pytest.mark.row("P06")
