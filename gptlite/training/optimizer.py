@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from gptlite.config import TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import CheckpointError
-from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.kernels.fused import Teacher
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
@@ -32,7 +31,6 @@ def make_optimizers(
     model: GPT, config: TrainConfig, team: Team = ALONE, workers: Workers | None = None
 ) -> list[torch.optim.Optimizer]:
     """Muon and AdamW, or AdamW alone (Loshchilov & Hutter 2019); only hidden matrices decay."""
-    use_private_inductor_cache()  # an optimizer makes torch look for its own
     groups = parameter_groups(model)
     betas = (config.beta1, config.beta2)
     others = {"params": groups.pop("others"), "weight_decay": 0.0, "lr_scale": 1.0}

@@ -17,6 +17,7 @@ from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, RopeScaling, TrainConfig
 from gptlite.device import count_gpus, keeping_freed_memory
 from gptlite.errors import CheckpointError, Interrupted, NumericsError, StorageError, is_out_of_memory
+from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.storage.reader import Reader
 from gptlite.text import corpus, token_files
@@ -231,6 +232,7 @@ def _build(prepared: Prepared) -> Training:
 
     The first process of a team makes all that, and the others are given their share.
     """
+    use_private_inductor_cache()  # before the first optimizer, which makes torch look for its own
     plan, hardware, team, dataset = prepared.plan, prepared.hardware, prepared.team, prepared.dataset
     request, config, saved = prepared.request, prepared.plan.train, prepared.saved
     batches = make_batches(plan, dataset, team)

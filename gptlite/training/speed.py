@@ -8,6 +8,7 @@ import torch
 
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
+from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise
 from gptlite.training import pauses
@@ -45,6 +46,7 @@ def measure_speed(
     Random numbers come from a generator of its own; the global random state is left as it was.
     """
     train = train.share(hardware.processes)
+    use_private_inductor_cache()  # before the first optimizer, which makes torch look for its own
     with torch.random.fork_rng(devices=[hardware.device] if hardware.device.type == "cuda" else []):
         model = GPT(config, dropout=train.dropout)
         initialise(model, seed=0)
