@@ -92,7 +92,8 @@ def copying(step: int) -> torch.Tensor:
     return torch.cat([~torch.full((32, 1), 2), ~symbols, ~begin, symbols, end], 1)
 
 
-@pytest.mark.parametrize("kind", ["lstm", pytest.param("transformer", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_copying_two_symbols_is_learned_in_seconds(kind: str) -> None:
     model = made(kind, 32)
     model.train()

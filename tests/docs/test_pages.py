@@ -25,6 +25,7 @@ import pytest
 from conftest import Command, make_text
 from support.foreign import save, shake, their_llama
 
+from gptlite.cli.main import COMMANDS, find_command
 from gptlite.text import demo_pairs
 from gptlite.text.tokenizer import Tokenizer
 
@@ -161,6 +162,15 @@ PREPARE: dict[str, Callable[[Path, Tokenizer], None]] = {
     "look-inside": for_looking_inside,
 }  # fmt: skip
 FOREIGN_PROGRAMS = {"other-programs", "pairs", "tutorial"}  # pages that use transformers
+LONG = {
+    "train",
+    "compare",
+    "pairs",
+    "look-inside",
+    "words",
+    "generate",
+    "classroom",
+}  # many commands: three seconds and more
 
 
 def can_run(text: str) -> bool:
@@ -173,7 +183,11 @@ def can_run(text: str) -> bool:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=page.stem, marks=[pytest.mark.hf] if page.stem in FOREIGN_PROGRAMS else [])
+        pytest.param(
+            page,
+            id=page.stem,
+            marks=[pytest.mark.hf] * (page.stem in FOREIGN_PROGRAMS) + [pytest.mark.slow] * (page.stem in LONG),
+        )
         for page in PAGES
     ],
 )
@@ -247,3 +261,17 @@ def test_the_pages_show_every_road_to_other_programs() -> None:
     commands = [text for kind, text in steps(DOCS / "howto" / "other-programs.md") if kind == "command"]
     assert {line.split()[0] for line in commands} >= {"train", "export", "info", "generate", "eval", "embed"}
     assert all(flag in " ".join(commands) for flag in ("--init-from", "--tokenizer", "--verify"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_all_commands_of_a_page_parse(page: Path) -> None:
+    """Those of long pages too, which run in the slow tests only."""
+    for kind, text in steps(page):
+        name, *arguments = shlex.split(text)
+        if kind == "python" or name not in COMMANDS:
+            continue
+        command = find_command(name)
+        inner = getattr(command, "commands", {})
+        if inner:
+            command, arguments = inner[arguments[0]], arguments[1:]
+        command.make_context(name, arguments)

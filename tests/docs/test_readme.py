@@ -104,12 +104,13 @@ def run(gptlite: Command, text: str) -> None:
 
 
 @pytest.mark.hf
-def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("with_help", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.MonkeyPatch, with_help: bool) -> None:
     """In one folder, in the order of the page, against the model of the page's own first command.
 
     Only the time of a training is another: `--time 3m` is 3 s here, in Python too; and `compare` has two contenders.
-    `OPTIONAL` lists the libraries without which a command is not run, `TYPED` what is typed where a command asks. Then
-    the examples of the help pages run, in a folder with the same texts and the same runs.
+    `OPTIONAL` lists the libraries without which a command is not run, `TYPED` what is typed where a command asks. With
+    `with_help`, the examples of the help pages run then, in a folder with the same texts and the same runs.
     """
     write_texts()
     for kind, text in steps():
@@ -120,6 +121,8 @@ def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.Mo
             exec(re.sub(r'time="\w+"', f'time="{BUDGET}"', text), {"__name__": "readme"})
         assert "print(" not in text or printed.getvalue(), text
 
+    if not with_help:
+        return
     Path("help").mkdir()
     Path("help/checkpoints").symlink_to(Path("checkpoints").absolute())
     monkeypatch.chdir("help")

@@ -40,7 +40,7 @@ def printed(compiler: str, folder: Path, definitions: list[str], *runner: str) -
 
 @pytest.mark.parametrize(
     ("definitions", "tolerance"),
-    [([], 1e-5), (["-DBF16"], 2.0**-7), (["-DDECODING"], 1e-5)],
+    [([], 1e-5), pytest.param(["-DBF16"], 2.0**-7, marks=pytest.mark.slow), (["-DDECODING"], 1e-5)],
     ids=["fused, fp32", "fused, bf16", "decoding"],
 )
 def test_every_function_gives_the_same_numbers_on_arm(tmp_path: Path, definitions: list[str], tolerance: float) -> None:

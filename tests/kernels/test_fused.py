@@ -271,7 +271,7 @@ def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(cached: Non
 
 
 @pytest.mark.row("S18")
-@pytest.mark.parametrize("kind", ["bit", "truncation"])
+@pytest.mark.parametrize("kind", ["bit", pytest.param("truncation", marks=pytest.mark.slow)])
 def test_a_damaged_library_is_compiled_again_and_the_result_is_the_same(
     cached: None, corpus_file: Path, gptlite: Command, kind: str
 ) -> None:

@@ -152,7 +152,7 @@ def test_answers_take_a_small_share_of_the_time(
     assert held_out.affordable_answers(model, State(scores=10, seconds_per_window=0.01), ALONE, setup) == n
 
 
-@pytest.mark.parametrize("loss", ["answer", "all"])
+@pytest.mark.parametrize("loss", ["answer", pytest.param("all", marks=pytest.mark.slow)])
 def test_a_few_pairs_are_learned(gptlite: Command, loss: str) -> None:
     known = {"Ada": "a bank", "Bela": "a song", "Dora": "no <|end|>"}
     pairs = [(f"{name} finds", answer) for name, answer in known.items()]

@@ -144,7 +144,7 @@ def test_another_log_is_refused(gptlite: Command, corpus_file: Path) -> None:
 
 
 @pytest.mark.row("D14")
-@pytest.mark.parametrize("appends", [0, 1])
+@pytest.mark.parametrize("appends", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_full_disk_ends_the_log_and_not_the_training(
     gptlite: Command, corpus_file: Path, monkeypatch: pytest.MonkeyPatch, appends: int
 ) -> None:
