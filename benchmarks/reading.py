@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 
-import gptlite.training.pipeline  # all that is there when a training begins to read  # noqa: F401
+import gptlite.training.pipeline  # so that only reading is measured  # noqa: F401
 from gptlite.text.corpus import open_text
 from gptlite.training.dataset import hold_out, note_copies
 from gptlite.training.watcher import Watcher

@@ -90,7 +90,7 @@ def _speed(contenders: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _copy(found: Mapping[str, Any], contenders: Sequence[Mapping[str, Any]]) -> None:
-    console.write(f"\ncopy test: names that are right after so many tokens (chance: {found['copy_chance']:.1%})\n")
+    console.write(f"\ncopy test: names copied correctly, by distance in tokens (chance: {found['copy_chance']:.1%})\n")
     distances = [str(test["distance"]) for test in contenders[0]["copy"]]
     rows = [[c["title"], *(f"{test['right']:.0%}" for test in c["copy"])] for c in contenders]
     console.print_table(["", *distances], rows, right=frozenset(range(1, len(distances) + 1)))
