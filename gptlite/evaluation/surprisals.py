@@ -119,11 +119,12 @@ class Scorer:
 
     def _choose_forward(self, n_tokens: int) -> None:
         """Take the forward pass in C where it is there, or worth a compiler's time for what was read and will be."""
+        is_first = self.n_read == 0
         self.n_read += n_tokens
         is_worth = self.compile == "on" or self.n_read >= TOKENS_WORTH_COMPILING
         if self.forward is not None or self.compile == "off" or self.hardware.bf16:
             return
-        if self.model.config.n_params > LARGEST_COMPILED:
+        if self.model.config.n_params > LARGEST_COMPILED or not (is_first or is_worth):
             return
         with contextlib.suppress(NoKernel):
             self.forward = Forward(self.model, build=is_worth)
