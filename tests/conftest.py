@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import json
 import os
@@ -24,6 +25,7 @@ import typer
 from support.screens import Screen, Terminal
 
 from gptlite.cli import main as command_line
+from gptlite.cli import process
 from gptlite.cli.shared import console
 from gptlite.config import ModelConfig
 from gptlite.model import GPT, initialise
@@ -60,6 +62,13 @@ def random_model(config: ModelConfig, seed: int = 0) -> GPT:
         for parameter in model.parameters():
             parameter.add_(torch.empty(parameter.shape).normal_(0, 0.1, generator=generator))
     return model.eval()
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay until the end: searches for garbage leave them out, and are as rare as in a command."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(process.GARBAGE_THRESHOLD)
 
 
 @pytest.fixture(scope="session", autouse=True)

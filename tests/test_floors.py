@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 LIBRARY = Path(__file__).parent.parent / "gptlite"
 
@@ -42,10 +42,19 @@ COMMANDS = [path for path in FILES if room(path) == "cli"]
 COMPUTING = [path for path in FILES if room(path) != "cli"]
 
 
-def imports(path: Path, *, when_loaded: bool = False) -> Iterator[str]:
-    """Full names of what a file imports; with `when_loaded` only what is not left to functions or type checkers."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body if when_loaded else ast.walk(tree):
+@dataclass(frozen=True)
+class Source:
+    """What the rules ask of a file, which is read once for all of them."""
+
+    imports: frozenset[str]  # full names of all that it imports
+    imports_when_loaded: frozenset[str]  # those that are not left to functions or type checkers
+    called: frozenset[str]  # names of the functions that are called by a plain name
+    texts: frozenset[str]  # strings, without docstrings
+    long: tuple[str, ...]  # functions whose body is longer than LONGEST_BODY
+
+
+def imported(nodes: list[ast.AST] | list[ast.stmt], path: Path) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -53,7 +62,35 @@ def imports(path: Path, *, when_loaded: bool = False) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms(names: Iterator[str]) -> set[str]:
+@functools.cache
+def read(path: Path) -> Source:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    bodies = [n.body for n in nodes if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef) and n.body]
+    docstrings = {body[0].value for body in bodies if isinstance(body[0], ast.Expr)}
+    lengths = [(f.name, (f.end_lineno or 0) - f.body[0].lineno + 1) for f in functions]
+    return Source(
+        frozenset(imported(nodes, path)),
+        frozenset(imported(tree.body, path)),
+        frozenset(n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)),
+        frozenset(
+            n.value for n in nodes if isinstance(n, ast.Constant) and n not in docstrings and isinstance(n.value, str)
+        ),
+        tuple(f"{name} has {n} lines" for name, n in lengths if n > LONGEST_BODY),
+    )
+
+
+def packages(path: Path) -> set[str]:
+    """The first parts of what a file imports."""
+    return {name.split(".")[0] for name in read(path).imports}
+
+
+LONGEST_FILE = 450  # lines
+LONGEST_BODY = 80  # lines of a function after its signature, which in commands declares the options
+
+
+def rooms(names: frozenset[str]) -> set[str]:
     return {name.split(".")[1] for name in names if name.startswith("gptlite.")} & FLOOR_OF.keys()
 
 
@@ -65,53 +102,52 @@ def test_every_room_has_a_floor() -> None:
     assert {room(path) for path in FILES} == set(FLOOR_OF)
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
-def test_imports_point_down(path: Path) -> None:
-    for other in rooms(imports(path)) - {room(path)}:
-        assert FLOOR_OF[other] < FLOOR_OF[room(path)], f"{named(path)} must not import {other}"
+def test_imports_point_down() -> None:
+    found = [(path, other) for path in FILES for other in rooms(read(path).imports) - {room(path)}]
+    wrong = [
+        f"{named(path)} must not import {other}" for path, other in found if FLOOR_OF[other] >= FLOOR_OF[room(path)]
+    ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_pages_are_made_of_plain_values() -> None:
     """They read no model, so that any program's numbers can be shown."""
     for path in FILES:
         if room(path) == "report":
-            assert rooms(imports(path)) <= {"report", "distribution", "errors", "evaluation"}, named(path)
-            assert not {name for name in imports(path) if name.split(".")[0] == "torch"}, named(path)
+            assert rooms(read(path).imports) <= {"report", "distribution", "errors", "evaluation"}, named(path)
+            assert "torch" not in packages(path), named(path)
 
 
 def test_modules_import_each_other_without_circles() -> None:
     modules = {".".join(path.relative_to(LIBRARY.parent).with_suffix("").parts): path for path in FILES}
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
-        found = {full if full in modules else full.rpartition(".")[0] for full in imports(path, when_loaded=True)}
+        found = {full if full in modules else full.rpartition(".")[0] for full in read(path).imports_when_loaded}
         graph[name] = found & modules.keys() - {name}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize("path", COMPUTING, ids=named)
-def test_the_library_renders_nothing(path: Path) -> None:
-    assert not {name for name in imports(path) if name.split(".")[0] in ("rich", "typer", "click")}
-    calls = (n.func for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call))
-    assert not [c for c in calls if isinstance(c, ast.Name) and c.id in ("print", "input")]
+def test_the_library_renders_nothing() -> None:
+    for path in COMPUTING:
+        assert not packages(path) & {"rich", "typer", "click"}, named(path)
+        assert not read(path).called & {"print", "input"}, named(path)
 
 
-@pytest.mark.parametrize("path", [path for path in COMPUTING if room(path) != "report"], ids=named)
-def test_messages_name_parameters_not_flags(path: Path) -> None:
+def test_messages_name_parameters_not_flags() -> None:
     """The library says `context_length`, the command line --context: cli/shared/flags.py translates.
 
     Docstrings may speak of commands. In pages, names such as --ink are those of style sheets.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    bodies = [n.body for n in ast.walk(tree) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef) and n.body]
-    docstrings = {body[0].value for body in bodies if isinstance(body[0], ast.Expr)}
-    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and n not in docstrings]
-    assert not [text for text in texts if isinstance(text, str) and re.search(r"(?<![\w-])--[a-z]", text)]
+    for path in COMPUTING:
+        if room(path) != "report":
+            flags = [text for text in read(path).texts if re.search(r"(?<![\w-])--[a-z]", text)]
+            assert not flags, f"{named(path)}: {flags}"
 
 
 def test_the_ground_floor_needs_only_python() -> None:
     for path in FILES:
         if room(path) in PYTHON_ALONE:
-            others = {name.split(".")[0] for name in imports(path)} - {"gptlite"}
+            others = packages(path) - {"gptlite"}
             assert others <= sys.stdlib_module_names, named(path)
 
 
@@ -134,24 +170,15 @@ def test_nothing_is_pickled() -> None:
     for path in FILES:
         source = path.read_text(encoding="utf-8")
         assert not re.search(r"(?<!safetensors\.)\btorch\.(load|save)\b", source), named(path)
-        assert not {name for name in imports(path) if name.split(".")[0] in ("pickle", "shelve", "marshal", "joblib")}
+        assert not packages(path) & {"pickle", "shelve", "marshal", "joblib"}, named(path)
 
 
 def test_only_the_console_knows_rich() -> None:
     for path in COMMANDS:
-        knows = {name for name in imports(path) if name.split(".")[0] == "rich"}
-        assert path.stem == "console" or not knows, named(path)
+        assert path.stem == "console" or "rich" not in packages(path), named(path)
 
 
-LONGEST_FILE = 450  # lines
-LONGEST_BODY = 80  # lines of a function after its signature, which in commands declares the options
-
-
-@pytest.mark.parametrize("path", FILES, ids=named)
-def test_files_and_functions_are_short(path: Path) -> None:
-    source = path.read_text(encoding="utf-8")
-    assert source.count("\n") <= LONGEST_FILE, "split the file"
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or 0) - node.body[0].lineno + 1
-            assert length <= LONGEST_BODY, f"{node.name} has {length} lines: split it"
+def test_files_and_functions_are_short() -> None:
+    for path in FILES:
+        assert path.read_text(encoding="utf-8").count("\n") <= LONGEST_FILE, f"{named(path)}: split the file"
+        assert not read(path).long, f"{named(path)}: {read(path).long[0]}: split it"
