@@ -28,6 +28,7 @@ from gptlite.cli import main as command_line
 from gptlite.cli import process
 from gptlite.cli.shared import console
 from gptlite.config import ModelConfig
+from gptlite.embedding import statistics
 from gptlite.model import GPT, initialise
 from gptlite.text.tokenizer import Tokenizer
 
@@ -71,6 +72,15 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(process.GARBAGE_THRESHOLD)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests that are marked slow are left out, a property is tried with fewer examples than Hypothesis takes."""
+    if config.option.markexpr == "not slow":
+        from hypothesis import settings  # not for the programs of tests/support, which import this module
+
+        settings.register_profile("quick", max_examples=30)
+        settings.load_profile("quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_parser() -> Iterator[None]:
     """The app and its parser, which a process needs once, are built once: reading all options takes 30 ms a call."""
@@ -78,6 +88,59 @@ def one_parser() -> Iterator[None]:
         patch.setattr(command_line, "build_app", functools.cache(command_line.build_app))
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         yield
+
+
+# Stands before the C compiler and remembers what it made, by all its arguments but the name of the file; gptlite's own
+# say by -DABI what is in the sources. Whatever else is asked for, such as a version, the real one answers.
+REMEMBERING_COMPILER = """#!/bin/sh
+made= last=
+for word; do [ "$last" = -o ] && made=$word; last=$word; done
+case "$*" in *-DABI=*) ;; *) exec {compiler} "$@";; esac
+kept={folder}/$(for word; do [ "$word" = "$made" ] || echo "$word"; done | cksum | tr " " -)
+[ -f "$kept" ] && exec cp "$kept" "$made"
+{compiler} "$@" && cp "$made" "$kept.$$" && mv "$kept.$$" "$kept"
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembering_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests have a cache each, so the same sources would be compiled some dozen times, for one to three seconds."""
+    compiler, folder = shutil.which("cc"), tmp_path_factory.mktemp("compiler")
+    if compiler is None or sys.platform == "win32":
+        yield
+        return
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "compiled"
+    shared.mkdir(exist_ok=True)
+    (folder / "cc").write_text(REMEMBERING_COMPILER.format(compiler=compiler, folder=shared))
+    (folder / "cc").chmod(0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+        yield
+
+
+FEW_MEASURED = {"WINDOW_TOKENS": 512, "SENTENCE_TOKENS": 256, "N_PAIRS": 250}  # an eighth, or a fourth
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_measurements() -> Iterator[None]:
+    """Each save measures on little text what cosines are worth, which takes 20 ms instead of 100.
+
+    Where that is what a test is about, `measure_all` takes as much text as for a user.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in FEW_MEASURED.items():
+            patch.setattr(statistics, name, value)
+        yield
+
+
+WHOLE_MEASURED = {name: getattr(statistics, name) for name in FEW_MEASURED}
+
+
+def measure_all(patch: pytest.MonkeyPatch) -> None:
+    """Saves measure as much text as without the tests."""
+    for name, value in WHOLE_MEASURED.items():
+        patch.setattr(statistics, name, value)
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +210,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     text.write_text(make_text(), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
+        measure_all(patch)
         assert command_line.run(["train", str(text), "-o", str(folder / "run"), "-q", *TRAIN_TINY]) == 0
     yield folder / "run"
 

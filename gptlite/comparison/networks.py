@@ -19,6 +19,7 @@ from gptlite.device import Hardware
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.training import bigram_init, compile, machine, optimizer, pair_data
+from gptlite.training.adamw import AdamW
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import Loss
 from gptlite.training.team import ALONE
@@ -80,7 +81,7 @@ class Network:
             self.optimizers = optimizer.make_optimizers(self.model, train, workers=self.workers)
         else:  # no weight decay, as the papers have none
             groups = [{"params": list(self.model.parameters()), "lr_scale": 1.0}]
-            self.optimizers = [torch.optim.AdamW(groups, lr=rate, betas=BETAS, weight_decay=0.0, fused=True)]
+            self.optimizers = [AdamW(groups, lr=rate, betas=BETAS, weight_decay=0.0, fused=True)]
 
     def start_from_counts(self, ids: np.ndarray) -> None:
         """What gptlite does before its first step: token vectors from bigrams, where its plan says so."""

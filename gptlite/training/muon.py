@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gptlite.kernels.workers import Workers
+from gptlite.training.adamw import Optimizer
 from gptlite.training.team import ALONE, Team
 
 # Three odd quintics a x + b x^3 + c x^5, each the best one on the interval to which those before it map [0.02, 1];
@@ -36,7 +37,7 @@ class Stack(NamedTuple):
         return [Stack(self.group, piece) for piece in pieces if piece]
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """Momentum, orthogonalised: every update of a matrix turns all directions by the same amount (Jordan et al. 2024).
 
     For hidden matrices only, not for embeddings, head, norms or biases. A group's `block` (rows, columns) cuts its

@@ -19,6 +19,7 @@ from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.storage.validation import shown
 from gptlite.text.batches import count_targets, read_batch
+from gptlite.training.adamw import AdamW
 from gptlite.training.muon import Muon
 from gptlite.training.team import ALONE, Team
 
@@ -37,7 +38,7 @@ def make_optimizers(
     if config.optimizer == "adamw":
         matrices = [p for group in groups.values() for p in group]
         decaying = {"params": matrices, "weight_decay": config.weight_decay, "lr_scale": 1.0}
-        return [torch.optim.AdamW([decaying, others], lr=config.lr, betas=betas, fused=True)]
+        return [AdamW([decaying, others], lr=config.lr, betas=betas, fused=True)]
     # A head is a unit of its own: orthogonalised with its neighbours, it would have to share their directions.
     blocks = {
         "to_heads": (model.config.head_dim, model.config.dim),
@@ -46,7 +47,7 @@ def make_optimizers(
     matrices = [{"params": group, "block": blocks.get(name)} for name, group in groups.items()]
     muon = Muon(matrices, config.lr, config.momentum, config.weight_decay, team, workers)
     others["lr_scale"] = OTHERS_SCALE
-    return [muon, torch.optim.AdamW([others], lr=config.lr * OTHERS_SCALE, betas=betas, fused=True)]
+    return [muon, AdamW([others], lr=config.lr * OTHERS_SCALE, betas=betas, fused=True)]
 
 
 def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:

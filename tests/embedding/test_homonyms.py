@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, random_model, tiny_config
+from conftest import Command, measure_all, random_model, tiny_config
 
 from gptlite.checkpoint import runs
 from gptlite.checkpoint.saved_step import Checkpoint, read_embedding_statistics
@@ -128,6 +128,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     folder = tmp_path_factory.mktemp("homonyms")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
+        measure_all(patch)
         return learn(folder, steps=120)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_text, random_model, tiny_config
+from conftest import make_text, measure_all, random_model, tiny_config
 
 from gptlite.embedding.contextual import embed
 from gptlite.embedding.similarity import cosine_matrix
@@ -15,6 +15,11 @@ from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence
 from gptlite.tracing import trace
+
+
+@pytest.fixture(autouse=True)
+def whole_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    measure_all(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from gptlite.checkpoint.runs import STEP_NAME, Run
 from gptlite.cli import main as command_line
 from gptlite.errors import CheckpointError
 
-STEPS = 60
+STEPS = 60  # of each, if no other number is asked for
 SHAPE = [
     "--layers", "1", "--dim", "8", "--heads", "1", "--context", "16", "--vocab-size", "270", "--batch-size", "2",
     "--dropout", "0.1", "--threads", "1",
@@ -44,12 +44,12 @@ PATIENCE = 60.0  # seconds in which a trainer must have saved, or ended
 class Training:
     """One of the two: its run, what it has announced, and its steps as they should be."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.seed, self.corpus, self.shared = seed, folder / "corpus.txt", Shared()
+    def __init__(self, folder: Path, seed: int, steps: int) -> None:
+        self.seed, self.steps, self.corpus, self.shared = seed, steps, folder / "corpus.txt", Shared()
         self.run = Run(folder / f"run-{seed}")
         self.away = folder / f"away-{seed}"
         straight = Run(folder / f"straight-{seed}")
-        assert finish(fork(lambda: self.command(straight, keep=STEPS))) == 0
+        assert finish(fork(lambda: self.command(straight, keep=steps))) == 0
         self.reference = {step.number: digests(step.path) for step in straight.steps()}
         self.pid: int | None = None
 
@@ -62,11 +62,11 @@ class Training:
                 self.shared[ANNOUNCED], self.shared[SAVES] = int(step[1]), self.shared[SAVES] + 1
             return answer
 
-        line = ["train", "-q", "-o", str(run.path), "--save-every", "1", "--eval-every", str(STEPS)]
+        line = ["train", "-q", "-o", str(run.path), "--save-every", "1", "--eval-every", str(self.steps)]
         if run.step_directories():
             line.append("--resume")
         else:
-            line += [str(self.corpus), "--val", "20%", "--steps", str(STEPS), "--keep", str(keep), *SHAPE]
+            line += [str(self.corpus), "--val", "20%", "--steps", str(self.steps), "--keep", str(keep), *SHAPE]
             line += ["--seed", str(self.seed)]
         with watched(tell):
             code = command_line.run(line)
@@ -117,10 +117,10 @@ class Training:
 
 
 class Two:
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, steps: int = STEPS) -> None:
         self.rng, self.failures, self.done = random.Random(seed), list[str](), Counter[str]()
         Killer(folder, seed)  # makes the text, and what is slow in a save or imported late is there for all forks
-        self.both = [Training(folder, 1), Training(folder, 2)]
+        self.both = [Training(folder, number, steps) for number in (1, 2)]
 
     def disturb(self, kills: int) -> dict[str, Any]:
         while sum(self.done[kind] for kind in ("killed", "moved", "deleted")) < kills and len(self.failures) < 10:
@@ -183,7 +183,7 @@ class Two:
         training.pid, newest = None, training.run.latest()
         if code != 0:
             self.failures.append(f"a trainer ended with {code}")
-        elif newest is None or digests(newest.path) != training.reference[STEPS]:
+        elif newest is None or digests(newest.path) != training.reference[training.steps]:
             self.failures.append(f"{training.run.path} ended at {newest} with other bits")
         else:
             self.done["ended with the same bits"] += 1
@@ -199,13 +199,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Disturb two trainings; exit 1 when anything is lost or foreign.")
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each training")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         os.environ["GPTLITE_CACHE"] = f"{folder}/cache"
-        report = Two(Path(folder), arguments.seed).disturb(arguments.kills)
+        report = Two(Path(folder), arguments.seed, arguments.steps).disturb(arguments.kills)
     print(json.dumps(report, indent=2))
     sys.exit(1 if report["failures"] else 0)
 

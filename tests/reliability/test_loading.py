@@ -1183,7 +1183,7 @@ class Trainer:
 
 
 @row("P14")
-@pytest.mark.parametrize("seconds", [3.0, pytest.param(600.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [1.5, pytest.param(600.0, marks=pytest.mark.slow)])
 def test_a_model_can_be_read_while_it_is_trained(tmp_path: Path, tokenizer: Tokenizer, seconds: float) -> None:
     """Each time one whole step, although the one that is being read may be deleted."""
     with Trainer(runs.Run(tmp_path / "run"), tokenizer, keep=1, pause=0.01) as trainer:

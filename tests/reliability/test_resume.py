@@ -163,7 +163,9 @@ def test_logging_and_terminals_change_no_weights(
         monkeypatch.setenv("FORCE_COLOR", colour)  # which makes a terminal of whatever listens
         monkeypatch.setattr(loop, "LOG_EVERY", log_every)
         more = ("-q",) if name == "quiet" else ()
-        assert gptlite("train", corpus_file, "-o", name, *TRAIN_TINY, "--steps", "5", *more).code == 0
+        assert (
+            gptlite("train", corpus_file, "-o", name, *TRAIN_TINY, "--steps", "5", "--batch-size", "4", *more).code == 0
+        )
         found.append(digests(name, 5))
     assert found[0] == found[1] == found[2]
 

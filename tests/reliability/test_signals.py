@@ -25,7 +25,11 @@ from gptlite.training import held_out, loop
 
 FEW = (*TRAIN_TINY, "--steps", "6", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-SIGNALS = pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
+ID = {"ids": lambda number: number.name}
+SIGNALS = pytest.mark.parametrize("number", CODES, **ID)
+SOME_SIGNALS = pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.slow) for n in CODES if n != signal.SIGINT)], **ID
+)
 
 # A process that behaves as the command does, after a change that a test needs.
 CHANGED = """
@@ -179,7 +183,7 @@ def test_a_signal_while_saving_waits_for_the_step_to_be_whole(
 
 
 @pytest.mark.row("P01")
-@SIGNALS
+@SOME_SIGNALS
 def test_a_signal_during_the_final_score_leaves_only_that_to_do(
     gptlite: Command, corpus_file: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,7 +196,7 @@ def test_a_signal_during_the_final_score_leaves_only_that_to_do(
 
 
 @pytest.mark.row("P05", "P06")
-@SIGNALS
+@SOME_SIGNALS
 @pytest.mark.parametrize(
     "place", ["gptlite.text.corpus.open_text", "gptlite.text.token_files.tokenize", "gptlite.baselines.ngram.measure"]
 )
@@ -320,10 +324,17 @@ def test_an_interrupt_leaves_work_behind() -> None:
     "module",
     [
         "typer.core",
-        "torch",
+        "torch.torch_version",  # among the first of torch
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("gptlite.cli.shared.console", "rich.console", "numpy", "torch.nn", "gptlite.text.tokenizer")
+            for name in (
+                "torch",
+                "gptlite.cli.shared.console",
+                "rich.console",
+                "numpy",
+                "torch.nn",
+                "gptlite.text.tokenizer",
+            )
         ),
     ],
 )
@@ -545,7 +556,11 @@ def test_other_errors_of_torch_keep_their_traceback(
 
 
 @pytest.mark.row("P29")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)],
+    ids=lambda number: number.name,
+)
 def test_a_file_that_is_being_written_goes_with_the_command(trained_run: Path, number: int) -> None:
     change = (
         "import os, pathlib; w = pathlib.Path.write_bytes; "

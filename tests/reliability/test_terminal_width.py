@@ -97,7 +97,7 @@ def test_every_line_fits(terminal: Terminal, trained_run: Path, chinese_run: Pat
             assert_fits(narrow, f"{wide} prints of layers; --json all.", columns)
 
 
-@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("columns", [60, pytest.param(80, marks=pytest.mark.slow), 120])
 def test_a_training_keeps_its_bar(terminal: Terminal, columns: int) -> None:
     Path("文本.txt").write_text(chinese_text(), encoding="utf-8")
     small = ("--layers", "1", "--dim", "16", "--heads", "1", "--context", "16", "--threads", "1")

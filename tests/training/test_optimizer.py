@@ -16,11 +16,13 @@ from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
 from gptlite.device import Hardware, choose_hardware
 from gptlite.errors import CheckpointError
 from gptlite.model import GPT
+from gptlite.training.adamw import AdamW
 from gptlite.training.muon import Muon
 from gptlite.training.optimizer import (
     OTHERS_SCALE,
     learning_rate,
     make_optimizers,
+    mean_loss,
     optimizer_tensors,
     parameter_groups,
     restore_optimizers,
@@ -289,3 +291,18 @@ def test_optimizers_alone_compute_with_rough_products(monkeypatch: pytest.Monkey
     model.register_forward_hook(lambda *_: seen.append("forward"))
     training_step(model, optimizers, torch.zeros(2, 9, dtype=torch.long), choose_hardware("cpu"), 1.0)
     assert seen == ["forward", "begin", "step", "step", "end"]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_is_that_of_torch(weight_decay: float) -> None:
+    """Bit for bit, though its step is taken without the decorators that load the compiler."""
+    ends = []
+    for kind in (AdamW, torch.optim.AdamW):
+        model = random_model(tiny_config("qwen3"))
+        made = kind(list(model.parameters()), lr=0.01, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        for _ in range(3):
+            model.zero_grad()
+            mean_loss(model, torch.arange(66).view(2, 33)).backward()
+            made.step()
+        ends.append([*model.parameters(), *(made.state[p]["exp_avg_sq"] for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))

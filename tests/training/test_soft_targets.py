@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {
 @pytest.fixture
 def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text(make_text(6000), encoding="utf-8")
+    (tmp_path / "text.txt").write_text(make_text(1500), encoding="utf-8")
     return "text.txt"
 
 

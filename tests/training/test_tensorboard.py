@@ -22,7 +22,7 @@ from gptlite.training.tensorboard import EventLog
 
 pytest.importorskip("tensorboard")
 
-SHORT = (*TRAIN_TINY, "--steps", "30", "--eval-every", "10")
+SHORT = (*TRAIN_TINY, "--steps", "30", "--eval-every", "10", "--batch-size", "4")
 
 
 def metrics(run: str | Path) -> list[dict[str, Any]]:
