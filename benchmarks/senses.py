@@ -33,7 +33,6 @@ from gptlite.checkpoint import runs
 from gptlite.checkpoint.saved_step import read_embedding_statistics
 from gptlite.embedding import contextual
 from gptlite.embedding import statistics as calibration
-from gptlite.embedding.both_sides import left_part
 from gptlite.embedding.embedder import Embedder, statistics_of
 from gptlite.embedding.layerwise import untrained_model
 from gptlite.embedding.pseudo_words import choose_senses, merge_words, occurrences, separation
@@ -108,11 +107,9 @@ def score_both_sides(run: str, places: list[Occurrence], labels: list[str]) -> I
     loaded = runs.load(run)
     embedder = Embedder(loaded, statistics_of(loaded), context="both")
     joined = np.stack([v.at(embedder.layers) for v in embedder.embed(places)])
-    dim = loaded.config.dim
-    parts = {
-        "both sides": joined, "bag of words": joined[:, 2 * dim :], "state at the word": left_part(joined, dim),
-        "state that predicts it": joined[:, dim : 2 * dim],
-    }  # fmt: skip
+    sizes: dict[str, int] = embedder.meta["parts"]
+    ends = np.cumsum(list(sizes.values()))
+    parts = {"both sides": joined} | dict(zip(sizes, np.split(joined, ends[:-1], axis=1), strict=True))
     for name, vectors in parts.items():
         result = separation(vectors, places, labels)
         yield {"weights": name, "layer": embedder.layers[0], "pool": "last", "correction": "zscore", **result}

@@ -221,6 +221,8 @@ class TrainConfig:
       other two means about ten times in the run.
     - `background_share`, `background_end`: of the windows of a step, how many come from the background text: the
       first as long as the learning rate does not fall, then on a straight line to the other at the end.
+    - `context_encoder`: of the time or the steps, the share for an encoder of what stands on both sides of words, made
+      at the end; 0 for none. Time is taken from training, steps come on top.
     - `replay`: of the windows of a step, the share that is text of the run that this one started from.
     - `patience`: stop after so many scores in a row without a new best one; 0 for never.
     - `keep`: how many of the newest saved steps stay on disk, besides the best one.
@@ -255,6 +257,7 @@ class TrainConfig:
     background_share: float = 0.0
     background_end: float = 0.0
     replay: float = 0.0
+    context_encoder: float = 0.0
     patience: int = 0
     keep: int = 2
     log: str = "none"
@@ -308,6 +311,10 @@ class TrainConfig:
         _require(
             not self.ngram_weight or self.init != "model",
             "`ngram_weight` is for new models; leave it out with `init_from`",
+        )
+        _require(
+            0 <= self.context_encoder <= 0.5,
+            f"`context_encoder` must be from 0 to 0.5 of the run, not {self.context_encoder:g}",
         )
         for name in ("eval_every", "save_every"):
             value = getattr(self, name)

@@ -69,6 +69,7 @@ def save_step(
     embedding: Mapping[str, Tensor] | None = None,
     words: Sequence[tuple[str, int]] = (),
     word_vectors_file: bytes | None = None,
+    encoder_files: Mapping[str, bytes] | None = None,
     at: int | None = None,
 ) -> None:
     """Write everything a step consists of to `directory`. An intact step of that name is never overwritten.
@@ -77,6 +78,7 @@ def save_step(
       read every safetensors file beside the model's.
     - `words` of the text that was trained on, with their counts, stand beside the `embedding` statistics.
     - `word_vectors_file`: the bytes of `embedding/words.safetensors`, from `word_vectors.to_bytes`.
+    - `encoder_files`: those of a context encoder, by name, from `context_encoder.to_bytes`.
     - `at`: the descriptor of the run directory to write through (storage/durable.py, which has the commit point).
     Raises `StorageError` and `CheckpointError`, and `LimitError` for a file that `load` would not read back.
     """
@@ -95,6 +97,7 @@ def save_step(
         files[WORDS] = json.dumps({"words": words}, ensure_ascii=False, separators=(",", ":")).encode()
     if word_vectors_file is not None:
         files[word_vectors.NAME] = word_vectors_file
+    files |= encoder_files or {}
     for name, content in files.items():
         if not name.endswith(".safetensors") and len(content) > largest(name):
             raise LimitError(

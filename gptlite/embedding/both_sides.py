@@ -1,4 +1,4 @@
-"""Vectors of words that know both sides of their sentence: two states of the causal model and a bag of word vectors.
+"""Vectors of words that know both sides of their sentence: states of the causal model and a bag of word vectors.
 
 A causal state knows what stands to the left of a word and nothing else. What stands around it on both sides is told by
 a bag: the sum of the static vectors of the words near it, frequent ones weighing less (smoothed inverse frequency, SIF;
@@ -10,6 +10,7 @@ Arora et al. 2017), distant ones too. The parts are
 
 each standardised in every dimension and brought to one length; the bag weighs as much as both states together, so the
 cosine of two vectors is the mean of the bags' cosine and the mean cosine of the states. `left_part` is the state alone.
+Where a step has a context encoder (context_encoder.py), its vector is one more part and weighs as much as all others.
 What such a cosine is worth is measured when a step is saved (`statistics.measure_statistics`). docs/lab/vectors.md
 has the figures of each part.
 """
@@ -85,14 +86,21 @@ class ContextBags:
         return np.concatenate([weighted, np.zeros((1, self.dim))]).astype(np.float32)
 
 
-def join(at: np.ndarray, before: np.ndarray, bags: np.ndarray, space: Mapping[str, np.ndarray]) -> np.ndarray:
+def join(
+    at: np.ndarray, before: np.ndarray, bags: np.ndarray, space: Mapping[str, np.ndarray],
+    encoded: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """(n, 2 D + W), float32: one vector of the states at the words and before them (n, D) and their bags (n, W).
 
     - `space`: `mean` and `std` (D,) of the layer that the states are from. Vectors have length 1 where the bag has any
       word, else less.
+    - `encoded`: the vectors of a context encoder (n, K), which come last: (n, 2 D + W + K).
     """
     states = [unit(correct(part, "zscore", space)) / 2 for part in (at, before)]
-    return np.concatenate([*states, unit(bags) / np.sqrt(2)], axis=1).astype(np.float32)
+    joined = np.concatenate([*states, unit(bags) / np.sqrt(2)], axis=1)
+    if encoded is not None:
+        joined = np.concatenate([joined, unit(encoded)], axis=1) / np.sqrt(2)
+    return joined.astype(np.float32)
 
 
 def left_part(vectors: np.ndarray, dim: int) -> np.ndarray:

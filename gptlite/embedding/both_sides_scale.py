@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gptlite.embedding.both_sides import ContextBags, join
+from gptlite.embedding.context_encoder import ContextEncoder
 from gptlite.embedding.similarity import unit
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import SENTENCE_END, UNSPACED, word_pattern
@@ -59,11 +60,14 @@ def measure_scale(
     rows: np.ndarray,
     spaces: Sequence[Mapping[str, np.ndarray]],
     bags: ContextBags,
+    encoder: ContextEncoder | None = None,
+    after: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Cosines of pairs of both-sides vectors, at each of L + 1 layers; nothing where there are too few pairs.
 
     - `states`: (L + 1, N, D); `rows` (n, T): the row of `states` of each token of the windows, -1 for those left out.
     - `spaces`: `mean` and `std` (D,) of each layer.
+    - `encoder`: whose vectors are a part of them, with the states `after` (n, T, D) of its backward model.
     Returns `both_unrelated` and `both_same_word`, the cosines (L + 1, n) of pairs.
     """
     kept = [p for p in places if rows[p.window, p.last] >= 0 and rows[p.window, p.first - 1] >= 0]
@@ -78,9 +82,13 @@ def measure_scale(
     renumbered = np.split(numbers.reshape(-1, 2), [len(pairs["both_unrelated"])])
     at = np.array([rows[kept[i].window, kept[i].last] for i in used])
     before = np.array([rows[kept[i].window, kept[i].first - 1] for i in used])
+    encoded = None
+    if encoder is not None and after is not None:
+        right = np.stack([after[kept[i].window, kept[i].last + 1] for i in used])
+        encoded = encoder.encode(states[-1][before], right, around[used])
     cosines: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
     for of_layer, space in zip(states, spaces, strict=True):
-        vectors = unit(join(of_layer[at], of_layer[before], around[used], space))
+        vectors = unit(join(of_layer[at], of_layer[before], around[used], space, encoded))
         for name, chosen in zip(pairs, renumbered, strict=True):
             cosines[name].append(np.einsum("nd,nd->n", vectors[chosen[:, 0]], vectors[chosen[:, 1]]))
     return {name: np.stack(each) for name, each in cosines.items()}

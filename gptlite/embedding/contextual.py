@@ -182,7 +182,7 @@ def embed(
     for start in range(0, len(occurrences), WORDS_AT_ONCE):
         chunk = [o.trimmed() for o in occurrences[start : start + WORDS_AT_ONCE]]
         windows = _read(tokenizer, chunk if context == "left" else [_echo(o) for o in chunk], begin, model)
-        computed = _compute(model, tokenizer, windows, pool, wanted, n_expected)
+        computed = compute(model, tokenizer, windows, pool, wanted, n_expected)
         numbers: dict[str, int] = {}  # of the different words
         of_word = [numbers.setdefault(o.word, len(numbers)) for o in chunk]
         static = list(_static_vectors(model, tokenizer, list(numbers)))
@@ -207,7 +207,7 @@ def _echo(o: Occurrence) -> Occurrence:
 # -- From words to positions of windows
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """What is to be read for one word: `ids[begin:end]`, and where the word stands in it."""
 
     ids: list[int]  # shared by the words of a text
@@ -222,7 +222,7 @@ class _Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Stretch:
+class Stretch:
     """The characters [left, right) of a text, with their tokens."""
 
     text: str
@@ -237,19 +237,19 @@ class _Stretch:
     @classmethod
     def make(
         cls, text: str, left: int, right: int, tokens: tuple[list[int], list[tuple[int, int]]], prefix: list[int]
-    ) -> _Stretch:
+    ) -> Stretch:
         ids, spans = tokens
         part = text if right - left == len(text) else text[left:right]
         return cls(text, left, right, ids, spans, [*prefix, *ids], [end for _, end in spans], word_starts(part))
 
 
-def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[int], model: GPT) -> list[_Window]:
+def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[int], model: GPT) -> list[Window]:
     """Tokenize, and find the last tokens up to each word that fit into the context."""
     context = model.config.context_length
     reach = max(8 * context, 4096)  # characters to both sides of a word
     whole = list({o.text: None for o in occurrences if len(o.text) <= 2 * reach})
     known = {
-        text: _Stretch.make(text, 0, len(text), tokens, prefix)
+        text: Stretch.make(text, 0, len(text), tokens, prefix)
         for text, tokens in zip(whole, tokenizer.encode_batch_with_spans(whole), strict=True)
     }
     windows, near = [], None
@@ -265,8 +265,8 @@ def _read(tokenizer: Tokenizer, occurrences: Sequence[Occurrence], prefix: list[
 
 
 def _neighbourhood(
-    tokenizer: Tokenizer, o: Occurrence, prefix: list[int], context: int, reach: int, before: _Stretch | None
-) -> _Stretch:
+    tokenizer: Tokenizer, o: Occurrence, prefix: list[int], context: int, reach: int, before: Stretch | None
+) -> Stretch:
     """As much of a long text as fills the context left of a word; that of the word `before` if it will do."""
     if before is not None and before.text is o.text and _suffices(tokenizer, before, o, context):
         return before
@@ -275,24 +275,24 @@ def _neighbourhood(
         left, right = max(0, start - reach), min(len(text), end + reach)
         if left and reach < LONGEST_STRETCH and (safe := tokenizer.safe_cut.search(text, left, start)):
             left = safe.start()
-        stretch = _Stretch.make(text, left, right, tokenizer.encode_with_spans(text[left:right]), prefix)
-        if left == 0 or reach >= LONGEST_STRETCH or _cover(tokenizer, stretch, o)[0][-1] >= context:
+        stretch = Stretch.make(text, left, right, tokenizer.encode_with_spans(text[left:right]), prefix)
+        if left == 0 or reach >= LONGEST_STRETCH or cover(tokenizer, stretch, o)[0][-1] >= context:
             return stretch
         reach *= 4
 
 
-def _suffices(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, context: int) -> bool:
+def _suffices(tokenizer: Tokenizer, stretch: Stretch, o: Occurrence, context: int) -> bool:
     """Would the tokens up to the word be these, if the whole text were tokenized?"""
     if not stretch.left <= o.start < o.end <= stretch.right:
         return False
     text, left, right = o.text, stretch.left, stretch.right
-    if left and not (tokenizer.safe_cut.match(text, left) and _cover(tokenizer, stretch, o)[0][-1] >= context):
+    if left and not (tokenizer.safe_cut.match(text, left) and cover(tokenizer, stretch, o)[0][-1] >= context):
         return False
     return right == len(text) or bool(tokenizer.safe_cut.search(text, o.end, right))
 
 
-def _window(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: int, context: int) -> _Window:
-    covering, partial = _cover(tokenizer, stretch, o)
+def _window(tokenizer: Tokenizer, stretch: Stretch, o: Occurrence, n_prefix: int, context: int) -> Window:
+    covering, partial = cover(tokenizer, stretch, o)
     end = n_prefix + covering[-1] + 1
     begin = max(0, end - context)
     dropped = max(0, begin - n_prefix)  # tokens of the text
@@ -300,7 +300,7 @@ def _window(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: in
     words_left = bisect_left(words, o.start - stretch.left)
     if seen_from := stretch.spans[dropped][0]:
         words_left = max(0, words_left - bisect_left(words, seen_from))
-    return _Window(
+    return Window(
         stretch.full,
         begin,
         end,
@@ -316,11 +316,11 @@ def _window(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence, n_prefix: in
 def _covering_tokens(tokenizer: Tokenizer, occurrence: Occurrence) -> tuple[list[int], list[int], bool]:
     """Ids of the whole text, the positions of the tokens that cover the word, and whether they reach outside of it."""
     text = occurrence.text
-    stretch = _Stretch.make(text, 0, len(text), tokenizer.encode_with_spans(text), [])
-    return stretch.ids, *_cover(tokenizer, stretch, occurrence)
+    stretch = Stretch.make(text, 0, len(text), tokenizer.encode_with_spans(text), [])
+    return stretch.ids, *cover(tokenizer, stretch, occurrence)
 
 
-def _cover(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence) -> tuple[list[int], bool]:
+def cover(tokenizer: Tokenizer, stretch: Stretch, o: Occurrence) -> tuple[list[int], bool]:
     """The positions of the tokens that cover the word, and whether they reach outside of it.
 
     By overlap of character spans, never by equality: a token may carry the space before the word, a character may be
@@ -345,8 +345,8 @@ def _cover(tokenizer: Tokenizer, stretch: _Stretch, o: Occurrence) -> tuple[list
 # -- From windows to vectors
 
 
-def _compute(
-    model: GPT, tokenizer: Tokenizer, windows: Sequence[_Window], pool: str, wanted: Sequence[int], n_expected: int
+def compute(
+    model: GPT, tokenizer: Tokenizer, windows: Sequence[Window], pool: str, wanted: Sequence[int], n_expected: int
 ) -> list[tuple[np.ndarray, tuple[str, ...]]]:
     """For each window the hidden states (len(wanted), D) of its word, and what the model expects next."""
     n_layers, device = model.config.n_layers, next(model.parameters()).device
@@ -387,7 +387,7 @@ def _compute(
     return results
 
 
-def _batches(windows: Sequence[_Window], n_tokens: int) -> Iterator[list[tuple[list[int], list[int]]]]:
+def _batches(windows: Sequence[Window], n_tokens: int) -> Iterator[list[tuple[list[int], list[int]]]]:
     """Inputs of about equal length, `n_tokens` in all, each with the numbers of the windows that it serves.
 
     A window that another one begins with is not read by itself: attention is causal, so the states are the same.

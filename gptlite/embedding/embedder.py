@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gptlite.checkpoint import word_vectors
+from gptlite.checkpoint import context_encoder, word_vectors
 from gptlite.checkpoint.saved_step import Checkpoint, read_embedding_statistics
 from gptlite.embedding.both_sides import ContextBags, join
 from gptlite.embedding.comparison import Embeddings
+from gptlite.embedding.context_encoder import ContextEncoder
 from gptlite.embedding.contextual import BEFORE, CONTEXTS, WordVector, embed, find_prefix, prefix_text, resolve_layers
 from gptlite.embedding.vector_files import provenance
 from gptlite.errors import CheckpointError, UsageError
@@ -32,7 +33,8 @@ class Embedder:
     """A model and the choices that hold for all texts that it embeds.
 
     - `layer`, `pool`, `context`, `n_expected`: see `resolve_layers` and `contextual.embed`; `prefix`: `find_prefix`.
-      With the `context` "both", a vector is what `both_sides.join` makes of one layer, (2 D + W,) in place of (D,).
+      With the `context` "both", a vector is what `both_sides.join` makes of one layer, (2 D + W,) in place of (D,), or
+      (2 D + W + K,) of a step that has a context encoder.
       "auto" is "both" where the step has word vectors and statistics, else "left"; `context` then says which.
     - `keep`: which layers `WordVector.contextual` has: those "asked" for, also those "below" them, or "all".
     - `layers`: the numbers of the layers, rising. `meta`: where the vectors are from, for files.
@@ -56,6 +58,7 @@ class Embedder:
             raise UsageError(f"`context` must be one of {', '.join((*CONTEXTS, BOTH))}, not '{context}'.")
         self.loaded, self.statistics = loaded, statistics
         self.bags = self._read_bags(layer, keep, needed=context == BOTH) if context in (BOTH, AUTO) else None
+        self.encoder = None if self.bags is None else self._read_encoder(self.bags.dim)
         self.pool, self.n_expected = pool, n_expected
         self.context = context if context != AUTO else "left" if self.bags is None else BOTH
         self.layers = resolve_layers(layer, loaded.config.n_layers)
@@ -74,10 +77,12 @@ class Embedder:
         if self.bags is not None:
             dim = loaded.config.dim
             self.meta["parts"] = {"state at the word": dim, "state that predicts it": dim, "words": self.bags.dim}
+            if self.encoder is not None:
+                self.meta["parts"]["context encoder"] = context_encoder.DIM
 
     def embed(self, places: Sequence[Occurrence]) -> list[WordVector]:
         """The vectors of words, in their order. `WordVector.at(self.layers)` is the one (D,) that was asked for."""
-        vectors = self._states(places, self.pool, self.n_expected)
+        vectors = self._states(places, self.pool, self.kept, self.n_expected)
         if self.bags is not None and vectors:
             vectors = self._join(vectors, places)
         self.n_truncated += sum(v.truncated for v in vectors)
@@ -87,10 +92,12 @@ class Embedder:
         """The vectors side by side; `unit` is what they are vectors of, "word", "token" or "sentence"."""
         return Embeddings(vectors, self.layers, self.statistics, self.meta, unit)
 
-    def _states(self, places: Sequence[Occurrence], pool: str, n_expected: int) -> list[WordVector]:
+    def _states(
+        self, places: Sequence[Occurrence], pool: str, layers: Sequence[int] | None, n_expected: int = 0
+    ) -> list[WordVector]:
         return embed(
             self.loaded.model, self.loaded.tokenizer, places,
-            pool=pool, top=self.top, layers=self.kept, n_expected=n_expected, prefix=self.prefix,
+            pool=pool, top=self.top, layers=layers, n_expected=n_expected, prefix=self.prefix,
             context="left" if self.bags is not None else self.context,
         )  # fmt: skip
 
@@ -99,10 +106,20 @@ class Embedder:
         assert self.bags is not None and self.statistics is not None
         (layer,) = self.layers
         space = {name: self.statistics[name][layer] for name in ("mean", "std")}
-        before = self._states(places, BEFORE, 0)
+        top, bags = self.loaded.config.n_layers, self.bags.vectors(places)
+        before = self._states(places, BEFORE, (layer,) if self.encoder is None or layer == top else (layer, top))
         at, predicting = (np.stack([v.at(layer) for v in some]) for some in (vectors, before))
-        joined = join(at, predicting, self.bags.vectors(places), space)
+        encoded = None
+        if self.encoder is not None:
+            of_top = np.stack([v.at(top) for v in before])
+            encoded = self.encoder.vectors(self.loaded.tokenizer, places, self.prefix, of_top, bags)
+        joined = join(at, predicting, bags, space, encoded)
         return [replace(v, contextual=j[None], layers=self.layers) for v, j in zip(vectors, joined, strict=True)]
+
+    def _read_encoder(self, bag_dim: int) -> ContextEncoder | None:
+        """The context encoder of the step; None where it has none."""
+        found = context_encoder.read(self.loaded, bag_dim)
+        return None if found is None else ContextEncoder(*found)
 
     def _read_bags(self, layer: str, keep: str, *, needed: bool) -> ContextBags | None:
         """The bags of the step's word vectors; None where it has none, which is an error if they are `needed`."""

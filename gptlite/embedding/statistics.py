@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gptlite.embedding.both_sides import ContextBags
 from gptlite.embedding.both_sides_scale import find_places, measure_scale
+from gptlite.embedding.context_encoder import ContextEncoder, last_states
 from gptlite.embedding.contextual import embed
 from gptlite.embedding.similarity import CORRECTIONS, MOST_COMPONENTS, correct, measure, unit
 from gptlite.errors import NumericsError
@@ -43,6 +44,7 @@ def measure_statistics(
     prefix: Sequence[int] | None = None,
     workers: Workers | None = None,
     bags: ContextBags | None = None,
+    encoder: ContextEncoder | None = None,
 ) -> dict[str, Tensor]:
     """What cosines of this model are worth, from tokens of `ids` (N,), usually the held-out text:
 
@@ -53,7 +55,8 @@ def measure_statistics(
     - `sentence_unrelated`, `sentence_unrelated_quantiles`: the same for two sentences of the text, each read alone
       after `prefix` (see `contextual.embed`), as the weighted mean of its tokens; only where there are at least 20
     - `both_unrelated`, `both_same_word` (L + 1, 2) and their quantiles (L + 1, 101): those of vectors that know both
-      sides, with `bags` around the words; only with `bags`, and where there are at least 20 pairs
+      sides, with `bags` around the words and the vectors of `encoder`; only with `bags`, and where there are at least
+      20 pairs
 
     Hidden states are those of windows spread over `ids`. The first position of a window and separators are left out:
     they are outliers of their own kind. The windows are divided among `workers`, where there are several. Raises
@@ -81,7 +84,8 @@ def measure_statistics(
     measured = {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
     if bags is not None:
         places = find_places(tokenizer, windows)
-        for name, cosines in measure_scale(places, states.numpy(), rows, layers, bags).items():
+        after = None if encoder is None else last_states(encoder.backward, windows, backward=True)
+        for name, cosines in measure_scale(places, states.numpy(), rows, layers, bags, encoder, after).items():
             measured[name] = np.array([_moments(x) for x in cosines], np.float32)
             measured[f"{name}_quantiles"] = np.array([_quantiles(x) for x in cosines], np.float32)
     return {name: torch.from_numpy(array) for name, array in measured.items()}

@@ -55,6 +55,7 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
             state.final_windows < len(windows) or (setup.baselines.get("val_bytes") or 0) < setup.held_out_bytes
         ):
             state.baseline_seconds = setup.baselines.get("seconds") or 0.0
+        state.encoder_seconds = setup.plan.train.context_encoder * clock.seconds
     if setup.tokenizer.pairs:
         state.answered = affordable_answers(model, state, team, setup)
     state.loop_started = clock.elapsed()
@@ -62,10 +63,11 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
     state.scores, state.quick_windows, state.final_windows = map(int, agreed)
 
 
-def go_on(state: State, clock: Clock) -> None:
-    """How often a run is scored that is resumed, perhaps with another budget."""
-    state.scores = SCORES
+def go_on(state: State, setup: Setup) -> None:
+    """How often a run is scored that is resumed, perhaps with another budget, and what its end takes."""
+    clock, state.scores = setup.clock, SCORES
     if clock.seconds is not None:
+        state.encoder_seconds = setup.plan.train.context_encoder * clock.seconds
         affordable = int(EVALUATION_SHARE * clock.seconds / max(1e-9, state.seconds_per_window))
         state.scores = _how_often(clock, affordable // max(1, state.quick_windows))
 

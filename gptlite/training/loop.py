@@ -19,6 +19,7 @@ from gptlite.errors import Interrupted
 from gptlite.generation import generate
 from gptlite.model import GPT
 from gptlite.training import held_out, monitor, optimizer, pauses, saving, soft_targets
+from gptlite.training.context_encoder import make_context_encoder
 from gptlite.training.failures import diverged, how_to_resume
 from gptlite.training.setup import Setup
 from gptlite.training.state import State
@@ -42,7 +43,7 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
         held_out.first_look(model, state, team, setup)
         saving.keep_table(model, state, team, setup, scored=False)
     else:
-        held_out.go_on(state, clock)
+        held_out.go_on(state, setup)
     if team.leads:
         _ = setup.words, setup.word_vectors  # made now, so that no save takes longer than the others
     began, first_step, paused, saved = clock.elapsed(), state.step, 0.0, False
@@ -78,7 +79,8 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
             monitor.watch_loss(state, setup)
             state.losses = []
         if last or signal or saving_due:
-            saving.save(model, optimizers, state, team, setup, final=bool(last or signal))
+            encoder = make_context_encoder(model, state, setup) if last else None
+            saving.save(model, optimizers, state, team, setup, final=bool(last or signal), encoder=encoder)
             saved = True
         if signal and not last:
             raise Interrupted(f"stopped after step {state.step}, which is saved; {how_to_resume(setup.run)}", signal)

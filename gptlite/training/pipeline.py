@@ -94,6 +94,7 @@ def train(
     init: str | None = None,
     loss: str | None = None,
     ngram_weight: float | None = None,
+    context_encoder: str | float | None = None,
     seed: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -153,6 +154,7 @@ def train(
 
     The optimizer: `batch_size` (windows per step), `accumulate`, `optimizer`, `lr`, `warmup`, `decay`, `weight_decay`,
     `momentum`, `beta1`, `beta2`, `clip`, `dropout`, `init`, `loss`, `ngram_weight` and `seed`: see `TrainConfig`.
+    `context_encoder`: a share of the time, such as "10%", for vectors of words that know both sides better.
 
     The machine:
 

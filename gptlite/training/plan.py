@@ -203,13 +203,13 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     per_step = config.batch_size * (facts.row_tokens or context)
     if config.seconds is not None:
         seconds = config.seconds
-        steps = (1 - OVERHEAD_SHARE) * seconds * rate / per_step
+        steps = (1 - OVERHEAD_SHARE - config.context_encoder) * seconds * rate / per_step
     else:
         steps = config.steps or max(1, round((config.epochs or 0) * facts.n_tokens / per_step))
         # A window is scored by a forward pass, about a third of a step, and moves on by half a context.
         windows = min(FINAL_WINDOWS, 2 * facts.val_tokens // context) + (SCORES + 1) * QUICK_WINDOWS
         saves = (SAVES + 1) * save_seconds(plan.model)
-        seconds = steps * per_step / rate + windows * context / (3 * rate) + saves
+        seconds = (1 + config.context_encoder) * steps * per_step / rate + windows * context / (3 * rate) + saves
     tokens = steps * per_step
     bits = None
     if ngram_bits is not None and tokens >= scaling_law.FEWEST_TOKENS:
@@ -303,6 +303,11 @@ def _usual_init(request: Request, dim: int) -> str:
     pre_norm = ARCHITECTURES.get(request.architecture, {}).get("norm_position") == "pre"
     tied = request.shape.get("tie_embeddings", not pre_norm)
     return "bigrams" if pre_norm and not tied and dim >= NARROWEST_FOR_BIGRAMS else "random"
+
+
+def can_start_from_bigrams(model: ModelConfig) -> bool:
+    """Is it a shape whose vectors can start from bigrams?"""
+    return model.norm_position == "pre" and not model.tie_embeddings and model.dim >= NARROWEST_FOR_BIGRAMS
 
 
 def _plan_from_model(facts: Facts, request: Request, base: ModelConfig) -> Plan:

@@ -31,7 +31,7 @@ from gptlite.text.mixture import Mixture
 from gptlite.text.options import TextOptions
 from gptlite.text.pairs import PairBatches
 from gptlite.text.tokenizer import check_vocab_size
-from gptlite.training import clock, companions, machine, numerics, pair_data, resume, tensorboard
+from gptlite.training import clock, companions, context_encoder, machine, numerics, pair_data, resume, tensorboard
 from gptlite.training import plan as planning
 from gptlite.training import team as distributed
 from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, note_copies, remembered_val, shorten, tokenize
@@ -142,6 +142,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     if dataset.tokenizer.pairs:
         pair_data.note_longer(dataset, plan, request.watcher)
     distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
+    context_encoder.check(plan.train.context_encoder, team.size)
     steps = estimated.expected.steps if not in_directory else _total_steps(plan, dataset, team)
     hardware = _for_pairs(machine.decide(hardware, plan.train.seconds, steps, plan.model, plan.train), dataset)
     if in_directory:
@@ -193,6 +194,7 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     companions.check_same_tokens(previous, dataset.companions)
     check_storage(run.path, run_bytes(plan.model))
     distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
+    context_encoder.check(plan.train.context_encoder, team.size)
     seconds, state = plan.train.seconds, read_state(saved.path)
     hardware = machine.decide(
         hardware,

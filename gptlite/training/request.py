@@ -98,6 +98,11 @@ class Request:
             if not (given.get("init_from") or given.get("resume")):
                 raise UsageError("`replay` does nothing without `init_from`, the run whose text is replayed.")
             given["replay"] = share
+        if "context_encoder" in given:
+            share = parse_share(given["context_encoder"], "context_encoder")
+            if share is None:
+                raise UsageError(f"`context_encoder` needs a share such as 10%, not {given['context_encoder']!r}.")
+            given["context_encoder"] = share
         if sum(name in given for name in BUDGETS) > 1:
             raise UsageError("give only one of `time`, `steps` and `epochs`.")
         if not given.get("resume") and inputs == ():

@@ -6,6 +6,7 @@ from torch import optim
 
 from gptlite.checkpoint import saved_step
 from gptlite.embedding import statistics
+from gptlite.embedding.context_encoder import ContextEncoder
 from gptlite.embedding.contextual import find_prefix
 from gptlite.errors import StorageError
 from gptlite.model import GPT
@@ -17,9 +18,13 @@ TOKEN_TABLE = "transformer.embed.weight"
 ENOUGH_TOKENS = 512  # of held-out text for the statistics of its hidden states; with fewer, training text is used
 
 
-def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team, setup: Setup, *, final: bool) -> None:
+def save(
+    model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team, setup: Setup, *, final: bool,
+    encoder: ContextEncoder | None = None,
+) -> None:  # fmt: skip
     """Write this step; only when it is on disk, delete what is no longer kept. All processes call it, the first writes.
 
+    - `encoder`: the context encoder of the step, which only the final one has.
     Raises `StorageError` where no later save could make up for this one, because it is the `final` one or the run
     directory is gone; otherwise a failure is a notice, once until a save succeeds.
     """
@@ -34,7 +39,9 @@ def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team
     ids = setup.val_ids if len(setup.val_ids) >= ENOUGH_TOKENS else setup.batches.ids
     prefix = find_prefix(setup.tokenizer, token_counts=setup.token_counts.numpy())
     with setup.workers.alone():  # short operators lose more to threads that wait than they gain
-        measured = statistics.measure_statistics(whole, setup.tokenizer, ids, prefix, setup.workers, setup.bags)
+        measured = statistics.measure_statistics(
+            whole, setup.tokenizer, ids, prefix, setup.workers, setup.bags, encoder
+        )
     model.train()
     run.check()
     setup.history.save(run, watcher.notice)
@@ -48,6 +55,7 @@ def save(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team
             embedding=measured | {"token_counts": setup.token_counts},
             words=setup.words,
             word_vectors_file=setup.word_vectors,
+            encoder_files=encoder and encoder.to_bytes(),
             at=run.at,
         )
     except StorageError as error:

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from gptlite.baselines.kneser_ney import ORDER, KneserNey
+from gptlite.device import Hardware
 from gptlite.errors import LimitError
 from gptlite.kernels.fused import MOST_SHARES, FusedLoss
+from gptlite.kernels.workers import Workers
 from gptlite.text.batches import Batches
 from gptlite.text.pairs import PairBatches
-from gptlite.training.divided import DividedLoss
+from gptlite.training.divided import DividedLoss, plain_loss
 from gptlite.training.optimizer import Loss, distilled_loss
 
 PARTS = 10  # of the text; each is predicted by n-grams counted on the others
@@ -96,6 +98,12 @@ def with_targets(loss_of: Loss, targets: SoftTargets | None) -> Loss:
     if isinstance(loss_of, FusedLoss | DividedLoss):
         return loss_of.with_teacher(targets)
     return partial(distilled_loss, teacher=targets)
+
+
+def without_targets(loss_of: Loss, hardware: Hardware, workers: Workers) -> Loss:
+    """`loss_of` of a run for another model of the same shape and windows without places: what torch compiled for the
+    model of the run, and soft targets, are left out."""
+    return loss_of.with_teacher(None) if isinstance(loss_of, FusedLoss) else plain_loss(hardware, workers)
 
 
 def with_places(batch: Tensor, step: int, batches: Batches | PairBatches, targets: SoftTargets | None) -> Tensor:

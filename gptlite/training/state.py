@@ -62,6 +62,7 @@ class State:
     seconds_per_window: float = 0.0
     save_seconds: float = 0.0
     baseline_seconds: float = 0.0
+    encoder_seconds: float = 0.0
     untrained_loss: float | None = None
     untrained_bits_per_byte: float | None = None
     train_loss: float | None = None
@@ -81,9 +82,9 @@ class State:
 
     @property
     def reserve(self) -> float:
-        """Seconds kept for the end: two scores, a save, and the baselines where they are measured again."""
+        """Seconds kept for the end: two scores, a save, the baselines where they are measured again, the encoder."""
         scores = (self.quick_windows + self.final_windows) * self.seconds_per_window
-        return scores + self.save_seconds + self.baseline_seconds
+        return scores + self.save_seconds + self.baseline_seconds + self.encoder_seconds
 
 
 def tell_state(state: State, team: Team) -> State:

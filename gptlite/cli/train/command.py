@@ -215,6 +215,16 @@ def train(
             hidden=True,
         ),
     ] = None,
+    context_encoder: Annotated[
+        str | None,
+        _option(
+            "--context-encoder",
+            metavar="10%",
+            help="Share of the time (of steps: on top) for reading words from both sides, for embed and concordance.",
+            panel=TRAINING,
+            hidden=True,
+        ),
+    ] = None,
     patience: Annotated[
         int | None,
         _count("--patience", help="Stop after N scores in a row without a new best one; 0 is off.", panel=TRAINING),
@@ -351,7 +361,8 @@ def train(
         "as_text": as_text or (demo and not files),
         "text_field": text_field, "pairs": pairs, "given": given,
         "vocab_size": vocab_size or None, "architecture": architecture, "size": size,
-        "init_from": init_from, "background": background or None, "replay": replay, "tokenizer": tokenizer,
+        "init_from": init_from, "background": background or None, "replay": replay,
+        "context_encoder": context_encoder, "tokenizer": tokenizer,
         "device": device, "dtype": dtype, "threads": threads, "compile": compile,
     }  # fmt: skip
     call = work.Call(

@@ -1,0 +1,230 @@
+"""The context encoder of a run (embedding/context_encoder.py), made when its training ends, from the training text.
+
+It gets a share of the run's budget: of its time, which training then has less of, or of its steps, which come on top.
+Nothing in the model itself changes. Three phases follow each other:
+
+1. A backward model, which begins with the blocks of the model and its own bigrams, learns the text from right to left.
+2. Both models read passages of the text, and their states around words are kept.
+3. A small network learns to predict each word from them, among the most frequent words of the text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gptlite.checkpoint.context_encoder import DIM
+from gptlite.embedding.both_sides import ContextBags
+from gptlite.embedding.both_sides_scale import find_places
+from gptlite.embedding.context_encoder import WINDOWS_AT_ONCE, ContextEncoder, hidden_layer, last_states
+from gptlite.errors import NumericsError, UsageError
+from gptlite.model import GPT, set_vectors
+from gptlite.training import bigram_init, optimizer, soft_targets
+from gptlite.training.clock import Clock
+from gptlite.training.plan import can_start_from_bigrams
+from gptlite.training.setup import Setup
+from gptlite.training.state import State
+
+READING, PREDICTING = 0.5, 0.85  # when the second and the third phase begin, as parts of the whole
+EDGE = 8  # tokens at the ends of a passage whose words know too little
+MOST_EXAMPLES, FEWEST_EXAMPLES = 200_000, 100  # words
+MOST_TARGETS = 4000  # different ones
+FEW = 1 << 14  # words, that means and deviations are of
+BATCH, RATE = 512, 3e-3  # words per step of the network, and its largest learning rate
+WARMUP = 0.1
+COMMON = 1e-3  # share of the text above which a word counts less
+# Of a run of steps: passages read, and steps of the network, per step of the backward model.
+PASSAGES_PER_WINDOW, NETWORK_STEPS = 1.0, 2.0
+
+
+def check(share: float, processes: int) -> None:
+    """Raises `UsageError` where an encoder is asked for that would not be made."""
+    if share and processes > 1:
+        raise UsageError("`context_encoder` is for training in one process; leave it out.")
+
+
+class _Stopped(Exception):
+    """A signal asked for the end."""
+
+
+@dataclass
+class Effort:
+    """How much of the work is done, from 0 to 1: by the clock, or by counting where steps are the budget.
+
+    - `seconds`: in all; 0 for counting. `n_steps`: of the backward model.
+    """
+
+    clock: Clock
+    began: float
+    seconds: float
+    n_steps: int
+
+    def ticks(self, begin: float, end: float, n: int, setup: Setup) -> Iterator[tuple[int, float]]:
+        """Numbers from 0, and the progress of this phase, from 0 to 1, while it lasts: between two parts of the whole,
+        or, where steps are the budget, `n` times. There is at least one."""
+        i, progress = 0, 0.0
+        while progress < 1:
+            setup.watcher.phase("learning what stands around words", begin + progress * (end - begin))
+            if setup.should_stop():
+                raise _Stopped
+            yield i, progress
+            i += 1
+            passed = (self.clock.elapsed() - self.began) / self.seconds if self.seconds else 0.0
+            progress = (passed - begin) / (end - begin) if self.seconds else i / n
+
+
+def make_context_encoder(model: GPT, state: State, setup: Setup) -> ContextEncoder | None:
+    """The context encoder of a run whose own training has ended; None where none was asked for.
+
+    `model` is in `eval()` mode afterwards. A signal ends this without a result, and so do numbers that are not finite
+    and a text with too few words, with a notice. Torch's random numbers are as before.
+    """
+    share, clock = setup.plan.train.context_encoder, setup.clock
+    if not share:
+        return None
+    began, seconds = clock.elapsed(), 0.0
+    if clock.seconds is not None:  # what else is kept for the end comes after it
+        others = state.reserve - state.encoder_seconds
+        seconds = max(1e-3, min(state.encoder_seconds, clock.seconds - others - began))
+    effort = Effort(clock, began, seconds, max(1, round(READING * share * state.step)))
+    devices = [setup.hardware.device] if setup.hardware.device.type == "cuda" else []
+    try:
+        if setup.bags is None:
+            raise NumericsError("the text has too few words")
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(setup.plan.train.seed)
+            backward = _train_backward(model, state, setup, effort)
+            views, targets = _read(model.eval(), backward, setup, effort, setup.bags)
+            return ContextEncoder(backward, _train_network(views, targets, setup, effort, setup.bags))
+    except _Stopped:
+        setup.watcher.notice("the context encoder was not finished and is left out of the last step.")
+    except NumericsError as error:
+        setup.watcher.notice(f"there is no context encoder: {str(error).rstrip('.')}.")
+    except Exception as error:  # the model is trained, and is saved whatever happens here
+        setup.watcher.notice(f"making the context encoder failed, and the last step is saved without it: {error!r}.")
+    return None
+
+
+# -- 1. The backward model
+
+
+def _train_backward(forward: GPT, state: State, setup: Setup, effort: Effort) -> GPT:
+    """As many windows per step as the model had, from where that stopped in the text. Raises `NumericsError`."""
+    train = setup.plan.train
+    model = _new_model(forward, setup)
+    optimizers = optimizer.make_optimizers(model, train, workers=setup.workers)
+    loss_of = soft_targets.without_targets(setup.loss_of, setup.hardware, setup.workers)
+    for i, progress in effort.ticks(0.0, READING, effort.n_steps, setup):
+        step_share = progress / i if i else 1 / effort.n_steps
+        optimizer.set_learning_rate(optimizers, optimizer.learning_rate(progress, train, step_share))
+        windows = setup.batches.batch(state.step + i)
+        backwards = torch.where(windows < 0, ~windows, windows).flip(1)  # what is only read is learned too
+        loss, norm = optimizer.training_step(
+            model, optimizers, backwards, setup.hardware, train.clip, loss_of, train.accumulate, workers=setup.workers
+        )
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NumericsError("the backward model diverged; a smaller `lr` may help")
+    return model.eval()
+
+
+def _new_model(forward: GPT, setup: Setup) -> GPT:
+    """The weights of `forward`; vectors say what precedes what, as those of a new model what follows what."""
+    shape, train = setup.plan.model, setup.plan.train
+    model = GPT(shape, train.dropout)
+    model.load_state_dict(forward.state_dict())
+    if can_start_from_bigrams(shape):
+        set_vectors(model, *bigram_init.bigram_vectors(setup.all_ids[::-1], shape.vocab_size, shape.dim, train.seed))
+    return model.to(setup.hardware.device).train()
+
+
+# -- 2. What stands around words
+
+
+def _read(model: GPT, backward: GPT, setup: Setup, effort: Effort, bags: ContextBags) -> tuple[Tensor, Tensor]:
+    """Views (n, 2 D + W), float16, of words in passages spread over the text, and the numbers of the words (n,)."""
+    ids, context = setup.all_ids, setup.plan.model.context_length
+    length = min(context, len(ids))
+    order = np.random.default_rng(setup.plan.train.seed).permutation(len(ids) // length)
+    n_groups = max(1, round(PASSAGES_PER_WINDOW * effort.n_steps * setup.plan.train.batch_size / WINDOWS_AT_ONCE))
+    views: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    n = 0
+    for i, _ in effort.ticks(READING, PREDICTING, n_groups, setup):
+        chosen = order[i * WINDOWS_AT_ONCE : (i + 1) * WINDOWS_AT_ONCE]
+        if not len(chosen) or n >= MOST_EXAMPLES:
+            break
+        passages = ids[chosen[:, None] * length + np.arange(length)]
+        found, numbers = _views(model, backward, setup, passages, bags)
+        views.append(found)
+        targets.append(numbers)
+        n += len(numbers)
+    if n < FEWEST_EXAMPLES:
+        raise NumericsError(f"only {n} frequent words were read; a longer text or a longer run has more")
+    return torch.from_numpy(np.concatenate(views)), torch.from_numpy(np.concatenate(targets))
+
+
+def _views(
+    model: GPT, backward: GPT, setup: Setup, passages: np.ndarray, bags: ContextBags
+) -> tuple[np.ndarray, np.ndarray]:
+    """Views (n, 2 D + W) and numbers (n,) of the frequent words in passages (m, T)."""
+    places = find_places(setup.tokenizer, passages)
+    words: dict[int, list[str]] = {}
+    for place in places:
+        words.setdefault(place.window, []).append(place.word.casefold())
+    around = bags.of_words(list(words.values()))  # in the order of `places`
+    edge = min(EDGE, passages.shape[1] // 4)
+    numbers = np.array([bags.index.get(place.word.casefold(), MOST_TARGETS) for place in places], dtype=np.int64)
+    where = np.array([(p.window, p.first - 1, p.last + 1) for p in places], dtype=np.int64).reshape(-1, 3)
+    kept = (numbers < MOST_TARGETS) & (where[:, 1] >= edge) & (where[:, 2] < passages.shape[1] - edge)
+    window, before, after = where[kept].T
+    left, right = last_states(model, passages), last_states(backward, passages, backward=True)
+    views = np.concatenate([left[window, before], right[window, after], around[kept]], axis=1)
+    return views.astype(np.float16), numbers[kept]
+
+
+# -- 3. The network
+
+
+def _train_network(
+    views: Tensor, targets: Tensor, setup: Setup, effort: Effort, bags: ContextBags
+) -> dict[str, Tensor]:
+    """The tensors of a network that has learned to predict `targets` (n,) from `views` (n, 2 D + W).
+
+    What its second layer gives is compared with vectors of the words, which begin as those of the bags.
+    """
+    generator = torch.Generator().manual_seed(setup.plan.train.seed)
+    some = views[:FEW].float()
+    mean, std = some.mean(0), some.std(0).clamp_min(1e-6)
+    weight = torch.rand(DIM, views.shape[1], generator=generator) * 2 - 1
+    out = torch.rand(bags.dim, DIM, generator=generator) * 2 - 1
+    counts = torch.from_numpy(bags.words.counts[:MOST_TARGETS]).float()
+    learned = {
+        "weight": weight / math.sqrt(views.shape[1]),
+        "bias": torch.zeros(DIM),
+        "out": out / math.sqrt(DIM),
+        "words": 0.1 * torch.from_numpy(bags.standardised[: len(counts)]).float(),
+        "frequencies": (counts / counts.sum()).log(),
+    }
+    network = {"mean": mean, "std": std, **learned}
+    adamw = torch.optim.AdamW([tensor.requires_grad_() for tensor in learned.values()], lr=RATE, weight_decay=0.01)
+    importance = (COMMON * counts.sum() / counts).sqrt().clamp_max(1.0)
+    n_steps = max(1, round(NETWORK_STEPS * effort.n_steps))
+    for _, progress in effort.ticks(PREDICTING, 1.0, n_steps, setup):
+        adamw.param_groups[0]["lr"] = RATE * min(1.0, (progress + 1 / n_steps) / WARMUP) * (1 - progress)
+        batch = torch.randint(len(targets), (BATCH,), generator=generator)
+        x = F.linear(hidden_layer(network, views[batch].float()), learned["out"])
+        logits = F.linear(x, learned["words"], learned["frequencies"])
+        losses = F.cross_entropy(logits, targets[batch], reduction="none")
+        important = importance[targets[batch]]
+        adamw.zero_grad()
+        ((losses * important).sum() / important.sum()).backward()
+        adamw.step()
+    made = {name: network[name].detach() for name in ("mean", "std", "weight", "bias")}
+    layer = hidden_layer(made, some)
+    return {**made, "out_mean": layer.mean(0), "out_std": layer.std(0).clamp_min(1e-6)}

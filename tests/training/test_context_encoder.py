@@ -1,0 +1,218 @@
+"""The context encoder that a run makes at its end: nothing else changes, and what cannot be made is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import make_text
+
+import gptlite
+from gptlite.checkpoint import context_encoder as files
+from gptlite.checkpoint import runs
+from gptlite.checkpoint.context_encoder import DIM
+from gptlite.checkpoint.runs import Run
+from gptlite.errors import CheckpointError, Interrupted, UsageError
+from gptlite.training import context_encoder
+from gptlite.training.clock import Clock
+from gptlite.training.context_encoder import PREDICTING, READING, Effort
+from gptlite.training.pipeline import train
+from gptlite.training.state import State
+from gptlite.training.watcher import Watcher
+
+TINY: dict[str, Any] = {
+    "n_layers": 1, "dim": 16, "n_heads": 2, "context_length": 32, "vocab_size": 320, "batch_size": 4, "threads": 1,
+    "eval_every": 1000, "save_every": 6, "compile": "off", "steps": 12,
+}  # fmt: skip
+ENCODED = (files.BACKWARD, files.NETWORK)
+
+
+class Notices(Watcher):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.phases: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.said.append(text)
+
+    def phase(self, name: str, fraction: float) -> None:
+        self.phases.append(name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of 12 steps, `with` an encoder and `without`."""
+    folder = tmp_path_factory.mktemp("encoded")
+    text = folder / "text.txt"
+    text.write_text(make_text(400), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
+        train(text, out=folder / "with", context_encoder="50%", **TINY)
+        train(text, out=folder / "without", **TINY)
+    return folder
+
+
+def step_files(run: Path, step: int) -> dict[str, bytes]:
+    directory = Run(run).step_path(step)
+    return {
+        str(path.relative_to(directory)): path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()
+    }
+
+
+def test_the_last_step_has_it_and_the_model_is_the_same_as_without(folder: Path) -> None:
+    ours, other = (step_files(folder / name, 12) for name in ("with", "without"))
+    assert ours.keys() - other.keys() == set(ENCODED)
+    assert not set(ENCODED) & step_files(folder / "with", 6).keys()
+    for name in ("model.safetensors", "training_state/optimizer.safetensors", "training_state/rng.safetensors"):
+        assert ours[name] == other[name]
+
+
+def test_vectors_of_both_sides_have_its_part_and_those_of_the_left_none(folder: Path) -> None:
+    ours, other = (gptlite.load(folder / name) for name in ("with", "without"))
+    texts = ["Ada saw a [dog] .", "the [dog] ran home"]
+    both, plain = (model.embed(texts, context="both") for model in (ours, other))
+    assert both.meta["parts"] == {**plain.meta["parts"], "context encoder": DIM}
+    assert both.vectors.shape[1] == plain.vectors.shape[1] + DIM
+    assert np.allclose(both.vectors[:, :-DIM], plain.vectors / np.sqrt(2), atol=1e-6)
+    assert np.allclose(np.linalg.norm(both.vectors[:, -DIM:], axis=1), np.sqrt(0.5), atol=1e-5)
+    assert np.array_equal(*(model.embed(texts).vectors for model in (ours, other)))
+    assert both.left_cosine()[0, 1] == pytest.approx(plain.left_cosine()[0, 1], abs=1e-5)
+    if (scale := plain.scale()) is not None:
+        assert both.scale() is not None and both.scale() != scale
+
+
+def test_its_part_is_of_both_sides(folder: Path) -> None:
+    texts = ["the [dog] ran home", "the [dog] ran home", "the [dog] ran away", "a [dog] ran home"]
+    vectors = gptlite.load(folder / "with").embed(texts, context="both").vectors[:, -DIM:]
+    itself, same, right, left = vectors[0] @ vectors.T * 2
+    assert itself == pytest.approx(1, abs=1e-5) and same == pytest.approx(1, abs=1e-5)
+    assert right < 1 - 1e-4 and left < 1 - 1e-4
+
+
+def test_any_layer_can_be_joined_with_it(folder: Path) -> None:
+    model = gptlite.load(folder / "with")
+    last, first = (model.embed(["the [dog] ran"], context="both", layer=layer).vectors for layer in ("last", "0"))
+    assert np.allclose(last[:, -DIM:], first[:, -DIM:], atol=1e-5) and not np.allclose(last, first, atol=1e-3)
+
+
+def test_a_resumed_run_makes_the_same(folder: Path, tmp_path: Path) -> None:
+    calls = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        train(
+            folder / "text.txt", out=tmp_path / "run", context_encoder="50%",
+            should_stop=lambda: 2 if next(calls) >= 5 else None, **TINY,
+        )  # fmt: skip
+    train([], out=tmp_path / "run", resume=True)
+    resumed, whole = (step_files(run, 12) for run in (tmp_path / "run", folder / "with"))
+    for name in ("model.safetensors", "training_state/optimizer.safetensors", *ENCODED):
+        assert resumed[name] == whole[name]
+
+
+def test_a_run_goes_on_after_it_as_without_it(folder: Path, tmp_path: Path) -> None:
+    for name in ("with", "without"):
+        shutil.copytree(folder / name, tmp_path / name, symlinks=True)
+        train([], out=tmp_path / name, resume=True, steps=15)
+    ours, other = (step_files(tmp_path / name, 15) for name in ("with", "without"))
+    assert ours.keys() - other.keys() == set(ENCODED) and ours["model.safetensors"] == other["model.safetensors"]
+
+
+def test_a_signal_while_it_is_made_leaves_the_step_without_it(folder: Path, tmp_path: Path) -> None:
+    watcher = Notices()
+    with pytest.raises(Interrupted, match="step 12, the last, is saved"):
+        train(
+            folder / "text.txt", out=tmp_path / "run", context_encoder="50%", watcher=watcher,
+            should_stop=lambda: 2 if any("around words" in phase for phase in watcher.phases) else None, **TINY,
+        )  # fmt: skip
+    assert any("context encoder was not finished" in text for text in watcher.said)
+    written, whole = step_files(tmp_path / "run", 12), step_files(folder / "without", 12)
+    assert written.keys() == whole.keys() and written["model.safetensors"] == whole["model.safetensors"]
+
+
+def test_numbers_that_are_not_finite_end_it_with_a_notice(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = context_encoder.optimizer.training_step
+    monkeypatch.setattr(context_encoder, "FEWEST_EXAMPLES", 10**9)
+    watcher = Notices()
+    train(folder / "text.txt", out=tmp_path / "few", context_encoder="10%", watcher=watcher, **TINY)
+    assert any("no context encoder: only" in text and "frequent words" in text for text in watcher.said)
+
+    def diverging(model: Any, *arguments: Any, **keywords: Any) -> tuple[float, float]:
+        loss, norm = step(model, *arguments, **keywords)
+        return (float("nan") if "workers" in keywords and len(arguments) == 6 else loss), norm
+
+    monkeypatch.setattr(context_encoder.optimizer, "training_step", diverging)
+    train(folder / "text.txt", out=tmp_path / "nan", context_encoder="10%", watcher=watcher, **TINY)
+    assert any("the backward model diverged" in text for text in watcher.said)
+    for name in ("few", "nan"):
+        assert Run(tmp_path / name).read_info()["result"] and not set(ENCODED) & step_files(tmp_path / name, 12).keys()
+
+
+def test_no_failure_costs_the_last_step(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("out of everything")
+
+    monkeypatch.setattr(context_encoder, "_read", fail)
+    watcher = Notices()
+    train(folder / "text.txt", out=tmp_path / "run", context_encoder="10%", watcher=watcher, **TINY)
+    assert any("context encoder failed" in text and "out of everything" in text for text in watcher.said)
+    assert "result" in Run(tmp_path / "run").read_info()
+
+
+def test_its_time_is_taken_from_the_loop() -> None:
+    clock = Clock(100.0, 0, 2, started=0.0)
+    state = State(loop_started=0.0, save_seconds=2.0)
+    without = clock.progress(state)
+    state.encoder_seconds = 10.0
+    assert state.reserve == 12.0 and clock.progress(state) == pytest.approx(without * 98 / 88, rel=1e-3)
+
+
+def test_each_phase_ends_when_its_part_of_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(Clock, "elapsed", lambda self: now)
+    setup: Any = type("Setup", (), {"watcher": Watcher(), "should_stop": staticmethod(lambda: None)})()
+    effort = Effort(Clock(100.0, 0, 2, started=0.0), 0.0, 10.0, 3)
+    ends: list[float] = []
+    for begin, end in ((0.0, READING), (READING, PREDICTING), (PREDICTING, 1.0)):
+        shown = []
+        for _, progress in effort.ticks(begin, end, 5, setup):
+            shown.append(progress)
+            now += 0.5
+        ends.append(now)
+        assert shown[0] == 0 and sorted(shown) == shown and shown[-1] < 1
+    assert ends == pytest.approx([5.0, 8.5, 10.0], abs=0.5)
+    counted = Effort(Clock(None, 100, 2, started=0.0), 0.0, 0.0, 3)
+    assert [i for i, _ in counted.ticks(0.0, READING, 5, setup)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [("60%", "from 0 to 0.5"), ("0%", "more than 0%"), ("much", "needs a share such as 10%"), (0.7, "from 0 to 0.5")],
+)
+def test_shares_that_make_no_sense_are_refused(folder: Path, tmp_path: Path, share: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        train(folder / "text.txt", out=tmp_path / "run", context_encoder=share, **TINY)
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_processes_are_refused() -> None:
+    context_encoder.check(0.0, 4)
+    context_encoder.check(0.1, 1)
+    with pytest.raises(UsageError, match="`context_encoder` is for training in one process"):
+        context_encoder.check(0.1, 2)
+
+
+def test_files_that_do_not_fit_the_model_are_refused(folder: Path) -> None:
+    loaded = runs.load(folder / "with")
+    assert files.read(runs.load(folder / "without"), 100) is None
+    with pytest.raises(CheckpointError, match=r"context_encoder\.safetensors"):
+        files.read(loaded, 1)
+
+
+def test_the_run_says_so(folder: Path) -> None:
+    info = json.loads((folder / "with" / "run.json").read_text())
+    assert info["plan"]["train"]["context_encoder"] == 0.5
