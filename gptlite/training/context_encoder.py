@@ -32,6 +32,7 @@ from gptlite.training.setup import Setup
 from gptlite.training.state import State
 
 READING, PREDICTING = 0.5, 0.85  # when the second and the third phase begin, as parts of the whole
+ENOUGH = 0.25  # of the time that was kept for it; with less there is no encoder
 EDGE = 8  # tokens at the ends of a passage whose words know too little
 MOST_EXAMPLES, FEWEST_EXAMPLES = 200_000, 100  # words
 MOST_TARGETS = 4000  # different ones
@@ -82,8 +83,8 @@ class Effort:
 def make_context_encoder(model: GPT, state: State, setup: Setup) -> ContextEncoder | None:
     """The context encoder of a run whose own training has ended; None where none was asked for.
 
-    `model` is in `eval()` mode afterwards. A signal ends this without a result, and so do numbers that are not finite
-    and a text with too few words, with a notice. Torch's random numbers are as before.
+    `model` is in `eval()` mode afterwards. With a notice, and without a result, end: a signal, a budget of time that is
+    used already, a text of too few words, and failures of any kind. Torch's random numbers are as before.
     """
     share, clock = setup.plan.train.context_encoder, setup.clock
     if not share:
@@ -91,7 +92,10 @@ def make_context_encoder(model: GPT, state: State, setup: Setup) -> ContextEncod
     began, seconds = clock.elapsed(), 0.0
     if clock.seconds is not None:  # what else is kept for the end comes after it
         others = state.reserve - state.encoder_seconds
-        seconds = max(1e-3, min(state.encoder_seconds, clock.seconds - others - began))
+        seconds = min(state.encoder_seconds, clock.seconds - others - began)
+        if seconds < ENOUGH * state.encoder_seconds:
+            setup.watcher.notice("no time is left for the context encoder, so there is none; a longer `time` helps.")
+            return None
     effort = Effort(clock, began, seconds, max(1, round(READING * share * state.step)))
     devices = [setup.hardware.device] if setup.hardware.device.type == "cuda" else []
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from gptlite.checkpoint import context_encoder as files
 from gptlite.checkpoint import runs
 from gptlite.checkpoint.context_encoder import DIM
 from gptlite.checkpoint.runs import Run
+from gptlite.config import TrainConfig
 from gptlite.errors import CheckpointError, Interrupted, UsageError
-from gptlite.training import context_encoder
+from gptlite.training import context_encoder, pauses
 from gptlite.training.clock import Clock
 from gptlite.training.context_encoder import PREDICTING, READING, Effort
 from gptlite.training.pipeline import train
@@ -171,10 +173,20 @@ def test_its_time_is_taken_from_the_loop() -> None:
     assert state.reserve == 12.0 and clock.progress(state) == pytest.approx(without * 98 / 88, rel=1e-3)
 
 
+def test_without_time_there_is_none() -> None:
+    watcher = Notices()
+    plan: Any = SimpleNamespace(train=TrainConfig(context_encoder=0.1))
+    clock = Clock(100.0, 0, 2, started=-95.0 + pauses.now())
+    setup: Any = SimpleNamespace(plan=plan, clock=clock, watcher=watcher)
+    state = State(step=1, save_seconds=4.0, encoder_seconds=10.0)
+    assert context_encoder.make_context_encoder(None, state, setup) is None  # pyright: ignore[reportArgumentType]
+    assert watcher.said == ["no time is left for the context encoder, so there is none; a longer `time` helps."]
+
+
 def test_each_phase_ends_when_its_part_of_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(Clock, "elapsed", lambda self: now)
-    setup: Any = type("Setup", (), {"watcher": Watcher(), "should_stop": staticmethod(lambda: None)})()
+    setup: Any = SimpleNamespace(watcher=Watcher(), should_stop=lambda: None)
     effort = Effort(Clock(100.0, 0, 2, started=0.0), 0.0, 10.0, 3)
     ends: list[float] = []
     for begin, end in ((0.0, READING), (READING, PREDICTING), (PREDICTING, 1.0)):

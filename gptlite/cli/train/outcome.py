@@ -89,6 +89,7 @@ def show_plan(preview: dict[str, Any]) -> None:
         ["dropout", f"{training['dropout']:g}", whose("dropout")],
         ["5-gram's weight", f"{training['ngram_weight']:g} of the loss", whose("ngram_weight")],
         ["budget", budget, how_long],
+        *([["context encoder", f"{share:.0%} of it", "yours"]] if (share := training["context_encoder"]) else []),
         ["", "", ""],
         ["speed", f"{expected['tokens_per_second']:,.0f} tokens/s, on {preview['hardware']}", ""],
         ["steps", f"about {expected['steps']:,.0f}, {expected['epochs']:.1f} times through the text", ""],
