@@ -6,7 +6,7 @@ Each word's bag is of its own sentence, because sentences are what such vectors 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,19 +39,32 @@ def find_places(tokenizer: Tokenizer, windows: np.ndarray) -> list[Place]:
         spelled = [tokenizer.token_bytes[i] or b"\n" for i in ids]  # a token without text parts documents
         text = b"".join(spelled).decode("utf-8", "surrogateescape")
         ends = np.cumsum([len(token) for token in spelled])
-        at = np.cumsum([0, *(len(c.encode("utf-8", "surrogateescape")) for c in text)])  # bytes before each character
         breaks = [match.end() for match in SENTENCE_END.finditer(text)]
-        for match in word_pattern().finditer(text):
-            spans = [match.span()]
-            if UNSPACED.search(match[0]):
-                spans = [(i, i + 1) for i in range(*match.span())]
-            for start, end in spans:
-                first = int(np.searchsorted(ends, at[start], "right"))
-                last = int(np.searchsorted(ends, at[end] - 1, "right"))
-                if start > 0 and end < len(text) and first > 0:
-                    places.append(Place(text[start:end], number, first, last, sentence + bisect_right(breaks, start)))
+        spans = np.array([span for span in _word_spans(text) if span[0] > 0 and span[1] < len(text)]).reshape(-1, 2)
+        at = _bytes_before(text)
+        firsts = np.searchsorted(ends, at[spans[:, 0]], "right").tolist()
+        lasts = np.searchsorted(ends, at[spans[:, 1]] - 1, "right").tolist()
+        for (start, end), first, last in zip(spans.tolist(), firsts, lasts, strict=True):
+            if first > 0:
+                places.append(Place(text[start:end], number, first, last, sentence + bisect_right(breaks, start)))
         sentence += len(breaks) + 1
     return places
+
+
+def _word_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where the words of a text are; in scripts without spaces each character is one."""
+    for match in word_pattern().finditer(text):
+        if UNSPACED.search(match[0]):
+            yield from ((i, i + 1) for i in range(*match.span()))
+        else:
+            yield match.span()
+
+
+def _bytes_before(text: str) -> np.ndarray:
+    """(len(text) + 1,): how many bytes of UTF-8 stand before each character, and in all."""
+    if text.isascii():
+        return np.arange(len(text) + 1)
+    return np.cumsum([0, *(len(c.encode("utf-8", "surrogateescape")) for c in text)])
 
 
 def measure_scale(

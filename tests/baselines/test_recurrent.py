@@ -64,9 +64,12 @@ def test_one_batch_is_memorised(kind: str) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     for _ in range(150):
         optimizer.zero_grad()
-        mean_loss(model, batch).backward()
+        loss = mean_loss(model, batch)
+        if loss < 0.1:
+            return
+        loss.backward()
         optimizer.step()
-    assert mean_loss(model, batch).item() < 0.1
+    pytest.fail(f"after 150 steps the loss is still {loss:.3f}")
 
 
 def test_what_makes_no_model_is_refused() -> None:

@@ -69,7 +69,8 @@ def learn(folder: Path, seed: int = 1, **settings: int) -> Learned:
     started = time.process_time()
     (folder / "train.txt").write_text(as_text(TRAINED_ON))
     (folder / "val.txt").write_text(as_text(HELD_OUT))
-    request = {**demo.SHAPE, **demo.TRAINING, **settings}
+    seldom = {"eval_every": 1000, "save_every": 1000}
+    request = {**demo.SHAPE, **demo.TRAINING, **seldom, **settings}
     result = pipeline.train(
         str(folder / "train.txt"), val=str(folder / "val.txt"), out=folder / "run", seed=seed, **request
     )
@@ -129,7 +130,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
         measure_all(patch)
-        return learn(folder, steps=120)
+        return learn(folder, steps=120, batch_size=16)
 
 
 def check_senses(learned: Learned) -> None:

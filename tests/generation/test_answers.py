@@ -23,7 +23,19 @@ from gptlite.text.demo_pairs import as_records
 from gptlite.text.pairs import encode_messages
 
 SETTINGS = ("--steps", "60", "--layers", "2", "--dim", "32", "--heads", "2", "--vocab-size", "320", "-q")
-SETTINGS = (*SETTINGS, "--compile", "off", "--seed", "2")
+SETTINGS = (
+    *SETTINGS,
+    "--compile",
+    "off",
+    "--seed",
+    "2",
+    "--save-every",
+    "1000",
+    "--eval-every",
+    "1000",
+    "--batch-size",
+    "16",
+)
 
 
 @pytest.fixture(scope="module")

@@ -255,6 +255,7 @@ def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(cached: Non
     """Interrupted or not, with dropout: the same bytes."""
     settings: dict[str, Any] = {
         "n_layers": 2, "dim": 32, "n_heads": 2, "context_length": 32, "vocab_size": 300, "dropout": 0.1, "steps": 8,
+        "batch_size": 4, "eval_every": 1000, "save_every": 1000,
     }  # fmt: skip
     asked = iter(range(2))
     train(str(corpus_file), out="whole", compile="on", **settings)
@@ -275,7 +276,7 @@ def test_a_run_takes_its_steps_in_machine_code_and_goes_on_from_them(cached: Non
 def test_a_damaged_library_is_compiled_again_and_the_result_is_the_same(
     cached: None, corpus_file: Path, gptlite: Command, kind: str
 ) -> None:
-    line = ("train", corpus_file, *TRAIN_TINY, "--steps", "5", "--compile", "on")
+    line = ("train", corpus_file, *TRAIN_TINY, "--steps", "5", "--batch-size", "4", "--compile", "on")
     assert "damaged" not in gptlite(*line, "-o", "whole").err
     for library in Path("cache/kernels").glob("fused-*.so"):  # the one of this run, and those of tests before
         content = bytearray(library.read_bytes())

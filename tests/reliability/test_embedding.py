@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import stat
 import subprocess
@@ -438,8 +439,14 @@ def test_records_interrupted_on_their_way_leave_the_old_file() -> None:
     assert (Path("v.jsonl").read_text(), os.listdir()) == ("old", ["v.jsonl"])
 
 
-# Files of at most 8 KiB, 4 with some shells. Python would write its compiled modules cut short.
-LIMITED = ("bash", "-c", 'ulimit -f 8; export PYTHONDONTWRITEBYTECODE=1; exec "$@"', "bash")
+@pytest.fixture
+def no_large_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Files of at most 8 KiB. Python would write its compiled modules cut short."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.row("E12", "G18")
@@ -451,15 +458,17 @@ LIMITED = ("bash", "-c", 'ulimit -f 8; export PYTHONDONTWRITEBYTECODE=1; exec "$
     ],
     ids=["jsonl", "gguf"],
 )
-def test_a_full_disk_is_code_5_and_leaves_the_old_file(trained_run: Path, line: str) -> None:
+def test_a_full_disk_is_code_5_and_leaves_the_old_file(
+    gptlite: Command, trained_run: Path, no_large_files: None, line: str
+) -> None:
     Path("texts.txt").write_text(make_text(60))
     words = [str(trained_run) if word == "MODEL" else word for word in line.split()]
     target = Path(words[words.index("-o") + 1])
     target.write_text("old")
-    ended = processes.run(*words, "-q", wrapper=LIMITED)
+    ended = gptlite(*words, "-q")
     assert ended.code == 5
     reason = "File too large" if target.suffix != ".gguf" else ".* written, perhaps because the disk is full"
-    assert re.fullmatch(f"gptlite: error: cannot write {target}: {reason}\\.\n", ended.err.decode())
+    assert re.fullmatch(f"gptlite: error: cannot write {target}: {reason}\\.\n", ended.err)
     assert target.read_text() == "old"
     assert sorted(os.listdir()) == sorted(["texts.txt", target.name])
 

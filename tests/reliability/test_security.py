@@ -42,36 +42,36 @@ import json, sys
 from pathlib import Path
 from support.forging import read_everything
 from gptlite.checkpoint import runs, saved_step
-step, read = Path(sys.argv[1]), read_everything if sys.argv[2] == "step" else saved_step.load
-read(step)
-events, watching = [], True
+events, watching = [], False
 sys.addaudithook(lambda name, args: events.append([name, [str(a) for a in args]]) if watching else None)
-try:
-    read(runs.find_model(str(step)))
-finally:
+for place, read in zip(map(Path, sys.argv[1:]), (read_everything, saved_step.load)):
+    read(place)
+    events.clear()
+    watching = True
+    read(runs.find_model(str(place)))
     watching = False
-print(json.dumps(events))
+    print(json.dumps(events))
 """
 EXPECTED_EVENTS = {"open", "os.listdir", "os.scandir"}
 
 
-def events_while_reading(directory: Path, what: str = "step") -> list[tuple[str, list[str]]]:
-    """The audit events of a process that reads a model."""
+def events_while_reading(step: Path, hub: Path) -> list[list[tuple[str, list[str]]]]:
+    """The audit events of a process that reads a saved step and all beside it, then a model of a hub."""
     tests = str(Path(__file__).parent.parent)
     ended = subprocess.run(
-        [sys.executable, "-c", WATCHED, str(directory), what],
+        [sys.executable, "-c", WATCHED, str(step), str(hub)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         check=True,
     )
     harmless = ("object.__getattr__", "object.__setattr__", "builtins.id")
-    return [(name, arguments) for name, arguments in json.loads(ended.stdout) if name not in harmless]
+    found = [json.loads(line) for line in ended.stdout.splitlines()]
+    return [[(name, arguments) for name, arguments in events if name not in harmless] for events in found]
 
 
 @row("S06", "K21", "K26")
-@pytest.mark.parametrize("what", ["step", "hub"])
-def test_reading_a_model_opens_its_files_and_nothing_else(step: Path, what: str) -> None:
+def test_reading_a_model_opens_its_files_and_nothing_else(step: Path) -> None:
     """Though a pickle lies beside it and its configuration speaks of paths, addresses and code."""
     for name in ("pytorch_model.bin", "model.pt", "training_args.bin", "tokenizer.pkl"):
         (step / name).write_bytes(pickle.dumps(Canary()))
@@ -88,18 +88,17 @@ def test_reading_a_model_opens_its_files_and_nothing_else(step: Path, what: str)
         content |= {"quantization_config": {"_import_structure": "evil"}, "trust_remote_code": True}
         (step / name).write_text(json.dumps(content))
     seal(step)
-    if what == "hub":
-        (step / MANIFEST).unlink()
-        step = step.rename(step.with_name("hub"))
-    events = events_while_reading(step, what)
-    assert {name for name, _ in events} <= EXPECTED_EVENTS, [e for e in events if e[0] not in EXPECTED_EVENTS]
-    opened = {arguments[0] for name, arguments in events if name == "open" and not arguments[0].isdigit()}
-    folders = {str(step), "training_state", "embedding"}
-    files = {Path(name).name for name in (*MODEL_FILES, *OTHER_FILES, MANIFEST)}
-    if what == "hub":  # which names the tokens that end a text
-        files.add("generation_config.json")
-    assert opened <= files | folders
-    assert {str(step), *MODEL_FILES} <= opened
+    hub = Path(shutil.copytree(step, step.with_name("hub")))
+    (hub / MANIFEST).unlink()
+    for place, events in zip((step, hub), events_while_reading(step, hub), strict=True):
+        assert {name for name, _ in events} <= EXPECTED_EVENTS, [e for e in events if e[0] not in EXPECTED_EVENTS]
+        opened = {arguments[0] for name, arguments in events if name == "open" and not arguments[0].isdigit()}
+        folders = {str(place), "training_state", "embedding"}
+        files = {Path(name).name for name in (*MODEL_FILES, *OTHER_FILES, MANIFEST)}
+        if place == hub:  # which names the tokens that end a text
+            files.add("generation_config.json")
+        assert opened <= files | folders
+        assert {str(place), *MODEL_FILES} <= opened
     assert not Path("canary").exists()
 
 

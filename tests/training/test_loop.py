@@ -133,6 +133,27 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps, for tests about what becomes of a run; the text is beside it."""
+    folder = tmp_path_factory.mktemp("short")
+    (folder / "corpus.txt").write_text(make_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
+        train(str(folder / "corpus.txt"), out=folder / "run", steps=2, **TINY, **SELDOM)
+    return folder / "run"
+
+
+def copy(run: Path) -> None:
+    """As `run` in the folder of this test, with its text as corpus.txt, where it is looked for."""
+    shutil.copytree(run, "run", symlinks=True)
+    stored = info(Path("run"))
+    shutil.copy(run.parent / "corpus.txt", "corpus.txt")
+    moved = str(Path("corpus.txt").absolute())
+    stored["inputs"][0]["path"], stored["arguments"] = moved, [moved]
+    Path("run/run.json").write_text(json.dumps(stored))
+
+
 # -- It learns
 
 
@@ -368,18 +389,18 @@ def swap(path: Path) -> None:
 
 @pytest.mark.row("R08")
 @pytest.mark.parametrize("change", [append, swap])
-def test_a_changed_text_is_refused(corpus_file: Path, change: Callable[[Path], None]) -> None:
-    train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
-    change(corpus_file)
+def test_a_changed_text_is_refused(short: Path, change: Callable[[Path], None]) -> None:
+    copy(short)
+    change(Path("corpus.txt"))
     fingerprints = r"then [\d,]+ bytes with sha256 \w{16}, now [\d,]+ with \w{16}"
     with pytest.raises(CheckpointError, match=rf"not the one.* {fingerprints}.*`init_from='run'`"):
         train(inputs=[], out="run", resume=True, steps=4, threads=1)
 
 
 @pytest.mark.row("R09")
-def test_a_moved_text_is_still_the_same_text(corpus_file: Path) -> None:
-    train(str(corpus_file), out="run", steps=2, **TINY, **SELDOM)
-    corpus_file.rename("elsewhere.txt")
+def test_a_moved_text_is_still_the_same_text(short: Path) -> None:
+    copy(short)
+    Path("corpus.txt").rename("elsewhere.txt")
     assert train("elsewhere.txt", out="run", resume=True, steps=3, threads=1)["step"] == 3
 
 
@@ -403,11 +424,10 @@ def test_a_run_is_found_again_by_its_text(corpus_file: Path) -> None:
     ids=str,
 )
 def test_there_must_be_something_to_resume(
-    corpus_file: Path, arguments: dict[str, Any], error: type[Exception], message: str
+    corpus_file: Path, short: Path, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    train(str(corpus_file), out="done", steps=1, **TINY, **SELDOM)
-    shutil.copytree("done", "begun")
-    shutil.rmtree("begun/step-000000001")
+    shutil.copytree(short, "begun")
+    shutil.rmtree("begun/step-000000002")
     with pytest.raises(error, match=message):
         train(resume=True, **arguments)
 
@@ -422,14 +442,14 @@ def test_there_must_be_something_to_resume(
         {"val": "", "plan": {"model": {}, "train": {"tempo": 1}}},
     ],
 )
-def test_a_run_json_without_the_plan_is_told(corpus_file: Path, content: dict[str, Any]) -> None:
-    train(str(corpus_file), out="run", steps=1, **TINY, **SELDOM)
+def test_a_run_json_without_the_plan_is_told(short: Path, content: dict[str, Any]) -> None:
+    copy(short)
     stored = info(Path("run"))
     if "val" in content:  # all is there but a plan that makes sense
         content = {**stored, "plan": content["plan"]}
     Path("run/run.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"run\.json"):
-        train(resume=True, inputs=[], out="run", steps=2)
+        train(resume=True, inputs=[], out="run", steps=3)
 
 
 # -- The budget
@@ -799,19 +819,19 @@ def test_a_run_that_learns_nothing_more_stops_early(corpus_file: Path, monkeypat
 def test_of_a_long_text_as_much_is_used_as_can_be_read(
     corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "SHORTEST_LIMIT", 200_000)
+    monkeypatch.setattr(planning, "SHORTEST_LIMIT", 50_000)
     monkeypatch.setattr(planning, "READING_RATE", 1.0)
     long = tmp_path / "long.txt"
-    long.write_text(make_text(20_000))
+    long.write_text(make_text(2_000))
     log = Log()
     stop_at_once = iter([2])
     with pytest.raises(Interrupted):
         train(str(long), out="run", time=60, watcher=log, should_stop=lambda: next(stop_at_once), **TINY, **SELDOM)
     sizes = {part: facts["bytes"] for part, facts in info(Path("run"))["text"].items()}
-    assert sizes["train"] == pytest.approx(200_000, rel=0.01)
+    assert sizes["train"] == pytest.approx(50_000, rel=0.01)
     assert any("no time to read all" in notice for notice in log.notices)
     # Resumed, the same parts are taken, whatever the limits are then.
-    monkeypatch.setattr(planning, "SHORTEST_LIMIT", 100_000)
+    monkeypatch.setattr(planning, "SHORTEST_LIMIT", 25_000)
     train(str(long), out="run", resume=True, steps=3)
     assert {part: facts["bytes"] for part, facts in info(Path("run"))["text"].items()} == sizes
 
@@ -905,10 +925,10 @@ def test_fewer_tokens_than_asked_for_are_mentioned(tmp_path: Path) -> None:
     assert any("5,000" in notice for notice in log.notices)
 
 
-def test_a_run_in_use_is_refused(corpus_file: Path) -> None:
-    train(str(corpus_file), out="run", steps=1, **TINY, **SELDOM)
+def test_a_run_in_use_is_refused(short: Path) -> None:
+    copy(short)
     with Run(Path("run")).lock(), pytest.raises(RunInUseError):
-        train(inputs=[], out="run", resume=True, steps=2, threads=1)
+        train(inputs=[], out="run", resume=True, steps=3, threads=1)
 
 
 @pytest.mark.row("D01")
@@ -1074,8 +1094,13 @@ class Sleeper(Log):
 
 
 @pytest.mark.row("P26")
-@pytest.mark.parametrize("asleep", [3.0, 3600.0])
-@pytest.mark.parametrize("step", [1, 20, 40])
+@pytest.mark.parametrize(
+    ("step", "asleep"),
+    [
+        *((1, 3600.0), (40, 3.0)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 3.0), (20, 3.0), (20, 3600.0), (40, 3600.0))),
+    ],
+)
 def test_a_run_that_was_stopped_takes_the_same_steps(
     corpus_file: Path, monkeypatch: pytest.MonkeyPatch, step: int, asleep: float
 ) -> None:

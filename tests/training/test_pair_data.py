@@ -27,6 +27,7 @@ from gptlite.training.team import ALONE
 from gptlite.training.watcher import Progress, Watcher
 
 TINY = ("--layers", "2", "--dim", "32", "--heads", "2", "--vocab-size", "320", "-q", "--compile", "off")
+SELDOM = ("--save-every", "1000", "--eval-every", "1000")
 
 
 def write_records(n: int = 300) -> None:
@@ -36,8 +37,11 @@ def write_records(n: int = 300) -> None:
 
 def test_a_resumed_run_has_the_same_bytes(gptlite: Command) -> None:
     write_records()
-    assert gptlite("train", "x.jsonl", *TINY, "-o", "whole", "--steps", "8").code == 0
-    assert gptlite("train", "x.jsonl", *TINY, "-o", "parts", "--steps", "8", "--save-every", "4").code == 0
+    assert gptlite("train", "x.jsonl", *TINY, "-o", "whole", "--steps", "8", "--batch-size", "8").code == 0
+    assert (
+        gptlite("train", "x.jsonl", *TINY, "-o", "parts", "--steps", "8", "--batch-size", "8", "--save-every", "4").code
+        == 0
+    )
     shutil.rmtree("parts/step-000000008")
     info = json.loads(Path("parts/run.json").read_text())
     Path("parts/run.json").write_text(json.dumps({name: value for name, value in info.items() if name != "result"}))
@@ -119,7 +123,7 @@ def test_epochs_are_counted_in_pairs() -> None:
 def test_exact_match_stands_beside_the_bits() -> None:
     Path("x.jsonl").write_text(as_records([("Ada finds", "a bank"), ("Bela finds", "a song")] * 60))
     watcher = Notices()
-    shape = {"n_layers": 1, "dim": 32, "n_heads": 2, "vocab_size": 300, "compile": "off", "seed": 1}
+    shape = {"n_layers": 1, "dim": 32, "n_heads": 2, "vocab_size": 300, "compile": "off", "seed": 1, "batch_size": 8}
     train("x.jsonl", out="run", steps=100, eval_every=50, watcher=watcher, **shape)
     told = [p.val_exact_match for p in watcher.progress]
     assert told[:50] == [None] * 50 and told[50] is not None and told[99] is not None
@@ -157,7 +161,8 @@ def test_a_few_pairs_are_learned(gptlite: Command, loss: str) -> None:
     known = {"Ada": "a bank", "Bela": "a song", "Dora": "no <|end|>"}
     pairs = [(f"{name} finds", answer) for name, answer in known.items()]
     Path("x.jsonl").write_text(as_records(pairs * 60))
-    outcome = gptlite("train", "x.jsonl", *TINY, "--steps", "150", "-o", "run", "--loss", loss, "--seed", "2")
+    size = ("--steps", "100", "--batch-size", "12") if loss == "answer" else ("--steps", "150")
+    outcome = gptlite("train", "x.jsonl", *TINY, *SELDOM, *size, "-o", "run", "--loss", loss, "--seed", "2")
     assert outcome.code == 0, outcome.err
     for prompt, answer in pairs:
         outcome = gptlite("generate", prompt, "-m", "run", "-t", "0", "--no-echo", "-q")
