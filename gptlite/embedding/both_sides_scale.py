@@ -40,7 +40,8 @@ def find_places(tokenizer: Tokenizer, windows: np.ndarray) -> list[Place]:
         text = b"".join(spelled).decode("utf-8", "surrogateescape")
         ends = np.cumsum([len(token) for token in spelled])
         breaks = [match.end() for match in SENTENCE_END.finditer(text)]
-        spans = np.array([span for span in _word_spans(text) if span[0] > 0 and span[1] < len(text)]).reshape(-1, 2)
+        found = [span for span in _word_spans(text) if span[0] > 0 and span[1] < len(text)]
+        spans = np.array(found, dtype=np.int64).reshape(-1, 2)
         at = _bytes_before(text)
         firsts = np.searchsorted(ends, at[spans[:, 0]], "right").tolist()
         lasts = np.searchsorted(ends, at[spans[:, 1]] - 1, "right").tolist()

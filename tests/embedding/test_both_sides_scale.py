@@ -51,6 +51,10 @@ def test_documents_part_words_and_sentences(tokenizer: Tokenizer) -> None:
     ]  # fmt: skip
 
 
+def test_windows_without_words_have_no_places(tokenizer: Tokenizer) -> None:
+    assert find_places(tokenizer, np.array([tokenizer.encode(". , . . ! ...")])) == []
+
+
 def test_cosines_are_those_of_vectors_that_embed_makes(
     model: GPT, tokenizer: Tokenizer, bags: ContextBags, monkeypatch: pytest.MonkeyPatch
 ) -> None:
