@@ -73,13 +73,14 @@ def shortened(command: str) -> str:
     if not command.startswith("train "):
         return command
     command = re.sub(r"--(time|steps|epochs|size|layers|dim|heads|context|patience) \S+ ?", "", command)
+    rarely = "" if "--save-every" in command else "--save-every 1k"  # each save takes longer than the steps do
     command = re.sub(r"--vocab-size \S+", "--vocab-size 400", command)
     if "--resume" in command:
         return command
     if "--init-from" in command:
-        return f"{command} --steps 2"
+        return f"{command} --steps 2 {rarely}"
     vocabulary = "" if "--vocab-size" in command or "--tokenizer" in command else "--vocab-size 330"
-    return f"{command} --steps 4 {SHAPE} {vocabulary}"
+    return f"{command} --steps 4 {rarely} {SHAPE} {vocabulary}"
 
 
 # -- What the pages speak of
@@ -205,7 +206,7 @@ def test_a_page_runs(
         if not can_run(text):
             continue
         if kind == "python":
-            exec(re.sub(r'time="\w+"', 'steps=4, size="tiny"', text), {"__name__": "page"})
+            exec(re.sub(r'time="\w+"', 'steps=4, save_every=4, size="tiny"', text), {"__name__": "page"})
             assert "print(" not in text or capsys.readouterr().out, text
             continue
         arguments = shlex.split(shortened(text))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Command, make_text
+from support.comparisons import in_this_process
 
 import gptlite as library
 from gptlite.cli import main
@@ -20,7 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMAND, PYTHON = r"^    gptlite (?P<command>.+(?:(?<=\\)\n.+)*)", r"^```python\n(?P<python>(?:.*\n)*?)^```"
 STEP = re.compile(f"{COMMAND}|{PYTHON}", re.MULTILINE)
-BUDGET = "3s"  # in place of the page's minutes
+BUDGET = "1s"  # in place of the page's minutes
 
 # What is typed where a command asks.
 TYPED = {"generate -i": b"the river\n/quit\n"}
@@ -56,7 +57,7 @@ def steps() -> list[tuple[str, str]]:
 def write_texts() -> None:
     """The files of which the README speaks, with its own sentences among those of a small grammar."""
     known = "\n".join(SENTENCES) + "\n"
-    corpus = "".join(known + make_text(20, seed=seed) for seed in range(40))
+    corpus = "".join(known + make_text(20, seed=seed) for seed in range(16))
     Path("corpus.txt").write_text(corpus, encoding="utf-8")
     Path("letters.txt").write_text(
         "".join(known + make_text(20, seed=seed) for seed in range(50, 70)), encoding="utf-8"
@@ -108,10 +109,11 @@ def run(gptlite: Command, text: str) -> None:
 def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.MonkeyPatch, with_help: bool) -> None:
     """In one folder, in the order of the page, against the model of the page's own first command.
 
-    Only the time of a training is another: `--time 3m` is 3 s here, in Python too; and `compare` has two contenders.
+    Only the time of a training is another: `--time 3m` is 1 s here, in Python too; and `compare` has two contenders.
     `OPTIONAL` lists the libraries without which a command is not run, `TYPED` what is typed where a command asks. With
     `with_help`, the examples of the help pages run then, in a folder with the same texts and the same runs.
     """
+    in_this_process(monkeypatch)
     write_texts()
     for kind, text in steps():
         if kind == "command":

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from gptlite.cli.main import run
 
-TIME = "12s"
+TIME = "3s"
 
 
 @pytest.fixture(scope="session")
