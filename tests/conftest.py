@@ -22,6 +22,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 import pytest
 import torch
 import typer
+from support.browser import Browser, Page, browsing
 from support.screens import Screen, Terminal
 
 from gptlite.cli import main as command_line
@@ -263,6 +264,21 @@ def comparison_of_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         in_this_process(patch)
         compare(folder / "pairs.jsonl", time="1s", directory=folder / "found", val="20%")
     return folder / "found"
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One for all tests of pages: it takes a second to start."""
+    with browsing(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
+    """A page without a network; the only one, because a browser draws no other."""
+    page = browser.new_page()
+    yield page
+    browser.close_page(page)
 
 
 @pytest.fixture

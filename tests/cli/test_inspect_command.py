@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command, make_text
-from support.browser import browsing
+from support.browser import Page
 from support.pages import needs_browser
 
 from gptlite.checkpoint import runs
@@ -231,7 +231,7 @@ def test_a_page_is_a_file(gptlite: Command, trained_run: Path) -> None:
 @needs_browser
 @pytest.mark.parametrize("n_times", [1, 5])
 def test_the_page_has_the_numbers_of_json(
-    gptlite: Command, trained_run: Path, tmp_path: Path, n_times: int, monkeypatch: pytest.MonkeyPatch
+    gptlite: Command, trained_run: Path, page: Page, n_times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a text that has room in the page, and of one of which only a part has."""
     pytest.importorskip("vl_convert")
@@ -242,33 +242,31 @@ def test_the_page_has_the_numbers_of_json(
     asked = (" ".join([SENTENCE] * n_times), "-m", trained_run, "--attention", "2.1", "--explain", "2.1")
     told = inspected(gptlite, *asked[:3], "--attention", "all", "--explain", "2.1", "--lens")
     assert gptlite("inspect", *asked, "-o", "page.html").code == 0
-    with browsing(tmp_path / "profile") as browser:
-        page = browser.new_page()
-        page.open(Path("page.html"))
-        page.wait_for("document.body?.dataset.drawn")
-        first, mapped = page.evaluate("[looking.first, looking.mapped]")
-        before = told["attention"]["first_position"]
-        assert (mapped == 12) is (n_times > 1) and page.evaluate("looking.ids.length") == len(told["tokens"]) + 1
-        for layer, heads in enumerate(told["attention"]["weights"]):
-            for head, rows in enumerate(heads):
-                for t in range(first, first + mapped):
-                    ours = page.evaluate(f"[...weightsOf({layer}, {head}, {t})]")
-                    assert ours == pytest.approx(rows[t - before][first - before :], abs=1e-3)
-        for t, token in enumerate(told["tokens"], 1):
-            column = page.evaluate(f"looking.lens[{t}]")
-            assert [x["bits"] for x in column] == pytest.approx([x["surprisal_bits"] for x in token["lens"]], abs=1e-3)
-            best = page.evaluate(f"remote('expected', 'look', {t - 1}, 1, 8)")[0]
-            assert best["p"] == pytest.approx(token["lens"][1]["p"], abs=1e-3)
-            top = page.evaluate(f"remote('expected', 'look', {t - 1}, model.config.n_layers, 8)")
-            assert [x["id"] for x in top] == [x["id"] for x in token["top"]]
-        at, step = page.evaluate("looking.at"), told["explain"]
-        assert at == step["position"]
-        ours = page.evaluate("remote('step', 'look', 1, 0, looking.at).then((x) => [[...x.scaled], [...x.query]])")
-        assert ours[0] == pytest.approx(step["scaled"][first - before : at - before + 1], abs=1e-3)
-        assert ours[1] == pytest.approx(step["query"], abs=2e-3)
-        share = page.evaluate("byId('outside')?.textContent ?? ''")
-        assert ("from tokens before these" in share) is (first > 0)
-        assert page.errors == [] and page.requests == [Path("page.html").resolve().as_uri()]
+    page.open(Path("page.html"))
+    page.wait_for("document.body?.dataset.drawn")
+    first, mapped = page.evaluate("[looking.first, looking.mapped]")
+    before = told["attention"]["first_position"]
+    assert (mapped == 12) is (n_times > 1) and page.evaluate("looking.ids.length") == len(told["tokens"]) + 1
+    for layer, heads in enumerate(told["attention"]["weights"]):
+        for head, rows in enumerate(heads):
+            for t in range(first, first + mapped):
+                ours = page.evaluate(f"[...weightsOf({layer}, {head}, {t})]")
+                assert ours == pytest.approx(rows[t - before][first - before :], abs=1e-3)
+    for t, token in enumerate(told["tokens"], 1):
+        column = page.evaluate(f"looking.lens[{t}]")
+        assert [x["bits"] for x in column] == pytest.approx([x["surprisal_bits"] for x in token["lens"]], abs=1e-3)
+        best = page.evaluate(f"remote('expected', 'look', {t - 1}, 1, 8)")[0]
+        assert best["p"] == pytest.approx(token["lens"][1]["p"], abs=1e-3)
+        top = page.evaluate(f"remote('expected', 'look', {t - 1}, model.config.n_layers, 8)")
+        assert [x["id"] for x in top] == [x["id"] for x in token["top"]]
+    at, step = page.evaluate("looking.at"), told["explain"]
+    assert at == step["position"]
+    ours = page.evaluate("remote('step', 'look', 1, 0, looking.at).then((x) => [[...x.scaled], [...x.query]])")
+    assert ours[0] == pytest.approx(step["scaled"][first - before : at - before + 1], abs=1e-3)
+    assert ours[1] == pytest.approx(step["query"], abs=2e-3)
+    share = page.evaluate("byId('outside')?.textContent ?? ''")
+    assert ("from tokens before these" in share) is (first > 0)
+    assert page.errors == [] and page.requests == [Path("page.html").resolve().as_uri()]
 
 
 @needs_browser

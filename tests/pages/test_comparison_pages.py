@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.browser import Browser, Page, browsing
+from support.browser import Page
 from support.comparisons import made, made_masked, made_of_pairs
 from support.pages import HOSTILE, NO_ELEMENTS, needs_browser
 
@@ -35,13 +34,6 @@ def page_of(kind: str, text: str = "corpus") -> str:
     names = [text, "other"]
     results = [["", "bits per byte"], *([name, "2.0000"] for name in names)]
     return runs.render(Runs(dict.fromkeys(names, lines), "", [f"{text} is better"], results, [["", *names]]))
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    browser: Browser
-    with browsing(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser.new_page()
 
 
 def show(page: Page, content: str, *, width: int = 1200, scheme: str = "light") -> None:

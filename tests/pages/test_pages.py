@@ -8,14 +8,13 @@ import gzip
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from support.browser import Browser, Page, browsing
+from support.browser import Browser, Page
 from support.pages import HOSTILE, NO_ELEMENTS, Elements, banks, needs_browser, seen
 
 pytest.importorskip("altair")
@@ -235,17 +234,6 @@ def test_hostile_text_is_text_in_a_figure() -> None:
 
 
 # -- In a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browsing(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def page(browser: Browser) -> Page:
-    return browser.new_page()
 
 
 def show(page: Page, content: str, *, width: int = 1200, scheme: str = "light") -> None:

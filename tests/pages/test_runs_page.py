@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import Page, browsing
+from support.browser import Page
 from support.pages import HOSTILE, NO_ELEMENTS, Elements, needs_browser, seen
 
 pytest.importorskip("altair")
@@ -38,12 +37,6 @@ def of(*names: str) -> Runs:
         results=[["", "bits per byte"], *([name, "3.0"] for name in names)],
         settings=[["", *names], ["lr", *("0.1" for _ in names)]],
     )
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser.new_page()
 
 
 def show(page: Page, shown: Runs, *, width: int = 1200, scheme: str = "light") -> None:

@@ -7,12 +7,11 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.browser import Page, browsing
+from support.browser import Page
 from support.pages import BANKS, HOSTILE, Elements, needs_browser
 from support.pages import occurrences_of as made
 
@@ -120,12 +119,6 @@ def test_figures_have_the_numbers_of_the_page(n: int) -> None:
 # -- In a browser
 
 POINTS = "[...document.querySelectorAll('#{} .mark-symbol path')]"
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser.new_page()
 
 
 def show(page: Page, shown: Occurrences, *, width: int = 1200, scheme: str = "light") -> None:

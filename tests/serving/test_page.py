@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.browser import Page, browsing
+from support.browser import Page
 from support.pages import needs_browser
 from support.serving import Running, running, tiny_model
 
@@ -26,13 +25,9 @@ pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("profile")) as browser:
-        made = browser.new_page()
-        made.call(
-            "Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1
-        )
-        yield made
+def page(page: Page) -> Page:
+    page.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    return page
 
 
 def show(page: Page, server: Running, *, until: str = READY) -> None:

@@ -32,8 +32,8 @@ NAMED = {  # roles that have to say what they are
 class Page:
     """One page in a browser without a network, with all that went wrong in it and all that it asked for."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
-        self.browser, self.session = browser, session
+    def __init__(self, browser: Browser, session: str, target: str) -> None:
+        self.browser, self.session, self.target = browser, session, target
         self.errors: list[str] = []
         self.requests: list[str] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -142,8 +142,12 @@ class Browser:
     def new_page(self) -> Page:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self.pages[session] = page = Page(self, session)
+        self.pages[session] = page = Page(self, session, target)
         return page
+
+    def close_page(self, page: Page) -> None:
+        del self.pages[page.session]
+        self.call("Target.closeTarget", targetId=page.target)
 
     def call(self, method: str, page: Page | None = None, **parameters: Any) -> dict[str, Any]:
         self.last += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from support.browser import browsing
+from support.browser import Page
 from support.pages import needs_browser
 
 from gptlite.distribution import install_hint
@@ -48,15 +48,13 @@ def test_a_page_and_a_picture(gptlite: Command, trained_run: Path, texts: Path) 
 @needs_browser
 @pytest.mark.parametrize("width", [400, 1200])
 def test_the_page_opens_without_a_network(
-    gptlite: Command, trained_run: Path, texts: Path, tmp_path: Path, width: int
+    gptlite: Command, trained_run: Path, texts: Path, page: Page, width: int
 ) -> None:
     assert gptlite("score", texts, "-m", trained_run, "--plot", "out.html").code == 0
-    with browsing(tmp_path / "profile") as browser:
-        page = browser.new_page()
-        page.resize(width)
-        page.open(Path("out.html"))
-        page.wait_for("document.querySelectorAll('svg [aria-roledescription=bar]').length >= 14")
-        assert page.errors == [] and page.requests == [Path("out.html").resolve().as_uri()]
+    page.resize(width)
+    page.open(Path("out.html"))
+    page.wait_for("document.querySelectorAll('svg [aria-roledescription=bar]').length >= 14")
+    assert page.errors == [] and page.requests == [Path("out.html").resolve().as_uri()]
 
 
 def test_a_file_is_kept_unless_forced(gptlite: Command, trained_run: Path, texts: Path) -> None:

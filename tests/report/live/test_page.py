@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Command, make_text, random_model, tiny_config
-from support.browser import Page, browsing
+from support.browser import Page
 from support.pages import needs_browser
 
 from gptlite.checkpoint import runs
@@ -46,12 +45,6 @@ def strings(n: int) -> list[str]:
         return "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
     return ["".join(piece() for _ in range(rng.randrange(1, 8))) for _ in range(n)]
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser.new_page()
 
 
 def show(page: Page, directory: str | Path, dtype: str = "f32", *, width: int = 1200, scheme: str = "light") -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import Command, random_model, tiny_config
-from support.browser import Page, browsing
+from support.browser import Page
 from support.pages import HOSTILE, NO_ELEMENTS, needs_browser
 
 from gptlite.checkpoint import runs
@@ -24,12 +23,6 @@ from gptlite.text.tokenizer import Tokenizer
 pytestmark = needs_browser
 READY = "document.body?.dataset.ready === 'true'"
 SELECTED = "document.querySelector('#grid thead [aria-selected=true]').dataset.at"
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    with browsing(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser.new_page()
 
 
 def show(page: Page, directory: str | Path, *, width: int = 1200, scheme: str = "light") -> None:
