@@ -14,14 +14,15 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Before torch is loaded: models are so tiny here that a second thread only waits; waiting is as in the command line.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "30000")
 
 import pytest
-import torch
 import typer
+from support import sharing
 from support.browser import Browser, Page, browsing
 from support.screens import Screen, Terminal
 
@@ -29,9 +30,10 @@ from gptlite.cli import main as command_line
 from gptlite.cli import process
 from gptlite.cli.shared import console
 from gptlite.config import ModelConfig
-from gptlite.embedding import statistics
-from gptlite.model import GPT, initialise
-from gptlite.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # torch takes two seconds, which the process that only hands out tests can do without
+    from gptlite.model import GPT
+    from gptlite.text.tokenizer import Tokenizer
 
 NOUNS = ("river", "bank", "garden", "letter", "song", "window", "harbour", "clock")
 VERBS = ("finds", "carries", "opens", "remembers", "follows", "paints")
@@ -57,6 +59,10 @@ def tiny_config(architecture: str, **overrides: int) -> ModelConfig:
 
 def random_model(config: ModelConfig, seed: int = 0) -> GPT:
     """A model whose weights are all random, zeros and ones included, so that no term hides behind another."""
+    import torch
+
+    from gptlite.model import GPT, initialise
+
     model = GPT(config)
     initialise(model, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -120,6 +126,7 @@ def remembering_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
+WHOLE_MEASURED: dict[str, int] = {}
 FEW_MEASURED = {"WINDOW_TOKENS": 512, "SENTENCE_TOKENS": 256, "N_PAIRS": 250}  # an eighth, or a fourth
 
 
@@ -129,17 +136,19 @@ def short_measurements() -> Iterator[None]:
 
     Where that is what a test is about, `measure_all` takes as much text as for a user.
     """
+    from gptlite.embedding import statistics
+
     with pytest.MonkeyPatch.context() as patch:
         for name, value in FEW_MEASURED.items():
+            WHOLE_MEASURED[name] = getattr(statistics, name)
             patch.setattr(statistics, name, value)
         yield
 
 
-WHOLE_MEASURED = {name: getattr(statistics, name) for name in FEW_MEASURED}
-
-
 def measure_all(patch: pytest.MonkeyPatch) -> None:
     """Saves measure as much text as without the tests."""
+    from gptlite.embedding import statistics
+
     for name, value in WHOLE_MEASURED.items():
         patch.setattr(statistics, name, value)
 
@@ -156,6 +165,8 @@ def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def ordinary_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests compute the same whatever this processor has; those about bf16 say so."""
+    import torch
+
     for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
 
@@ -169,6 +180,8 @@ def corpus_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
+    from gptlite.text.tokenizer import Tokenizer
+
     return Tokenizer.train([make_text()], 320)
 
 
@@ -201,6 +214,10 @@ def gptlite(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 TRAIN_TINY = ("--steps", "60", "--layers", "2", "--dim", "32", "--heads", "2", "--context", "32", "--vocab-size", "320")
+# A few steps, and one score and one save at the end.
+TRAIN_FEW = (
+    *TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -216,54 +233,54 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield folder / "run"
 
 
-@pytest.fixture(scope="session")
-def comparison_of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a comparison, made in this process in a few seconds; tests must not change it."""
+def compare_here(cache: Path, *inputs: Path, **options: Any) -> None:
+    """A comparison in this process, in a few seconds."""
     from support.comparisons import in_this_process
 
     from gptlite.comparison.run import compare
 
-    folder = tmp_path_factory.mktemp("compared")
-    (folder / "corpus.txt").write_text(make_text(600), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
+        patch.setenv("GPTLITE_CACHE", str(cache))
         in_this_process(patch)
+        compare(*inputs, **options)
+
+
+@pytest.fixture(scope="session")
+def comparison_of_four(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a comparison; tests must not change it."""
+
+    def make(folder: Path) -> None:
+        text = folder / "corpus.txt"
+        text.write_text(make_text(600), encoding="utf-8")
         names = ["unigram", "5-gram", "lstm", "gptlite"]
-        compare(folder / "corpus.txt", time="1s", contenders=names, directory=folder / "found", prompt="Ada", val="20%")
-    return folder / "found"
+        shape = {"time": "1s", "contenders": names, "prompt": "Ada", "val": "20%"}
+        compare_here(folder / "cache", text, directory=folder / "found", **shape)
+
+    return sharing.own_copy(tmp_path_factory, "compared", make) / "found"
 
 
 @pytest.fixture(scope="session")
 def comparison_with_masked(comparison_of_four: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with the model that reads both sides."""
-    from support.comparisons import in_this_process
 
-    from gptlite.comparison.run import compare
+    def make(folder: Path) -> None:
+        shutil.copytree(comparison_of_four, folder / "found")
+        cache = comparison_of_four.parent / "cache"
+        compare_here(cache, directory=folder / "found", resume=True, contenders="masked")
 
-    folder = tmp_path_factory.mktemp("compared-with-masked") / "found"
-    shutil.copytree(comparison_of_four, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPTLITE_CACHE", str(comparison_of_four.parent / "cache"))
-        in_this_process(patch)
-        compare(directory=folder, resume=True, contenders="masked")
-    return folder
+    return sharing.own_copy(tmp_path_factory, "compared-with-masked", make) / "found"
 
 
 @pytest.fixture(scope="session")
 def comparison_of_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a comparison on pairs, made as `comparison_of_four`; tests must not change it."""
-    from support.comparisons import in_this_process
+    """The directory of a comparison on pairs; tests must not change it."""
 
-    from gptlite.comparison.run import compare
+    def make(folder: Path) -> None:
+        lines = [json.dumps({"question": f"{i} of {i % 7}?", "answer": f"{i % 10} it is"}) for i in range(400)]
+        (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        compare_here(folder / "cache", folder / "pairs.jsonl", time="1s", directory=folder / "found", val="20%")
 
-    folder = tmp_path_factory.mktemp("compared-pairs")
-    lines = [json.dumps({"question": f"{i} of {i % 7}?", "answer": f"{i % 10} it is"}) for i in range(400)]
-    (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
-        in_this_process(patch)
-        compare(folder / "pairs.jsonl", time="1s", directory=folder / "found", val="20%")
-    return folder / "found"
+    return sharing.own_copy(tmp_path_factory, "compared-pairs", make) / "found"
 
 
 @pytest.fixture(scope="session")

@@ -178,6 +178,7 @@ def test_the_sdist_has_what_its_tests_need(built: tuple[Path, Path]) -> None:
     assert {"Makefile", "constraints.txt", "LICENSE", "pyproject.toml", "MANIFEST.in", *pages} <= names
 
 
+@pytest.mark.slow
 def test_tests_run_from_the_sdist(built: tuple[Path, Path], tmp_path: Path) -> None:
     """Some of those that read files beside the package. That all files are there, the test above knows."""
     with tarfile.open(built[0]) as archive:
@@ -231,7 +232,7 @@ gptlite.load(mode="x")  # wrong
 """
 
 
-@pytest.mark.parametrize("way", ["editable", "wheel"])
+@pytest.mark.parametrize("way", [pytest.param("editable", marks=pytest.mark.slow), "wheel"])
 def test_type_checkers_know_the_package_once_it_is_installed(
     built: tuple[Path, Path], tmp_path: Path, way: str
 ) -> None:
@@ -283,7 +284,9 @@ def test_the_pins_are_for_every_python() -> None:
     assert all(markers in ({""}, {newer, older}) for name, markers in pins.items() if name not in alone), pins
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+@pytest.mark.parametrize(
+    "shell", ["bash", *(pytest.param(x, marks=pytest.mark.slow) for x in ("zsh", "fish", "powershell"))]
+)
 def test_shells_complete_commands_and_options(shell: str, tmp_path: Path) -> None:
     asks = {
         "_GPTLITE_COMPLETE": f"complete_{shell}", "COMP_WORDS": "gptlite train --resu", "COMP_CWORD": "2",

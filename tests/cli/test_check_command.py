@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Command
+from support.proofs import shorten_proof
 
 from gptlite.checkpoint.runs import Run
 from gptlite.training import resume_proof
@@ -171,6 +172,7 @@ def test_resuming_is_proved(gptlite: Command) -> None:
 
 def test_the_proof_can_fail(gptlite: Command, trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it would if the random numbers of dropout were not put back."""
+    shorten_proof(monkeypatch)
     monkeypatch.setattr("gptlite.training.state.torch.set_rng_state", lambda _: None)
     outcome = gptlite("check", trained_run, "--resume-proof", "--json")
     assert outcome.code == 1 and "differs from the one that was not interrupted" in outcome.err

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from conftest import TRAIN_TINY, Command, make_text, random_model, tiny_config
+from conftest import TRAIN_FEW, Command, make_text, random_model, tiny_config
 
 from gptlite.checkpoint import runs
 from gptlite.checkpoint.saved_step import save_step
@@ -109,7 +109,7 @@ def test_scoring_twice_is_scoring_once(gptlite: Command, corpus_file: Path, trai
 
 @pytest.fixture
 def other_run(gptlite: Command, corpus_file: Path) -> Path:
-    assert gptlite("train", corpus_file, "-o", "other", "-q", *TRAIN_TINY, "--steps", "3").code == 0
+    assert gptlite("train", corpus_file, "-o", "other", "-q", *TRAIN_FEW).code == 0
     return Path("other")
 
 

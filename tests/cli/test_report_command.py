@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRAIN_TINY, Command
+from conftest import TRAIN_FEW, Command
 
 from gptlite.cli.report import command as report
 
@@ -116,7 +116,7 @@ def test_without_a_name_it_is_the_newest_run_and_stands_in_it(gptlite: Command, 
 
 
 def test_samples_stand_by_their_steps(gptlite: Command, corpus_file: Path) -> None:
-    line = ("train", corpus_file, "-o", "run", "-q", *TRAIN_TINY, "--steps", "12", "--sample-every", "6")
+    line = ("train", corpus_file, "-o", "run", "-q", *TRAIN_FEW, "--steps", "12", "--sample-every", "6")
     assert gptlite(*line, "--sample-prompt", "Ada").code == 0
     metrics = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     samples = {line["step"]: line["sample"] for line in metrics if "sample" in line}

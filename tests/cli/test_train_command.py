@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TRAIN_FEW as FEW
 from conftest import TRAIN_TINY, Command, make_text
 
 from gptlite.checkpoint.runs import Run
 from gptlite.cli.train import outcome
 from gptlite.text import demo, demo_pairs
 
-# A few steps, and one score and one save at the end.
-FEW = (*TRAIN_TINY, "--steps", "4", "--batch-size", "4", "--threads", "1", "--eval-every", "1k", "--save-every", "1k")
 KEYS = {
     "run", "step", "best_step", "n_parameters", "vocab_size", "n_tokens_seen", "tokens_per_second", "seconds",
     "train_loss_nats", "val_loss_nats",
@@ -63,7 +62,7 @@ def test_what_is_suggested_at_the_end_works(gptlite: Command, corpus_file: Path)
 
 
 def test_choices_of_the_plan_are_told(gptlite: Command, corpus_file: Path) -> None:
-    outcome = gptlite("train", "corpus.txt", *TRAIN_TINY, "--steps", "20")
+    outcome = gptlite("train", "corpus.txt", *TRAIN_TINY, "--steps", "4", "--save-every", "4")
     reasons = info("checkpoints/corpus")["plan"]["reasons"]
     assert reasons and all(f"chosen: {reason}" in outcome.err for reason in reasons)
 
@@ -81,8 +80,8 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(gptlite: Command, corpus_fi
 
 
 def test_a_dry_run_as_json_has_the_numbers(gptlite: Command, corpus_file: Path) -> None:
-    preview = json.loads(gptlite("train", "corpus.txt", "--dry-run", "--json", "--time", "20s").out)
-    assert preview["plan"]["train"]["seconds"] == preview["expected"]["seconds"] == 20
+    preview = json.loads(gptlite("train", "corpus.txt", "--dry-run", "--json", "--time", "5s").out)
+    assert preview["plan"]["train"]["seconds"] == preview["expected"]["seconds"] == 5
     assert preview["plan"]["given"] == ["seconds"]
     assert preview["expected"]["memory_bytes"] > 10**8  # torch alone needs that
     assert set(preview["baselines"]) >= {"xz_bits_per_byte", "unigram_bits_per_byte", "ngram_bits_per_byte"}
@@ -243,7 +242,8 @@ def test_the_demo_needs_no_text(gptlite: Command) -> None:
     assert json.loads(outcome.out)["run"] == "checkpoints/python-reference"
 
 
-def test_the_demo_of_homonyms_knows_what_it_takes(gptlite: Command) -> None:
+def test_the_demo_of_homonyms_knows_what_it_takes(gptlite: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "N_SENTENCES", 600)
     plan = json.loads(gptlite("train", "--demo", "homonyms", "--dry-run", "--json").out)["plan"]
     assert plan["model"]["n_layers"] == demo.SHAPE["n_layers"] and plan["model"]["dim"] == demo.SHAPE["dim"]
     assert plan["train"]["steps"] == demo.TRAINING["steps"]
@@ -345,11 +345,8 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
-    ids=["ctrl-c", "term"],
-)
+@pytest.mark.slow  # tests/reliability/test_signals.py has a quick one
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
 def test_a_signal_saves_and_says_how_to_go_on(gptlite: Command, corpus_file: Path, number: int, code: int) -> None:
     process = start("corpus.txt", "-o", "run", "--json", *FEW, "--steps", "20k", "--save-every", "20k")
     wait_for(Path("run/metrics.jsonl"), process)

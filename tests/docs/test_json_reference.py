@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRAIN_TINY, Command, make_text
+from conftest import TRAIN_FEW, TRAIN_TINY, Command, make_text
+from support.proofs import shorten_proof
 from support.runs import copied_run
 
 from gptlite.cli.shared import schemas
@@ -29,9 +30,9 @@ TEXT = "Ada finds the river and the bank .\n\nBela opens the bank and the song .
 TOLD = ("--prompt", "Ada", "--max-tokens", "8")
 WORD = ("-w", "river", "the river and the bank", "a river too")
 HEADS = ("--attention", "1.1", "--explain", "2.1", "--lens")
-DEMO = ("train", "--demo", "pairs", "-o", "demo", "-q", *TRAIN_TINY, "--context", "64", "--steps", "4")
+DEMO = ("train", "--demo", "pairs", "-o", "demo", "-q", *TRAIN_FEW, "--context", "64")
 CALLS: dict[str, list[tuple[str, ...]]] = {
-    "train": [("train", "CORPUS", "-o", "new", "-q", *TRAIN_TINY, "--steps", "4"), DEMO],
+    "train": [("train", "CORPUS", "-o", "new", "-q", *TRAIN_FEW), DEMO],
     "train-plan": [
         ("train", "CORPUS", "--dry-run", *TRAIN_TINY, "--steps", "9k", "--background", "novel.txt"),
         ("train", "letters.txt", "--dry-run", "--init-from", "RUN", "--replay", "30%", "--steps", "2"),
@@ -186,9 +187,13 @@ def test_objects_have_the_documented_keys(
         monkeypatch.setattr(demo_pairs, size, n)
     if name == "eval":
         assert gptlite(*DEMO).code == 0
+    if name == "check":
+        shorten_proof(monkeypatch)
     if name == "info":
         beside = ("--init-from", trained_run, "--background", "novel.txt", "--replay", "20%")
-        assert gptlite("train", "letters.txt", "-o", "mixed", "-q", "--steps", "2", *beside).code == 0
+        assert (
+            gptlite("train", "letters.txt", "-o", "mixed", "-q", "--steps", "2", "--save-every", "2", *beside).code == 0
+        )
     title = f"gptlite.{name}/{schemas.VERSIONS[name]}"
     stands = {"RUN": trained_run, "FOLDER": trained_run.parent, "CORPUS": trained_run.parent / "corpus.txt"}
     if name == "report-runs":  # the same training with another seed, and a third one with another learning rate

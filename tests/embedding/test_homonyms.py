@@ -30,7 +30,8 @@ from gptlite.text.words import Occurrence
 from gptlite.training import pipeline
 
 TRAINED_ON = make_sentences(demo.N_SENTENCES, 0)
-HELD_OUT = [s for s in make_sentences(1600, 1) if s.text not in {t.text for t in TRAINED_ON}]
+READ = {s.text for s in TRAINED_ON}
+HELD_OUT = [s for s in make_sentences(1600, 1) if s.text not in READ]
 LEFT = [s for s in HELD_OUT if s.left_cue]
 
 

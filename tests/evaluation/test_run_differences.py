@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from gptlite.evaluation.run_differences import (
     T_VALUES,
@@ -34,6 +33,8 @@ def test_seeds_make_no_new_group_and_the_best_comes_first() -> None:
 
 def test_the_interval_is_that_of_a_t_test() -> None:
     """Half the width of scipy's interval for the difference of two means of equal variance."""
+    from scipy import stats  # a second, for two tests
+
     one, two = [2.00, 2.02, 2.04], [2.10, 2.11, 2.15]
     groups = group([*(run(b, i, lr=1) for i, b in enumerate(one)), *(run(b, i, lr=2) for i, b in enumerate(two))])
     (found,) = compare_groups(groups)
@@ -57,4 +58,6 @@ def test_without_seeds_nothing_is_said_of_them() -> None:
 
 
 def test_the_table_of_t() -> None:
+    from scipy import stats  # a second, for two tests
+
     assert pytest.approx([stats.t.ppf(0.975, df) for df in range(1, len(T_VALUES) + 1)], abs=6e-4) == T_VALUES

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import TRAIN_TINY, make_text, tiny_config
+from conftest import TRAIN_FEW, make_text, tiny_config
 
 from gptlite import system
 from gptlite.checkpoint import run_lock, runs
@@ -23,18 +23,18 @@ from gptlite.training import machine
 
 SHIM = Path(__file__).with_name("without_unix.py")
 COMMANDS = {
-    "train": ["train", "corpus.txt", "-o", "run", *TRAIN_TINY],
-    "resume": ["train", "--resume", "-o", "run", "--steps", "80"],
+    "train": ["train", "corpus.txt", "-o", "run", *TRAIN_FEW, "--steps", "6", "--save-every", "2", "--keep", "1"],
+    "resume": ["train", "--resume", "-o", "run", "--steps", "8"],
     "generate": ["generate", "Ada", "-m", "run/best", "--seed", "1", "--max-new-tokens", "5"],
     "generate again": ["generate", "Ada", "-m", "run/latest", "--seed", "1", "--max-new-tokens", "5", "--json"],
     "embed": ["embed", "the [bank] .", "a [bank] and", "-m", "run"],
     "words": ["words", "nearest", "river", "-m", "run"],
     "info": ["info", "-m", "run"],
     "check": ["check", "run"],
-    "device name": ["train", "con.txt", *TRAIN_TINY],
+    "device name": ["train", "con.txt", *TRAIN_FEW],
 }
 LONG = "/".join(["x" * 60] * 3)  # a folder whose own path is allowed, but not that of all files of a step in it
-TOO_LONG = ["train", "corpus.txt", "-o", LONG, *TRAIN_TINY]
+TOO_LONG = ["train", "corpus.txt", "-o", LONG, *TRAIN_FEW]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_best_and_latest_are_text_files_where_links_are_forbidden(said: tuple[Pa
         assert not (run / name).is_symlink()
         step = run / (run / name).read_text(encoding="ascii").strip()
         assert (step / "model.safetensors").is_file() and runs.find_model(str(run / name)) == step
-    assert runs.find_model(str(run / "latest")).name == "step-000000080"
+    assert runs.find_model(str(run / "latest")).name == "step-000000008"
 
 
 def test_a_path_that_is_too_long_is_named_before_training(said: tuple[Path, dict[str, str]]) -> None:

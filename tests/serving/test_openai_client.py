@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from support.serving import Running, running, tiny_model
 
 from gptlite.text.tokenizer import Tokenizer
 
-openai = pytest.importorskip("openai")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("openai") is None, reason="openai is not installed")
 PROMPT = "Ada finds the river"
 
 
@@ -22,13 +23,19 @@ def server(request: Any, tmp_path_factory: pytest.TempPathFactory, tokenizer: To
         yield started
 
 
+@pytest.fixture(scope="module")
+def openai() -> Any:
+    """The library, which takes a second to load."""
+    return importlib.import_module("openai")
+
+
 @pytest.fixture
-def client(server: Running) -> Iterator[Any]:
+def client(server: Running, openai: Any) -> Iterator[Any]:
     with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="key", max_retries=0) as made:
         yield made
 
 
-def test_texts_streams_stops_and_vectors(server: Running, client: Any) -> None:
+def test_texts_streams_stops_and_vectors(server: Running, client: Any, openai: Any) -> None:
     loaded = server.service.loaded
     (model,) = client.models.list().data
     (known,) = loaded.generate(PROMPT, seed=1, max_new_tokens=40)
@@ -49,7 +56,7 @@ def test_texts_streams_stops_and_vectors(server: Running, client: Any) -> None:
         client.with_options(api_key="wrong").models.list()
 
 
-def test_conversations(server: Running, client: Any) -> None:
+def test_conversations(server: Running, client: Any, openai: Any) -> None:
     asked = {"model": server.service.served.name, "messages": [{"role": "user", "content": PROMPT}], "seed": 1}
     if server.service.loaded.tokenizer.pairs is None:
         with pytest.raises(openai.BadRequestError, match="no chat template"):

@@ -1,12 +1,11 @@
-"""One model of the built-in text, trained for twelve seconds, for all walks and all processes of the tests."""
+"""One model of the built-in text, trained for three seconds, for all walks and all processes of the tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+from support.sharing import made_once
 
 from gptlite.cli.main import run
 
@@ -14,15 +13,11 @@ TIME = "3s"
 
 
 @pytest.fixture(scope="session")
-def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    shared = tmp_path_factory.getbasetemp()
-    if shared.name.startswith("popen-"):  # one of several processes, which share the folder above
-        shared = shared.parent
-    folder = shared / "walks"
-    with FileLock(f"{folder}.lock"), pytest.MonkeyPatch.context() as patch:
-        folder.mkdir(exist_ok=True)
-        patch.chdir(folder)
-        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
-        if not (folder / "demo" / "best").exists():
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
             assert run(["train", "--demo", "--time", TIME, "-o", "demo", "-q"]) == 0
-    yield folder / "demo"
+
+    return made_once(tmp_path_factory, "walks", make) / "demo"

@@ -2,7 +2,7 @@
 
 A line that begins with `$` is a command. The lines with `|` after it say what it has to do: `exit 2|3` is the exit code
 (0 where nothing is said), `shows` and `never` are patterns for what arrives on the terminal, `makes` names a file. RUN
-is a model of the built-in text, trained for twelve seconds, once per run of the tests.
+is a model of the built-in text, trained for three seconds, once per run of the tests.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRAIN_TINY, Command, make_text
+from conftest import TRAIN_FEW, Command, make_text
 
 from gptlite.cli import main as command_line
 from gptlite.cli.shared import sources
@@ -102,7 +102,7 @@ def test_averages_read_the_corpus_in_its_encoding(gptlite: Command, trained_run:
 def test_the_run_says_in_which_encoding_its_own_text_is(gptlite: Command, tmp_path: Path) -> None:
     text = tmp_path / "own.txt"
     text.write_bytes((TEXT * 30).encode("gbk"))
-    assert gptlite("train", text, "-o", "run", "-q", "--encoding", "gbk", *TRAIN_TINY).code == 0
+    assert gptlite("train", text, "-o", "run", "-q", "--encoding", "gbk", *TRAIN_FEW).code == 0
     outcome = gptlite("generate", "-m", "run", "--check-copies", "--corpus", text, "--json", "--max-new-tokens", "9")
     assert outcome.code == 0 and "not known to be" not in outcome.err
 
@@ -117,7 +117,7 @@ def crlf_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "corpus.txt").write_bytes(make_text().replace("\n", "\r\n").encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
-        line = ["train", str(folder / "corpus.txt"), "-o", str(folder / "run"), "-q", "--keep-line-ends", *TRAIN_TINY]
+        line = ["train", str(folder / "corpus.txt"), "-o", str(folder / "run"), "-q", "--keep-line-ends", *TRAIN_FEW]
         assert command_line.run(line) == 0
     yield folder / "run"
 

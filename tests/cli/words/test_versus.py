@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TRAIN_TINY, Command, Outcome, make_text, random_model, tiny_config
+from conftest import TRAIN_FEW, Command, Outcome, make_text, random_model, tiny_config
 
 from gptlite.baselines import word2vec
 from gptlite.checkpoint.saved_step import save_step
@@ -85,7 +85,7 @@ def test_every_question_can_be_asked_of_both(gptlite: Command, trained_run: Path
 
 
 def test_a_text_that_is_gone_is_asked_for(gptlite: Command, corpus_file: Path, tokenizer: Tokenizer) -> None:
-    assert gptlite("train", corpus_file, "-o", "run", "-q", *TRAIN_TINY, "--steps", "2").code == 0
+    assert gptlite("train", corpus_file, "-o", "run", "-q", *TRAIN_FEW).code == 0
     corpus_file.unlink()
     outcome = gptlite("words", "nearest", "-m", "run", "--versus", "word2vec", "bank")
     assert outcome.code == 3 and "--corpus FILE" in outcome.err
