@@ -62,7 +62,7 @@ def test_what_is_suggested_at_the_end_works(gptlite: Command, corpus_file: Path)
 
 
 def test_choices_of_the_plan_are_told(gptlite: Command, corpus_file: Path) -> None:
-    outcome = gptlite("train", "corpus.txt", *TRAIN_TINY, "--steps", "4", "--save-every", "4")
+    outcome = gptlite("train", "corpus.txt", *TRAIN_TINY, "--steps", "20", "--save-every", "20")
     reasons = info("checkpoints/corpus")["plan"]["reasons"]
     assert reasons and all(f"chosen: {reason}" in outcome.err for reason in reasons)
 
