@@ -78,9 +78,12 @@ COMMANDS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("widths", [(60, 120), pytest.param((80,), marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("language", ["english", "chinese"])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_line_fits(terminal: Terminal, trained_run: Path, chinese_run: Path, language: str, name: str) -> None:
+def test_every_line_fits(
+    terminal: Terminal, trained_run: Path, chinese_run: Path, language: str, name: str, widths: tuple[int, ...]
+) -> None:
     english = language == "english"
     run, texts = (trained_run, ENGLISH) if english else (chinese_run, CHINESE)
     Path("text.txt").write_text(make_text(60) if english else chinese_text(60), encoding="utf-8")
@@ -88,7 +91,7 @@ def test_every_line_fits(terminal: Terminal, trained_run: Path, chinese_run: Pat
     for word in COMMANDS[name].split():
         line += {"RUN": [run], "TEXTS": texts, "TEXT": [texts[0].replace("[", "").replace("]", "")]}.get(word, [word])
     _, wide = terminal(*line, columns=WIDE)
-    for columns in WIDTHS:
+    for columns in widths:
         _, narrow = terminal(*line, columns=columns)
         if name == "plan":
             assert all(console.columns_of(x) <= columns for x in lines_of(narrow))

@@ -91,7 +91,9 @@ def test_models_of_others_go_on_and_open_everywhere(
 
     folder = save(THEIRS[name][1](), tokenizer, tmp_path / "theirs", torch.bfloat16)
     with torch.enable_grad():
-        result = pipeline.train(str(other_file), out="fine", init_from=folder, steps=3, batch_size=4)
+        result = pipeline.train(
+            str(other_file), out="fine", init_from=folder, steps=3, batch_size=4, save_every=9, eval_every=9
+        )
     assert result["n_parameters"] == saved_step.load(folder).config.n_params
     best = runs.find_model("fine")
     tokens = torch.tensor([tokenizer.encode("Ada asks the mountain")])
