@@ -131,7 +131,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
         measure_all(patch)
-        return learn(folder, steps=120, batch_size=16)
+        return learn(folder, steps=120)
 
 
 def check_senses(learned: Learned) -> None:
