@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 ORDER = 5  # tokens in the longest n-gram: four of context, and the one predicted
+LARGEST_TABLE = 1 << 24  # probabilities after single tokens that are kept: 64 MB
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,56 @@ class KneserNey:
         return p + weight / self.vocab_size
 
     def distributions(self, ids: np.ndarray) -> np.ndarray:
-        """p (M, V) of every token at each place of the stream `ids` (M,), after the tokens before it there."""
+        """p (M, V) of every token at each place of the stream `ids` (M,), after the tokens before it there.
+
+        After one token many others were seen, after several few. So the probabilities after one are computed once for
+        each token, and those of the places are made of them and of the few.
+        """
         stream = np.asarray(ids, dtype=np.int64)
         numbers = self._number(stream)
-        rows = np.full((len(stream), self.vocab_size), 1 / self.vocab_size, dtype=np.float32)
-        for k in range(1, min(self.order, len(stream)) + 1):
-            grams, context = self._grams[k - 1], numbers[k - 1][:-1]  # (M - k + 1,)
-            p, known = rows[k - 1 :], context >= 0
-            first, end = (np.searchsorted(grams.keys, (context + i) * self.vocab_size) for i in (0, 1))
-            many = np.where(known, end - first, 0)  # different tokens were seen after the context
-            nth = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
-            found = np.repeat(first, many) + nth
-            p *= _at(grams.rest, context, 1.0).astype(np.float32)[:, None]
-            places = np.repeat(np.arange(len(p)) * self.vocab_size, many) + grams.keys[found] % self.vocab_size
-            p.reshape(-1)[places] += grams.own[found].astype(np.float32)
+        weight = np.ones(len(stream), dtype=np.float32)  # what longer n-grams left to shorter ones
+        few: list[tuple[np.ndarray, np.ndarray]] = []  # places in (M * V,), and what is added there
+        for k in range(min(self.order, len(stream)), 2, -1):
+            context, left = numbers[k - 1][:-1], weight[k - 1 :]
+            row, token, own = self._seen_after(k, context)
+            few.append(((row + k - 1) * self.vocab_size + token, left[row] * own))
+            left *= _at(self._grams[k - 1].rest, context, 1.0).astype(np.float32)
+        before = np.append(-1, numbers[min(1, len(stream))])[: len(stream)]  # -1: none, or one that was never seen
+        if self._after_each is not None:
+            rows = self._after_each.take(before, axis=0)
+        else:
+            known, which = np.unique(before, return_inverse=True)
+            rows = self._after_one(known).take(which, axis=0)
+        rows *= weight[:, None]
+        flat = rows.reshape(-1)
+        for places, values in few:
+            flat[places] += values
         return rows
+
+    @cached_property
+    def _after_each(self) -> np.ndarray | None:
+        """p (C + 1, V) after every single token, the last row after an unknown one; None where that is large."""
+        n = len(self._grams[0].keys)
+        return self._after_one(np.append(np.arange(n), -1)) if n * self.vocab_size <= LARGEST_TABLE else None
+
+    def _after_one(self, contexts: np.ndarray) -> np.ndarray:
+        """p (C, V) after one token, of which `contexts` (C,) has the number; -1 for one that was never seen."""
+        rows = np.full((len(contexts), self.vocab_size), 1 / self.vocab_size, dtype=np.float32)
+        for k, numbers in ((1, np.zeros(len(contexts), dtype=np.int64)), (2, contexts))[: self.order]:
+            row, token, own = self._seen_after(k, numbers)
+            rows *= _at(self._grams[k - 1].rest, numbers, 1.0).astype(np.float32)[:, None]
+            rows[row, token] += own
+        return rows
+
+    def _seen_after(self, k: int, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The tokens that end a k-gram after `contexts` (C,): index of the context, token, share; (S,) each."""
+        grams = self._grams[k - 1]
+        first, end = (np.searchsorted(grams.keys, (contexts + i) * self.vocab_size) for i in (0, 1))
+        many = np.where(contexts >= 0, end - first, 0)
+        nth = np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
+        found = np.repeat(first, many) + nth
+        row = np.repeat(np.arange(len(contexts)), many)
+        return row, grams.keys[found] % self.vocab_size, grams.own[found].astype(np.float32)
 
     def _number(self, stream: np.ndarray) -> list[np.ndarray]:
         """[k][i]: the number of the k-gram that begins at i of `stream`; -1 for one that was never seen."""

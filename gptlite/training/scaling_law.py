@@ -36,7 +36,7 @@ DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
 # they gain, which fall with a power of the tokens of the text. Counting takes time, of which a run has other uses.
 NGRAM_EPOCHS, NGRAM_WEIGHT = 2.0, 0.5
 NGRAM_GAIN, NGRAM_TOKENS, NGRAM_EXPONENT = 0.04, 50_000, 0.45
-COUNTING_SECONDS = 4e-8  # per token of text and entry of the vocabulary, on one core
+COUNTING_SECONDS = 1.3e-8  # per token of text and entry of the vocabulary, on one core
 COUNTING_SHARE = 0.05  # of a time budget, at most
 
 

@@ -13,6 +13,7 @@ import torch
 from conftest import make_text
 
 import gptlite
+from gptlite.baselines import kneser_ney
 from gptlite.baselines.kneser_ney import KneserNey
 from gptlite.baselines.ngram import ngram_probabilities
 from gptlite.checkpoint.runs import Run
@@ -102,10 +103,18 @@ def test_cross_estimates_are_distributions_in_order(
     assert np.allclose(np.concatenate([rows for _, rows in found]).sum(1), 1, atol=1e-5)
 
 
-def test_distributions_of_a_stream_are_those_after_each_context() -> None:
-    model, ids = KneserNey(stream(200), 5), stream(260)[200:]
-    rows = model.distributions(ids)
-    assert np.allclose(rows, [model.distribution(ids[:i].tolist()) for i in range(60)], atol=1e-6)
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+@pytest.mark.parametrize("largest", [0, 1 << 24])
+def test_distributions_of_a_stream_are_those_after_each_context(
+    order: int, largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kneser_ney, "LARGEST_TABLE", largest)
+    model, ids = KneserNey(stream(200), 7, order), stream(260)[200:]
+    ids[30] = 6  # which was never seen
+    for n in (0, 1, 2, 60):
+        rows = model.distributions(ids[:n])
+        assert rows.shape == (n, 7)
+        assert np.allclose(rows, [model.distribution(ids[:i].tolist()) for i in range(n)] or rows, atol=1e-6)
 
 
 def test_each_part_is_predicted_by_the_others_alone() -> None:
