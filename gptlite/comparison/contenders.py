@@ -28,6 +28,10 @@ class Contender:
     on: tuple[str, ...] = (TEXT,)
     by_name: bool = False
 
+    @property
+    def is_recurrent(self) -> bool:
+        return self.kind == "recurrent" or self.name == "lstm-attention"
+
 
 GPTLITE, MASKED = "gptlite", "masked"
 CONTENDERS = {

@@ -25,7 +25,7 @@ from torch import Tensor
 from gptlite.comparison import answering, branch, copying, measures, speed
 from gptlite.comparison.contenders import CONTENDERS, Contender, Protocol
 from gptlite.comparison.emerging import Watched
-from gptlite.comparison.fit import Fitted, Trial, best_rate, fit, sweep
+from gptlite.comparison.fit import MOST_TRIALS, Fitted, Trial, best_rate, fit, sweep
 from gptlite.comparison.networks import Network, Shape
 from gptlite.comparison.predictors import Counts, NetworkPredictor, Predictor
 from gptlite.comparison.store import RESULT, SPEED
@@ -224,8 +224,8 @@ def _train(
         work = _on_text(contender, protocol, shape, data, hardware)
 
     trials: list[Trial] = []
+    each = protocol.sweep_seconds / MOST_TRIALS
     if contender.start_rate:
-        each = protocol.sweep_seconds / 5
 
         def try_rate(rate: float) -> float:
             network = Network(contender, shape, hardware, rate, protocol.seed)
@@ -233,7 +233,9 @@ def _train(
             return fit(network, work.batch, each, score, lambda *_: None, scored_at=(1.0,)).best
 
         trials = sweep(try_rate, contender.start_rate, tell)
-    rate = best_rate(trials) if trials else shape.train.lr
+    # A short run of the Transformer of 2017 is mostly warm-up, and wants no higher rate than a long one.
+    share = each / protocol.seconds if contender.is_recurrent else 1.0
+    rate = best_rate(trials, share) if trials else shape.train.lr
     network = Network(contender, shape, hardware, rate, protocol.seed)
     began = pauses.now()
     network.start_from_counts(data.train_ids)

@@ -18,6 +18,7 @@ def test_neighbours_of_the_best_rate_are_tried(best: float, tried: int) -> None:
     assert len(trials) == tried and trials[0].learning_rate == 4e-3
     nearest = min(trials, key=lambda trial: abs(math.log2(trial.learning_rate / best)))
     assert best_rate(trials) == nearest.learning_rate
+    assert best_rate(trials, 0.05) == pytest.approx(0.26 * nearest.learning_rate, rel=0.05)  # of a 20 times longer run
 
 
 def test_a_rate_that_diverges_is_never_the_best() -> None:

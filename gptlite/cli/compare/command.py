@@ -224,7 +224,7 @@ class Display:
         chosen = ""
         if result["sweep"]:
             rates = ", ".join(f"{trial['learning_rate']:g}" for trial in result["sweep"])
-            chosen = f", learning rate {result['learning_rate']:g} (of {rates})"
+            chosen = f", learning rate {result['learning_rate']:g} (short runs: {rates})"
         if "guessed" in result:  # of the model that reads both sides
             self.messages.say(f"{contender.title}: {result['guessed']:.1%} of hidden tokens are guessed")
             return
