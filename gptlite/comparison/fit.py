@@ -104,10 +104,11 @@ class Trial:
     bits_per_byte: float
 
 
-def sweep(try_rate: Callable[[float], float], start: float, tell: Tell) -> list[Trial]:
+def sweep(try_rate: Callable[[float], float], start: float, tell: Tell, highest: float = math.inf) -> list[Trial]:
     """Try `start`, and then the neighbours, `FACTOR` apart, of the best rate so far, until both are worse.
 
-    At most `MOST_TRIALS` are tried, in this order in the list. `try_rate` returns the bits per byte of a short run.
+    At most `MOST_TRIALS` are tried, in this order in the list, and none above `highest`. `try_rate` returns the bits
+    per byte of a short run.
     """
     tried: dict[float, float] = {}
     waiting = [start]
@@ -116,7 +117,7 @@ def sweep(try_rate: Callable[[float], float], start: float, tell: Tell) -> list[
         tell(f"learning rate {rate:g}", len(tried) / MOST_TRIALS)
         tried[rate] = try_rate(rate)
         best = min(tried, key=lambda known: tried[known])
-        waiting = [near for near in (best * FACTOR, best / FACTOR) if near not in tried]
+        waiting = [near for near in (best * FACTOR, best / FACTOR) if near not in tried and near <= highest]
     return [Trial(rate, bits) for rate, bits in tried.items()]
 
 

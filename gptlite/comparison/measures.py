@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from gptlite.comparison import copying
 from gptlite.comparison.predictors import Predictor
@@ -137,11 +138,19 @@ def write(predictor: Predictor, prompt: Sequence[int], seed: int, vocab_size: in
 
 
 def seconds_per_token(predictor: Predictor, ids: Sequence[int], context: int) -> float:
-    """Median seconds for one more token while writing, after a text of half a context."""
-    predictor.begin(ids[: max(1, context // 2)])
+    """Median seconds for one more token while writing, after a text of half a context.
+
+    On one thread: threads that wait for each other in so short a step measure how busy the machine is.
+    """
     times: list[float] = []
-    for token in ids[: max(2, min(TIMED + WARM, context - context // 2 - 1))]:
-        began = time.perf_counter()
-        predictor.append(token)
-        times.append(time.perf_counter() - began)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        predictor.begin(ids[: max(1, context // 2)])
+        for token in ids[: max(2, min(TIMED + WARM, context - context // 2 - 1))]:
+            began = time.perf_counter()
+            predictor.append(token)
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(n_threads)
     return statistics.median(times[WARM:] or times)

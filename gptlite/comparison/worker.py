@@ -232,7 +232,7 @@ def _train(
             score = partial(work.score, network)
             return fit(network, work.batch, each, score, lambda *_: None, scored_at=(1.0,)).best
 
-        trials = sweep(try_rate, contender.start_rate, tell)
+        trials = sweep(try_rate, contender.start_rate, tell, contender.highest_rate)
     # A short run of the Transformer of 2017 is mostly warm-up, and wants no higher rate than a long one.
     share = each / protocol.seconds if contender.is_recurrent else 1.0
     rate = best_rate(trials, share) if trials else shape.train.lr

@@ -21,6 +21,11 @@ def test_neighbours_of_the_best_rate_are_tried(best: float, tried: int) -> None:
     assert best_rate(trials, 0.05) == pytest.approx(0.26 * nearest.learning_rate, rel=0.05)  # of a 20 times longer run
 
 
+def test_no_rate_above_the_highest_is_tried() -> None:
+    trials = sweep(lambda rate: abs(math.log2(rate / 8e-3)), 2e-3, lambda *_: None, 2e-3)
+    assert [trial.learning_rate for trial in trials] == [2e-3, 1e-3]
+
+
 def test_a_rate_that_diverges_is_never_the_best() -> None:
     trials = sweep(lambda rate: math.inf if rate > 1e-3 else 2.0, 2e-3, lambda *_: None)
     assert best_rate(trials) <= 1e-3
