@@ -250,7 +250,8 @@ def _copy(shown: Comparison) -> dict[str, Any]:
         for test in c["copy"]
     ]  # fmt: skip
     distances = sorted({value["x"] for value in values})
-    x = alt.X("x:Q", title=labels["distance"], scale=alt.Scale(type="log"),
+    scale = alt.Scale(type="log", domain=[distances[0], distances[-1]], nice=False)
+    x = alt.X("x:Q", title=labels["distance"], scale=scale,
               axis=alt.Axis(format=",.0f", values=distances, grid=False))  # fmt: skip
     y = alt.Y("y:Q", title=labels["right"], scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%"))
     tooltip = [alt.Tooltip("model:N", title=labels["model"]), alt.Tooltip("x:Q", title=labels["distance"]),

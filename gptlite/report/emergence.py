@@ -208,7 +208,7 @@ def _x(labels: Mapping[str, str], last: int) -> Any:
 
     ticks = [0, *(4**k for k in range(16) if 4**k <= last)]
     return alt.X(
-        "at:Q", title=labels["step"], axis=alt.Axis(format="~s", values=ticks, grid=False),
+        "at:Q", title=labels["step"], axis=alt.Axis(format=",", values=ticks, grid=False),
         scale=alt.Scale(type="symlog", constant=1, domain=[0, last], nice=False),
     )  # fmt: skip
 

@@ -173,3 +173,8 @@ def test_figures_and_unknown_languages() -> None:
     assert set(comparison.figures(Comparison(made()))) == {"seconds", "tokens", "reach", "speed", "copy"} | courses
     with pytest.raises(UsageError, match="`lang` must be one of en, zh"):
         Comparison(made(), "fr")
+
+
+def test_the_copy_test_fills_its_picture() -> None:
+    spec = comparison.figures(Comparison(made()))["copy"].spec
+    assert str(spec).count("'domain': [10, 200]") == 2  # intervals and lines

@@ -103,6 +103,7 @@ def test_charts_have_every_word_and_step() -> None:
     assert set(drawn) == {"emergence", "emergence_loss"}
     (values,) = drawn["emergence"]["datasets"].values()
     assert [value["at"] for value in values] == [0, 4, 8]
+    assert "'~s'" not in str(drawn)  # with which steps below 1,000 are 0k and 0.1k
     (losses,) = drawn["emergence_loss"]["datasets"].values()
     assert [value["at"] for value in losses] == [4, 8, 10, 20]
     assert set(emergence.charts(course(losses=(None, None, 2.0)))) == {"emergence"}
