@@ -61,7 +61,8 @@ def fit(
 ) -> Fitted:
     """Train for `seconds`, in which only steps count; the weights are those of the best score in the end.
 
-    - `batch`: the windows of each step; `score`: bits per byte of the model as it is, None where nothing is scored.
+    - `batch`: the windows of each step, (B, T + 1) or with places (B, 2, T + 1).
+    - `score`: bits per byte of the model as it is, None where nothing is scored.
     - `look`: called before the first step and after each, with the number of steps, the loss of the newest, and whether
       it is the last; its time does not count.
     - `begun`: seconds that were used before the first step, for the first weights.
@@ -90,7 +91,7 @@ def fit(
         fitted.seconds += last
         fitted.diverged = not math.isfinite(loss)
         fitted.steps += 1
-        fitted.tokens += windows.shape[0] * (windows.shape[1] - 1)
+        fitted.tokens += windows.shape[0] * (windows.shape[-1] - 1)
     if best is not None:
         network.model.load_state_dict(best)
     return fitted

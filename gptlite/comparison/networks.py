@@ -22,6 +22,7 @@ from gptlite.training import bigram_init, compile, machine, optimizer, pair_data
 from gptlite.training.adamw import AdamW
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import Loss
+from gptlite.training.soft_targets import SoftTargets, with_targets
 from gptlite.training.team import ALONE
 from gptlite.training.watcher import Watcher
 
@@ -65,7 +66,9 @@ class Network:
         train = shape.train
         if contender.name != GPTLITE:
             warmup = train.warmup if contender.kind == "recurrent" else POST_NORM_WARMUP
-            train = dataclasses.replace(train, optimizer="adamw", lr=rate, warmup=warmup, init="random")
+            train = dataclasses.replace(
+                train, optimizer="adamw", lr=rate, warmup=warmup, init="random", ngram_weight=0.0
+            )
         self.train = train
         if isinstance(self.config, ModelConfig):
             hardware = machine.decide(hardware, train.seconds, 0, self.config, train)
@@ -88,6 +91,10 @@ class Network:
         if isinstance(self.model, GPT) and self.train.init == "bigrams":
             shape = self.model.config
             set_vectors(self.model, *bigram_init.bigram_vectors(ids, shape.vocab_size, shape.dim, self.seed))
+
+    def learn_from(self, targets: SoftTargets | None) -> None:
+        """Windows come with their places from now on (`with_places`), where there are soft targets."""
+        self.loss_of = with_targets(self.loss_of, targets)
 
     def step(self, batch: Tensor, progress: float, step_share: float) -> float:
         """One optimizer step on windows (B, T + 1) at `progress` of the time; the loss in nats per token, maybe NaN."""

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gptlite.comparison import answering, branch, copying, measures, speed
-from gptlite.comparison.contenders import CONTENDERS, Contender, Protocol
+from gptlite.comparison.contenders import CONTENDERS, GPTLITE, Contender, Protocol
 from gptlite.comparison.emerging import Watched
 from gptlite.comparison.fit import MOST_TRIALS, Fitted, Trial, best_rate, fit, sweep
 from gptlite.comparison.networks import Network, Shape
@@ -39,6 +39,7 @@ from gptlite.text.pairs import Boundaries, PairBatches, PairFormat
 from gptlite.text.token_files import TokenFile
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training import launch, pauses
+from gptlite.training.soft_targets import SoftTargets, ngram_targets, with_places
 
 WEIGHTS = "model.safetensors"
 # Windows of held-out text on the way, more where there is more time; the same ones for all contenders. And at the end.
@@ -170,7 +171,7 @@ def _made_up_text(seed: int) -> np.ndarray:
 class _Work:
     """What training and measuring need of the text: running text, or pairs."""
 
-    batch: Callable[[int], Tensor]
+    batch: Callable[[int, SoftTargets | None], Tensor]  # of a step; with places where there are soft targets
     score: Callable[[Network], float]  # bits per byte on the way
     measure: Callable[[Network], dict[str, Any]]  # in the end
 
@@ -192,7 +193,7 @@ def _on_text(contender: Contender, protocol: Protocol, shape: Shape, data: Data,
         measured = _measure(NetworkPredictor(network), protocol, shape, data)
         return {**measured, "copy": _learn_to_copy(contender, protocol, hardware)}
 
-    return _Work(batches.batch, score, measure)
+    return _Work(lambda step, targets: with_places(batches.batch(step), step, batches, targets), score, measure)
 
 
 def _on_pairs(protocol: Protocol, shape: Shape, data: Data) -> _Work:
@@ -204,7 +205,7 @@ def _on_pairs(protocol: Protocol, shape: Shape, data: Data) -> _Work:
     held_out = answering.held_out_pairs(data.val_ids, Boundaries.of(data.tokenizer), context)
     quick = spread(held_out, 4 * _n_quick(protocol))  # pairs are short
     return _Work(
-        lambda step: answering.last_answer_alone(batches.batch(step), begin),
+        lambda step, _: answering.last_answer_alone(batches.batch(step), begin),
         lambda network: answering.score_answers(network, quick, data.token_bytes).bits_per_byte,
         lambda network: answering.measure(network, data.tokenizer, data.val_ids, data.token_bytes, context),
     )
@@ -230,7 +231,8 @@ def _train(
         def try_rate(rate: float) -> float:
             network = Network(contender, shape, hardware, rate, protocol.seed)
             score = partial(work.score, network)
-            return fit(network, work.batch, each, score, lambda *_: None, scored_at=(1.0,)).best
+            batch = partial(work.batch, targets=None)
+            return fit(network, batch, each, score, lambda *_: None, scored_at=(1.0,)).best
 
         trials = sweep(try_rate, contender.start_rate, tell, contender.highest_rate)
     # A short run of the Transformer of 2017 is mostly warm-up, and wants no higher rate than a long one.
@@ -239,10 +241,13 @@ def _train(
     network = Network(contender, shape, hardware, rate, protocol.seed)
     began = pauses.now()
     network.start_from_counts(data.train_ids)
+    targets = _soft_targets(contender, shape, data)
+    network.learn_from(targets)
     begun = pauses.now() - began
     watched = _watched(contender, network, protocol, data)
     look = watched.look if watched else lambda *_: None
-    fitted = fit(network, work.batch, protocol.seconds, partial(work.score, network), tell, begun=begun, look=look)
+    batch, score = partial(work.batch, targets=targets), partial(work.score, network)
+    fitted = fit(network, batch, protocol.seconds, score, tell, begun=begun, look=look)
     if fitted.diverged:
         raise NumericsError(
             f"the {contender.title} diverged at the learning rate {rate:g}: its loss is no number; try another `seed`."
@@ -259,6 +264,14 @@ def _train(
     if watched is None:
         return result, weights
     return {**result, "init": watched.init, "heads": watched.heads()}, {**weights, **watched.files()}
+
+
+def _soft_targets(contender: Contender, shape: Shape, data: Data) -> SoftTargets | None:
+    """Those of gptlite's plan, where it has them; counting them is a part of its time."""
+    weight = shape.train.ngram_weight
+    if contender.name != GPTLITE or not weight:
+        return None
+    return ngram_targets(data.train_ids, shape.model.vocab_size, weight, partial(tell, "counting n-grams"))
 
 
 def _saved(weights: Mapping[str, Tensor]) -> dict[str, bytes]:
