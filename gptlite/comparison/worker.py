@@ -231,8 +231,9 @@ def _train(
         def try_rate(rate: float) -> float:
             network = Network(contender, shape, hardware, rate, protocol.seed)
             score = partial(work.score, network)
-            batch = partial(work.batch, targets=None)
-            return fit(network, batch, each, score, lambda *_: None, scored_at=(1.0,)).best
+            return fit(
+                network, lambda step: work.batch(step, None), each, score, lambda *_: None, scored_at=(1.0,)
+            ).best
 
         trials = sweep(try_rate, contender.start_rate, tell, contender.highest_rate)
     # A short run of the Transformer of 2017 is mostly warm-up, and wants no higher rate than a long one.
@@ -246,8 +247,10 @@ def _train(
     begun = pauses.now() - began
     watched = _watched(contender, network, protocol, data)
     look = watched.look if watched else lambda *_: None
-    batch, score = partial(work.batch, targets=targets), partial(work.score, network)
-    fitted = fit(network, batch, protocol.seconds, score, tell, begun=begun, look=look)
+    fitted = fit(
+        network, lambda step: work.batch(step, targets), protocol.seconds, partial(work.score, network), tell,
+        begun=begun, look=look,
+    )  # fmt: skip
     if fitted.diverged:
         raise NumericsError(
             f"the {contender.title} diverged at the learning rate {rate:g}: its loss is no number; try another `seed`."
