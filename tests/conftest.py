@@ -24,6 +24,7 @@ import pytest
 import typer
 from support import sharing
 from support.browser import Browser, Page, browsing
+from support.measurements import measure_all, measure_little
 from support.screens import Screen, Terminal
 
 from gptlite.cli import main as command_line
@@ -126,31 +127,12 @@ def remembering_compiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         yield
 
 
-WHOLE_MEASURED: dict[str, int] = {}
-FEW_MEASURED = {"WINDOW_TOKENS": 512, "SENTENCE_TOKENS": 256, "N_PAIRS": 250}  # an eighth, or a fourth
-
-
 @pytest.fixture(scope="session", autouse=True)
 def short_measurements() -> Iterator[None]:
-    """Each save measures on little text what cosines are worth, which takes 20 ms instead of 100.
-
-    Where that is what a test is about, `measure_all` takes as much text as for a user.
-    """
-    from gptlite.embedding import statistics
-
+    """Each save measures little text; where that is what a test is about, `measure_all` takes as much as for a user."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in FEW_MEASURED.items():
-            WHOLE_MEASURED[name] = getattr(statistics, name)
-            patch.setattr(statistics, name, value)
+        measure_little(patch)
         yield
-
-
-def measure_all(patch: pytest.MonkeyPatch) -> None:
-    """Saves measure as much text as without the tests."""
-    from gptlite.embedding import statistics
-
-    for name, value in WHOLE_MEASURED.items():
-        patch.setattr(statistics, name, value)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Command, measure_all, random_model, tiny_config
+from conftest import Command, random_model, tiny_config
+from support.measurements import measure_all
 
 from gptlite.checkpoint import runs
 from gptlite.checkpoint.saved_step import Checkpoint, read_embedding_statistics

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import make_text, measure_all, random_model, tiny_config
+from conftest import make_text, random_model, tiny_config
+from support.measurements import measure_all
 
 from gptlite.embedding.contextual import embed
 from gptlite.embedding.similarity import cosine_matrix

@@ -202,6 +202,7 @@ def train(
             help="Of pairs: answer, or all.",
             panel=TRAINING,
             default=TrainConfig.loss,
+            hidden=True,
         ),
     ] = None,
     ngram_weight: Annotated[
@@ -220,7 +221,7 @@ def train(
         _option(
             "--context-encoder",
             metavar="10%",
-            help="Share of the time (of steps: on top) for reading words from both sides, for embed and concordance.",
+            help="Share of the time for reading words from both sides.",
             panel=TRAINING,
             hidden=True,
         ),
