@@ -142,11 +142,11 @@ def main() -> None:
     vocab_size = tokenizer.vocab_size
     lengths = np.array(tokenizer.byte_lengths(vocab_size))
     windows = spread(sliding_windows(len(val), CONTEXT), 96)
-    config = RecurrentConfig.of_size("lstm", vocab_size, arguments.params)
     own = min(
         (ModelConfig.preset("qwen3", "tiny", vocab_size, dim=d, context_length=CONTEXT) for d in range(32, 321, 32)),
         key=lambda shape: abs(shape.n_params - arguments.params),
     )
+    config = RecurrentConfig.of_size("lstm", vocab_size, own.n_params)
     shape = Shape(own, TrainConfig(steps=arguments.steps, batch_size=BATCH))
     amount = f"{arguments.seconds:g} seconds" if arguments.seconds else f"{arguments.steps} steps"
     print(f"{amount} of {BATCH} x {CONTEXT} tokens per step, vocabulary {vocab_size}\n")
