@@ -123,6 +123,6 @@ def sweep(try_rate: Callable[[float], float], start: float, tell: Tell, highest:
 
 
 def best_rate(trials: list[Trial], share: float = 1.0) -> float:
-    """The best rate of the trials, lowered for a training of which each trial was this `share`."""
+    """The best rate of the trials, lowered for a longer training: a trial took this `share` of its time."""
     best = min(trials, key=lambda trial: trial.bits_per_byte).learning_rate
     return float(f"{best * share**HORIZON:.2g}")

@@ -109,7 +109,7 @@ def run(gptlite: Command, text: str) -> None:
 def test_the_commands_run_as_they_stand(gptlite: Command, monkeypatch: pytest.MonkeyPatch, with_help: bool) -> None:
     """In one folder, in the order of the page, against the model of the page's own first command.
 
-    Only the time of a training is another: `--time 3m` is 1 s here, in Python too; and `compare` has two contenders.
+    Training is shorter: `--time 3m` is 1 s here, in Python too; and `compare` has two contenders.
     `OPTIONAL` lists the libraries without which a command is not run, `TYPED` what is typed where a command asks. With
     `with_help`, the examples of the help pages run then, in a folder with the same texts and the same runs.
     """

@@ -122,26 +122,25 @@ def info(run: Path) -> dict[str, Any]:
     return json.loads((run / "run.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with dropout that nobody interrupted."""
-    folder = tmp_path_factory.mktemp("straight")
+def run_in(folder: Path, **settings: Any) -> Path:
+    """A run on a text beside it, with a cache of its own."""
     (folder / "corpus.txt").write_text(make_text())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
-        train(str(folder / "corpus.txt"), out=folder / "run", steps=STEPS, dropout=0.2, **TINY)
+        train(str(folder / "corpus.txt"), out=folder / "run", **TINY, **settings)
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with dropout that nobody interrupted."""
+    return run_in(tmp_path_factory.mktemp("straight"), steps=STEPS, dropout=0.2)
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two steps, for tests about what becomes of a run; the text is beside it."""
-    folder = tmp_path_factory.mktemp("short")
-    (folder / "corpus.txt").write_text(make_text())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
-        train(str(folder / "corpus.txt"), out=folder / "run", steps=2, **TINY, **SELDOM)
-    return folder / "run"
+    return run_in(tmp_path_factory.mktemp("short"), steps=2, **SELDOM)
 
 
 def copy(run: Path) -> None:
