@@ -51,6 +51,8 @@ CORRECTIONS = ("none", "center", "zscore", "abtt")
 MOST_COMPONENTS = 8
 
 DEFAULT_SECONDS = 300.0  # of a run without a budget
+WIDTHS = ("dim", "n_heads", "n_kv_heads", "hidden_dim")  # of a model, that grow with its members
+MEMBERS = (1, 2, 4, 8)  # dividing by them is exact
 LARGEST_RATE = 1e3  # a typing error; rates between this and the useful ones are found out by training
 LARGEST_COMPANION = 0.95  # of a step, that comes from other texts than the user's own
 LARGEST_CLIP = 1e30  # float32, in which gradients are kept, ends at 3e38
@@ -200,6 +202,14 @@ class ModelConfig:
         final_norm = norm if self.norm_position == "pre" else 0
         return embeddings + positions + self.n_layers * (attention + mlp + 2 * norm) + final_norm
 
+    def repeated(self, n: int) -> ModelConfig:
+        """The shape of `n` models of this one side by side (training/ensemble.py): n times as wide."""
+        return dataclasses.replace(self, **{name: n * getattr(self, name) for name in WIDTHS})
+
+    def member(self, n: int) -> ModelConfig:
+        """Undo `repeated`."""
+        return dataclasses.replace(self, **{name: getattr(self, name) // n for name in WIDTHS})
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -209,6 +219,8 @@ class TrainConfig:
     """How to train. The budget is one of `seconds`, `steps` and `epochs`; without any of them it is 300 seconds.
 
     - `optimizer`: muon (with AdamW for embeddings, head and norms) or adamw; `momentum` is Muon's, the betas AdamW's.
+    - `members`: models of one shape, each of which learns from its own share of each batch; what is saved is one model
+      whose logits are the mean of theirs (training/ensemble.py).
     - `accumulate`: parts in which a batch is computed, one after the other, in less memory and to the same gradient.
     - `recompute`: keep little of a block for the backward pass, and compute it again there: less memory, more work.
     - `shard`: what several processes hold of the model: all of it each (none), or a part (fsdp).
@@ -233,6 +245,7 @@ class TrainConfig:
     steps: int | None = None
     epochs: float | None = None
     batch_size: int = 16
+    members: int = 1
     accumulate: int = 1
     recompute: bool = False
     shard: str = "none"
@@ -275,6 +288,7 @@ class TrainConfig:
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
             f"`accumulate` ({self.accumulate}) must divide `batch_size` ({self.batch_size}) into equal parts",
         )
+        self._check_members()
         _choose("optimizer", self.optimizer, "muon", "adamw")
         _choose("init", self.init, "bigrams", "random", "model")
         _choose("loss", self.loss, "answer", "all")
@@ -324,19 +338,35 @@ class TrainConfig:
         _require(self.keep >= 1, f"`keep` must be at least 1, not {self.keep}")
         _require(0 <= self.seed < 2**63, f"`seed` must be between 0 and 2^63 - 1, not {self.seed}")
 
+    def _check_members(self) -> None:
+        _require(self.members in MEMBERS, f"`members` must be 1, 2, 4 or 8, not {self.members}")
+        if self.members == 1:
+            return
+        parts = self.members * self.accumulate
+        _require(
+            self.batch_size % parts == 0,
+            f"`batch_size` ({self.batch_size}) must be a multiple of {parts}, so that `members` share it equally",
+        )
+        _require(self.init != "model", "`members` are for new models; leave it out with `init_from`")
+        _require(not self.context_encoder, "`context_encoder` is for a single model; leave it or `members` out")
+
     @property
     def budget(self) -> tuple[float | None, int | None, float | None]:
         return self.seconds, self.steps, self.epochs
 
     @property
     def windows_at_once(self) -> int:
-        """Windows of text that pass through the model together."""
-        return self.batch_size // self.accumulate
+        """Windows of text that pass through the model, or a member of it, together."""
+        return self.batch_size // (self.accumulate * self.members)
 
     def share(self, processes: int) -> TrainConfig:
         """What the busiest of so many processes does: the same with its share of each batch, in as many parts."""
         windows = -(-self.batch_size // (processes * self.accumulate)) * self.accumulate
         return dataclasses.replace(self, batch_size=windows)
+
+    def for_member(self) -> TrainConfig:
+        """What one of the `members` does: the same with its share of each batch."""
+        return dataclasses.replace(self, batch_size=self.batch_size // self.members, members=1)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -136,6 +136,8 @@ def _elsewhere(found: Description) -> str:
 def _provenance(run: dict[str, Any], manifest: dict[str, Any]) -> list[list[str]]:
     command = " ".join(run["command"])
     rows = [["step", f"{manifest['step']:,}"]] if "step" in manifest else []
+    if (members := run.get("plan", {}).get("train", {}).get("members", 1)) > 1:
+        rows.append(["members", f"{members} models side by side, whose mean it predicts"])
     if (bits := manifest.get("val_bits_per_byte")) is not None:
         rows.append(["bits per byte when saved", f"{bits:.4f}"])
     result = run.get("result")

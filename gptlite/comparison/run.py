@@ -173,7 +173,7 @@ def _prepare(
     if pairs:
         pair_data.note_duplicates(texts, watcher)
     dataset = tokenize(texts, None, watcher)
-    settings = pair_data.settings_for(dataset, request.settings, None)
+    settings = {**pair_data.settings_for(dataset, request.settings, None), "members": 1}  # every contender is one model
     planned = estimate(dataset, hardware, None, None, settings, watcher)
     if pairs:
         pair_data.note_longer(dataset, planned.plan, watcher)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +30,7 @@ class DividedLoss:
 
     def __init__(self, hardware: Hardware, workers: Workers) -> None:
         self.hardware, self.workers = hardware, workers
-        self.copies: list[nn.Module] = []  # of the modules, with the weights of `of`
-        self.of: nn.Module | None = None
+        self.copies: WeakKeyDictionary[nn.Module, list[nn.Module]] = WeakKeyDictionary()  # with its weights, by model
         self.teacher: Teacher | None = None
 
     def with_teacher(self, teacher: Teacher) -> DividedLoss:
@@ -45,15 +45,16 @@ class DividedLoss:
 
     def compute(self, model: nn.Module, batch: Tensor) -> tuple[float, list[Tensor]]:
         """The mean loss on windows (B, T + 1), and the gradient of each parameter in the order of `parameters()`."""
-        if model is not self.of:
-            self.of, self.copies = model, [_copy(model) for _ in range(self.workers.parts)]
+        if model not in self.copies:
+            self.copies[model] = [_copy(model) for _ in range(self.workers.parts)]
+        copies = self.copies[model]
         parts = batch.tensor_split(min(self.workers.parts, len(batch)))
-        for each in self.copies[: len(parts)]:
+        for each in copies[: len(parts)]:
             if model.training and (dropout := _dropout_of(each)):
                 dropout.generator.manual_seed(int(torch.randint(1 << 62, ())))
-        for each in self.copies:
+        for each in copies:
             each.train(model.training)
-        done = self.workers.map(lambda i: self._compute(self.copies[i], parts[i]), range(len(parts)))
+        done = self.workers.map(lambda i: self._compute(copies[i], parts[i]), range(len(parts)))
         return mean_of_parts(done, [count_targets(part) for part in parts], self.workers)
 
     def _compute(self, model: nn.Module, part: Tensor) -> tuple[float, list[Tensor]]:

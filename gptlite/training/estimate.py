@@ -21,6 +21,7 @@ from gptlite.training import compile, machine, mixing, pair_data, pauses, soft_t
 from gptlite.training import plan as planning
 from gptlite.training.dataset import Dataset
 from gptlite.training.divided import plain_loss
+from gptlite.training.ensemble import of_one_member
 from gptlite.training.memory import check_memory
 from gptlite.training.request import time_budget
 from gptlite.training.speed import Speed, measure_speed
@@ -36,7 +37,7 @@ FULL_EFFORT = 200.0  # seconds; with a smaller budget the baselines read less te
 class Estimate:
     """A plan and what it should lead to, with the baselines for the same text.
 
-    - `facts`, `speeds`: what it rests on; speeds are by shape and batch size.
+    - `facts`, `speeds`: what it rests on; speeds are by `speed_key`.
     """
 
     plan: planning.Plan
@@ -147,10 +148,11 @@ class Stopwatch:
     def __init__(self, hardware: Hardware, seconds: float, budget: float | None = None) -> None:
         self.hardware, self.seconds, self.budget = hardware, seconds, budget
         self.until = pauses.now() + seconds
-        self.speeds: dict[tuple[ModelConfig, int], Speed] = {}  # by shape and batch size
+        self.speeds: dict[tuple[ModelConfig, int], Speed] = {}  # by shape and batch size of a member
 
     def measure(self, model: ModelConfig, train: TrainConfig) -> Speed | None:
-        """The speed of one shape, or None when the time is used up."""
+        """The speed of one shape, or None when the time is used up. Several members are as fast as one."""
+        model, train = of_one_member(model, train)
         if pauses.now() > self.until:
             return None
         hardware = machine.decide(self.hardware, self.budget, train.steps or 0, model, train)
@@ -161,12 +163,18 @@ class Stopwatch:
         speed = measure_speed(
             model, train, hardware, self.seconds / 6, loss_of or plain_loss(hardware, workers), workers
         )
-        self.speeds[model, train.batch_size] = speed
+        self.speeds[speed_key(model, train)] = speed
         return speed
 
     def speed(self, plan: planning.Plan) -> Speed | None:
         """What was measured for this plan's model and batch."""
-        return self.speeds.get((plan.model, plan.train.batch_size))
+        return self.speeds.get(speed_key(plan.model, plan.train))
+
+
+def speed_key(model: ModelConfig, train: TrainConfig) -> tuple[ModelConfig, int]:
+    """What decides the speed of a plan: the shape of a member, and its windows per step."""
+    model, train = of_one_member(model, train)
+    return model, train.batch_size
 
 
 def free_memory(hardware: Hardware) -> int | None:

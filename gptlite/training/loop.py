@@ -119,7 +119,7 @@ def train_step(
     """
     config = setup.plan.train
     loss, norm = optimizer.training_step(
-        model,
+        setup.ensemble or model,
         optimizers,
         batch,
         setup.hardware,
@@ -132,6 +132,8 @@ def train_step(
     )
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise diverged(setup, f"step {state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")
+    if setup.ensemble is not None:
+        setup.ensemble.copy_to(model)
     return loss
 
 

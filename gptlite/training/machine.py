@@ -29,6 +29,7 @@ from gptlite.model import GPT
 from gptlite.system import count_processors
 from gptlite.training import compile, launch
 from gptlite.training.divided import plain_loss
+from gptlite.training.ensemble import of_one_member
 from gptlite.training.optimizer import Loss
 from gptlite.training.request import Request
 from gptlite.training.soft_targets import SoftTargets, with_targets
@@ -119,7 +120,8 @@ def decide(
     A number of steps is taken to last as long as a guess says, so that such a run is the same every time.
     Matrix products on a CPU are in bf16 where it has instructions for them and the step makes use of it.
     """
-    on_cpu = hardware.device.type == "cpu"
+    on_cpu, steps = hardware.device.type == "cpu", steps * train.members
+    model, train = of_one_member(model, train)
     guess = steps * train.share(hardware.processes).batch_size * model.context_length / guess_speed(model, hardware)
     length = guess if seconds is None else seconds
     wanted = compiled_before if "compile" in hardware.open else hardware.compile  # None: whatever pays

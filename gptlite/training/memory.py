@@ -6,6 +6,7 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import LimitError
 from gptlite.training import table_history
+from gptlite.training.ensemble import of_one_member
 
 MOST_PARTS = 1 << 16  # of a batch, that are looked at
 SAVING_RATE = 100e6  # bytes per second
@@ -21,13 +22,16 @@ def training_memory(model: ModelConfig, train: TrainConfig, hardware: Hardware |
     With bf16 on a GPU blocks keep half at most; that vector and the logits are fp32. Measured for 16 windows of
     1,024 tokens: gpt2 of 124M parameters 17.4 GB (8.8 compiled), and 19.7 by this; qwen3 of 110M 17.3 (8.5), and 20.9.
     """
-    processes = hardware.processes if hardware else 1
+    processes, members = hardware.processes if hardware else 1, train.members
+    whole = model.n_params if members > 1 else 0
+    windows = train.share(processes).windows_at_once
+    model, train = of_one_member(model, train)
     kept = 0.5 if hardware and hardware.bf16 and hardware.device.type == "cuda" else 1.0
     wide, inner = (26, 6) if model.activation == "swiglu" else (18, 2)
     block, blocks = kept * (wide * model.dim + inner * model.hidden_dim), model.n_layers
     per_token = 3 * model.vocab_size + (block + blocks * model.dim if train.recompute else blocks * block)
-    held = 4 * model.n_params // (processes if train.shard == "fsdp" else 1)
-    return round(4 * (held + train.share(processes).windows_at_once * model.context_length * per_token))
+    held = whole + 4 * members * model.n_params // (processes if train.shard == "fsdp" else 1)
+    return round(4 * (held + windows * model.context_length * per_token))
 
 
 def check_memory(

@@ -20,6 +20,7 @@ from gptlite.model import GPT
 from gptlite.storage.validation import shown
 from gptlite.text.batches import count_targets, read_batch
 from gptlite.training.adamw import AdamW
+from gptlite.training.ensemble import Ensemble, models_and_windows
 from gptlite.training.muon import Muon
 from gptlite.training.team import ALONE, Team
 
@@ -29,7 +30,7 @@ OTHERS_SCALE = 0.2  # of Muon's rate, for embeddings, head and norms under AdamW
 
 
 def make_optimizers(
-    model: GPT, config: TrainConfig, team: Team = ALONE, workers: Workers | None = None
+    model: GPT | Ensemble, config: TrainConfig, team: Team = ALONE, workers: Workers | None = None
 ) -> list[torch.optim.Optimizer]:
     """Muon and AdamW, or AdamW alone (Loshchilov & Hutter 2019); only hidden matrices decay."""
     groups = parameter_groups(model)
@@ -50,7 +51,7 @@ def make_optimizers(
     return [muon, AdamW([others], lr=config.lr * OTHERS_SCALE, betas=betas, fused=True)]
 
 
-def parameter_groups(model: GPT) -> dict[str, list[nn.Parameter]]:
+def parameter_groups(model: GPT | Ensemble) -> dict[str, list[nn.Parameter]]:
     """Hidden matrices whose rows (`to_heads`) or columns (`from_heads`) belong to heads, other `matrices`, `others`.
 
     A tied head belongs to the embeddings, which are among the others.
@@ -100,7 +101,7 @@ def recompute_blocks(model: GPT) -> None:
 
 
 def training_step(
-    model: GPT,
+    model: GPT | Ensemble,
     optimizers: Sequence[torch.optim.Optimizer],
     batch: Tensor,
     hardware: Hardware,
@@ -114,9 +115,10 @@ def training_step(
     """One optimizer step on windows (B, T + 1): the mean loss per token and the gradient's norm.
 
     Forward and backward pass go through `accumulate` parts of the batch, one after the other; their gradients add up to
-    that of the whole. Where loss or norm is not finite, the weights are left as they were. `loss_of` may be a compiled
-    `mean_loss`. Where a GPU takes the step in bf16, Muon's own products are in TF32, which takes less than a quarter of
-    the time and moves an update by 0.05 to 0.5 % (docs/lab/gpus.md).
+    that of the whole. Each member of an ensemble has its share of each part. Where loss or norm is not finite, the
+    weights are left as they were. `loss_of` may be a compiled `mean_loss`. Where a GPU takes the step in bf16, Muon's
+    own products are in TF32, which takes less than a quarter of the time and moves an update by 0.05 to 0.5 %
+    (docs/lab/gpus.md).
 
     - `team`, `mean_windows`: the processes that take this step together, and B in the mean over them.
     - `workers`: those of `loss_of` and `optimizers`, where these are divided among threads.
@@ -126,7 +128,7 @@ def training_step(
 
 
 def _step(
-    model: GPT,
+    model: GPT | Ensemble,
     optimizers: Sequence[torch.optim.Optimizer],
     batch: Tensor,
     hardware: Hardware,
@@ -138,13 +140,14 @@ def _step(
 ) -> tuple[float, float]:
     model.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=hardware.device)
-    shares = [mean_windows / len(part) for part in batch.tensor_split(accumulate)]
+    parts = [each for part in batch.tensor_split(accumulate) for each in models_and_windows(model, part)]
+    shares = [mean_windows / len(part) for _, part in parts]
     if bool((batch < 0).any()):  # a mean over the tokens that are learned
-        shares = [count_targets(batch) / count_targets(part) for part in batch.tensor_split(accumulate)]
-    parts = batch.to(hardware.device, non_blocking=True).tensor_split(accumulate)
-    for i, part in enumerate(parts, start=1):
+        shares = [count_targets(batch) / count_targets(part) for _, part in parts]
+    for i, (learner, part) in enumerate(parts, start=1):
+        part = part.to(hardware.device, non_blocking=True)
         with hardware.autocast():
-            share = team.loss(loss_of, model, part, i == len(parts)) / shares[i - 1]
+            share = team.loss(loss_of, learner, part, i == len(parts)) / shares[i - 1]
         share.backward()
         loss += share.detach()
     norm = team.whole(torch.nn.utils.clip_grad_norm_(model.parameters(), clip))

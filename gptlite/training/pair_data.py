@@ -49,6 +49,8 @@ def check(texts: Inputs, settings: Mapping[str, Any], n_processes: int) -> PairF
         raise UsageError("`loss` is about the answers of pairs, and the text has none; leave it out.")
     if pairs and settings.get("ngram_weight"):
         raise UsageError("`ngram_weight` is for plain text, and the files are pairs; leave it out.")
+    if pairs and (settings.get("members") or 1) > 1:
+        raise UsageError("`members` is for plain text, and the files are pairs; leave it out.")
     if pairs and n_processes > 1:
         raise UsageError("pairs are trained in one process; leave `gpus` out.")
     return pairs

@@ -19,6 +19,7 @@ from gptlite.device import count_gpus, keeping_freed_memory
 from gptlite.errors import CheckpointError, Interrupted, NumericsError, StorageError, is_out_of_memory
 from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.model import GPT, initialise, set_vectors
+from gptlite.randomness import derive
 from gptlite.storage.reader import Reader
 from gptlite.text import corpus, token_files
 from gptlite.text.tokenizer import Tokenizer
@@ -26,6 +27,7 @@ from gptlite.training import bigram_init, compile, launch, machine, optimizer, p
 from gptlite.training import team as distributed
 from gptlite.training.clock import Clock
 from gptlite.training.dataset import Dataset, Inputs
+from gptlite.training.ensemble import Ensemble
 from gptlite.training.failures import lost_process, out_of_memory
 from gptlite.training.held_out import finish
 from gptlite.training.init_from import copy_weights
@@ -80,6 +82,7 @@ def train(
     rope_scaling: RopeScaling | None = None,
     tie_embeddings: bool | None = None,
     batch_size: int | None = None,
+    members: int | None = None,
     accumulate: int | None = None,
     optimizer: str | None = None,
     lr: float | None = None,
@@ -152,8 +155,9 @@ def train(
     - `context_length` (tokens), `dim`, `n_layers`, `n_heads`, `n_kv_heads`, `head_dim`, `hidden_dim`, `norm_eps`,
       `rope_theta`, `rope_scaling`, `tie_embeddings`: see `ModelConfig`.
 
-    The optimizer: `batch_size` (windows per step), `accumulate`, `optimizer`, `lr`, `warmup`, `decay`, `weight_decay`,
-    `momentum`, `beta1`, `beta2`, `clip`, `dropout`, `init`, `loss`, `ngram_weight` and `seed`: see `TrainConfig`.
+    The optimizer: `batch_size` (windows per step), `members`, `accumulate`, `optimizer`, `lr`, `warmup`, `decay`,
+    `weight_decay`, `momentum`, `beta1`, `beta2`, `clip`, `dropout`, `init`, `loss`, `ngram_weight` and `seed`: see
+    `TrainConfig`.
     `context_encoder`: a share of the time, such as "10%", for vectors of words that know both sides better.
 
     The machine:
@@ -240,29 +244,35 @@ def _build(prepared: Prepared) -> Training:
     batches = make_batches(plan, dataset, team)
     torch.manual_seed(config.seed)
     model = GPT(plan.model, dropout=config.dropout)
-    if team.leads:
+    ensemble = None
+    if config.members > 1:
+        ensemble = _make_ensemble(model, prepared)
+    elif team.leads:
         _set_weights(model, prepared)
     model.to(hardware.device)
+    learner = model if ensemble is None else ensemble.to(hardware.device)
+    learners = [model] if ensemble is None else list(ensemble)
     if config.recompute:
-        optimizer.recompute_blocks(model)
+        for each in learners:
+            optimizer.recompute_blocks(each)
     team = team.sharing(config.shard)
     team.distribute(model, list(model.transformer.blocks))
     workers = compile.workers_for(hardware, config)
-    optimizers = optimizer.make_optimizers(model, config, team, workers)
+    optimizers = optimizer.make_optimizers(learner, config, team, workers)
     if team.leads:
-        saved_step.check_limits(dataset.tokenizer, plan.model, optimizer.expected_state(model, optimizers))
+        saved_step.check_limits(dataset.tokenizer, plan.model, optimizer.expected_state(learner, optimizers))
     state = State()
     if isinstance(saved, saved_step.Checkpoint):
-        state = restore_training_state(saved, model, optimizers, team)
+        state = restore_training_state(saved, learner, optimizers, team)
         state.enough = state.enough and not prepared.asks_for_more
         prepared.run.cut_log(state.step)
         if len(state.drawn) != len(dataset.companions) * (state.step > 0):
             raise CheckpointError(f"{saved.path} was not saved in a run with the companion texts that run.json names.")
     elif saved:
-        optimizer.scatter_optimizer_state(model, optimizers, None, team)
+        optimizer.scatter_optimizer_state(learner, optimizers, None, team)
     state = tell_state(state, team)
     targets = _soft_targets(prepared)
-    loss_of, hardware = machine.ready(model, config, hardware, team, request.watcher, workers, targets)
+    loss_of, hardware = machine.ready(learners[0], config, hardware, team, request.watcher, workers, targets)
     setup = Setup(
         run=prepared.run,
         plan=plan,
@@ -274,6 +284,7 @@ def _build(prepared: Prepared) -> Training:
         clock=Clock.for_budget(config, batches.steps_per_epoch, request.started, state.elapsed),
         log=RunLog(prepared.run, request.watcher, active=team.leads),
         targets=targets,
+        ensemble=ensemble,
         loss_of=loss_of,
         workers=workers,
         replanner=prepared.replanner,
@@ -315,16 +326,34 @@ def _table_history_of(prepared: Prepared, step: int) -> TableHistory:
 
 def _set_weights(model: GPT, prepared: Prepared) -> None:
     """The saved weights, those of the model to start from, or new ones."""
-    config, saved, start = prepared.plan.train, prepared.saved, prepared.init_from
+    saved, start = prepared.saved, prepared.init_from
     if isinstance(saved, saved_step.Checkpoint):
         model.load_state_dict(saved.model.state_dict())
     elif start.model is not None:
         copy_weights(model, start.model.model)
     else:
-        initialise(model, config.seed)
-        if config.init == "bigrams":
-            ids, shape = prepared.dataset.all_ids, prepared.plan.model
-            set_vectors(model, *bigram_init.bigram_vectors(ids, shape.vocab_size, shape.dim, config.seed))
+        _set_new_weights(model, prepared, prepared.plan.train.seed)
+
+
+def _set_new_weights(model: GPT, prepared: Prepared, seed: int) -> None:
+    initialise(model, seed)
+    if prepared.plan.train.init == "bigrams":
+        ids, shape = prepared.dataset.all_ids, model.config
+        set_vectors(model, *bigram_init.bigram_vectors(ids, shape.vocab_size, shape.dim, seed))
+
+
+def _make_ensemble(model: GPT, prepared: Prepared) -> Ensemble:
+    """The members of `model`: with the weights that it was saved with, or with new ones, which it gets too."""
+    config, saved = prepared.plan.train, prepared.saved
+    ensemble = Ensemble(prepared.plan.model.member(config.members), config.members, config.dropout)
+    if isinstance(saved, saved_step.Checkpoint):
+        model.load_state_dict(saved.model.state_dict())
+        ensemble.copy_from(model)
+    else:
+        for i, member in enumerate(ensemble):
+            _set_new_weights(member, prepared, derive(config.seed, i) >> 1 if i else config.seed)
+        ensemble.fill(model)
+    return ensemble
 
 
 def _train(training: Training) -> dict[str, Any]:

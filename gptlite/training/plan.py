@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gptlite.config import ARCHITECTURES, SIZES, ModelConfig, TrainConfig
+from gptlite.config import ARCHITECTURES, MEMBERS, SIZES, WIDTHS, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import UsageError
 from gptlite.text.tokenizer import LARGEST_VOCABULARY
 from gptlite.training import scaling_law
+from gptlite.training.ensemble import can_have_members, check_members
 from gptlite.training.memory import save_seconds, training_memory
 from gptlite.training.reason import Reason
 from gptlite.training.speed import Speed, guess_speed
@@ -35,6 +36,7 @@ LADDER = (
     (12, 640), (12, 768),
 )  # fmt: skip
 LARGEST_ON_CPU = (6, 384)
+WIDE = 320
 
 # A model that is trained already takes a share of the learning rate of a new one, which rises for longer, because the
 # optimizer does not know the model yet. Where old text is replayed, a larger share learns more of the new text and
@@ -43,6 +45,11 @@ CONTINUED_RATE, REPLAYED_RATE, LONGER_WARMUP = 0.1, 0.6, 0.1
 LONGEST_WINDOW = 1024  # tokens, unless `context_length` asks for more
 
 SMALL_TEXT = 1 << 20  # tokens: a larger one takes long to count, and more memory than a model
+WIDEST_ENSEMBLE = 768  # of all members together, unless more are asked for: what is saved grows with the square
+# The context of a small model, by how often the text is read: a longer one takes more time per token, and predicts
+# better (docs/lab/log.md). Of a text of fewer tokens than `LONG_TEXT`, 256 predicted no better than 128.
+CONTEXTS = ((2.0, 128), (10.0, 256), (math.inf, 512))
+LONG_TEXT = 250_000
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # smaller batches pay where there is time for fewer steps
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
@@ -77,12 +84,25 @@ class Expected:
 
 @dataclass(frozen=True)
 class Plan:
-    """The choices, reasons for some that were not the user's, and the names of those that were (`given`)."""
+    """The choices, reasons for some that were not the user's, and the names of those that were (`given`).
+
+    - `model`: what is saved, as wide as all of its members together.
+    """
 
     model: ModelConfig
     train: TrainConfig
     reasons: tuple[Reason, ...] = ()
     given: tuple[str, ...] = ()
+
+    @property
+    def member(self) -> ModelConfig:
+        """The shape of each of the members, or of the only model."""
+        return self.model.member(self.train.members)
+
+    def with_members(self, n: int) -> Plan:
+        """The plan of a single model with `n` members of its shape."""
+        train = dataclasses.replace(self.train, members=n, batch_size=n * self.train.batch_size)
+        return dataclasses.replace(self, model=self.model.repeated(n), train=train)
 
     def with_train(self, reason: Reason | None = None, **values: Any) -> Plan:
         """The plan with other fields of its `TrainConfig`, and a `reason` more."""
@@ -152,6 +172,7 @@ def make_plan(
     if base is None and not request.fixes_shape:
         return _search(facts, request, measure)
     plan = _plan_for(facts, request) if base is None else _plan_from_model(facts, request, base)
+    check_members(plan.model, plan.train, facts.hardware.processes)
     timed = measure is not None and plan.train.seconds is not None and _fits(facts, plan)
     return _suit_speed(facts, plan, measure(plan.model, plan.train) if measure and timed else None)
 
@@ -171,6 +192,8 @@ def read_request(
     training = {name: given[name] for name in given if name not in shape}
     if unknown := sorted(set(training) - _fields(TrainConfig)):
         raise UsageError(f"unknown setting '{unknown[0]}'.")
+    if training.get("members", 1) not in MEMBERS:  # which `TrainConfig` says too, but not before shapes are multiplied
+        raise UsageError(f"`members` must be 1, 2, 4 or 8, not {training['members']}.")
     size = size or "auto"
     if size != "auto" and size not in SIZES:
         raise UsageError(f"unknown size '{size}': choose from auto, {', '.join(SIZES)}.")
@@ -199,7 +222,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     The result is None for runs that read fewer tokens than those which the scaling law was fitted to.
     """
     config, context = plan.train, plan.model.context_length
-    rate = speed.tokens_per_second if speed else guess_speed(plan.model, facts.hardware)
+    rate = speed.tokens_per_second if speed else guess_speed(plan.member, facts.hardware)
     per_step = config.batch_size * (facts.row_tokens or context)
     if config.seconds is not None:
         seconds = config.seconds
@@ -209,7 +232,8 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
         # A window is scored by a forward pass, about a third of a step, and moves on by half a context.
         windows = min(FINAL_WINDOWS, 2 * facts.val_tokens // context) + (SCORES + 1) * QUICK_WINDOWS
         saves = (SAVES + 1) * save_seconds(plan.model)
-        seconds = (1 + config.context_encoder) * steps * per_step / rate + windows * context / (3 * rate) + saves
+        scoring = config.members * windows * context / (3 * rate)  # by all members for each window
+        seconds = (1 + config.context_encoder) * steps * per_step / rate + scoring + saves
     tokens = steps * per_step
     bits = None
     if ngram_bits is not None and tokens >= scaling_law.FEWEST_TOKENS:
@@ -245,6 +269,7 @@ def _search(facts: Facts, request: Request, measure: Measure | None) -> Plan:
             refusals.append(error)
     if not plans:
         raise refusals[0]
+    check_members(plans[0].model, plans[0].train, facts.hardware.processes)
     fitting = [plan for plan in plans if _fits(facts, plan)]
     return _best(facts, fitting or plans[:1], measure if fitting else None)
 
@@ -254,7 +279,7 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
     speeds: dict[int, Speed] = {}
 
     def bits(i: int) -> float:
-        return predicted(facts, plans[i], speeds.get(i))
+        return predicted(facts, _best_members(facts, plans[i], speeds.get(i)), speeds.get(i))
 
     best = min(range(len(plans)), key=bits)
     timing = measure is not None and plans[best].train.seconds is not None
@@ -265,12 +290,13 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
             break
         speeds[untimed[0]] = speed
         best = min(speeds, key=bits)
-    chosen = plans[best]
+    chosen = _best_members(facts, plans[best], speeds.get(best))
     reason = Reason(
         "shape",
         {
+            "members": chosen.train.members,
             "n_layers": chosen.model.n_layers,
-            "dim": chosen.model.dim,
+            "dim": chosen.member.dim,
             "n_tokens": facts.n_tokens,
             "seconds": chosen.train.seconds,
             "device": facts.hardware.device.type,
@@ -278,6 +304,21 @@ def _best(facts: Facts, plans: list[Plan], measure: Measure | None) -> Plan:
         },
     )
     return _suit_speed(facts, dataclasses.replace(chosen, reasons=(reason, *chosen.reasons)), speeds.get(best))
+
+
+def _best_members(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
+    """`plan` with as many members as lead to the fewest predicted bits, where they were measured: small texts that are
+    plain, a time budget, a CPU."""
+    config = plan.train
+    free = not {"members", "batch_size", "context_encoder", "n_layers", *WIDTHS} & set(plan.given)
+    small = facts.n_tokens <= SMALL_TEXT and not (facts.mixed or facts.row_tokens)
+    can = can_have_members(plan.model) and not _on_gpu(facts) and facts.hardware.processes == 1
+    if not (free and small and can) or config.seconds is None:
+        return plan
+    several = [plan.with_members(n) for n in MEMBERS[1:] if n * plan.model.dim <= WIDEST_ENSEMBLE]
+    plans = [plan, *(each for each in several if _fits(facts, each))]
+    suited = [_suit_epochs(facts, each, expect(facts, each, speed).epochs) for each in plans]
+    return min(suited, key=lambda each: predicted(facts, each, speed))
 
 
 def _plan_for(facts: Facts, request: Request, layers_and_dim: tuple[int, int] | None = None) -> Plan:
@@ -288,14 +329,22 @@ def _plan_for(facts: Facts, request: Request, layers_and_dim: tuple[int, int] | 
     shape: dict[str, Any] = {"context_length": SIZES[size]["context_length"]}
     if layers_and_dim is not None:
         n_layers, dim = layers_and_dim
-        shape = {"n_layers": n_layers, "dim": dim, "context_length": 128 if dim < 320 else 256}
+        shape = {"n_layers": n_layers, "dim": dim, "context_length": 128 if dim < WIDE else 256}
     shape["context_length"] = min(shape["context_length"], _longest_context(facts))
     shape |= request.shape
     init = request.training.get("init") or _usual_init(request, shape.get("dim") or SIZES[size]["dim"])
     if init == "bigrams" and shape.setdefault("tie_embeddings", False):
         raise UsageError("to start from bigrams, embeddings and head must not be tied; use `init='random'`.")
     model = ModelConfig.preset(request.architecture, size, facts.vocab_size, **shape)
-    return _add_training(facts, request, model, init)
+    plan = _add_training(facts, request, model.repeated(request.training.get("members", 1)), init)
+    suits = layers_and_dim is not None and "context_length" not in request.shape
+    if suits and model.dim < WIDE and LONG_TEXT <= facts.n_tokens <= SMALL_TEXT and not facts.row_tokens:
+        epochs = expect(facts, plan).epochs
+        context = next(context for most, context in CONTEXTS if epochs < most)
+        if context != model.context_length:
+            longer = dataclasses.replace(plan.model, context_length=context)
+            return _add_training(facts, request, longer, init)
+    return plan
 
 
 def _usual_init(request: Request, dim: int) -> str:
@@ -335,9 +384,10 @@ def _add_training(facts: Facts, request: Request, model: ModelConfig, init: str)
     """The plan for a model: how to train it, as far as the request leaves that open."""
     given = request.training
     tokens = TOKENS_PER_STEP["gpu" if _on_gpu(facts) else "cpu"]
-    batch_size = _whole_parts(max(SMALLEST_BATCH, tokens // model.context_length), given.get("accumulate", 1))
+    members = given.get("members", 1)
+    batch_size = _whole_parts(max(SMALLEST_BATCH, tokens // model.context_length), given.get("accumulate", 1)) * members
     reasons: tuple[Reason, ...] = ()
-    lr = _new_rate(model, given.get("optimizer", TrainConfig.optimizer))
+    lr = _new_rate(model.member(members), given.get("optimizer", TrainConfig.optimizer))
     chosen: dict[str, Any] = {"init": init, "batch_size": batch_size, "lr": lr}
     if model.norm_position == "post":
         chosen["warmup"] = 0.1
@@ -365,8 +415,10 @@ def _suit_speed(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
     if speed is None or plan.train.seconds is None:
         return plan
     steps, usual = expect(facts, plan, speed).steps, plan.train.batch_size
+    members = plan.train.members
     if steps < FEWEST_STEPS and "batch_size" not in plan.given:
-        fewer = _whole_parts(max(SMALLEST_BATCH, int(usual * steps / FEWEST_STEPS)), plan.train.accumulate)
+        of_one = max(SMALLEST_BATCH, int(usual * steps / FEWEST_STEPS) // members)
+        fewer = members * _whole_parts(of_one, plan.train.accumulate)
         reason = Reason("batch_size", {"batch_size": fewer, "steps": steps, "usual": usual})
         plan = plan.with_train(reason, batch_size=fewer)
     return _suit_epochs(facts, plan, expect(facts, plan, speed).epochs)
@@ -374,6 +426,7 @@ def _suit_speed(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
 
 def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
     """Soft targets and dropout for a text that is read `epochs` times, instead of what an earlier guess led to."""
+    epochs /= plan.train.members  # each reads windows of its own
     others = tuple(reason for reason in plan.reasons if reason.about not in ("dropout", "ngram_weight"))
     plan = dataclasses.replace(plan, reasons=others)
     if "ngram_weight" not in plan.given:
@@ -385,7 +438,7 @@ def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
         reason = Reason("ngram_weight", {"weight": weight, "epochs": epochs}) if weight else None
         plan = plan.with_train(reason, ngram_weight=weight)
     if "dropout" not in plan.given:
-        dropout = scaling_law.best_dropout(plan.model, epochs, facts.n_tokens)
+        dropout = scaling_law.best_dropout(plan.member, epochs, facts.n_tokens)
         reason = Reason("dropout", {"dropout": dropout, "epochs": epochs}) if dropout else None
         plan = plan.with_train(reason, dropout=dropout)
     return plan
@@ -397,7 +450,9 @@ def _whole_parts(batch_size: int, accumulate: int) -> int:
 
 
 def _law(facts: Facts, plan: Plan, tokens: float) -> float:
-    bits = scaling_law.predicted_bits(plan.model, tokens, facts.n_tokens, facts.n_bytes)
+    members = plan.train.members
+    bits = scaling_law.predicted_bits(plan.member, tokens / members, facts.n_tokens, facts.n_bytes)
+    bits -= scaling_law.members_gain(members, facts.n_tokens)
     return bits - (scaling_law.ngram_gain(facts.n_tokens) if plan.train.ngram_weight else 0.0)
 
 

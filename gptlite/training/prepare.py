@@ -35,6 +35,7 @@ from gptlite.training import clock, companions, context_encoder, machine, numeri
 from gptlite.training import plan as planning
 from gptlite.training import team as distributed
 from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, note_copies, remembered_val, shorten, tokenize
+from gptlite.training.ensemble import check_members
 from gptlite.training.estimate import estimate
 from gptlite.training.init_from import InitFrom, load_init_from
 from gptlite.training.memory import check_memory, run_bytes
@@ -195,6 +196,7 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     check_storage(run.path, run_bytes(plan.model))
     distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
     context_encoder.check(plan.train.context_encoder, team.size)
+    check_members(plan.model, plan.train, team.size)
     seconds, state = plan.train.seconds, read_state(saved.path)
     hardware = machine.decide(
         hardware,

@@ -27,6 +27,8 @@ class Reason:
                 budget = "this budget" if f["seconds"] is None else f"{f['seconds']:.0f} s"
                 how = f"{plural(f['timed'], 'shape')} timed here" if f["timed"] else "by rule of thumb"
                 shape = f"{plural(f['n_layers'], 'layer')} of width {f['dim']}"
+                if f["members"] > 1:
+                    shape = f"{f['members']} models of {shape}, saved as one that predicts their mean"
                 return f"{shape}, for {plural(f['n_tokens'], 'token')} of text and {budget} on {f['device']}; {how}"
             case "context_length":
                 most = f"{f['longest']:,} tokens (`context_length` for more)"

@@ -13,7 +13,8 @@ from typing import Any
 
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.training import plan as planning
-from gptlite.training.estimate import Estimate
+from gptlite.training.ensemble import of_one_member
+from gptlite.training.estimate import Estimate, speed_key
 from gptlite.training.reason import Reason
 from gptlite.training.speed import Speed, guess_speed
 
@@ -67,12 +68,13 @@ class Replanner:
         facts, total = self.estimate.facts, plan.train.seconds
 
         def measure(model: ModelConfig, train: TrainConfig) -> Speed:
-            known = self.estimate.speeds.get((model, train.batch_size))
+            known = self.estimate.speeds.get(speed_key(model, train))
             if known is not None:
                 speed = known.tokens_per_second
             else:
-                per_guess = self.estimate.expected.tokens_per_second / guess_speed(plan.model, facts.hardware)
-                speed = per_guess * guess_speed(model, facts.hardware)
+                planned, _ = of_one_member(plan.model, plan.train)
+                per_guess = self.estimate.expected.tokens_per_second / guess_speed(planned, facts.hardware)
+                speed = per_guess * guess_speed(of_one_member(model, train)[0], facts.hardware)
             return Speed(train.batch_size * model.context_length / (ratio * speed), ratio * speed)
 
         best = planning.make_plan(

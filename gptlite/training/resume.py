@@ -64,7 +64,8 @@ def make_plan(previous: Mapping[str, Any], request: Request) -> planning.Plan:
     for name in ("architecture", "vocab_size"):
         if getattr(request, name) is not None:
             given[name] = getattr(request, name)
-    before = {**stored["model"], **train_fields}
+    member = model.member(train_fields["members"]).to_dict()  # as the options say it
+    before = {**{name: member[name] for name in stored["model"]}, **train_fields}
     if "vocab_size" in given and given["vocab_size"] == previous.get("vocab_size_asked"):
         del given["vocab_size"]  # the text had fewer pairs than were asked for; the same wish is no change
     _check_unchanged(given, before)

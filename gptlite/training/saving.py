@@ -31,7 +31,7 @@ def save(
     run, watcher = setup.run, setup.watcher
     began = state.elapsed = setup.clock.elapsed()
     directory = run.step_path(state.step)
-    training_state = write_training_state(state, model, optimizers, team)
+    training_state = write_training_state(state, setup.ensemble or model, optimizers, team)
     whole = whole_model(model, team, setup)
     if not team.leads:
         return

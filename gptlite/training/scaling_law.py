@@ -39,6 +39,10 @@ NGRAM_GAIN, NGRAM_TOKENS, NGRAM_EXPONENT = 0.04, 50_000, 0.45
 COUNTING_SECONDS = 1.3e-8  # per token of text and entry of the vocabulary, on one core
 COUNTING_SHARE = 0.05  # of a time budget, at most
 
+# What the mean of several models gains; most for small texts, of which each learns something else (docs/lab/log.md).
+MEMBERS_GAIN, MEMBERS_TOKENS, MEMBERS_EXPONENT = 0.053, 365_000, 0.23
+MEMBERS_FEWEST = 40_000  # tokens of the smallest text that was measured
+
 
 def predicted_bits(model: ModelConfig, tokens: float, text_tokens: int, text_bytes: int) -> float:
     """Bits per byte on held-out text after `tokens` tokens, on the scale of the text that the law was fitted to.
@@ -72,6 +76,11 @@ def best_ngram_weight(epochs: float, text_tokens: int, vocab_size: int, seconds:
 def ngram_gain(text_tokens: int) -> float:
     """Bits per byte that soft targets gain, on the scale of `predicted_bits`."""
     return NGRAM_GAIN * min(1.0, NGRAM_TOKENS / max(1, text_tokens)) ** NGRAM_EXPONENT
+
+
+def members_gain(members: int, text_tokens: int) -> float:
+    """Bits per byte that the mean of so many models gains over each of them, on the scale of `predicted_bits`."""
+    return MEMBERS_GAIN * (1 - 1 / members) * (MEMBERS_TOKENS / max(MEMBERS_FEWEST, text_tokens)) ** MEMBERS_EXPONENT
 
 
 def hidden_params(model: ModelConfig) -> int:

@@ -22,6 +22,7 @@ from gptlite.text.batches import Batches
 from gptlite.text.pairs import PairBatches
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.training.clock import Clock
+from gptlite.training.ensemble import Ensemble
 from gptlite.training.optimizer import Loss, mean_loss
 from gptlite.training.plan import Plan
 from gptlite.training.replan import Replanner
@@ -40,6 +41,7 @@ class Setup:
 
     - `val_ids`: (M,) the held-out text as tokens; `byte_scale`: its bytes per byte that they spell.
     - `targets`: soft targets beside the tokens of the text, which `loss_of` knows.
+    - `ensemble`: the members that are trained, where the model has some; it is theirs after each step.
     - `loss_of`: computes the loss of a training step, compiled or not; `workers`: the threads that divide it.
     - `replanner`: looks for a second plan in the first tenth of the run.
     - `threads`: chooses how many threads compute.
@@ -61,6 +63,7 @@ class Setup:
     should_stop: Callable[[], int | None] = lambda: None
     byte_scale: float = 1.0
     replanner: Replanner | None = None
+    ensemble: Ensemble | None = None
     loss_of: Loss = mean_loss
     workers: Workers = field(default_factory=Workers)
     threads: ThreadControl = field(default_factory=ThreadControl)

@@ -23,6 +23,7 @@ from gptlite.storage.durable import json_bytes
 from gptlite.storage.reader import Reader
 from gptlite.storage.validation import Entry, is_count, shown
 from gptlite.training import optimizer
+from gptlite.training.ensemble import Ensemble
 from gptlite.training.plan import FINAL_WINDOWS, QUICK_WINDOWS, SCORES
 from gptlite.training.team import ALONE, Team
 
@@ -94,7 +95,7 @@ def tell_state(state: State, team: Team) -> State:
 
 
 def write_training_state(
-    state: State, model: GPT, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
+    state: State, model: GPT | Ensemble, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
 ) -> dict[str, bytes]:
     """The files that resuming needs: optimizer, random numbers, and the state; for the first process."""
     rng = random_states(next(model.parameters()).device.type)
@@ -106,7 +107,7 @@ def write_training_state(
 
 
 def restore_training_state(
-    saved: saved_step.Checkpoint, model: GPT, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
+    saved: saved_step.Checkpoint, model: GPT | Ensemble, optimizers: list[torch.optim.Optimizer], team: Team = ALONE
 ) -> State:
     """Undo `write_training_state`; the other processes of a `team` get theirs by `optimizer.scatter_optimizer_state`.
 

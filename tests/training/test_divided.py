@@ -73,7 +73,7 @@ def test_dropout_is_decided_by_torchs_seed_and_drops_as_much_as_asked(cpu: Hardw
         return loss_of(model, batch).item()
 
     assert loss(1) == loss(1) != loss(2)
-    dropped = loss_of.copies[0].transformer.dropout(torch.ones(1 << 16))
+    dropped = loss_of.copies[model][0].transformer.dropout(torch.ones(1 << 16))
     assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
     model.eval()

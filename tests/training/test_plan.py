@@ -12,9 +12,11 @@ import torch
 from gptlite.config import ARCHITECTURES, DEFAULT_SECONDS, SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import UsageError
+from gptlite.training.ensemble import of_one_member
 from gptlite.training.plan import (
     LADDER,
     LARGEST_ON_CPU,
+    WIDEST_ENSEMBLE,
     Facts,
     Plan,
     choose_vocab_size,
@@ -37,7 +39,7 @@ def facts(n_bytes: int, hardware: Hardware = CPU, vocab_size: int | None = None)
 
 def size_of(plan: Plan) -> int:
     """Which rung of the ladder was chosen."""
-    return LADDER.index((plan.model.n_layers, plan.model.dim))
+    return LADDER.index((plan.member.n_layers, plan.member.dim))
 
 
 # -- Vocabulary
@@ -100,7 +102,7 @@ def test_little_time_gets_a_small_model_however_long_the_text() -> None:
 def test_the_reason_names_the_size() -> None:
     plan = make_plan(facts(10**6))
     assert plan.reasons[0].about == "shape"
-    assert f"{plan.model.n_layers} layers of width {plan.model.dim}" in plan.reasons[0].sentence()
+    assert f"{plan.model.n_layers} layers of width {plan.member.dim}" in plan.reasons[0].sentence()
 
 
 @pytest.mark.parametrize("size", ORDER)
@@ -458,3 +460,86 @@ def test_dropout_follows_the_speed_that_was_measured(tokens_per_second: float, d
     )
     assert (plan.train.dropout > 0) is dropout
     assert sum(reason.about == "dropout" for reason in plan.reasons) == dropout
+
+
+# -- Members
+
+
+def measured(model: ModelConfig, train: TrainConfig) -> Speed:
+    """A laptop: 80 GFLOP/s, whichever shape a member has."""
+    one, train = of_one_member(model, train)
+    tokens_per_second = 8e10 / (6 * one.n_params)
+    return Speed(train.batch_size * one.context_length / tokens_per_second, tokens_per_second)
+
+
+@pytest.mark.parametrize(("seconds", "several"), [(30.0, False), (164.0, False), (1800.0, True), (7200.0, True)])
+def test_time_that_a_small_text_cannot_use_goes_to_members(seconds: float, several: bool) -> None:
+    small = facts(10**6, vocab_size=1024)
+    plan = make_plan(small, overrides={"seconds": seconds}, measure=measured)
+    assert (plan.train.members > 1) is several
+    assert plan.member.dim * plan.train.members == plan.model.dim <= WIDEST_ENSEMBLE
+    assert plan.train.batch_size % plan.train.members == 0
+    alone = make_plan(small, overrides={"seconds": seconds, "members": 1}, measure=measured)
+    assert alone.train.members == 1
+    if not several:
+        assert (plan.model, plan.train) == (alone.model, alone.train)
+        return
+    bits, of_one = (expect(small, p, measured(p.model, p.train), 2.0).bits_per_byte for p in (plan, alone))
+    assert bits is not None and of_one is not None
+    assert bits < of_one - 0.01
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "more", "hardware"),
+    [
+        (10**8, {}, CPU),
+        (10**6, {}, GPU),
+        (10**6, {"dim": 128}, CPU),
+        (10**6, {"n_layers": 3}, CPU),
+        (10**6, {"batch_size": 16}, CPU),
+        (10**6, {"context_encoder": 0.1}, CPU),
+        (10**6, {"seconds": None, "steps": 10**6}, CPU),
+    ],
+    ids=str,
+)
+def test_there_is_one_model_where_members_were_not_measured_or_do_not_suit(
+    n_bytes: int, more: dict[str, Any], hardware: Hardware
+) -> None:
+    overrides = {"seconds": 7200.0, **more}
+    assert make_plan(facts(n_bytes, hardware), overrides=overrides, measure=measured).train.members == 1
+
+
+def test_gpt2_is_always_a_single_model() -> None:
+    assert make_plan(facts(10**6), architecture="gpt2", overrides={"seconds": 7200.0}).train.members == 1
+
+
+def test_members_that_are_asked_for_have_the_shape_that_is_asked_for() -> None:
+    overrides = {"dim": 64, "n_layers": 2, "n_heads": 2, "members": 4, "steps": 100}
+    plan = make_plan(facts(10**6), overrides=overrides)
+    assert (plan.member.dim, plan.member.n_heads, plan.model.dim, plan.model.n_heads) == (64, 2, 256, 8)
+    assert plan.train.batch_size == 4 * make_plan(facts(10**6), overrides={**overrides, "members": 1}).train.batch_size
+    every = make_plan(facts(10**6), overrides={"members": 2, "seconds": 60.0})
+    assert every.model == every.member.repeated(2)
+
+
+def test_each_member_reads_its_own_share_of_the_text() -> None:
+    """So what depends on how often the text is read depends on the passes of one."""
+    asked = {"dim": 64, "n_layers": 2, "n_heads": 2}
+    alone = make_plan(facts(10**6), overrides={**asked, "epochs": 10.0})
+    four = make_plan(facts(10**6), overrides={**asked, "epochs": 40.0, "members": 4})
+    assert (alone.train.dropout, alone.train.ngram_weight) == (four.train.dropout, four.train.ngram_weight)
+
+
+# -- Context
+
+
+def test_a_text_that_is_read_often_gets_a_longer_context() -> None:
+    contexts = [
+        make_plan(Facts(10**6, 400_000, 1024, CPU), overrides={"seconds": s}).model.context_length
+        for s in (30.0, 164.0, 3600.0)
+    ]
+    assert contexts == [128, 256, 512]
+    short = Facts(300_000, 130_000, 512, CPU)
+    assert make_plan(short, overrides={"seconds": 3600.0}).model.context_length == 128
+    asked = make_plan(Facts(10**6, 400_000, 1024, CPU), overrides={"seconds": 3600.0, "context_length": 64})
+    assert asked.model.context_length == 64

@@ -216,6 +216,16 @@ def train(
             hidden=True,
         ),
     ] = None,
+    members: Annotated[
+        int | None,
+        _count(
+            "--members",
+            help="Models of this shape, trained apart and saved as one: 1, 2, 4 or 8. Longer runs gain.",
+            panel=TRAINING,
+            default=PLAN,
+            hidden=True,
+        ),
+    ] = None,
     context_encoder: Annotated[
         str | None,
         _option(
@@ -350,10 +360,10 @@ def train(
         sample_prompt = options.check_text(sample_prompt, "--sample-prompt")
     settings = {
         "seconds": time, "steps": steps, "epochs": epochs, "context_length": context_length, "n_layers": n_layers,
-        "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "accumulate": accumulate,
-        "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay, "weight_decay": weight_decay,
-        "clip": clip, "seed": seed, "init": init, "loss": loss, "ngram_weight": ngram_weight, "patience": patience,
-        "eval_every": eval_every,
+        "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "members": members,
+        "accumulate": accumulate, "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay,
+        "weight_decay": weight_decay, "clip": clip, "seed": seed, "init": init, "loss": loss,
+        "ngram_weight": ngram_weight, "patience": patience, "eval_every": eval_every,
         "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
         "shard": shard, "recompute": recompute or None, "log": log,
     }  # fmt: skip

@@ -82,6 +82,7 @@ def show_plan(preview: dict[str, Any]) -> None:
         ["vocabulary", f"{model['vocab_size']:,} tokens of {bytes_per_token:.2f} bytes", ""],
         ["architecture", model["architecture"], ""],
         ["shape", _shape(model), whose(*by_size)],
+        *([["members", f"{n} models side by side", whose("members")]] if (n := training["members"]) > 1 else []),
         ["parameters", f"{preview['n_parameters']:,}", ""],
         ["context", console.plural(model["context_length"], "token"), whose("context_length")],
         ["batch", console.plural(training["batch_size"], "window"), whose("batch_size")],

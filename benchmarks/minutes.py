@@ -1,0 +1,98 @@
+"""Does a longer run make a better model? Trains for each of some times, and draws bits per byte against minutes.
+
+    python benchmarks/minutes.py TEXT --minutes 1,3,10,30 --seeds 1 --name gptlite -- --val 10%
+    python benchmarks/minutes.py --draw
+
+Runs the command as its user would, one run after the other; what stands after `--` goes to `gptlite train`. Each result
+is a line of results/minutes.jsonl as soon as it is there, and the picture, minutes.svg, has all lines of that file.
+`--name` is the name of the curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS, PICTURE = HERE / "results/minutes.jsonl", HERE / "minutes.svg"
+KEPT = (
+    "val_bits_per_byte", "val_bytes", "held_out_bytes", "step", "best_step", "epochs", "n_parameters", "seconds",
+    "processor_share",
+)  # fmt: skip
+COLOURS = ("#C2410C", "#64748B", "#0F766E", "#7C3AED", "#B45309")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", type=Path, nargs="?")
+    parser.add_argument("--minutes", default="1,3,10,30")
+    parser.add_argument("--seeds", default="1")
+    parser.add_argument("--name", default="gptlite")
+    parser.add_argument("--draw", action="store_true", help="draw what was measured before, and train nothing")
+    parser.add_argument("options", nargs="*", help="of `gptlite train`, after --")
+    asked = parser.parse_args()
+    if not asked.draw:
+        if asked.text is None:
+            parser.error("name a text, or use --draw")
+        for minutes in map(float, asked.minutes.split(",")):
+            for seed in map(int, asked.seeds.split(",")):
+                record = measure(asked.name, asked.text, minutes, seed, asked.options)
+                with RESULTS.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+                print(json.dumps(record), flush=True)
+    draw([json.loads(line) for line in RESULTS.read_text().splitlines()], PICTURE)
+
+
+def measure(name: str, text: Path, minutes: float, seed: int, options: list[str]) -> dict[str, Any]:
+    """One run, whose folder is deleted."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "gptlite", "train", str(text), "--time", f"{60 * minutes:g}s"]
+        command += ["--seed", str(seed), "--json", "-q", "-o", str(Path(folder) / "run"), *options]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+        result = json.loads(done.stdout)
+        plan = json.loads((Path(folder) / "run/run.json").read_text())["plan"]
+    shape = {"members": plan["train"]["members"], "n_layers": plan["model"]["n_layers"], "dim": plan["model"]["dim"]}
+    found = {key: result[key] for key in KEPT}
+    when = {"date": str(datetime.date.today()), "machine": platform.machine()}
+    return {"name": name, "text": text.name, "minutes": minutes, "seed": seed, **shape, **found, **when}
+
+
+def draw(records: list[dict[str, Any]], path: Path) -> None:
+    """A panel for each text: the mean of each curve, and a point for each run."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "gptlite", "font.family": "sans-serif"}
+    texts, names = (list(dict.fromkeys(r[key] for r in records)) for key in ("text", "name"))
+    figure = Figure(figsize=(7 * len(texts), 4.6), layout="constrained", facecolor="white")
+    for axes, text in zip(figure.subplots(1, len(texts), squeeze=False)[0], texts, strict=True):
+        for name, colour in zip(names, COLOURS, strict=False):
+            runs = [r for r in records if (r["text"], r["name"]) == (text, name)]
+            times = sorted({r["minutes"] for r in runs})
+            means = []
+            for minutes in times:
+                bits = [r["val_bits_per_byte"] for r in runs if r["minutes"] == minutes]
+                means.append(sum(bits) / len(bits))
+                axes.plot([minutes] * len(bits), bits, "o", color=colour, markersize=4)
+            axes.plot(times, means, color=colour, linewidth=2, label=name)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.set_title(text, loc="left")
+        axes.set_xlabel("minutes")
+        axes.set_ylabel("bits per byte of the held-out text (lower is better)")
+        axes.grid(color="#DDDDDD", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+if __name__ == "__main__":
+    main()
