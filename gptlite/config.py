@@ -51,7 +51,6 @@ CORRECTIONS = ("none", "center", "zscore", "abtt")
 MOST_COMPONENTS = 8
 
 DEFAULT_SECONDS = 300.0  # of a run without a budget
-WIDTHS = ("dim", "n_heads", "n_kv_heads", "hidden_dim")  # of a model, that grow with its members
 MEMBERS = (1, 2, 4, 8)  # dividing by them is exact
 LARGEST_RATE = 1e3  # a typing error; rates between this and the useful ones are found out by training
 LARGEST_COMPANION = 0.95  # of a step, that comes from other texts than the user's own
@@ -202,14 +201,6 @@ class ModelConfig:
         final_norm = norm if self.norm_position == "pre" else 0
         return embeddings + positions + self.n_layers * (attention + mlp + 2 * norm) + final_norm
 
-    def repeated(self, n: int) -> ModelConfig:
-        """The shape of `n` models of this one side by side (training/ensemble.py): n times as wide."""
-        return dataclasses.replace(self, **{name: n * getattr(self, name) for name in WIDTHS})
-
-    def member(self, n: int) -> ModelConfig:
-        """Undo `repeated`."""
-        return dataclasses.replace(self, **{name: getattr(self, name) // n for name in WIDTHS})
-
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -278,17 +269,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.budget == (None, None, None):
             object.__setattr__(self, "seconds", DEFAULT_SECONDS)
-        budgets = [name for name in ("seconds", "steps", "epochs") if getattr(self, name) is not None]
-        if len(budgets) != 1:
+        budget, *more = (value for value in self.budget if value is not None)
+        if more:
             raise UsageError("give only one of `seconds`, `steps` and `epochs`.")
-        budget = getattr(self, budgets[0])
         _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
-        _require(self.batch_size >= 1, f"`batch_size` must be at least 1, not {self.batch_size}")
+        for name in ("batch_size", "eval_every", "save_every", "keep"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"`{name}` must be at least 1, not {value}")
         _require(
             self.accumulate >= 1 and self.batch_size % self.accumulate == 0,
             f"`accumulate` ({self.accumulate}) must divide `batch_size` ({self.batch_size}) into equal parts",
         )
-        self._check_members()
+        _require(self.members in MEMBERS, f"`members` must be 1, 2, 4 or 8, not {self.members}")
         _choose("optimizer", self.optimizer, "muon", "adamw")
         _choose("init", self.init, "bigrams", "random", "model")
         _choose("loss", self.loss, "answer", "all")
@@ -326,29 +318,11 @@ class TrainConfig:
             not self.ngram_weight or self.init != "model",
             "`ngram_weight` is for new models; leave it out with `init_from`",
         )
-        _require(
-            0 <= self.context_encoder <= 0.5,
-            f"`context_encoder` must be from 0 to 0.5 of the run, not {self.context_encoder:g}",
-        )
-        for name in ("eval_every", "save_every"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"`{name}` must be at least 1, not {value}")
+        share = self.context_encoder
+        _require(0 <= share <= 0.5, f"`context_encoder` must be from 0 to 0.5 of the run, not {share:g}")
         _require(self.sample_every >= 0, f"`sample_every` must not be negative, not {self.sample_every}")
         _require(self.patience >= 0, f"`patience` must not be negative, not {self.patience}")
-        _require(self.keep >= 1, f"`keep` must be at least 1, not {self.keep}")
         _require(0 <= self.seed < 2**63, f"`seed` must be between 0 and 2^63 - 1, not {self.seed}")
-
-    def _check_members(self) -> None:
-        _require(self.members in MEMBERS, f"`members` must be 1, 2, 4 or 8, not {self.members}")
-        if self.members == 1:
-            return
-        parts = self.members * self.accumulate
-        _require(
-            self.batch_size % parts == 0,
-            f"`batch_size` ({self.batch_size}) must be a multiple of {parts}, so that `members` share it equally",
-        )
-        _require(self.init != "model", "`members` are for new models; leave it out with `init_from`")
-        _require(not self.context_encoder, "`context_encoder` is for a single model; leave it or `members` out")
 
     @property
     def budget(self) -> tuple[float | None, int | None, float | None]:
@@ -363,10 +337,6 @@ class TrainConfig:
         """What the busiest of so many processes does: the same with its share of each batch, in as many parts."""
         windows = -(-self.batch_size // (processes * self.accumulate)) * self.accumulate
         return dataclasses.replace(self, batch_size=windows)
-
-    def for_member(self) -> TrainConfig:
-        """What one of the `members` does: the same with its share of each batch."""
-        return dataclasses.replace(self, batch_size=self.batch_size // self.members, members=1)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

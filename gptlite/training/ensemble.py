@@ -15,6 +15,7 @@ And norms of queries and keys have one weight for all heads of a layer, so the m
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
@@ -24,14 +25,23 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.errors import UsageError
 from gptlite.model import GPT
 
+WIDTHS = ("dim", "n_heads", "n_kv_heads", "hidden_dim")  # of a model, that grow with its members
 SHARED = ("q_norm", "k_norm")
 FINAL_NORM = "transformer.norm.weight"
 
 
 def check_members(model: ModelConfig, train: TrainConfig, processes: int) -> None:
-    """Raises `UsageError` where a model of this shape cannot have members, or not here."""
+    """Raises `UsageError` where a model of this shape cannot have members, or not in this run."""
     if train.members == 1:
         return
+    if train.batch_size % (parts := train.members * train.accumulate):
+        raise UsageError(
+            f"`batch_size` ({train.batch_size}) must be a multiple of {parts}, so that `members` share it equally."
+        )
+    if train.init == "model":
+        raise UsageError("`members` are for new models; leave it out with `init_from`.")
+    if train.context_encoder:
+        raise UsageError("`context_encoder` is for a single model; leave it or `members` out.")
     if not can_have_members(model):
         raise UsageError(f"`members` are for qwen3 and llama, not for {model.architecture}; leave it out.")
     if processes > 1:
@@ -43,11 +53,19 @@ def can_have_members(model: ModelConfig) -> bool:
     return (model.norm, model.norm_position, model.position) == ("rmsnorm", "pre", "rope")
 
 
+def repeated(member: ModelConfig, n: int) -> ModelConfig:
+    """The shape of `n` models side by side: n times as wide."""
+    return dataclasses.replace(member, **{name: n * getattr(member, name) for name in WIDTHS})
+
+
 def of_one_member(model: ModelConfig, train: TrainConfig) -> tuple[ModelConfig, TrainConfig]:
-    """The shape of a member, and how it is trained: with its share of each batch."""
-    if train.members == 1:
+    """The shape of each member, of which `model` is so many side by side, and how it is trained: with its share of each
+    batch."""
+    n = train.members
+    if n == 1:
         return model, train
-    return model.member(train.members), train.for_member()
+    member = dataclasses.replace(model, **{name: getattr(model, name) // n for name in WIDTHS})
+    return member, dataclasses.replace(train, batch_size=train.batch_size // n, members=1)
 
 
 class Ensemble(nn.Module):

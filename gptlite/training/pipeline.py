@@ -345,7 +345,7 @@ def _set_new_weights(model: GPT, prepared: Prepared, seed: int) -> None:
 def _make_ensemble(model: GPT, prepared: Prepared) -> Ensemble:
     """The members of `model`: with the weights that it was saved with, or with new ones, which it gets too."""
     config, saved = prepared.plan.train, prepared.saved
-    ensemble = Ensemble(prepared.plan.model.member(config.members), config.members, config.dropout)
+    ensemble = Ensemble(prepared.plan.member, config.members, config.dropout)
     if isinstance(saved, saved_step.Checkpoint):
         model.load_state_dict(saved.model.state_dict())
         ensemble.copy_from(model)

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gptlite.config import ARCHITECTURES, MEMBERS, SIZES, WIDTHS, ModelConfig, TrainConfig
+from gptlite.config import ARCHITECTURES, MEMBERS, SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import UsageError
 from gptlite.text.tokenizer import LARGEST_VOCABULARY
 from gptlite.training import scaling_law
-from gptlite.training.ensemble import can_have_members, check_members
+from gptlite.training.ensemble import WIDTHS, can_have_members, check_members, repeated
 from gptlite.training.memory import save_seconds, training_memory
+from gptlite.training.planned import Expected, Facts, Plan
 from gptlite.training.reason import Reason
 from gptlite.training.speed import Speed, guess_speed
 
@@ -54,68 +55,6 @@ FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # smaller batches pay where there is time
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
 Measure = Callable[[ModelConfig, TrainConfig], Speed | None]  # None when there is no time left to measure
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a plan rests on: the training text, the vocabulary and the machine."""
-
-    n_bytes: int
-    n_tokens: int
-    vocab_size: int
-    hardware: Hardware
-    memory: int | None = None  # bytes that are free, if known
-    val_tokens: int = 0
-    mixed: bool = False  # with companion texts
-    row_tokens: float | None = None  # of a row of a batch, on average, where it is not a window of the context's length
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a plan leads to, as far as can be told before."""
-
-    tokens_per_second: float  # of training steps
-    steps: float
-    epochs: float
-    seconds: float  # of training, scoring and saving
-    memory: int  # bytes that training takes, besides what the program has already
-    bits_per_byte: float | None  # None where it cannot be told
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The choices, reasons for some that were not the user's, and the names of those that were (`given`).
-
-    - `model`: what is saved, as wide as all of its members together.
-    """
-
-    model: ModelConfig
-    train: TrainConfig
-    reasons: tuple[Reason, ...] = ()
-    given: tuple[str, ...] = ()
-
-    @property
-    def member(self) -> ModelConfig:
-        """The shape of each of the members, or of the only model."""
-        return self.model.member(self.train.members)
-
-    def with_members(self, n: int) -> Plan:
-        """The plan of a single model with `n` members of its shape."""
-        train = dataclasses.replace(self.train, members=n, batch_size=n * self.train.batch_size)
-        return dataclasses.replace(self, model=self.model.repeated(n), train=train)
-
-    def with_train(self, reason: Reason | None = None, **values: Any) -> Plan:
-        """The plan with other fields of its `TrainConfig`, and a `reason` more."""
-        train = dataclasses.replace(self.train, **values)
-        return dataclasses.replace(self, train=train, reasons=self.reasons + ((reason,) if reason else ()))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "model": self.model.to_dict(),
-            "train": self.train.to_dict(),
-            "reasons": [reason.sentence() for reason in self.reasons],
-            "given": list(self.given),
-        }
 
 
 @dataclass(frozen=True)
@@ -172,7 +111,6 @@ def make_plan(
     if base is None and not request.fixes_shape:
         return _search(facts, request, measure)
     plan = _plan_for(facts, request) if base is None else _plan_from_model(facts, request, base)
-    check_members(plan.model, plan.train, facts.hardware.processes)
     timed = measure is not None and plan.train.seconds is not None and _fits(facts, plan)
     return _suit_speed(facts, plan, measure(plan.model, plan.train) if measure and timed else None)
 
@@ -269,7 +207,6 @@ def _search(facts: Facts, request: Request, measure: Measure | None) -> Plan:
             refusals.append(error)
     if not plans:
         raise refusals[0]
-    check_members(plans[0].model, plans[0].train, facts.hardware.processes)
     fitting = [plan for plan in plans if _fits(facts, plan)]
     return _best(facts, fitting or plans[:1], measure if fitting else None)
 
@@ -336,7 +273,7 @@ def _plan_for(facts: Facts, request: Request, layers_and_dim: tuple[int, int] | 
     if init == "bigrams" and shape.setdefault("tie_embeddings", False):
         raise UsageError("to start from bigrams, embeddings and head must not be tied; use `init='random'`.")
     model = ModelConfig.preset(request.architecture, size, facts.vocab_size, **shape)
-    plan = _add_training(facts, request, model.repeated(request.training.get("members", 1)), init)
+    plan = _add_training(facts, request, repeated(model, request.training.get("members", 1)), init)
     suits = layers_and_dim is not None and "context_length" not in request.shape
     if suits and model.dim < WIDE and LONG_TEXT <= facts.n_tokens <= SMALL_TEXT and not facts.row_tokens:
         epochs = expect(facts, plan).epochs
@@ -387,7 +324,7 @@ def _add_training(facts: Facts, request: Request, model: ModelConfig, init: str)
     members = given.get("members", 1)
     batch_size = _whole_parts(max(SMALLEST_BATCH, tokens // model.context_length), given.get("accumulate", 1)) * members
     reasons: tuple[Reason, ...] = ()
-    lr = _new_rate(model.member(members), given.get("optimizer", TrainConfig.optimizer))
+    lr = _new_rate(model, members, given.get("optimizer", TrainConfig.optimizer))
     chosen: dict[str, Any] = {"init": init, "batch_size": batch_size, "lr": lr}
     if model.norm_position == "post":
         chosen["warmup"] = 0.1
@@ -398,15 +335,16 @@ def _add_training(facts: Facts, request: Request, model: ModelConfig, init: str)
         if replay and "lr" not in given:
             reasons = (Reason("replay", {"lr": chosen["lr"], "share": REPLAYED_RATE, "replay": replay}),)
     plan = Plan(model, TrainConfig(**{**chosen, **given}), reasons, request.asked)
+    check_members(plan.model, plan.train, facts.hardware.processes)
     return _suit_epochs(facts, plan, expect(facts, plan).epochs)
 
 
-def _new_rate(model: ModelConfig, optimizer: str) -> float:
+def _new_rate(model: ModelConfig, members: int, optimizer: str) -> float:
     """The learning rate of a new model.
 
     Under AdamW wider models want smaller steps (Yang et al. 2022); so does the norm after each sub-layer.
     """
-    rate = round(3e-3 * 192 / model.dim, 5) if optimizer == "adamw" else TrainConfig.lr
+    rate = round(3e-3 * 192 * members / model.dim, 5) if optimizer == "adamw" else TrainConfig.lr
     return round(0.35 * rate, 5) if model.norm_position == "post" else rate
 
 

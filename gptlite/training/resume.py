@@ -12,6 +12,7 @@ from gptlite.device import Hardware
 from gptlite.errors import CheckpointError, UsageError, as_fields, plural
 from gptlite.training import dataset, numerics
 from gptlite.training import plan as planning
+from gptlite.training.ensemble import of_one_member
 from gptlite.training.reason import recorded
 from gptlite.training.request import BUDGETS, Request
 from gptlite.training.watcher import Watcher
@@ -64,8 +65,8 @@ def make_plan(previous: Mapping[str, Any], request: Request) -> planning.Plan:
     for name in ("architecture", "vocab_size"):
         if getattr(request, name) is not None:
             given[name] = getattr(request, name)
-    member = model.member(train_fields["members"]).to_dict()  # as the options say it
-    before = {**{name: member[name] for name in stored["model"]}, **train_fields}
+    member, _ = of_one_member(model, TrainConfig(**stored["train"]))  # whose shape the options name
+    before = {**{name: member.to_dict()[name] for name in stored["model"]}, **train_fields}
     if "vocab_size" in given and given["vocab_size"] == previous.get("vocab_size_asked"):
         del given["vocab_size"]  # the text had fewer pairs than were asked for; the same wish is no change
     _check_unchanged(given, before)

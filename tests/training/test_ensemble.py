@@ -18,7 +18,7 @@ from gptlite.config import MEMBERS, ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import UsageError
 from gptlite.model import GPT, initialise
-from gptlite.training.ensemble import Ensemble, models_and_windows
+from gptlite.training.ensemble import Ensemble, models_and_windows, of_one_member, repeated
 from gptlite.training.memory import training_memory
 from gptlite.training.optimizer import make_optimizers, mean_loss, training_step
 from gptlite.training.watcher import Progress, Watcher
@@ -48,7 +48,7 @@ def random_ensemble(config: ModelConfig, n: int, *, alike: bool = False) -> Ense
 
 
 def whole(ensemble: Ensemble) -> GPT:
-    model = GPT(ensemble.config.repeated(len(ensemble.members)))
+    model = GPT(repeated(ensemble.config, len(ensemble.members)))
     ensemble.fill(model)
     return model
 
@@ -100,9 +100,9 @@ def test_members_come_back_to_the_last_bit(tied: bool) -> None:
 
 def test_a_model_of_members_is_as_wide_as_all_of_them() -> None:
     one = shape()
-    wide = one.repeated(4)
+    wide = repeated(one, 4)
     assert (wide.dim, wide.n_heads, wide.n_kv_heads, wide.head_dim) == (64, 8, 4, one.head_dim)
-    assert wide.member(4) == one
+    assert of_one_member(wide, TrainConfig(members=4))[0] == one
 
 
 # -- A step
@@ -215,6 +215,6 @@ def test_pairs_have_no_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_memory_counts_the_members_and_what_they_make() -> None:
     one = ModelConfig.preset("qwen3", "tiny", 1024, tie_embeddings=False)
     alone = training_memory(one, TrainConfig(batch_size=16))
-    four = training_memory(one.repeated(4), TrainConfig(batch_size=64, members=4))
-    weights = 4 * (3 * 4 * one.n_params + one.repeated(4).n_params)
+    four = training_memory(repeated(one, 4), TrainConfig(batch_size=64, members=4))
+    weights = 4 * (3 * 4 * one.n_params + repeated(one, 4).n_params)
     assert four == pytest.approx(alone + weights, rel=0.01)

@@ -12,7 +12,7 @@ import torch
 from gptlite.config import ARCHITECTURES, DEFAULT_SECONDS, SIZES, ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import UsageError
-from gptlite.training.ensemble import of_one_member
+from gptlite.training.ensemble import of_one_member, repeated
 from gptlite.training.plan import (
     LADDER,
     LARGEST_ON_CPU,
@@ -519,7 +519,7 @@ def test_members_that_are_asked_for_have_the_shape_that_is_asked_for() -> None:
     assert (plan.member.dim, plan.member.n_heads, plan.model.dim, plan.model.n_heads) == (64, 2, 256, 8)
     assert plan.train.batch_size == 4 * make_plan(facts(10**6), overrides={**overrides, "members": 1}).train.batch_size
     every = make_plan(facts(10**6), overrides={"members": 2, "seconds": 60.0})
-    assert every.model == every.member.repeated(2)
+    assert every.model == repeated(every.member, 2)
 
 
 def test_each_member_reads_its_own_share_of_the_text() -> None:
