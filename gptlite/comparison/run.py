@@ -37,13 +37,14 @@ from gptlite.text.options import TextOptions
 from gptlite.training import launch, machine, pair_data
 from gptlite.training.dataset import Dataset, hold_out, remembered_val, shorten, tokenize
 from gptlite.training.estimate import estimate
-from gptlite.training.plan import text_limits
+from gptlite.training.plan import longest_context, text_limits
 from gptlite.training.request import Request, parse_time
 from gptlite.training.team import ALONE
 from gptlite.training.watcher import Watcher
 
 DEFAULT_TIME, DEFAULT_VAL = "2m", "5%"
 SHORTEST = 1.0  # seconds of training for each network
+CONTEXT = 128  # tokens of text, at most: what the rates of the recurrent contenders were fitted to
 POLL_SECONDS = 0.1
 SPARE_BYTES, BYTES_PER_PARAMETER = 8 << 20, 8  # that must be free: results, and weights with room for a temporary file
 
@@ -174,6 +175,7 @@ def _prepare(
         pair_data.note_duplicates(texts, watcher)
     dataset = tokenize(texts, None, watcher)
     settings = {**pair_data.settings_for(dataset, request.settings, None), "members": 1}  # every contender is one model
+    settings.setdefault("context_length", min(CONTEXT, longest_context(dataset.tokens.n_tokens)))
     planned = estimate(dataset, hardware, None, None, settings, watcher)
     if pairs:
         pair_data.note_longer(dataset, planned.plan, watcher)

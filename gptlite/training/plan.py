@@ -49,7 +49,7 @@ SMALL_TEXT = 1 << 20  # tokens: a larger one takes long to count, and more memor
 WIDEST_ENSEMBLE = 768  # of all members together, unless more are asked for: what is saved grows with the square
 # The context of a small model, by how often the text is read: a longer one takes more time per token, and predicts
 # better (docs/lab/log.md). Of a text of fewer tokens than `LONG_TEXT`, 256 predicted no better than 128.
-CONTEXTS = ((2.0, 128), (10.0, 256), (math.inf, 512))
+CONTEXTS = ((2.0, 128), (6.0, 256), (math.inf, 512))
 LONG_TEXT = 250_000
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # smaller batches pay where there is time for fewer steps
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
@@ -267,7 +267,7 @@ def _plan_for(facts: Facts, request: Request, layers_and_dim: tuple[int, int] | 
     if layers_and_dim is not None:
         n_layers, dim = layers_and_dim
         shape = {"n_layers": n_layers, "dim": dim, "context_length": 128 if dim < WIDE else 256}
-    shape["context_length"] = min(shape["context_length"], _longest_context(facts))
+    shape["context_length"] = min(shape["context_length"], longest_context(facts.n_tokens))
     shape |= request.shape
     init = request.training.get("init") or _usual_init(request, shape.get("dim") or SIZES[size]["dim"])
     if init == "bigrams" and shape.setdefault("tie_embeddings", False):
@@ -304,7 +304,7 @@ def _plan_from_model(facts: Facts, request: Request, base: ModelConfig) -> Plan:
     if init != "model":
         raise UsageError(f"`init='{init}'` is for a new model; leave it out with `init_from`.")
     longest = base.context_length
-    context = request.shape.get("context_length", min(longest, LONGEST_WINDOW, _longest_context(facts)))
+    context = request.shape.get("context_length", min(longest, LONGEST_WINDOW, longest_context(facts.n_tokens)))
     if context > longest:
         raise UsageError(f"`context_length={context}`: the model of `init_from` sees at most {longest:,} tokens.")
     plan = _add_training(facts, request, dataclasses.replace(base, context_length=context), "model")
@@ -398,9 +398,9 @@ def _fits(facts: Facts, plan: Plan) -> bool:
     return facts.memory is None or training_memory(plan.model, plan.train, facts.hardware) <= facts.memory
 
 
-def _longest_context(facts: Facts) -> int:
-    """A context that the text fills at least four times."""
-    return 2 ** int(math.log2(max(16, facts.n_tokens // 4)))
+def longest_context(n_tokens: int) -> int:
+    """A context that a text of `n_tokens` fills at least four times."""
+    return 2 ** int(math.log2(max(16, n_tokens // 4)))
 
 
 def _on_gpu(facts: Facts) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gptlite.config import ModelConfig
-from gptlite.training.scaling_law import best_dropout, best_ngram_weight, hidden_params, predicted_bits
+from gptlite.training.scaling_law import best_dropout, best_ngram_weight, hidden_params, members_gain, predicted_bits
 
 
 def model(dim: int = 192) -> ModelConfig:
@@ -50,3 +50,10 @@ def test_embeddings_and_head_are_not_hidden() -> None:
         for t in (True, False)
     )
     assert hidden_params(tied) == hidden_params(free) == tied.n_params - 1024 * 64
+
+
+def test_members_gain_more_the_more_there_are_and_the_shorter_the_text() -> None:
+    gains = [members_gain(n, 400_000) for n in (1, 2, 4, 8)]
+    assert gains[0] == 0 and gains == sorted(gains) and gains[3] - gains[2] < gains[2] - gains[1]
+    by_text = [members_gain(4, n) for n in (10_000, 40_000, 365_000, 10**7)]
+    assert by_text[0] == by_text[1] and by_text == sorted(by_text, reverse=True)
