@@ -376,8 +376,7 @@ def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
         reason = Reason("ngram_weight", {"weight": weight, "epochs": epochs}) if weight else None
         plan = plan.with_train(reason, ngram_weight=weight)
     if "dropout" not in plan.given:
-        soft = plan.train.ngram_weight > 0
-        dropout = scaling_law.best_dropout(plan.member, epochs, facts.n_tokens, soft_targets=soft)
+        dropout = scaling_law.best_dropout(plan.member, epochs, facts.n_tokens, plan.train.members)
         reason = Reason("dropout", {"dropout": dropout, "epochs": epochs}) if dropout else None
         plan = plan.with_train(reason, dropout=dropout)
     return plan

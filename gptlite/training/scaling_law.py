@@ -31,7 +31,7 @@ NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was 
 # the dropout that was best up to there (docs/lab/log.md).
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
-SOFT_DROPOUT = ((7.7, 0.0), (45.0, 0.1), (110.0, 0.2), (math.inf, 0.3))  # beside soft targets, which do part of it
+MEMBERS_DROPOUT = ((7.7, 0.0), (45.0, 0.1), (110.0, 0.2), (math.inf, 0.3))  # of several models, whose mean helps too
 
 # Soft targets of a 5-gram: the passes through the text from which on they pay, their weight, and the bits per byte that
 # they gain, which fall with a power of the tokens of the text. Counting takes time, of which a run has other uses.
@@ -58,10 +58,10 @@ def predicted_bits(model: ModelConfig, tokens: float, text_tokens: int, text_byt
     return bits + EXCESS_TERM * max(0.0, math.log(hidden / (ROOM * text_tokens)))
 
 
-def best_dropout(model: ModelConfig, epochs: float, text_tokens: int, *, soft_targets: bool = False) -> float:
+def best_dropout(model: ModelConfig, epochs: float, text_tokens: int, members: int = 1) -> float:
     """The dropout for a text that is read `epochs` times: the larger the model, the sooner it memorises the text."""
     overfitting = epochs * (hidden_params(model) / text_tokens) ** OVERFITTING_EXPONENT
-    table = SOFT_DROPOUT if soft_targets else DROPOUT
+    table = MEMBERS_DROPOUT if members > 1 else DROPOUT
     return next(rate for most, rate in table if overfitting <= most)
 
 
