@@ -68,7 +68,6 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
     """A panel for each text: the mean of each curve, and a point for each run."""
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
     matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "gptlite", "font.family": "sans-serif"}
     texts, names = (list(dict.fromkeys(r[key] for r in records)) for key in ("text", "name"))
@@ -76,6 +75,8 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
     for axes, text in zip(figure.subplots(1, len(texts), squeeze=False)[0], texts, strict=True):
         for name, colour in zip(names, COLOURS, strict=False):
             runs = [r for r in records if (r["text"], r["name"]) == (text, name)]
+            if not runs:
+                continue
             times = sorted({r["minutes"] for r in runs})
             means = []
             for minutes in times:
@@ -84,7 +85,8 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
                 axes.plot([minutes] * len(bits), bits, "o", color=colour, markersize=4)
             axes.plot(times, means, color=colour, linewidth=2, label=name)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.set_xticks([1, 3, 10, 30], ["1", "3", "10", "30"])
+        axes.set_xticks([], minor=True)
         axes.set_title(text, loc="left")
         axes.set_xlabel("minutes")
         axes.set_ylabel("bits per byte of the held-out text (lower is better)")
