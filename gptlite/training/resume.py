@@ -54,18 +54,19 @@ def make_plan(previous: Mapping[str, Any], request: Request) -> planning.Plan:
     """
     stored = previous["plan"]
     try:
-        model, train_fields = ModelConfig(**stored["model"]), TrainConfig(**stored["train"]).to_dict()
+        model, train = ModelConfig(**stored["model"]), TrainConfig(**stored["train"])
     except (TypeError, KeyError, ValueError, UsageError) as error:
         raise CheckpointError(
             f"the plan in run.json is not one that this gptlite writes: {as_fields(error)}."
         ) from error
+    train_fields = train.to_dict()
     given = {name: value for name, value in request.settings.items() if value is not None}
     budget = {name: given.pop(name, None) for name in BUDGETS}
     train_fields |= {name: given.pop(name) for name in FREE & given.keys()}
     for name in ("architecture", "vocab_size"):
         if getattr(request, name) is not None:
             given[name] = getattr(request, name)
-    member, _ = of_one_member(model, TrainConfig(**stored["train"]))  # whose shape the options name
+    member, _ = of_one_member(model, train)  # whose shape the options name
     before = {**{name: member.to_dict()[name] for name in stored["model"]}, **train_fields}
     if "vocab_size" in given and given["vocab_size"] == previous.get("vocab_size_asked"):
         del given["vocab_size"]  # the text had fewer pairs than were asked for; the same wish is no change

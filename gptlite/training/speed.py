@@ -12,7 +12,6 @@ from gptlite.kernels.folder import use_private_inductor_cache
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise
 from gptlite.training import pauses
-from gptlite.training.ensemble import of_one_member
 from gptlite.training.optimizer import Loss, make_optimizers, mean_loss, recompute_blocks, training_step
 
 MOST_STEPS = 5
@@ -43,12 +42,10 @@ def measure_speed(
 ) -> Speed:
     """Take a few steps on random tokens, for about `seconds`, at least one after the first, which is slower.
 
-    Of several processes, the share of one is timed, as if all were equally quick and their exchange took no time; of
-    several members one.
+    Of several processes, the share of one is timed, as if all were equally quick and their exchange took no time.
     Random numbers come from a generator of its own; the global random state is left as it was.
     """
-    members = train.members
-    config, train = of_one_member(config, train.share(hardware.processes))
+    train = train.share(hardware.processes)
     use_private_inductor_cache()  # before the first optimizer, which makes torch look for its own
     with torch.random.fork_rng(devices=[hardware.device] if hardware.device.type == "cuda" else []):
         model = GPT(config, dropout=train.dropout)
@@ -68,5 +65,4 @@ def measure_speed(
             times.append(pauses.now() - before)
     # Other programs slow steps down, so the fastest one counts; the first one builds what later ones reuse.
     fastest = min(times[1:])
-    tokens_per_second = hardware.processes * train.batch_size * config.context_length / fastest
-    return Speed(members * fastest, tokens_per_second)
+    return Speed(fastest, hardware.processes * train.batch_size * config.context_length / fastest)
