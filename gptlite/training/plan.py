@@ -248,8 +248,8 @@ def _best_members(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
     plain, a time budget, a CPU."""
     config = plan.train
     free = not {"members", "batch_size", "context_encoder", "n_layers", *WIDTHS} & set(plan.given)
-    small = facts.n_tokens <= SMALL_TEXT and not (facts.mixed or facts.row_tokens)
-    can = can_have_members(plan.model) and not _on_gpu(facts) and facts.hardware.processes == 1
+    small = facts.n_tokens <= SMALL_TEXT and _is_plain_on_cpu(facts)
+    can = can_have_members(plan.model) and facts.hardware.processes == 1
     if not (free and small and can) or config.seconds is None:
         return plan
     several = [plan.with_members(n) for n in MEMBERS[1:] if n * plan.model.dim <= WIDEST_ENSEMBLE]
@@ -275,7 +275,7 @@ def _plan_for(facts: Facts, request: Request, layers_and_dim: tuple[int, int] | 
     model = ModelConfig.preset(request.architecture, size, facts.vocab_size, **shape)
     plan = _add_training(facts, request, repeated(model, request.training.get("members", 1)), init)
     suits = layers_and_dim is not None and "context_length" not in request.shape
-    if suits and model.dim < WIDE and LONG_TEXT <= facts.n_tokens <= SMALL_TEXT and not facts.row_tokens:
+    if suits and model.dim < WIDE and LONG_TEXT <= facts.n_tokens <= SMALL_TEXT and _is_plain_on_cpu(facts):
         epochs = expect(facts, plan).epochs
         context = next(context for most, context in CONTEXTS if epochs < most)
         if context != model.context_length:
@@ -401,6 +401,11 @@ def _fits(facts: Facts, plan: Plan) -> bool:
 def longest_context(n_tokens: int) -> int:
     """A context that a text of `n_tokens` fills at least four times."""
     return 2 ** int(math.log2(max(16, n_tokens // 4)))
+
+
+def _is_plain_on_cpu(facts: Facts) -> bool:
+    """Is it what members and longer contexts were measured on: one running text, on a CPU?"""
+    return not (_on_gpu(facts) or facts.mixed or facts.row_tokens)
 
 
 def _on_gpu(facts: Facts) -> bool:
