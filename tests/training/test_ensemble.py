@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_text
+from support.power_cuts import Cut, CutAfter, digests
 
 import gptlite
 from gptlite.checkpoint import saved_step
@@ -21,7 +21,6 @@ from gptlite.model import GPT, initialise
 from gptlite.training.ensemble import Ensemble, models_and_windows, of_one_member, repeated
 from gptlite.training.memory import training_memory
 from gptlite.training.optimizer import make_optimizers, mean_loss, training_step
-from gptlite.training.watcher import Progress, Watcher
 
 SMALL: dict[str, Any] = {
     "n_layers": 1, "dim": 16, "n_heads": 1, "context_length": 16, "vocab_size": 300, "batch_size": 4, "threads": 1,
@@ -145,25 +144,6 @@ def test_a_single_model_has_the_whole_batch() -> None:
 # -- Runs
 
 
-class Cut(Exception):
-    """Ends a run as a power cut does."""
-
-
-class CutAfter(Watcher):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def stepped(self, progress: Progress) -> None:
-        if progress.step == self.step:
-            raise Cut
-
-
-def files_of(name: str) -> list[str]:
-    step = Run(Path(name)).step_path(8)
-    files = ("model.safetensors", "training_state/optimizer.safetensors")
-    return [hashlib.sha256((step / file).read_bytes()).hexdigest() for file in files]
-
-
 @pytest.mark.parametrize("how", [{}, {"threads": 2}, {"compile": "on"}, {"ngram_weight": 0.5}])
 def test_a_run_that_was_cut_ends_with_the_same_bits(text: str, how: dict[str, Any]) -> None:
     asked = {**SMALL, **how}
@@ -171,7 +151,7 @@ def test_a_run_that_was_cut_ends_with_the_same_bits(text: str, how: dict[str, An
     with pytest.raises(Cut):
         gptlite.train(text, out="cut", watcher=CutAfter(4), **asked)
     gptlite.train(text, out="cut", resume=True, dim=16, threads=asked["threads"])
-    assert files_of("cut") == files_of("straight")
+    assert digests("cut", 8) == digests("straight", 8)
     assert json.loads(Path("cut/run.json").read_text())["plan"]["train"]["members"] == 2
     saved = saved_step.load(Run(Path("straight")).step_path(8)).model
     assert facts["n_parameters"] == saved.config.n_params and saved.config.dim == 32

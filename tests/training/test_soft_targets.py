@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_text
+from support.power_cuts import Cut, CutAfter, digests
 
 import gptlite
 from gptlite.baselines import kneser_ney
 from gptlite.baselines.kneser_ney import KneserNey
 from gptlite.baselines.ngram import ngram_probabilities
-from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import LimitError, UsageError
@@ -27,7 +26,6 @@ from gptlite.training import soft_targets
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import distilled_loss, mean_loss
 from gptlite.training.soft_targets import SoftTargets, cross_estimates, ngram_targets, with_targets
-from gptlite.training.watcher import Progress, Watcher
 
 SMALL: dict[str, Any] = {
     "n_layers": 1, "dim": 16, "n_heads": 1, "context_length": 16, "vocab_size": 300, "batch_size": 4, "threads": 1,
@@ -162,32 +160,13 @@ def test_windows_come_with_their_places(text: str) -> None:
 # -- Runs
 
 
-class Cut(Exception):
-    """Ends a run as a power cut does."""
-
-
-class CutAfter(Watcher):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def stepped(self, progress: Progress) -> None:
-        if progress.step == self.step:
-            raise Cut
-
-
-def weights(name: str) -> list[str]:
-    step = Run(Path(name)).step_path(8)
-    files = ("model.safetensors", "training_state/optimizer.safetensors")
-    return [hashlib.sha256((step / file).read_bytes()).hexdigest() for file in files]
-
-
 def test_a_run_that_was_cut_ends_with_the_same_bits(text: str) -> None:
     gptlite.train(text, out="straight", **SMALL)
     gptlite.train(text, out="without", **{**SMALL, "ngram_weight": 0.0})
     with pytest.raises(Cut):
         gptlite.train(text, out="cut", watcher=CutAfter(4), **SMALL)
     gptlite.train(text, out="cut", resume=True, threads=1)
-    assert weights("cut") == weights("straight") != weights("without")
+    assert digests("cut", 8) == digests("straight", 8) != digests("without", 8)
     assert json.loads(Path("cut/run.json").read_text())["plan"]["train"]["ngram_weight"] == 0.5
 
 
