@@ -18,6 +18,7 @@ from gptlite.config import ModelConfig, RopeScaling, TrainConfig
 from gptlite.device import count_gpus, keeping_freed_memory
 from gptlite.errors import CheckpointError, Interrupted, NumericsError, StorageError, is_out_of_memory
 from gptlite.kernels.folder import use_private_inductor_cache
+from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise, set_vectors
 from gptlite.randomness import derive
 from gptlite.storage.reader import Reader
@@ -271,7 +272,7 @@ def _build(prepared: Prepared) -> Training:
     elif saved:
         optimizer.scatter_optimizer_state(learner, optimizers, None, team)
     state = tell_state(state, team)
-    targets = _soft_targets(prepared)
+    targets = _soft_targets(prepared, workers)
     loss_of, hardware = machine.ready(learners[0], config, hardware, team, request.watcher, workers, targets)
     setup = Setup(
         run=prepared.run,
@@ -298,13 +299,13 @@ def _build(prepared: Prepared) -> Training:
     return Training(model, optimizers, state, team, setup)
 
 
-def _soft_targets(prepared: Prepared) -> SoftTargets | None:
+def _soft_targets(prepared: Prepared, workers: Workers) -> SoftTargets | None:
     """What a 5-gram says of the training text, where the plan gives it a weight."""
     weight, tokens = prepared.plan.train.ngram_weight, prepared.dataset.tokens
     if not weight:
         return None
     progress = partial(prepared.request.watcher.phase, "counting n-grams")
-    return soft_targets.ngram_targets(tokens.ids(), prepared.plan.model.vocab_size, weight, progress)
+    return soft_targets.ngram_targets(tokens.ids(), prepared.plan.model.vocab_size, weight, progress, workers)
 
 
 def _word_vectors_of(saved: saved_step.Checkpoint | bool | None) -> bytes | None:

@@ -55,11 +55,15 @@ class SoftTargets:
 
 
 def ngram_targets(
-    ids: np.ndarray, vocab_size: int, weight: float, progress: Callable[[float], None] = lambda _: None
+    ids: np.ndarray,
+    vocab_size: int,
+    weight: float,
+    progress: Callable[[float], None] = lambda _: None,
+    workers: Workers | None = None,
 ) -> SoftTargets:
     """The soft targets of a 5-gram for the stream `ids` (N,). Raises `LimitError` for a text that is too long.
 
-    - `progress`: gets fractions from 0 to 1.
+    - `progress`: gets fractions from 0 to 1. `workers`: divide the parts of the text among them.
     """
     if len(ids) > LARGEST_TEXT:
         raise LimitError(
@@ -69,26 +73,37 @@ def ngram_targets(
     n, k = len(ids), min(MOST_SHARES, vocab_size)
     top = torch.empty(n, k, dtype=torch.int16 if vocab_size <= 1 << 15 else torch.int32)
     shares = torch.empty(n, k, dtype=torch.float16)
-    for where, rows in cross_estimates(ids, vocab_size, PARTS):
-        values, best = torch.from_numpy(rows).topk(k, dim=1)
-        top[where], shares[where] = best.to(top.dtype), values.half()
-        progress(where.stop / n)
+    workers = workers or Workers()
+
+    def keep_likeliest(part: slice) -> None:
+        for where, rows in part_estimates(ids, vocab_size, part):
+            values, best = torch.from_numpy(rows).topk(k, dim=1)
+            top[where], shares[where] = best.to(top.dtype), values.half()
+
+    parts = cut_into_parts(n, PARTS)
+    for i in range(0, len(parts), workers.active):
+        at_once = parts[i : i + workers.active]
+        workers.map(keep_likeliest, at_once)
+        progress(at_once[-1].stop / n)
     return SoftTargets(top, shares, weight)
 
 
-def cross_estimates(ids: np.ndarray, vocab_size: int, parts: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """The probabilities of all tokens at each place of the stream `ids` (N,), by n-grams counted without that place.
+def cut_into_parts(n: int, parts: int) -> list[slice]:
+    """`parts` slices of a stream of `n` tokens, about equally long."""
+    edges = [i * n // parts for i in range(parts + 1)]
+    return [slice(begin, end) for begin, end in itertools.pairwise(edges)]
 
-    The stream is cut into `parts`; each is predicted by the n-grams of the others. Yields places from the first to the
-    last, and their probabilities (places, V).
+
+def part_estimates(ids: np.ndarray, vocab_size: int, part: slice) -> Iterator[tuple[slice, np.ndarray]]:
+    """The probabilities of all tokens at each place of a part of the stream `ids` (N,), by n-grams counted on the rest.
+
+    Yields places from the first to the last, and their probabilities (places, V).
     """
-    edges = [i * len(ids) // parts for i in range(parts + 1)]
     at_once = max(1, PROBABILITIES_AT_ONCE // vocab_size)
-    for begin, end in itertools.pairwise(edges):
-        model = KneserNey(np.concatenate([ids[:begin], ids[end:]]), vocab_size)
-        for first in range(begin, end, at_once):
-            last, before = min(end, first + at_once), max(0, first - ORDER + 1)
-            yield slice(first, last), model.distributions(ids[before:last])[first - before :]
+    model = KneserNey(np.concatenate([ids[: part.start], ids[part.stop :]]), vocab_size)
+    for first in range(part.start, part.stop, at_once):
+        last, before = min(part.stop, first + at_once), max(0, first - ORDER + 1)
+        yield slice(first, last), model.distributions(ids[before:last])[first - before :]
 
 
 def with_targets(loss_of: Loss, targets: SoftTargets | None) -> Loss:

@@ -25,7 +25,7 @@ from gptlite.text.batches import Batches
 from gptlite.training import soft_targets
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import distilled_loss, mean_loss
-from gptlite.training.soft_targets import SoftTargets, cross_estimates, ngram_targets, with_targets
+from gptlite.training.soft_targets import SoftTargets, cut_into_parts, ngram_targets, part_estimates, with_targets
 
 SMALL: dict[str, Any] = {
     "n_layers": 1, "dim": 16, "n_heads": 1, "context_length": 16, "vocab_size": 300, "batch_size": 4, "threads": 1,
@@ -91,12 +91,17 @@ def stream(n: int) -> np.ndarray:
     return np.random.default_rng(0).choice(5, n, p=weights / weights.sum()).astype("<u2")
 
 
+def estimates(ids: np.ndarray, parts: int) -> list[tuple[slice, np.ndarray]]:
+    """Of all parts of a stream of tokens below 5, one after the other."""
+    return [found for part in cut_into_parts(len(ids), parts) for found in part_estimates(ids, 5, part)]
+
+
 @pytest.mark.parametrize(("n", "parts", "at_once"), [(400, 4, 1 << 22), (400, 4, 35), (60, 10, 1 << 22), (3, 2, 5)])
 def test_cross_estimates_are_distributions_in_order(
     n: int, parts: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(soft_targets, "PROBABILITIES_AT_ONCE", at_once)
-    found = list(cross_estimates(stream(n), 5, parts))
+    found = estimates(stream(n), parts)
     assert np.concatenate([np.arange(n)[where] for where, _ in found]).tolist() == list(range(n))
     assert np.allclose(np.concatenate([rows for _, rows in found]).sum(1), 1, atol=1e-5)
 
@@ -117,12 +122,12 @@ def test_distributions_of_a_stream_are_those_after_each_context(
 
 def test_each_part_is_predicted_by_the_others_alone() -> None:
     ids = stream(400)
-    rows = np.concatenate([rows for _, rows in cross_estimates(ids, 5, 4)])
+    rows = np.concatenate([rows for _, rows in estimates(ids, 4)])
     last = ngram_probabilities(ids[:300], ids[300:], 5)  # its first tokens know nothing before them
     assert np.allclose(rows[np.arange(304, 400), ids[304:]], last[4:], atol=1e-6)
     changed = ids.copy()
     changed[200] = (ids[200] + 1) % 5
-    after = np.concatenate([rows for _, rows in cross_estimates(changed, 5, 4)])
+    after = np.concatenate([rows for _, rows in estimates(changed, 4)])
     assert np.array_equal(rows[200], after[200])  # what stands there was not counted
     assert not np.array_equal(rows[50], after[50])
 
@@ -134,6 +139,15 @@ def test_a_frequent_successor_is_the_likeliest_token() -> None:
     assert set(targets.ids[ids == 2, 0].tolist()) == {2}
     assert torch.allclose(targets.shares.float().sum(1), torch.ones(360), atol=1e-2)
     assert {targets.ids[i].sort().values.tolist() == list(range(6)) for i in range(360)} == {True}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_that_divide_the_text_change_nothing(threads: int) -> None:
+    ids, fractions, workers = stream(400), [], Workers(3)
+    workers.active = threads
+    alone, together = ngram_targets(ids, 5, 0.5), ngram_targets(ids, 5, 0.5, fractions.append, workers)
+    assert torch.equal(alone.ids, together.ids) and torch.equal(alone.shares, together.shares)
+    assert fractions == sorted(fractions) and fractions[-1] == 1
 
 
 def test_a_long_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
