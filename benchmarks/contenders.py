@@ -65,6 +65,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=164.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=2e-3, help="the Trainer's peak learning rate")
+    parser.add_argument("--weight-decay", type=float, default=0.0, help="the Trainer's")
+    parser.add_argument("--dropout", type=float, default=0.0, help="the Trainer's, after attention and feed-forward")
     parser.add_argument("--run", type=Path, help="gptlite's run: gptlite writes it, trainer and steps read it")
     parser.add_argument("--began", type=float, default=time.time(), help="time.time() when this process was started")
     options = parser.parse_args()
@@ -249,8 +251,9 @@ class CharacterBlock(nn.Module):
 def trainer(options: argparse.Namespace) -> dict[str, Any]:
     """gptlite's shape and vocabulary in `transformers`, trained by its `Trainer` with its defaults and a given rate.
 
-    Defaults that are not: the rate and its warm-up over 5 % of the run, the schedule's length (the clock's), no cache
-    of keys and values, and no reports, saves or evaluations, which only cost time.
+    Defaults that are not: the rate and its warm-up over 5 % of the run, weight decay and dropout as asked, the
+    schedule's length (the clock's), no cache of keys and values, and no reports, saves or evaluations, which only cost
+    time.
     """
     budget = Budget(options.began, options.seconds)
     import transformers
@@ -266,7 +269,7 @@ def trainer(options: argparse.Namespace) -> dict[str, Any]:
     few = a_few(windows, texts.val.n_bytes)
     token_bytes = torch.tensor(tokenizer.byte_lengths(shape.vocab_size))
     transformers.set_seed(options.seed)
-    model = their_model(best)
+    model = their_model(best, options.dropout)
 
     def score(windows: list[scoring.Window]) -> scoring.Score:
         model.eval()
@@ -297,6 +300,7 @@ def trainer(options: argparse.Namespace) -> dict[str, Any]:
             seed=options.seed,
             per_device_train_batch_size=batch_size,
             learning_rate=options.rate,
+            weight_decay=options.weight_decay,
             max_steps=1_000_000_000,  # the clock is quicker
             dataloader_drop_last=True,
             dataloader_pin_memory=False,
@@ -318,13 +322,21 @@ def trainer(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def their_model(step: Path) -> Any:
-    """An untrained model of `transformers` with the configuration that gptlite wrote beside its own."""
+def their_model(step: Path, dropout: float = 0.0) -> Any:
+    """An untrained model of `transformers` with the configuration that gptlite wrote beside its own.
+
+    - `dropout`: where gptlite has it too, after attention and feed-forward, which this architecture lacks there.
+    """
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(step)
     config.use_cache = False
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").float()
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").float()
+    if dropout:
+        for layer in model.model.layers:
+            layer.self_attn.o_proj = torch.nn.Sequential(layer.self_attn.o_proj, torch.nn.Dropout(dropout))
+            layer.mlp.down_proj = torch.nn.Sequential(layer.mlp.down_proj, torch.nn.Dropout(dropout))
+    return model
 
 
 # ----------------------------------------------------------------------------------------------------- the machine

@@ -33,7 +33,7 @@ OVERHEAD_SHARE = 0.1  # of a time budget: start, vocabulary, scores, saves
 
 # Layers and width, by number of parameters.
 LADDER = (
-    (2, 64), (3, 96), (4, 128), (6, 128), (4, 192), (6, 192), (4, 256), (6, 256), (6, 320), (6, 384), (8, 512),
+    (2, 64), (3, 96), (4, 128), (4, 192), (6, 192), (4, 256), (6, 256), (6, 320), (6, 384), (8, 512),
     (12, 640), (12, 768),
 )  # fmt: skip
 LARGEST_ON_CPU = (6, 384)
@@ -46,7 +46,7 @@ CONTINUED_RATE, REPLAYED_RATE, LONGER_WARMUP = 0.1, 0.6, 0.1
 LONGEST_WINDOW = 1024  # tokens, unless `context_length` asks for more
 
 SMALL_TEXT = 1 << 20  # tokens: a larger one takes long to count, and more memory than a model
-WIDEST_ENSEMBLE = 768  # of all members together, unless more are asked for: what is saved grows with the square
+WIDEST_ENSEMBLE = 1024  # of all members together, unless more are asked for: what is saved grows with the square
 # The context of a small model, by how often the text is read: a longer one takes more time per token, and predicts
 # better (docs/lab/log.md). Of a text of fewer tokens than `LONG_TEXT`, 256 predicted no better than 128.
 CONTEXTS = ((2.0, 128), (6.0, 256), (math.inf, 512))
@@ -388,10 +388,11 @@ def _whole_parts(batch_size: int, accumulate: int) -> int:
 
 
 def _law(facts: Facts, plan: Plan, tokens: float) -> float:
-    members = plan.train.members
-    bits = scaling_law.predicted_bits(plan.member, tokens / members, facts.n_tokens, facts.n_bytes)
-    bits -= scaling_law.members_gain(members, facts.n_tokens)
-    return bits - (scaling_law.ngram_gain(facts.n_tokens) if plan.train.ngram_weight else 0.0)
+    members, soft_targets = plan.train.members, plan.train.ngram_weight > 0
+    tokens /= members  # that each reads
+    bits = scaling_law.predicted_bits(plan.member, tokens, facts.n_tokens, facts.n_bytes, soft_targets)
+    bits -= scaling_law.members_gain(members, tokens / facts.n_tokens, facts.n_tokens)
+    return bits - (scaling_law.ngram_gain(facts.n_tokens) if soft_targets else 0.0)
 
 
 def _fits(facts: Facts, plan: Plan) -> bool:

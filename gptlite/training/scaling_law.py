@@ -6,11 +6,11 @@
 - D: millions of tokens read. Repeated ones count less and less: U (1 + R (1 - exp(-(D / U - 1) / R))) for the U
   different ones of the text, R = `REUSE`. Counted as if each token spelled `BYTES_PER_TOKEN` bytes, so that the
   vocabulary does not change what a token is worth.
-- The last term: a model with many parameters per token of text memorises it instead.
+- The last term: a model with many parameters per token of text memorises it instead, far less with soft targets.
 
 The form is that of Hoffmann et al. (2022), "Training Compute-Optimal Large Language Models"; the worth of repeated
 tokens is that of Muennighoff et al. (2023), "Scaling Data-Constrained Language Models". The constants are fitted by
-hand to runs of 1 to 15 minutes on two texts (docs/lab/log.md). For another text the bits are scaled by those that a
+hand to runs of 1 to 30 minutes on one text (docs/lab/log.md). For another text the bits are scaled by those that a
 5-gram needs for it: `bits * ngram / NGRAM_LEVEL`.
 """
 
@@ -20,9 +20,10 @@ import math
 
 from gptlite.config import ModelConfig
 
-FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.52, 0.15, 0.40, 0.35
+FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.55, 0.15, 0.40, 0.35
 REUSE = 3.0  # a text read again and again is worth at most 1 + REUSE times its tokens
 ROOM, EXCESS_TERM = 6.0, 0.4  # parameters per token of text beyond which a model memorises it
+SOFT_EXCESS_TERM, SOFT_FEWEST = 0.06, 40_000  # instead, where soft targets keep it from that; tokens, at least
 BYTES_PER_TOKEN = 2.5
 FEWEST_TOKENS = 1_000_000  # of the runs that the law was fitted to; shorter ones begin better than it says
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was fitted to
@@ -31,7 +32,7 @@ NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was 
 # the dropout that was best up to there (docs/lab/log.md).
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
-MEMBERS_DROPOUT = ((7.7, 0.0), (45.0, 0.1), (110.0, 0.2), (math.inf, 0.3))  # of several models, whose mean helps too
+MEMBERS_DROPOUT = ((7.7, 0.0), (27.0, 0.1), (60.0, 0.2), (math.inf, 0.3))  # of several models, whose mean helps too
 
 # Soft targets of a 5-gram: the passes through the text from which on they pay, their weight, and the bits per byte that
 # they gain, which fall with a power of the tokens of the text. Counting takes time, of which a run has other uses.
@@ -43,9 +44,12 @@ COUNTING_SHARE = 0.05  # of a time budget, at most
 # What the mean of several models gains; most for small texts, of which each learns something else (docs/lab/log.md).
 MEMBERS_GAIN, MEMBERS_TOKENS, MEMBERS_EXPONENT = 0.053, 365_000, 0.23
 MEMBERS_FEWEST = 40_000  # tokens of the smallest text that was measured
+MEMBERS_EPOCHS = 8.0  # of each, from which on the gain is whole; models that have read less differ less
 
 
-def predicted_bits(model: ModelConfig, tokens: float, text_tokens: int, text_bytes: int) -> float:
+def predicted_bits(
+    model: ModelConfig, tokens: float, text_tokens: int, text_bytes: int, soft_targets: bool = False
+) -> float:
     """Bits per byte on held-out text after `tokens` tokens, on the scale of the text that the law was fitted to.
 
     - `text_tokens`, `text_bytes`: size of the training text, which is read again where `tokens` is more.
@@ -55,7 +59,8 @@ def predicted_bits(model: ModelConfig, tokens: float, text_tokens: int, text_byt
     worth *= text_bytes / text_tokens / BYTES_PER_TOKEN
     hidden = hidden_params(model)
     bits = FLOOR + PARAMETER_TERM * (1e6 / hidden) ** EXPONENT + TOKEN_TERM * (1e6 / max(1.0, worth)) ** EXPONENT
-    return bits + EXCESS_TERM * max(0.0, math.log(hidden / (ROOM * text_tokens)))
+    excess = SOFT_EXCESS_TERM if soft_targets and text_tokens >= SOFT_FEWEST else EXCESS_TERM
+    return bits + excess * max(0.0, math.log(hidden / (ROOM * text_tokens)))
 
 
 def best_dropout(model: ModelConfig, epochs: float, text_tokens: int, members: int = 1) -> float:
@@ -80,9 +85,13 @@ def ngram_gain(text_tokens: int) -> float:
     return NGRAM_GAIN * min(1.0, NGRAM_TOKENS / max(1, text_tokens)) ** NGRAM_EXPONENT
 
 
-def members_gain(members: int, text_tokens: int) -> float:
-    """Bits per byte that the mean of so many models gains over each of them, on the scale of `predicted_bits`."""
-    return MEMBERS_GAIN * (1 - 1 / members) * (MEMBERS_TOKENS / max(MEMBERS_FEWEST, text_tokens)) ** MEMBERS_EXPONENT
+def members_gain(members: int, epochs: float, text_tokens: int) -> float:
+    """Bits per byte that the mean of so many models gains over each of them, on the scale of `predicted_bits`.
+
+    - `epochs`: how often each reads the text.
+    """
+    whole = MEMBERS_GAIN * (MEMBERS_TOKENS / max(MEMBERS_FEWEST, text_tokens)) ** MEMBERS_EXPONENT
+    return whole * (1 - 1 / members) * min(1.0, epochs / MEMBERS_EPOCHS)
 
 
 def hidden_params(model: ModelConfig) -> int:

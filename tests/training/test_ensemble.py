@@ -18,7 +18,7 @@ from gptlite.config import MEMBERS, ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import UsageError
 from gptlite.model import GPT, initialise
-from gptlite.training.ensemble import Ensemble, models_and_windows, of_one_member, repeated
+from gptlite.training.ensemble import Ensemble, models_and_windows, of_one_member, repeated, skip_zeros
 from gptlite.training.memory import training_memory
 from gptlite.training.optimizer import make_optimizers, mean_loss, training_step
 
@@ -83,6 +83,18 @@ def test_logits_are_the_mean_of_the_members_where_their_norms_divide_by_the_same
     ids = torch.randint(50, (3, 8))
     mean = torch.stack([member(ids) for member in ensemble]).mean(0)
     torch.testing.assert_close(whole(ensemble)(ids), mean, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n", MEMBERS[1:])
+def test_without_the_zeros_the_model_computes_the_same(n: int) -> None:
+    model, ids = whole(random_ensemble(shape(), n)), torch.randint(50, (3, 8))
+    with_zeros = model(ids)
+    skip_zeros(model, n)
+    torch.testing.assert_close(model(ids), with_zeros, atol=1e-4, rtol=1e-4)
+    between = torch.block_diag(*torch.ones(n, 16, 16)) == 0
+    with torch.no_grad():  # nothing but the blocks is looked at
+        model.transformer.blocks[0].attn.o_proj.weight[between] = torch.nan
+    assert model(ids).isfinite().all()
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -55,7 +55,17 @@ def test_embeddings_and_head_are_not_hidden() -> None:
 
 
 def test_members_gain_more_the_more_there_are_and_the_shorter_the_text() -> None:
-    gains = [members_gain(n, 400_000) for n in (1, 2, 4, 8)]
+    gains = [members_gain(n, 10.0, 400_000) for n in (1, 2, 4, 8)]
     assert gains[0] == 0 and gains == sorted(gains) and gains[3] - gains[2] < gains[2] - gains[1]
-    by_text = [members_gain(4, n) for n in (10_000, 40_000, 365_000, 10**7)]
+    by_text = [members_gain(4, 10.0, n) for n in (10_000, 40_000, 365_000, 10**7)]
     assert by_text[0] == by_text[1] and by_text == sorted(by_text, reverse=True)
+    by_epochs = [members_gain(4, epochs, 400_000) for epochs in (2.0, 4.0, 8.0, 80.0)]
+    assert by_epochs[0] < by_epochs[1] < by_epochs[2] == by_epochs[3]
+
+
+def test_soft_targets_keep_a_large_model_from_memorising_a_small_text() -> None:
+    large = ModelConfig.preset("qwen3", "small", 1024)
+    hard, soft = (predicted_bits(large, 10**6, 50_000, 100_000, soft) for soft in (False, True))
+    assert soft < hard
+    tiny_text = [predicted_bits(large, 10**6, 5_000, 10_000, soft) for soft in (False, True)]
+    assert tiny_text[0] == tiny_text[1]  # which was not measured
