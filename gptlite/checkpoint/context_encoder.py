@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gptlite.checkpoint import hf
 from gptlite.checkpoint.saved_step import Checkpoint, tensors_to_bytes
+from gptlite.errors import CheckpointError
 from gptlite.model import GPT
 from gptlite.storage.reader import Reader
 from gptlite.storage.validation import Entry
@@ -15,14 +16,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BACKWARD, NETWORK = "embedding/backward.safetensors", "embedding/context_encoder.safetensors"
-DIM = 256  # numbers in a vector, the hidden layer of the network
+OLD = "out_mean"  # a tensor of networks whose vector was their hidden layer
+HIDDEN = 512  # numbers in the hidden layer of the network
 
 
 def shapes(dim: int, bag_dim: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of the network, for a model of width `dim` and bags of `bag_dim` numbers: what enters it is
-    standardised, and so is what leaves its hidden layer."""
-    n = 2 * dim + bag_dim
-    return {"mean": (n,), "std": (n,), "weight": (DIM, n), "bias": (DIM,), "out_mean": (DIM,), "out_std": (DIM,)}
+    """The tensors of the network, for a model of width `dim` and bags of `bag_dim` numbers: what enters it, two states
+    and two bags, is standardised; what leaves it, `bag_dim` numbers, is the vector."""
+    n = 2 * (dim + bag_dim)
+    return {"mean": (n,), "std": (n,), "weight": (HIDDEN, n), "bias": (HIDDEN,), "out": (bag_dim, HIDDEN)}
 
 
 def to_bytes(backward: GPT, network: Mapping[str, Tensor]) -> dict[str, bytes]:
@@ -37,7 +39,7 @@ def read(loaded: Checkpoint, bag_dim: int) -> tuple[GPT, dict[str, Tensor]] | No
     """The backward model, on the model's device, and the network; None of a step without an encoder.
 
     - `bag_dim`: numbers in a word vector of the step.
-    Raises `CheckpointError` for files that `to_bytes` cannot have written.
+    Raises `CheckpointError` for files that `to_bytes` cannot have written, and those of older versions.
     """
     config = loaded.config
     with Reader(loaded.path, loaded.manifest) as reader:
@@ -46,6 +48,11 @@ def read(loaded: Checkpoint, bag_dim: int) -> tuple[GPT, dict[str, Tensor]] | No
         expected = {name: Entry("F32", shape) for name, shape in hf.expected_shapes(config).items()}
         tensors = reader.tensors(BACKWARD, expected)
         of_network = {name: Entry("F32", shape) for name, shape in shapes(config.dim, bag_dim).items()}
+        if OLD in reader.table(NETWORK).entries:
+            raise CheckpointError(
+                f"{loaded.path / NETWORK} is a context encoder of an older version, which this one cannot read; train "
+                "again for a new one, or use `context` left, which needs none."
+            )
         network = reader.tensors(NETWORK, of_network)
     backward = GPT(config)
     backward.load_state_dict(hf.from_hf_tensors(config, tensors, loaded.path / BACKWARD))

@@ -10,7 +10,8 @@ Arora et al. 2017), distant ones too. The parts are
 
 each standardised in every dimension and brought to one length; the bag weighs as much as both states together, so the
 cosine of two vectors is the mean of the bags' cosine and the mean cosine of the states. `left_part` is the state alone.
-Where a step has a context encoder (context_encoder.py), its vector is one more part and weighs as much as all others.
+Where a step has a context encoder (context_encoder.py), its vector is one more part, the bag reaches further
+(`WIDE`: 50 words, all of one weight), and the parts of the cosine weigh as `WITH_ENCODER` says.
 What such a cosine is worth is measured when a step is saved (`statistics.measure_statistics`). docs/lab/vectors.md
 has the figures of each part.
 """
@@ -27,9 +28,12 @@ from gptlite.embedding.similarity import correct, unit
 from gptlite.text.words import UNSPACED, Occurrence, word_pattern
 
 WINDOW = 20  # words to either side
-REACH = 40 * WINDOW  # characters in which they are looked for
+REACH = 40  # characters per word in which they are looked for
 SMOOTHING = 1e-3  # a share of the text: a word that has it weighs half of a rare one
 NEARNESS = np.arange(1, WINDOW + 1, dtype=np.float32) ** -0.5  # what a neighbour at distance 1, 2, ... weighs
+WIDE = np.ones(50, dtype=np.float32)  # the same of a bag that tells the subject of a passage
+# Of the cosine: the state at the word, the state that predicts it, the bag, and the context encoder.
+WITHOUT_ENCODER, WITH_ENCODER = (0.25, 0.25, 0.5), (0.05, 0.05, 0.3, 0.6)
 
 
 class ContextBags:
@@ -54,24 +58,27 @@ class ContextBags:
         centred = directions - mass @ directions
         return centred / np.maximum(np.sqrt(mass @ centred**2), 1e-6)
 
-    def vectors(self, places: Sequence[Occurrence]) -> np.ndarray:
-        """(n, W), float32: the bag of each place; zeros where no word near it has a vector."""
-        bags = np.zeros((len(places), self.dim), dtype=np.float32)
+    def vectors(self, places: Sequence[Occurrence], nearness: np.ndarray = NEARNESS) -> np.ndarray:
+        """(n, W), float32: the bag of each place; zeros where no word near it has a vector.
+
+        - `nearness`: what a neighbour at distance 1, 2, ... weighs; the bag has no words beyond.
+        """
+        bags, n = np.zeros((len(places), self.dim), dtype=np.float32), len(nearness)
         for bag, place in zip(bags, places, strict=True):
-            left = words_of(place.text[max(0, place.start - REACH) : place.start])[::-1][:WINDOW]
-            right = words_of(place.text[place.end : place.end + REACH])[:WINDOW]
-            bag += NEARNESS[: len(left)] @ self._weighted(left) + NEARNESS[: len(right)] @ self._weighted(right)
+            left = words_of(place.text[max(0, place.start - REACH * n) : place.start])[::-1][:n]
+            right = words_of(place.text[place.end : place.end + REACH * n])[:n]
+            bag += nearness[: len(left)] @ self._weighted(left) + nearness[: len(right)] @ self._weighted(right)
         return bags
 
-    def of_words(self, parts: Sequence[Sequence[str]]) -> np.ndarray:
+    def of_words(self, parts: Sequence[Sequence[str]], nearness: np.ndarray = NEARNESS) -> np.ndarray:
         """(n, W), float32: the bag of each of the n words of texts, `parts`, that no bag reaches out of."""
-        gap = [""] * WINDOW  # no word, so it has no vector
+        gap = [""] * len(nearness)  # no word, so it has no vector
         words = [word for part in parts for word in (*part, *gap)]
         weighted = self._weighted(words)
         bags = np.zeros_like(weighted)
-        for distance, nearness in enumerate(NEARNESS[: len(words)].tolist(), 1):
-            bags[:-distance] += nearness * weighted[distance:]
-            bags[distance:] += nearness * weighted[:-distance]
+        for distance, weight in enumerate(nearness[: len(words)].tolist(), 1):
+            bags[:-distance] += weight * weighted[distance:]
+            bags[distance:] += weight * weighted[:-distance]
         return bags[[i for i, word in enumerate(words) if word]]
 
     def _weighted(self, words: Sequence[str]) -> np.ndarray:
@@ -94,13 +101,12 @@ def join(
 
     - `space`: `mean` and `std` (D,) of the layer that the states are from. Vectors have length 1 where the bag has any
       word, else less.
-    - `encoded`: the vectors of a context encoder (n, K), which come last: (n, 2 D + W + K).
+    - `encoded`: the vectors of a context encoder (n, K), which come last: (n, 2 D + W + K). The bags are wide then.
     """
-    states = [unit(correct(part, "zscore", space)) / 2 for part in (at, before)]
-    joined = np.concatenate([*states, unit(bags) / np.sqrt(2)], axis=1)
-    if encoded is not None:
-        joined = np.concatenate([joined, unit(encoded)], axis=1) / np.sqrt(2)
-    return joined.astype(np.float32)
+    parts = [*(correct(part, "zscore", space) for part in (at, before)), bags, *([] if encoded is None else [encoded])]
+    weights = WITHOUT_ENCODER if encoded is None else WITH_ENCODER
+    weighted = [np.sqrt(weight) * unit(part) for part, weight in zip(parts, weights, strict=True)]
+    return np.concatenate(weighted, axis=1).astype(np.float32)
 
 
 def left_part(vectors: np.ndarray, dim: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptlite.embedding.both_sides import ContextBags, join
+from gptlite.embedding.both_sides import WIDE, ContextBags, join
 from gptlite.embedding.context_encoder import ContextEncoder
 from gptlite.embedding.similarity import unit
 from gptlite.text.tokenizer import Tokenizer
@@ -91,18 +91,20 @@ def measure_scale(
     sentences: dict[int, list[str]] = {}
     for place in kept:
         sentences.setdefault(place.sentence, []).append(place.word.casefold())
-    around = bags.of_words(list(sentences.values()))  # in the order of `kept`
+    parts = list(sentences.values())
     used, numbers = np.unique(np.concatenate(list(pairs.values())), return_inverse=True)
     renumbered = np.split(numbers.reshape(-1, 2), [len(pairs["both_unrelated"])])
     at = np.array([rows[kept[i].window, kept[i].last] for i in used])
     before = np.array([rows[kept[i].window, kept[i].first - 1] for i in used])
-    encoded = None
+    around, encoded = bags.of_words(parts)[used], None  # in the order of `kept`
     if encoder is not None and after is not None:
         right = np.stack([after[kept[i].window, kept[i].last + 1] for i in used])
-        encoded = encoder.encode(states[-1][before], right, around[used])
+        wide = bags.of_words(parts, WIDE)[used]
+        encoded = encoder.encode(states[-1][before], right, np.concatenate([around, wide], axis=1))
+        around = wide
     cosines: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
     for of_layer, space in zip(states, spaces, strict=True):
-        vectors = unit(join(of_layer[at], of_layer[before], around[used], space, encoded))
+        vectors = unit(join(of_layer[at], of_layer[before], around, space, encoded))
         for name, chosen in zip(pairs, renumbered, strict=True):
             cosines[name].append(np.einsum("nd,nd->n", vectors[chosen[:, 0]], vectors[chosen[:, 1]]))
     return {name: np.stack(each) for name, each in cosines.items()}

@@ -1,14 +1,14 @@
 """A context encoder: from all that stands around a word, left and right, a vector of which words could stand there.
 
-It joins three views of a place, none of which has seen the word itself:
+It joins four views of a place, none of which has seen the word itself:
 
     left    the state of the model that predicts the word, one token before it
     right   the state of a backward model at the token after it: a `GPT` of the same shape that reads from right to left
-    bag     the words near it on both sides (both_sides.py)
+    bags    the words near it on both sides, and those of the passage, each weighing the same (both_sides.py)
 
 A network of one hidden layer has learned to predict the word from them (context2vec, Melamud et al. 2016; with two
-language models as in ELMo, Peters et al. 2018), and its hidden layer is the vector. So uses of a word that could be
-replaced by the same words are near each other (Amrami & Goldberg 2018). Training makes it at its end
+language models as in ELMo, Peters et al. 2018), and what it compares with the words is the vector. So uses of a word
+that could be replaced by the same words are near each other (Amrami & Goldberg 2018). Training makes it at its end
 (training/context_encoder.py), and it is saved beside a step.
 """
 
@@ -49,7 +49,7 @@ class ContextEncoder:
         bags: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
         """(n, K), float32: the vectors of `places`, whose states before the word are `before` (n, D) of the last
-        layer, and whose bags are `bags` (n, W).
+        layer, and whose bags are `bags` (n, 2 W), near ones and wide ones.
 
         - `ending`: ids that stand for the end of a text, those that the model reads before each text.
         """
@@ -59,14 +59,14 @@ class ContextEncoder:
 
     @torch.inference_mode()
     def encode(self, before: np.ndarray, after: np.ndarray, bags: np.ndarray) -> np.ndarray:
-        """(n, K), float32, of states before and after words (n, D) and their bags (n, W)."""
+        """(n, K), float32, of states before and after words (n, D) and their bags (n, 2 W)."""
         views = torch.from_numpy(np.concatenate([before, after, bags], axis=1).astype(np.float32))
-        return ((hidden_layer(self.network, views) - self.network["out_mean"]) / self.network["out_std"]).numpy()
+        return F.linear(hidden_layer(self.network, views), self.network["out"]).numpy()
 
 
-def hidden_layer(network: Mapping[str, Tensor], views: Tensor) -> Tensor:
-    """The hidden layer (n, K) for views (n, 2 D + W), before it is standardised."""
-    x = (views - network["mean"]) / network["std"]
+def hidden_layer(network: Mapping[str, Tensor], views: Tensor, dropout: float = 0.0) -> Tensor:
+    """The hidden layer (n, H) for views (n, 2 D + 2 W), with `dropout` of what enters it."""
+    x = F.dropout((views - network["mean"]) / network["std"], dropout)
     return F.gelu(F.linear(x, network["weight"], network["bias"]))
 
 

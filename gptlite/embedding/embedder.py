@@ -10,7 +10,7 @@ import numpy as np
 
 from gptlite.checkpoint import context_encoder, word_vectors
 from gptlite.checkpoint.saved_step import Checkpoint, read_embedding_statistics
-from gptlite.embedding.both_sides import ContextBags, join
+from gptlite.embedding.both_sides import WIDE, ContextBags, join
 from gptlite.embedding.comparison import Embeddings
 from gptlite.embedding.context_encoder import ContextEncoder
 from gptlite.embedding.contextual import BEFORE, CONTEXTS, WordVector, embed, find_prefix, prefix_text, resolve_layers
@@ -78,7 +78,7 @@ class Embedder:
             dim = loaded.config.dim
             self.meta["parts"] = {"state at the word": dim, "state that predicts it": dim, "words": self.bags.dim}
             if self.encoder is not None:
-                self.meta["parts"]["context encoder"] = context_encoder.DIM
+                self.meta["parts"]["context encoder"] = self.bags.dim
 
     def embed(self, places: Sequence[Occurrence]) -> list[WordVector]:
         """The vectors of words, in their order. `WordVector.at(self.layers)` is the one (D,) that was asked for."""
@@ -112,7 +112,9 @@ class Embedder:
         encoded = None
         if self.encoder is not None:
             of_top = np.stack([v.at(top) for v in before])
-            encoded = self.encoder.vectors(self.loaded.tokenizer, places, self.prefix, of_top, bags)
+            wide = self.bags.vectors(places, WIDE)
+            both = np.concatenate([bags, wide], axis=1)
+            encoded, bags = self.encoder.vectors(self.loaded.tokenizer, places, self.prefix, of_top, both), wide
         joined = join(at, predicting, bags, space, encoded)
         return [replace(v, contextual=j[None], layers=self.layers) for v, j in zip(vectors, joined, strict=True)]
 

@@ -11,7 +11,7 @@ Nothing in the model itself changes. Three phases follow each other:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gptlite.checkpoint.context_encoder import DIM
-from gptlite.embedding.both_sides import ContextBags
+from gptlite.checkpoint.context_encoder import HIDDEN
+from gptlite.embedding.both_sides import WIDE, ContextBags
 from gptlite.embedding.both_sides_scale import find_places
 from gptlite.embedding.context_encoder import WINDOWS_AT_ONCE, ContextEncoder, hidden_layer, last_states
 from gptlite.errors import NumericsError, UsageError
@@ -31,17 +31,16 @@ from gptlite.training.plan import can_start_from_bigrams
 from gptlite.training.setup import Setup
 from gptlite.training.state import State
 
-READING, PREDICTING = 0.5, 0.85  # when the second and the third phase begin, as parts of the whole
+READING, PREDICTING = 0.3, 0.55  # when the second and the third phase begin, as parts of the whole
 ENOUGH = 0.25  # of the time that was kept for it; with less there is no encoder
 EDGE = 8  # tokens at the ends of a passage whose words know too little
-MOST_EXAMPLES, FEWEST_EXAMPLES = 200_000, 100  # words
+MOST_EXAMPLES, FEWEST_EXAMPLES = 300_000, 100  # words
 MOST_TARGETS = 4000  # different ones
 FEW = 1 << 14  # words, that means and deviations are of
 BATCH, RATE = 512, 3e-3  # words per step of the network, and its largest learning rate
 WARMUP = 0.1
+DROPOUT, HIDDEN_DROPOUT = 0.1, 0.2  # of what enters the network, and of its hidden layer
 COMMON = 1e-3  # share of the text above which a word counts less
-# Of a run of steps: passages read, and steps of the network, per step of the backward model.
-PASSAGES_PER_WINDOW, NETWORK_STEPS = 1.0, 2.0
 
 
 def check(share: float, processes: int) -> None:
@@ -151,11 +150,13 @@ def _new_model(forward: GPT, setup: Setup) -> GPT:
 
 
 def _read(model: GPT, backward: GPT, setup: Setup, effort: Effort, bags: ContextBags) -> tuple[Tensor, Tensor]:
-    """Views (n, 2 D + W), float16, of words in passages spread over the text, and the numbers of the words (n,)."""
+    """Views (n, 2 D + 2 W), float16, of words in passages spread over the text, and the numbers of the words (n,)."""
     ids, context = setup.all_ids, setup.plan.model.context_length
     length = min(context, len(ids))
     order = np.random.default_rng(setup.plan.train.seed).permutation(len(ids) // length)
-    n_groups = max(1, round(PASSAGES_PER_WINDOW * effort.n_steps * setup.plan.train.batch_size / WINDOWS_AT_ONCE))
+    # A step of the backward model computes three passes; a passage takes two, one of each model.
+    windows = (PREDICTING - READING) / READING * effort.n_steps * setup.plan.train.batch_size * 3 / 2
+    n_groups = max(1, round(windows / WINDOWS_AT_ONCE))
     views: list[np.ndarray] = []
     targets: list[np.ndarray] = []
     n = 0
@@ -176,19 +177,19 @@ def _read(model: GPT, backward: GPT, setup: Setup, effort: Effort, bags: Context
 def _views(
     model: GPT, backward: GPT, setup: Setup, passages: np.ndarray, bags: ContextBags
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Views (n, 2 D + W) and numbers (n,) of the frequent words in passages (m, T)."""
+    """Views (n, 2 D + 2 W) and numbers (n,) of the frequent words in passages (m, T)."""
     places = find_places(setup.tokenizer, passages)
     words: dict[int, list[str]] = {}
     for place in places:
         words.setdefault(place.window, []).append(place.word.casefold())
-    around = bags.of_words(list(words.values()))  # in the order of `places`
+    around = [bags.of_words(list(words.values()), *nearness) for nearness in ((), (WIDE,))]  # in the order of `places`
     edge = min(EDGE, passages.shape[1] // 4)
     numbers = np.array([bags.index.get(place.word.casefold(), MOST_TARGETS) for place in places], dtype=np.int64)
     where = np.array([(p.window, p.first - 1, p.last + 1) for p in places], dtype=np.int64).reshape(-1, 3)
     kept = (numbers < MOST_TARGETS) & (where[:, 1] >= edge) & (where[:, 2] < passages.shape[1] - edge)
     window, before, after = where[kept].T
     left, right = last_states(model, passages), last_states(backward, passages, backward=True)
-    views = np.concatenate([left[window, before], right[window, after], around[kept]], axis=1)
+    views = np.concatenate([left[window, before], right[window, after], *(bag[kept] for bag in around)], axis=1)
     return views.astype(np.float16), numbers[kept]
 
 
@@ -198,37 +199,46 @@ def _views(
 def _train_network(
     views: Tensor, targets: Tensor, setup: Setup, effort: Effort, bags: ContextBags
 ) -> dict[str, Tensor]:
-    """The tensors of a network that has learned to predict `targets` (n,) from `views` (n, 2 D + W).
+    """The tensors of a network that has learned to predict `targets` (n,) from `views` (n, 2 D + 2 W).
 
     What its second layer gives is compared with vectors of the words, which begin as those of the bags.
     """
     generator = torch.Generator().manual_seed(setup.plan.train.seed)
     some = views[:FEW].float()
     mean, std = some.mean(0), some.std(0).clamp_min(1e-6)
-    weight = torch.rand(DIM, views.shape[1], generator=generator) * 2 - 1
-    out = torch.rand(bags.dim, DIM, generator=generator) * 2 - 1
+    weight = torch.rand(HIDDEN, views.shape[1], generator=generator) * 2 - 1
+    out = torch.rand(bags.dim, HIDDEN, generator=generator) * 2 - 1
     counts = torch.from_numpy(bags.words.counts[:MOST_TARGETS]).float()
     learned = {
         "weight": weight / math.sqrt(views.shape[1]),
-        "bias": torch.zeros(DIM),
-        "out": out / math.sqrt(DIM),
+        "bias": torch.zeros(HIDDEN),
+        "out": out / math.sqrt(HIDDEN),
         "words": 0.1 * torch.from_numpy(bags.standardised[: len(counts)]).float(),
         "frequencies": (counts / counts.sum()).log(),
     }
     network = {"mean": mean, "std": std, **learned}
     adamw = torch.optim.AdamW([tensor.requires_grad_() for tensor in learned.values()], lr=RATE, weight_decay=0.01)
     importance = (COMMON * counts.sum() / counts).sqrt().clamp_max(1.0)
-    n_steps = max(1, round(NETWORK_STEPS * effort.n_steps))
+    n_steps = max(1, round((1 - PREDICTING) / READING * effort.n_steps * network_steps_per_step(learned, setup)))
     for _, progress in effort.ticks(PREDICTING, 1.0, n_steps, setup):
         adamw.param_groups[0]["lr"] = RATE * min(1.0, (progress + 1 / n_steps) / WARMUP) * (1 - progress)
         batch = torch.randint(len(targets), (BATCH,), generator=generator)
-        x = F.linear(hidden_layer(network, views[batch].float()), learned["out"])
-        logits = F.linear(x, learned["words"], learned["frequencies"])
+        hidden = hidden_layer(network, views[batch].float(), DROPOUT)
+        vectors = F.linear(F.dropout(hidden, HIDDEN_DROPOUT), learned["out"])
+        logits = F.linear(vectors, learned["words"], learned["frequencies"])
         losses = F.cross_entropy(logits, targets[batch], reduction="none")
         important = importance[targets[batch]]
         adamw.zero_grad()
         ((losses * important).sum() / important.sum()).backward()
         adamw.step()
-    made = {name: network[name].detach() for name in ("mean", "std", "weight", "bias")}
-    layer = hidden_layer(made, some)
-    return {**made, "out_mean": layer.mean(0), "out_std": layer.std(0).clamp_min(1e-6)}
+    return {name: network[name].detach() for name in ("mean", "std", "weight", "bias", "out")}
+
+
+def network_steps_per_step(learned: Mapping[str, Tensor], setup: Setup) -> float:
+    """How many steps of the network take as many multiplications as one step of the model."""
+    shape, train = setup.plan.model, setup.plan.train
+    of_network = BATCH * sum(tensor.numel() for tensor in learned.values())
+    per_token = shape.n_params - (
+        0 if shape.tie_embeddings else shape.vocab_size * shape.dim
+    )  # a look-up costs nothing
+    return per_token * train.batch_size * shape.context_length / of_network

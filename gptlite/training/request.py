@@ -18,6 +18,7 @@ from gptlite.text.splitting import parse_share
 from gptlite.training.watcher import Watcher
 
 BUDGETS = ("seconds", "steps", "epochs")
+MOST_ENCODING = 0.15  # of a run, for a context encoder
 NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
 TIME_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -102,6 +103,8 @@ class Request:
             share = parse_share(given["context_encoder"], "context_encoder")
             if share is None:
                 raise UsageError(f"`context_encoder` needs a share such as 10%, not {given['context_encoder']!r}.")
+            if share > MOST_ENCODING:
+                raise UsageError(f"`context_encoder` must be at most {MOST_ENCODING:.0%} of the run, not {share:.0%}.")
             given["context_encoder"] = share
         if sum(name in given for name in BUDGETS) > 1:
             raise UsageError("give only one of `time`, `steps` and `epochs`.")

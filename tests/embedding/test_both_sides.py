@@ -11,7 +11,7 @@ import pytest
 
 from gptlite import load
 from gptlite.checkpoint.word_vectors import SavedWords
-from gptlite.embedding.both_sides import ContextBags, join, left_part
+from gptlite.embedding.both_sides import WIDE, WITH_ENCODER, ContextBags, join, left_part
 from gptlite.errors import UsageError
 from gptlite.text.words import Occurrence
 
@@ -42,6 +42,11 @@ def test_near_words_and_rare_ones_weigh_more() -> None:
     assert not beyond.any()
 
 
+def test_in_a_wide_bag_distance_does_not_count() -> None:
+    near, far, beyond = bags().vectors([place("bank" + " x" * n + " river") for n in (0, 49, 50)], WIDE)
+    assert np.allclose(near, far) and near.any() and not beyond.any()
+
+
 def test_case_does_not_count_and_unknown_words_are_nothing() -> None:
     one, other, none = bags().vectors([place("River bank"), place("river bank"), place("x bank y")])
     assert np.array_equal(one, other) and not none.any()
@@ -55,6 +60,7 @@ def test_bags_of_running_text_are_those_of_its_words_one_by_one() -> None:
     ]
     together = made.of_words([text.split() for text in texts])
     assert np.allclose(together, made.vectors(places), atol=1e-5)
+    assert np.allclose(made.of_words([text.split() for text in texts], WIDE), made.vectors(places, WIDE), atol=1e-4)
     assert made.of_words([]).shape == (0, 2)
 
 
@@ -76,6 +82,16 @@ def test_the_bag_weighs_as_much_as_both_states() -> None:
     expected = cosine(around) / 2 + cosine(at) / 4 + cosine(before) / 4
     assert vectors.shape == (2, 12) and cosine(vectors) == pytest.approx(expected, abs=1e-6)
     assert np.allclose(left_part(vectors, 4), at / np.linalg.norm(at, axis=1, keepdims=True) / 2, atol=1e-6)
+
+
+def test_parts_weigh_otherwise_with_a_context_encoder() -> None:
+    rng = np.random.default_rng(0)
+    at, before, around, encoded = parts = rng.normal(size=(4, 2, 4))
+    vectors = join(at, before, around, {"mean": np.zeros(4), "std": np.ones(4)}, encoded)
+    units = parts / np.linalg.norm(parts, axis=-1, keepdims=True)
+    expected = WITH_ENCODER @ (units[:, 0] * units[:, 1]).sum(-1)
+    assert vectors.shape == (2, 16) and sum(WITH_ENCODER) == pytest.approx(1)
+    assert vectors[0] @ vectors[1] == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_saved_model_reads_what_follows_the_word(trained_run: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import make_text
 
-from gptlite.checkpoint.context_encoder import DIM, shapes
+from gptlite.checkpoint.context_encoder import shapes
 from gptlite.config import ModelConfig
 from gptlite.embedding.context_encoder import ContextEncoder, last_states, windows_after
 from gptlite.model import GPT, initialise
@@ -88,9 +88,9 @@ def test_a_vector_depends_on_what_is_after_the_word(model: GPT, tokenizer: Token
         place("the dog ran home", "dog"), place("a cat ran home", "cat"), place("the dog ran away", "dog"),
         place("the dog", "dog"),
     ]  # fmt: skip
-    before, bags = np.ones((4, 16), np.float32), np.ones((4, 4), np.float32)
+    before, bags = np.ones((4, 16), np.float32), np.ones((4, 8), np.float32)
     vectors = encoder.vectors(tokenizer, places, [7], before, bags)
-    assert vectors.shape == (4, DIM) and np.allclose(vectors[0], vectors[1], atol=1e-4)
+    assert vectors.shape == (4, 4) and np.allclose(vectors[0], vectors[1], atol=1e-4)
     for other in vectors[2:]:
         assert not np.allclose(vectors[0], other, atol=1e-2)
     assert not np.allclose(vectors, encoder.vectors(tokenizer, places, [7], before, 2 * bags), atol=1e-2)

@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_text
 
 import gptlite
 from gptlite.checkpoint import context_encoder as files
 from gptlite.checkpoint import runs
-from gptlite.checkpoint.context_encoder import DIM
 from gptlite.checkpoint.runs import Run
-from gptlite.config import TrainConfig
+from gptlite.config import ModelConfig, TrainConfig
+from gptlite.embedding.both_sides import WITH_ENCODER
 from gptlite.errors import CheckpointError, Interrupted, UsageError
 from gptlite.training import context_encoder, pauses
 from gptlite.training.clock import Clock
@@ -31,6 +32,7 @@ TINY: dict[str, Any] = {
     "eval_every": 1000, "save_every": 6, "compile": "off", "steps": 12,
 }  # fmt: skip
 ENCODED = (files.BACKWARD, files.NETWORK)
+ONES = torch.ones(4)
 
 
 class Notices(Watcher):
@@ -53,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text.write_text(make_text(400), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPTLITE_CACHE", str(folder / "cache"))
-        train(text, out=folder / "with", context_encoder="50%", **TINY)
+        train(text, out=folder / "with", context_encoder="15%", **TINY)
         train(text, out=folder / "without", **TINY)
     return folder
 
@@ -77,10 +79,12 @@ def test_vectors_of_both_sides_have_its_part_and_those_of_the_left_none(folder: 
     ours, other = (gptlite.load(folder / name) for name in ("with", "without"))
     texts = ["Ada saw a [dog] .", "the [dog] ran home"]
     both, plain = (model.embed(texts, context="both") for model in (ours, other))
-    assert both.meta["parts"] == {**plain.meta["parts"], "context encoder": DIM}
-    assert both.vectors.shape[1] == plain.vectors.shape[1] + DIM
-    assert np.allclose(both.vectors[:, :-DIM], plain.vectors / np.sqrt(2), atol=1e-6)
-    assert np.allclose(np.linalg.norm(both.vectors[:, -DIM:], axis=1), np.sqrt(0.5), atol=1e-5)
+    size, dim = plain.meta["parts"]["words"], TINY["dim"]
+    assert both.meta["parts"] == {**plain.meta["parts"], "context encoder": size}
+    assert both.vectors.shape[1] == plain.vectors.shape[1] + size
+    assert np.allclose(both.vectors[:, : 2 * dim], plain.vectors[:, : 2 * dim] * np.sqrt(0.2), atol=1e-6)
+    for part, weight in zip(np.split(both.vectors, [dim, 2 * dim, 2 * dim + size], axis=1), WITH_ENCODER, strict=True):
+        assert np.allclose(np.linalg.norm(part, axis=1), np.sqrt(weight), atol=1e-5)
     assert np.array_equal(*(model.embed(texts).vectors for model in (ours, other)))
     assert both.left_cosine()[0, 1] == pytest.approx(plain.left_cosine()[0, 1], abs=1e-5)
     if (scale := plain.scale()) is not None:
@@ -89,8 +93,9 @@ def test_vectors_of_both_sides_have_its_part_and_those_of_the_left_none(folder: 
 
 def test_its_part_is_of_both_sides(folder: Path) -> None:
     texts = ["the [dog] ran home", "the [dog] ran home", "the [dog] ran away", "a [dog] ran home"]
-    vectors = gptlite.load(folder / "with").embed(texts, context="both").vectors[:, -DIM:]
-    itself, same, right, left = vectors[0] @ vectors.T * 2
+    made = gptlite.load(folder / "with").embed(texts, context="both")
+    vectors = made.vectors[:, -made.meta["parts"]["context encoder"] :]
+    itself, same, right, left = vectors[0] @ vectors.T / WITH_ENCODER[-1]
     assert itself == pytest.approx(1, abs=1e-5) and same == pytest.approx(1, abs=1e-5)
     assert right < 1 - 1e-4 and left < 1 - 1e-4
 
@@ -98,14 +103,15 @@ def test_its_part_is_of_both_sides(folder: Path) -> None:
 def test_any_layer_can_be_joined_with_it(folder: Path) -> None:
     model = gptlite.load(folder / "with")
     last, first = (model.embed(["the [dog] ran"], context="both", layer=layer).vectors for layer in ("last", "0"))
-    assert np.allclose(last[:, -DIM:], first[:, -DIM:], atol=1e-5) and not np.allclose(last, first, atol=1e-3)
+    begin = 2 * TINY["dim"]
+    assert np.allclose(last[:, begin:], first[:, begin:], atol=1e-5) and not np.allclose(last, first, atol=1e-3)
 
 
 def test_a_resumed_run_makes_the_same(folder: Path, tmp_path: Path) -> None:
     calls = iter(range(1, 100))
     with pytest.raises(Interrupted):
         train(
-            folder / "text.txt", out=tmp_path / "run", context_encoder="50%",
+            folder / "text.txt", out=tmp_path / "run", context_encoder="15%",
             should_stop=lambda: 2 if next(calls) >= 5 else None, **TINY,
         )  # fmt: skip
     train([], out=tmp_path / "run", resume=True)
@@ -126,7 +132,7 @@ def test_a_signal_while_it_is_made_leaves_the_step_without_it(folder: Path, tmp_
     watcher = Notices()
     with pytest.raises(Interrupted, match="step 12, the last, is saved"):
         train(
-            folder / "text.txt", out=tmp_path / "run", context_encoder="50%", watcher=watcher,
+            folder / "text.txt", out=tmp_path / "run", context_encoder="15%", watcher=watcher,
             should_stop=lambda: 2 if any("around words" in phase for phase in watcher.phases) else None, **TINY,
         )  # fmt: skip
     assert any("context encoder was not finished" in text for text in watcher.said)
@@ -196,19 +202,36 @@ def test_each_phase_ends_when_its_part_of_the_time_is_over(monkeypatch: pytest.M
             now += 0.5
         ends.append(now)
         assert shown[0] == 0 and sorted(shown) == shown and shown[-1] < 1
-    assert ends == pytest.approx([5.0, 8.5, 10.0], abs=0.5)
+    assert ends == pytest.approx([3.0, 5.5, 10.0], abs=0.5)
     counted = Effort(Clock(None, 100, 2, started=0.0), 0.0, 0.0, 3)
     assert [i for i, _ in counted.ticks(0.0, READING, 5, setup)] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
     ("share", "message"),
-    [("60%", "from 0 to 0.5"), ("0%", "more than 0%"), ("much", "needs a share such as 10%"), (0.7, "from 0 to 0.5")],
+    [
+        ("16%", "at most 15% of the run, not 16%"),
+        ("0%", "more than 0%"),
+        ("much", "needs a share such as 10%"),
+        (0.7, "at most 15%"),
+    ],
 )
 def test_shares_that_make_no_sense_are_refused(folder: Path, tmp_path: Path, share: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         train(folder / "text.txt", out=tmp_path / "run", context_encoder=share, **TINY)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_network_takes_its_part_of_a_run_that_is_counted_in_steps() -> None:
+    learned = {"weight": torch.zeros(512, 456), "out": torch.zeros(100, 512), "words": torch.zeros(4000, 100)}
+
+    def per_step(dim: int, n_layers: int) -> float:
+        model = ModelConfig.preset("qwen3", "tiny", 2048, dim=dim, n_layers=n_layers, n_heads=2, context_length=128)
+        plan = SimpleNamespace(model=model, train=TrainConfig(batch_size=16))
+        setup: Any = SimpleNamespace(plan=plan)
+        return context_encoder.network_steps_per_step(learned, setup)
+
+    assert 2 < per_step(128, 4) < 10 and per_step(128, 8) > 1.5 * per_step(128, 4) and per_step(32, 2) < 1
 
 
 def test_several_processes_are_refused() -> None:
@@ -225,6 +248,18 @@ def test_files_that_do_not_fit_the_model_are_refused(folder: Path) -> None:
         files.read(loaded, 1)
 
 
+def test_an_encoder_of_an_older_version_is_refused_and_the_left_side_is_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.to_bytes
+    monkeypatch.setattr(files, "to_bytes", lambda backward, network: write(backward, {**network, "out_mean": ONES}))
+    train(folder / "text.txt", out=tmp_path / "run", context_encoder="15%", **TINY)
+    model = gptlite.load(tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"context encoder of an older version.*`context` left"):
+        model.embed(["the [dog] ran"], context="both")
+    assert model.embed(["the [dog] ran"], context="left").vectors.shape == (1, TINY["dim"])
+
+
 def test_the_run_says_so(folder: Path) -> None:
     info = json.loads((folder / "with" / "run.json").read_text())
-    assert info["plan"]["train"]["context_encoder"] == 0.5
+    assert info["plan"]["train"]["context_encoder"] == 0.15
