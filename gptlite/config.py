@@ -225,7 +225,7 @@ class TrainConfig:
     - `background_share`, `background_end`: of the windows of a step, how many come from the background text: the
       first as long as the learning rate does not fall, then on a straight line to the other at the end.
     - `context_encoder`: of the time or the steps, the share for an encoder of what stands on both sides of words, made
-      at the end; 0 for none. Time is taken from training, steps come on top.
+      at the end; 0 for none, 0.15 at most in a new run. Time is taken from training, steps come on top.
     - `replay`: of the windows of a step, the share that is text of the run that this one started from.
     - `patience`: stop after so many scores in a row without a new best one; 0 for never.
     - `keep`: how many of the newest saved steps stay on disk, besides the best one.

@@ -231,7 +231,7 @@ def train(
         _option(
             "--context-encoder",
             metavar="10%",
-            help="Share of the time for reading words from both sides.",
+            help="Share of the time, at most 15%, for reading words from both sides.",
             panel=TRAINING,
             hidden=True,
         ),
