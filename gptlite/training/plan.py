@@ -1,6 +1,6 @@
 """From a text, a machine and a budget to a model and a way to train it.
 
-Candidates are a ladder of shapes, each half as large again as the one below. The scaling law says how many bits per
+Candidates are a ladder of shapes, each larger than the one below. The scaling law says how many bits per
 byte each would reach with the tokens that it can read in time, and how fast it reads is measured on this machine.
 """
 
@@ -254,8 +254,21 @@ def _best_members(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
         return plan
     several = [plan.with_members(n) for n in MEMBERS[1:] if n * plan.model.dim <= WIDEST_ENSEMBLE]
     plans = [plan, *(each for each in several if _fits(facts, each))]
-    suited = [_suit_epochs(facts, each, expect(facts, each, speed).epochs) for each in plans]
+    suited = [_before_memorising(facts, each, speed) for each in plans]
     return min(suited, key=lambda each: predicted(facts, each, speed))
+
+
+def _before_memorising(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
+    """`plan` with what suits how often the text is read; several models stop before their mean becomes worse."""
+    config, epochs = plan.train, expect(facts, plan, speed).epochs
+    most = config.members * scaling_law.most_epochs(plan.member, facts.n_tokens)
+    if config.members > 1 and config.seconds is not None and epochs > most:
+        seconds = config.seconds * most / epochs
+        each = most / config.members
+        reason = Reason("seconds", {"seconds": seconds, "asked": config.seconds, "epochs": each})
+        plan = plan.with_train(reason, seconds=seconds)
+        plan = dataclasses.replace(plan, given=tuple(name for name in plan.given if name != "seconds"))
+    return _suit_epochs(facts, plan, min(epochs, most))
 
 
 def _plan_for(facts: Facts, request: Request, layers_and_dim: tuple[int, int] | None = None) -> Plan:

@@ -33,6 +33,7 @@ NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was 
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
 MEMBERS_DROPOUT = ((7.7, 0.0), (27.0, 0.1), (60.0, 0.2), (math.inf, 0.3))  # of several models, whose mean helps too
+MEMBERS_OVERFITTING = 35.0  # beyond it their mean becomes worse
 
 # Soft targets of a 5-gram: the passes through the text from which on they pay, their weight, and the bits per byte that
 # they gain, which fall with a power of the tokens of the text. Counting takes time, of which a run has other uses.
@@ -65,9 +66,20 @@ def predicted_bits(
 
 def best_dropout(model: ModelConfig, epochs: float, text_tokens: int, members: int = 1) -> float:
     """The dropout for a text that is read `epochs` times: the larger the model, the sooner it memorises the text."""
-    overfitting = epochs * (hidden_params(model) / text_tokens) ** OVERFITTING_EXPONENT
+    overfitting = epochs * _overfitting_of_an_epoch(model, text_tokens)
     table = MEMBERS_DROPOUT if members > 1 else DROPOUT
     return next(rate for most, rate in table if overfitting <= most)
+
+
+def most_epochs(member: ModelConfig, text_tokens: int) -> float:
+    """How often each of several models should read a text at most; any number for those too small to be measured."""
+    if text_tokens < MEMBERS_FEWEST:
+        return math.inf
+    return MEMBERS_OVERFITTING / _overfitting_of_an_epoch(member, text_tokens)
+
+
+def _overfitting_of_an_epoch(model: ModelConfig, text_tokens: int) -> float:
+    return (hidden_params(model) / text_tokens) ** OVERFITTING_EXPONENT
 
 
 def best_ngram_weight(epochs: float, text_tokens: int, vocab_size: int, seconds: float | None = None) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from typing import Any
 
 import pytest
@@ -488,6 +489,22 @@ def test_time_that_a_small_text_cannot_use_goes_to_members(seconds: float, sever
     bits, of_one = (expect(small, p, measured(p.model, p.train), 2.0).bits_per_byte for p in (plan, alone))
     assert bits is not None and of_one is not None
     assert bits < of_one - 0.01
+
+
+def test_members_stop_before_they_learn_a_short_text_by_heart() -> None:
+    """Longer budgets then lead to the same run, and its seconds are those that it takes."""
+    short = facts(250_000, vocab_size=512)
+    plans = [make_plan(short, overrides={"seconds": s}, measure=measured) for s in (60.0, 7200.0, 86_400.0)]
+    assert plans[0].train.seconds == 60.0
+    assert plans[1].model == plans[2].model and plans[1].train.members == plans[2].train.members == 8
+    assert plans[1].train.seconds == pytest.approx(plans[2].train.seconds) and 60 < plans[1].train.seconds < 7200
+    assert plans[1].train.dropout == plans[2].train.dropout < 0.3
+    told = [reason.sentence() for reason in plans[1].reasons if reason.about == "seconds"]
+    assert len(told) == 1 and re.match(r"\d+ of the 7200 s, because after reading so short a text \d+ times, ", told[0])
+    asked = make_plan(short, overrides={"seconds": 7200.0, "members": 4}, measure=measured)
+    assert asked.train.seconds == 7200.0
+    tiny = make_plan(facts(50_000, vocab_size=512), overrides={"seconds": 7200.0}, measure=measured)
+    assert (tiny.train.members > 1, tiny.train.seconds) == (True, 7200.0)  # which was not measured
 
 
 @pytest.mark.parametrize(
