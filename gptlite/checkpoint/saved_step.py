@@ -41,9 +41,11 @@ SKIPPED_AT_MOST = 64 << 20  # bytes besides twice those of the weights: masks an
 ALWAYS_THERE = 256 << 20  # bytes of memory that are not worth a question
 
 
-# Groups of statistics that not every step has: the scales of sentences, and of vectors that know both sides.
+# Groups of statistics that not every step has: the scales of sentences, of vectors that know both sides, and of such
+# vectors as older versions made them, which none of now is compared with.
 OPTIONAL_STATISTICS = (
     ("sentence_unrelated", "sentence_unrelated_quantiles"),
+    ("around_unrelated", "around_unrelated_quantiles", "around_same_word", "around_same_word_quantiles"),
     ("both_unrelated", "both_unrelated_quantiles", "both_same_word", "both_same_word_quantiles"),
 )
 
@@ -294,7 +296,7 @@ def _embedding_entries(config: ModelConfig) -> dict[str, Entry]:
     for name in ("unrelated", "same_word", "sentence_unrelated"):
         entries[name] = Entry("F32", (rows, n_corrections, 2))
         entries[f"{name}_quantiles"] = Entry("F32", (rows, n_corrections, 101))
-    for name in ("both_unrelated", "both_same_word"):
+    for name in ("around_unrelated", "around_same_word", "both_unrelated", "both_same_word"):
         entries[name] = Entry("F32", (rows, 2))
         entries[f"{name}_quantiles"] = Entry("F32", (rows, 101))
     entries["token_counts"] = Entry("I64", (config.vocab_size,))

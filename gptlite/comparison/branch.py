@@ -161,7 +161,7 @@ def _senses(
     vectors["masked"] = correct(seen, "zscore", of_both)
     if words := make_word_vectors(tokenizer, ids):
         bags = ContextBags(words).vectors(places)
-        vectors |= {"both": join(at, before, bags, space), "bag": bags}
+        vectors |= {"both": join(at, before, bags, space), "bag": bags[:, : bags.shape[1] // 2]}
         vectors["masked-both"] = join(seen, unseen, bags, of_both)
     found = {name: pseudo_words.separation(part, places, labels) for name, part in vectors.items()}
     order = ("left", "both", "bag", "masked", "masked-both")

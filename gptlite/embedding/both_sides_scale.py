@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gptlite.embedding.both_sides import WIDE, ContextBags, join
+from gptlite.embedding.both_sides import ContextBags, join
 from gptlite.embedding.context_encoder import ContextEncoder
 from gptlite.embedding.similarity import unit
 from gptlite.text.tokenizer import Tokenizer
@@ -82,26 +82,23 @@ def measure_scale(
     - `states`: (L + 1, N, D); `rows` (n, T): the row of `states` of each token of the windows, -1 for those left out.
     - `spaces`: `mean` and `std` (D,) of each layer.
     - `encoder`: whose vectors are a part of them, with the states `after` (n, T, D) of its backward model.
-    Returns `both_unrelated` and `both_same_word`, the cosines (L + 1, n) of pairs.
+    Returns `around_unrelated` and `around_same_word`, the cosines (L + 1, n) of pairs.
     """
     kept = [p for p in places if rows[p.window, p.last] >= 0 and rows[p.window, p.first - 1] >= 0]
-    pairs = {"both_unrelated": _unrelated(kept), "both_same_word": _same_word(kept)}
+    pairs = {"around_unrelated": _unrelated(kept), "around_same_word": _same_word(kept)}
     if any(len(chosen) < FEWEST_PAIRS for chosen in pairs.values()):
         return {}
     sentences: dict[int, list[str]] = {}
     for place in kept:
         sentences.setdefault(place.sentence, []).append(place.word.casefold())
-    parts = list(sentences.values())
     used, numbers = np.unique(np.concatenate(list(pairs.values())), return_inverse=True)
-    renumbered = np.split(numbers.reshape(-1, 2), [len(pairs["both_unrelated"])])
+    renumbered = np.split(numbers.reshape(-1, 2), [len(pairs["around_unrelated"])])
     at = np.array([rows[kept[i].window, kept[i].last] for i in used])
     before = np.array([rows[kept[i].window, kept[i].first - 1] for i in used])
-    around, encoded = bags.of_words(parts)[used], None  # in the order of `kept`
+    around, encoded = bags.of_words(list(sentences.values()))[used], None  # in the order of `kept`
     if encoder is not None and after is not None:
         right = np.stack([after[kept[i].window, kept[i].last + 1] for i in used])
-        wide = bags.of_words(parts, WIDE)[used]
-        encoded = encoder.encode(states[-1][before], right, np.concatenate([around, wide], axis=1))
-        around = wide
+        encoded = encoder.encode(states[-1][before], right, around)
     cosines: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
     for of_layer, space in zip(states, spaces, strict=True):
         vectors = unit(join(of_layer[at], of_layer[before], around, space, encoded))

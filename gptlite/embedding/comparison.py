@@ -206,7 +206,7 @@ class Embeddings:
             return None
         kinds = ("unrelated",) if self.unit == "sentence" else ("unrelated", "same_word")
         of_both = self.both_sides and not left
-        names = [f"{'sentence_' if self.unit == 'sentence' else 'both_' if of_both else ''}{kind}" for kind in kinds]
+        names = [f"{'sentence_' if self.unit == 'sentence' else 'around_' if of_both else ''}{kind}" for kind in kinds]
         if names[0] not in self.statistics:
             return None
         layer = self.layers[0]

@@ -49,7 +49,7 @@ class ContextEncoder:
         bags: np.ndarray,
     ) -> np.ndarray:  # fmt: skip
         """(n, K), float32: the vectors of `places`, whose states before the word are `before` (n, D) of the last
-        layer, and whose bags are `bags` (n, 2 W), near ones and wide ones.
+        layer, and whose bags are `bags` (n, 2 W).
 
         - `ending`: ids that stand for the end of a text, those that the model reads before each text.
         """

@@ -10,7 +10,7 @@ import numpy as np
 
 from gptlite.checkpoint import context_encoder, word_vectors
 from gptlite.checkpoint.saved_step import Checkpoint, read_embedding_statistics
-from gptlite.embedding.both_sides import WIDE, ContextBags, join
+from gptlite.embedding.both_sides import ContextBags, join
 from gptlite.embedding.comparison import Embeddings
 from gptlite.embedding.context_encoder import ContextEncoder
 from gptlite.embedding.contextual import BEFORE, CONTEXTS, WordVector, embed, find_prefix, prefix_text, resolve_layers
@@ -33,8 +33,8 @@ class Embedder:
     """A model and the choices that hold for all texts that it embeds.
 
     - `layer`, `pool`, `context`, `n_expected`: see `resolve_layers` and `contextual.embed`; `prefix`: `find_prefix`.
-      With the `context` "both", a vector is what `both_sides.join` makes of one layer, (2 D + W,) in place of (D,), or
-      (2 D + W + K,) of a step that has a context encoder.
+      With the `context` "both", a vector is what `both_sides.join` makes of one layer, (2 D + 2 W,) in place of (D,),
+      or (2 D + 3 W,) of a step that has a context encoder.
       "auto" is "both" where the step has word vectors and statistics, else "left"; `context` then says which.
     - `keep`: which layers `WordVector.contextual` has: those "asked" for, also those "below" them, or "all".
     - `layers`: the numbers of the layers, rising. `meta`: where the vectors are from, for files.
@@ -76,7 +76,8 @@ class Embedder:
         self.n_truncated = 0
         if self.bags is not None:
             dim = loaded.config.dim
-            self.meta["parts"] = {"state at the word": dim, "state that predicts it": dim, "words": self.bags.dim}
+            self.meta["parts"] = {"state at the word": dim, "state that predicts it": dim}
+            self.meta["parts"] |= dict.fromkeys(("words", "passage"), self.bags.dim)
             if self.encoder is not None:
                 self.meta["parts"]["context encoder"] = self.bags.dim
 
@@ -112,9 +113,7 @@ class Embedder:
         encoded = None
         if self.encoder is not None:
             of_top = np.stack([v.at(top) for v in before])
-            wide = self.bags.vectors(places, WIDE)
-            both = np.concatenate([bags, wide], axis=1)
-            encoded, bags = self.encoder.vectors(self.loaded.tokenizer, places, self.prefix, of_top, both), wide
+            encoded = self.encoder.vectors(self.loaded.tokenizer, places, self.prefix, of_top, bags)
         joined = join(at, predicting, bags, space, encoded)
         return [replace(v, contextual=j[None], layers=self.layers) for v, j in zip(vectors, joined, strict=True)]
 

@@ -54,9 +54,9 @@ def measure_statistics(
     - `same_word`, `same_word_quantiles`: the same for one word in two random places
     - `sentence_unrelated`, `sentence_unrelated_quantiles`: the same for two sentences of the text, each read alone
       after `prefix` (see `contextual.embed`), as the weighted mean of its tokens; only where there are at least 20
-    - `both_unrelated`, `both_same_word` (L + 1, 2) and their quantiles (L + 1, 101): those of vectors that know both
-      sides, with `bags` around the words and the vectors of `encoder`; only with `bags`, and where there are at least
-      20 pairs
+    - `around_unrelated`, `around_same_word` (L + 1, 2) and their quantiles (L + 1, 101): those of vectors that know
+      both sides, with `bags` around the words and the vectors of `encoder`; only with `bags`, and where there are at
+      least 20 pairs
 
     Hidden states are those of windows spread over `ids`. The first position of a window and separators are left out:
     they are outliers of their own kind. The windows are divided among `workers`, where there are several. Raises

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptlite.checkpoint.context_encoder import HIDDEN
-from gptlite.embedding.both_sides import WIDE, ContextBags
+from gptlite.embedding.both_sides import ContextBags
 from gptlite.embedding.both_sides_scale import find_places
 from gptlite.embedding.context_encoder import WINDOWS_AT_ONCE, ContextEncoder, hidden_layer, last_states
 from gptlite.errors import NumericsError, UsageError
@@ -182,14 +182,14 @@ def _views(
     words: dict[int, list[str]] = {}
     for place in places:
         words.setdefault(place.window, []).append(place.word.casefold())
-    around = [bags.of_words(list(words.values()), *nearness) for nearness in ((), (WIDE,))]  # in the order of `places`
+    around = bags.of_words(list(words.values()))  # in the order of `places`
     edge = min(EDGE, passages.shape[1] // 4)
     numbers = np.array([bags.index.get(place.word.casefold(), MOST_TARGETS) for place in places], dtype=np.int64)
     where = np.array([(p.window, p.first - 1, p.last + 1) for p in places], dtype=np.int64).reshape(-1, 3)
     kept = (numbers < MOST_TARGETS) & (where[:, 1] >= edge) & (where[:, 2] < passages.shape[1] - edge)
     window, before, after = where[kept].T
     left, right = last_states(model, passages), last_states(backward, passages, backward=True)
-    views = np.concatenate([left[window, before], right[window, after], *(bag[kept] for bag in around)], axis=1)
+    views = np.concatenate([left[window, before], right[window, after], around[kept]], axis=1)
     return views.astype(np.float16), numbers[kept]
 
 

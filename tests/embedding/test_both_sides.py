@@ -11,7 +11,7 @@ import pytest
 
 from gptlite import load
 from gptlite.checkpoint.word_vectors import SavedWords
-from gptlite.embedding.both_sides import WIDE, WITH_ENCODER, ContextBags, join, left_part
+from gptlite.embedding.both_sides import WITH_ENCODER, ContextBags, join, left_part
 from gptlite.errors import UsageError
 from gptlite.text.words import Occurrence
 
@@ -28,6 +28,10 @@ def place(text: str, word: str = "bank") -> Occurrence:
     return Occurrence(0, text, start, start + len(word))
 
 
+def near_bags(*texts: str) -> np.ndarray:
+    return bags().vectors([place(text) for text in texts])[:, :2]
+
+
 def test_a_bag_knows_both_sides_and_not_the_word_itself() -> None:
     left, right, other, word = bags().vectors(
         [place("river bank"), place("bank river"), place("bank loan"), place("river bank", "river")]
@@ -36,15 +40,15 @@ def test_a_bag_knows_both_sides_and_not_the_word_itself() -> None:
 
 
 def test_near_words_and_rare_ones_weigh_more() -> None:
-    near, far, frequent = bags().vectors([place("bank river"), place("bank x x river"), place("bank the")])
+    near, far, frequent = near_bags("bank river", "bank x x river", "bank the")
     assert np.linalg.norm(near) > np.linalg.norm(far) > np.linalg.norm(frequent)
-    (beyond,) = bags().vectors([place("bank" + " x" * 20 + " river")])
+    (beyond,) = near_bags("bank" + " x" * 20 + " river")
     assert not beyond.any()
 
 
 def test_in_a_wide_bag_distance_does_not_count() -> None:
-    near, far, beyond = bags().vectors([place("bank" + " x" * n + " river") for n in (0, 49, 50)], WIDE)
-    assert np.allclose(near, far) and near.any() and not beyond.any()
+    near, far, beyond = bags().vectors([place("bank" + " x" * n + " river") for n in (0, 49, 50)])
+    assert np.allclose(near[2:], far[2:]) and near.any() and not beyond.any()
 
 
 def test_case_does_not_count_and_unknown_words_are_nothing() -> None:
@@ -59,9 +63,8 @@ def test_bags_of_running_text_are_those_of_its_words_one_by_one() -> None:
         Occurrence(i, text, m.start(), m.end()) for i, text in enumerate(texts) for m in re.finditer(r"\w+", text)
     ]
     together = made.of_words([text.split() for text in texts])
-    assert np.allclose(together, made.vectors(places), atol=1e-5)
-    assert np.allclose(made.of_words([text.split() for text in texts], WIDE), made.vectors(places, WIDE), atol=1e-4)
-    assert made.of_words([]).shape == (0, 2)
+    assert np.allclose(together, made.vectors(places), atol=1e-4)
+    assert made.of_words([]).shape == (0, 4)
 
 
 def test_running_text_has_mean_zero_and_deviation_one_in_every_dimension() -> None:
@@ -70,28 +73,15 @@ def test_running_text_has_mean_zero_and_deviation_one_in_every_dimension() -> No
     assert np.allclose(mass @ made.standardised, 0) and np.allclose(mass @ made.standardised**2, 1)
 
 
-def test_the_bag_weighs_as_much_as_both_states() -> None:
-    rng = np.random.default_rng(0)
-    at, before, around = rng.normal(size=(3, 2, 4))
-    space = {"mean": np.zeros(4), "std": np.ones(4)}
-    vectors = join(at, before, around, space)
-
-    def cosine(x: np.ndarray) -> float:
-        return float(x[0] @ x[1] / np.linalg.norm(x[0]) / np.linalg.norm(x[1]))
-
-    expected = cosine(around) / 2 + cosine(at) / 4 + cosine(before) / 4
-    assert vectors.shape == (2, 12) and cosine(vectors) == pytest.approx(expected, abs=1e-6)
-    assert np.allclose(left_part(vectors, 4), at / np.linalg.norm(at, axis=1, keepdims=True) / 2, atol=1e-6)
-
-
-def test_parts_weigh_otherwise_with_a_context_encoder() -> None:
-    rng = np.random.default_rng(0)
-    at, before, around, encoded = parts = rng.normal(size=(4, 2, 4))
-    vectors = join(at, before, around, {"mean": np.zeros(4), "std": np.ones(4)}, encoded)
+def test_all_parts_weigh_the_same_and_otherwise_with_a_context_encoder() -> None:
+    at, before, near, wide, encoded = parts = np.random.default_rng(0).normal(size=(5, 2, 4))
+    space, around = {"mean": np.zeros(4), "std": np.ones(4)}, np.concatenate([near, wide], axis=1)
     units = parts / np.linalg.norm(parts, axis=-1, keepdims=True)
-    expected = WITH_ENCODER @ (units[:, 0] * units[:, 1]).sum(-1)
-    assert vectors.shape == (2, 16) and sum(WITH_ENCODER) == pytest.approx(1)
-    assert vectors[0] @ vectors[1] == pytest.approx(expected, abs=1e-6)
+    cosines = (units[:, 0] * units[:, 1]).sum(-1)
+    without, with_it = join(at, before, around, space), join(at, before, around, space, encoded)
+    assert without.shape == (2, 16) and without[0] @ without[1] == pytest.approx(cosines[:4].mean(), abs=1e-6)
+    assert with_it.shape == (2, 20) and with_it[0] @ with_it[1] == pytest.approx(WITH_ENCODER @ cosines, abs=1e-6)
+    assert sum(WITH_ENCODER) == pytest.approx(1) and np.allclose(left_part(without, 4), units[0] / 2, atol=1e-6)
 
 
 def test_a_saved_model_reads_what_follows_the_word(trained_run: Path) -> None:
@@ -125,7 +115,7 @@ def model_words(run: Path) -> list[str]:
 def test_without_a_scale_of_both_sides_there_is_no_verdict(trained_run: Path) -> None:
     embeddings = load(trained_run).embed(["the [bank] ends", "a [bank] is"], context="both")
     assert embeddings.statistics is not None and embeddings.scale() is not None
-    older = {name: array for name, array in embeddings.statistics.items() if not name.startswith("both_")}
+    older = {name: array for name, array in embeddings.statistics.items() if not name.startswith("around_")}
     without = replace(embeddings, statistics=older)
     assert without.scale() is None and without.percentile() is None and without.pairs()[0].verdict is None
     assert without.left_scale() == embeddings.left_scale() and without.left_percentile() is not None

@@ -72,9 +72,9 @@ def test_cosines_are_those_of_vectors_that_embed_makes(
     hidden = torch.stack(trace(model, torch.from_numpy(windows), head=False).hidden).flatten(1, 2).numpy()
     rows = np.arange(windows.size).reshape(windows.shape)
     measured = measure_scale(places, hidden, rows, [space] * len(hidden), bags)
-    assert set(measured) == {"both_unrelated", "both_same_word"}
+    assert set(measured) == {"around_unrelated", "around_same_word"}
     possible = vectors @ vectors.T
-    for name, same in (("both_unrelated", False), ("both_same_word", True)):
+    for name, same in (("around_unrelated", False), ("around_same_word", True)):
         allowed = [
             possible[i, j]
             for i, a in enumerate(places)
@@ -101,7 +101,7 @@ def test_a_step_has_the_scale_where_it_has_bags(model: GPT, tokenizer: Tokenizer
     ids = np.array(tokenizer.encode(make_text(300, seed=2)))
     measured = measure_statistics(model, tokenizer, ids, bags=bags)
     rows = model.config.n_layers + 1
-    for name in ("both_unrelated", "both_same_word"):
+    for name in ("around_unrelated", "around_same_word"):
         assert measured[name].shape == (rows, 2) and measured[f"{name}_quantiles"].shape == (rows, 101)
-    assert "both_unrelated" not in measure_statistics(model, tokenizer, ids)
-    assert "both_unrelated" not in measure_statistics(model, tokenizer, ids[:60], bags=bags), "too few pairs"
+    assert "around_unrelated" not in measure_statistics(model, tokenizer, ids)
+    assert "around_unrelated" not in measure_statistics(model, tokenizer, ids[:60], bags=bags), "too few pairs"

@@ -18,7 +18,9 @@ from gptlite.checkpoint import context_encoder as files
 from gptlite.checkpoint import runs
 from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, TrainConfig
+from gptlite.embedding import statistics
 from gptlite.embedding.both_sides import WITH_ENCODER
+from gptlite.embedding.both_sides_scale import measure_scale
 from gptlite.errors import CheckpointError, Interrupted, UsageError
 from gptlite.training import context_encoder, pauses
 from gptlite.training.clock import Clock
@@ -83,7 +85,8 @@ def test_vectors_of_both_sides_have_its_part_and_those_of_the_left_none(folder: 
     assert both.meta["parts"] == {**plain.meta["parts"], "context encoder": size}
     assert both.vectors.shape[1] == plain.vectors.shape[1] + size
     assert np.allclose(both.vectors[:, : 2 * dim], plain.vectors[:, : 2 * dim] * np.sqrt(0.2), atol=1e-6)
-    for part, weight in zip(np.split(both.vectors, [dim, 2 * dim, 2 * dim + size], axis=1), WITH_ENCODER, strict=True):
+    ends = np.cumsum(list(both.meta["parts"].values()))[:-1]
+    for part, weight in zip(np.split(both.vectors, ends, axis=1), WITH_ENCODER, strict=True):
         assert np.allclose(np.linalg.norm(part, axis=1), np.sqrt(weight), atol=1e-5)
     assert np.array_equal(*(model.embed(texts).vectors for model in (ours, other)))
     assert both.left_cosine()[0, 1] == pytest.approx(plain.left_cosine()[0, 1], abs=1e-5)
@@ -258,6 +261,20 @@ def test_an_encoder_of_an_older_version_is_refused_and_the_left_side_is_there(
     with pytest.raises(CheckpointError, match=r"context encoder of an older version.*`context` left"):
         model.embed(["the [dog] ran"], context="both")
     assert model.embed(["the [dog] ran"], context="left").vectors.shape == (1, TINY["dim"])
+
+
+def test_a_step_with_the_scale_of_older_vectors_is_read_without_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def older(*arguments: Any) -> dict[str, np.ndarray]:
+        found = measure_scale(*arguments) or {f"around_{kind}": np.ones((2, 30)) for kind in ("unrelated", "same_word")}
+        return {name.replace("around_", "both_"): cosines for name, cosines in found.items()}
+
+    monkeypatch.setattr(statistics, "measure_scale", older)
+    train(folder / "text.txt", out=tmp_path / "run", **TINY)
+    embeddings = gptlite.load(tmp_path / "run").embed(["the [dog] ran"], context="both")
+    assert embeddings.statistics is not None and "both_unrelated" in embeddings.statistics
+    assert embeddings.scale() is None
 
 
 def test_the_run_says_so(folder: Path) -> None:
