@@ -12,7 +12,7 @@ shared is taken off first, in one of these ways, each with what was measured whe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,13 +54,21 @@ def correct(vectors: np.ndarray, correction: str, space: Mapping[str, np.ndarray
     return centred
 
 
-def measure(vectors: np.ndarray, n_components: int = MOST_COMPONENTS) -> dict[str, np.ndarray]:
+def _eigenvectors(matrix: np.ndarray) -> np.ndarray:
+    """Those of a symmetric matrix (D, D), as columns; eigenvalues ascend."""
+    return np.linalg.eigh(matrix)[1]
+
+
+def measure(
+    vectors: np.ndarray,
+    n_components: int = MOST_COMPONENTS,
+    eigenvectors: Callable[[np.ndarray], np.ndarray] = _eigenvectors,
+) -> dict[str, np.ndarray]:
     """`mean` (D,), `std` (D,) and principal `components` (at most K, D) of vectors (N, D), for `correct`."""
     vectors = np.asarray(vectors, dtype=np.float64)
     mean = vectors.mean(axis=0)
     centred = vectors - mean
-    _, directions = np.linalg.eigh(centred.T @ centred)  # eigenvalues ascend
-    components = directions.T[::-1][:n_components]
+    components = eigenvectors(centred.T @ centred).T[::-1][:n_components]
     return {
         "mean": mean.astype(np.float32),
         "std": centred.std(axis=0).astype(np.float32),

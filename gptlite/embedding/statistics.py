@@ -19,7 +19,7 @@ from gptlite.embedding.context_encoder import ContextEncoder, last_states
 from gptlite.embedding.contextual import embed
 from gptlite.embedding.similarity import CORRECTIONS, MOST_COMPONENTS, correct, measure, unit
 from gptlite.errors import NumericsError
-from gptlite.kernels.workers import Workers
+from gptlite.kernels.workers import Workers, one_thread
 from gptlite.model import GPT
 from gptlite.text.token_files import spread_ids
 from gptlite.text.tokenizer import Tokenizer
@@ -75,7 +75,7 @@ def measure_statistics(
     sentence_pairs = np.random.default_rng(0).permutation(sentence_pairs)[:N_PAIRS].T
     layers: list[dict[str, np.ndarray]] = []
     for vectors, of_sentences in zip(states.numpy(), sentences, strict=True):
-        space = measure(vectors) if len(vectors) else _empty_space(vectors.shape[1])
+        space = measure(vectors, MOST_COMPONENTS, _eigenvectors) if len(vectors) else _empty_space(vectors.shape[1])
         layer = dict(space)
         layer |= _scale(places, vectors, space)
         if len(of_sentences):
@@ -89,6 +89,13 @@ def measure_statistics(
             measured[name] = np.array([_moments(x) for x in cosines], np.float32)
             measured[f"{name}_quantiles"] = np.array([_quantiles(x) for x in cosines], np.float32)
     return {name: torch.from_numpy(array) for name, array in measured.items()}
+
+
+def _eigenvectors(matrix: np.ndarray) -> np.ndarray:
+    """Those of a symmetric matrix (D, D), as columns; eigenvalues ascend. On one thread: those of NumPy wait for each
+    other at every step, which beside other programs took a minute for 1,024 dimensions."""
+    with one_thread():
+        return torch.linalg.eigh(torch.from_numpy(matrix))[1].numpy()
 
 
 class _Read(NamedTuple):

@@ -62,6 +62,17 @@ def test_standardised_unrelated_words_average_near_0(model: GPT, tokenizer: Toke
     assert statistics["same_word"][0, 2, 0] == pytest.approx(1.0, abs=1e-4), "below block 1 a word is its token"
 
 
+def test_numpy_does_not_factorise_on_its_own_threads(
+    model: GPT, tokenizer: Tokenizer, ids: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside other programs, they would wait for each other for a minute during a save."""
+    expected = measure_statistics(model, tokenizer, ids, [])
+    for name in ("eigh", "eig", "svd", "qr"):
+        monkeypatch.setattr(np.linalg, name, None)
+    found = measure_statistics(model, tokenizer, ids, [])
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
 def test_separators_do_not_count_in_statistics(model: GPT, tokenizer: Tokenizer, ids: np.ndarray) -> None:
     windows = ids[: 2 * 64].copy()
     windows[40:60] = tokenizer.separator_id
