@@ -23,7 +23,7 @@ from gptlite.config import ModelConfig
 FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.55, 0.15, 0.40, 0.35
 REUSE = 3.0  # a text read again and again is worth at most 1 + REUSE times its tokens
 ROOM, EXCESS_TERM = 6.0, 0.4  # parameters per token of text beyond which a model memorises it
-SOFT_EXCESS_TERM, SOFT_FEWEST = 0.06, 40_000  # instead, where soft targets keep it from that; tokens, at least
+SOFT_EXCESS_TERM, SHORT_TEXT = 0.06, (40_000, 150_000)  # instead, with soft targets, for texts of so many tokens
 BYTES_PER_TOKEN = 2.5
 FEWEST_TOKENS = 1_000_000  # of the runs that the law was fitted to; shorter ones begin better than it says
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was fitted to
@@ -60,7 +60,8 @@ def predicted_bits(
     worth *= text_bytes / text_tokens / BYTES_PER_TOKEN
     hidden = hidden_params(model)
     bits = FLOOR + PARAMETER_TERM * (1e6 / hidden) ** EXPONENT + TOKEN_TERM * (1e6 / max(1.0, worth)) ** EXPONENT
-    excess = SOFT_EXCESS_TERM if soft_targets and text_tokens >= SOFT_FEWEST else EXCESS_TERM
+    measured = SHORT_TEXT[0] <= text_tokens <= SHORT_TEXT[1]
+    excess = SOFT_EXCESS_TERM if soft_targets and measured else EXCESS_TERM
     return bits + excess * max(0.0, math.log(hidden / (ROOM * text_tokens)))
 
 
@@ -72,8 +73,8 @@ def best_dropout(model: ModelConfig, epochs: float, text_tokens: int, members: i
 
 
 def most_epochs(member: ModelConfig, text_tokens: int) -> float:
-    """How often each of several models should read a text at most; any number for those too small to be measured."""
-    if text_tokens < MEMBERS_FEWEST:
+    """How often each of several models should read a text at most; any number for texts of which this is not known."""
+    if not SHORT_TEXT[0] <= text_tokens <= SHORT_TEXT[1]:
         return math.inf
     return MEMBERS_OVERFITTING / _overfitting_of_an_epoch(member, text_tokens)
 
