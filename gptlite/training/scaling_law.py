@@ -33,7 +33,7 @@ NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was 
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
 MEMBERS_DROPOUT = ((7.7, 0.0), (27.0, 0.1), (60.0, 0.2), (math.inf, 0.3))  # of several models, whose mean helps too
-MEMBERS_OVERFITTING = 35.0  # beyond it their mean becomes worse
+MEMBERS_OVERFITTING = 27.0  # beyond it they need more dropout, and their mean is no better
 
 # Soft targets of a 5-gram: the passes through the text from which on they pay, their weight, and the bits per byte that
 # they gain, which fall with a power of the tokens of the text. Counting takes time, of which a run has other uses.
