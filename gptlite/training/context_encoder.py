@@ -238,7 +238,5 @@ def network_steps_per_step(learned: Mapping[str, Tensor], setup: Setup) -> float
     """How many steps of the network take as many multiplications as one step of the model."""
     shape, train = setup.plan.model, setup.plan.train
     of_network = BATCH * sum(tensor.numel() for tensor in learned.values())
-    per_token = shape.n_params - (
-        0 if shape.tie_embeddings else shape.vocab_size * shape.dim
-    )  # a look-up costs nothing
-    return per_token * train.batch_size * shape.context_length / of_network
+    looked_up = 0 if shape.tie_embeddings else shape.vocab_size * shape.dim  # which takes no multiplication
+    return (shape.n_params - looked_up) * train.batch_size * shape.context_length / of_network

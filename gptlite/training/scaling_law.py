@@ -23,7 +23,8 @@ from gptlite.config import ModelConfig
 FLOOR, PARAMETER_TERM, TOKEN_TERM, EXPONENT = 1.55, 0.15, 0.40, 0.35
 REUSE = 3.0  # a text read again and again is worth at most 1 + REUSE times its tokens
 ROOM, EXCESS_TERM = 6.0, 0.4  # parameters per token of text beyond which a model memorises it
-SOFT_EXCESS_TERM, SHORT_TEXT = 0.06, (40_000, 150_000)  # instead, with soft targets, for texts of so many tokens
+SHORT_TEXT = (40_000, 150_000)  # tokens of texts on which large models with soft targets were measured
+SOFT_EXCESS_TERM = 0.06  # takes the place of `EXCESS_TERM` for these
 BYTES_PER_TOKEN = 2.5
 FEWEST_TOKENS = 1_000_000  # of the runs that the law was fitted to; shorter ones begin better than it says
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was fitted to
