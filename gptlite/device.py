@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -17,18 +19,22 @@ import torch
 from gptlite.errors import UsageError, plural
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DTYPES = ("auto", "fp32", "bf16")
+DTYPES = ("auto", "fp32", "bf16", "int8")
 COMPILE = ("auto", "on", "off")
 # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of glibc's malloc.h: while memory is kept, and later. Tensors above
 # 32 MB are still given back: one of 64 MB that was kept made the heap grow to 600 MB.
 # The later thresholds are those that glibc arrives at by itself when large tensors are freed.
 MALLOC_OPTIONS = {-1: (2**31 - 1, 64 << 20), -3: (32 << 20, 32 << 20), -8: (1, 0)}
+multiply_int8 = torch.ops.aten._int_mm
 MOST_THREADS = 1024  # libraries of threads end the process when the system grants no more
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how to compute. Weights are always fp32; `autocast` computes matrix products in bf16."""
+    """Where and how to compute. Weights are always fp32; `autocast` computes matrix products in bf16.
+
+    With `int8`, a training step in C multiplies 8-bit integers (kernels/products.py); nothing else does.
+    """
 
     device: torch.device
     bf16: bool
@@ -37,6 +43,7 @@ class Hardware:
     reason: str
     processes: int = 1  # that train together, each on a device of its own or with threads of its own
     fused: bool = False  # compiled steps are those of kernels/fused.c, not torch's
+    int8: bool = False
     most_threads: int = 0  # of which a run begins with fewer because of other programs, but may use them later
     # Of "dtype", "compile" and "threads", what nobody asked for: the plan of a training decides it.
     open: tuple[str, ...] = ()
@@ -51,15 +58,20 @@ class Hardware:
         """A context in which fp32 products round to TF32 where a GPU takes steps in bf16, or one that does nothing."""
         return _tf32() if self.bf16 and self.device.type == "cuda" else contextlib.nullcontext()
 
+    @property
+    def dtype(self) -> str:
+        """The type of number that matrix products multiply, as `choose_hardware` calls it."""
+        return "bf16" if self.bf16 else "int8" if self.int8 else "fp32"
+
     def for_reading(self) -> Hardware:
         """The same for scoring texts: on CPUs in fp32, so that a model's figures are the same on all of them."""
-        return replace(self, bf16=self.bf16 and self.device.type != "cpu")
+        return replace(self, bf16=self.bf16 and self.device.type != "cpu", int8=False)
 
     def choices(self) -> dict[str, Any]:
         """What the bits of a result depend on, as the arguments of `choose_hardware` that ask for it."""
         return {
             "device": self.device.type,
-            "dtype": "bf16" if self.bf16 else "fp32",
+            "dtype": self.dtype,
             "threads": self.threads,
             "compile": "on" if self.compile else "off",
             **({"processes": self.processes} if self.processes > 1 else {}),
@@ -70,7 +82,7 @@ class Hardware:
         processes = f"{self.processes} processes" if self.processes > 1 else ""
         workers = ", " + " of ".join(filter(None, (processes, threads))) if processes or threads else ""
         compiled = ", compiled" if self.compile else ""
-        return f"{self.device.type}, {'bf16' if self.bf16 else 'fp32'}{workers}{compiled}: {self.reason}"
+        return f"{self.device.type}, {self.dtype}{workers}{compiled}: {self.reason}"
 
 
 def choose_hardware(
@@ -80,7 +92,8 @@ def choose_hardware(
 
     On CPUs without such instructions a bf16 product is emulated and more than a hundred times slower than fp32. On
     those that have them it serves training alone (`compilation.decide`); whatever else is computed there, is in fp32.
-    Raises `UsageError` when a device is asked for that this machine does not have.
+    Without them, training multiplies 8-bit integers where the processor has instructions for these.
+    Raises `UsageError` when a device is asked for that this machine does not have, or int8 where it does not help.
     """
     for name, value, allowed in (("device", device, DEVICES), ("dtype", dtype, DTYPES), ("compile", compile, COMPILE)):
         if value not in allowed:
@@ -100,11 +113,14 @@ def choose_hardware(
     else:
         raise UsageError(f"this machine offers no '{device}' device to torch; use `device='auto'` or `device='cpu'`.")
     in_hardware = bf16_in_hardware(chosen)
+    if dtype == "int8" and not (chosen == "cpu" and int8_in_hardware()):
+        what = "this processor has no fast products of 8-bit integers" if chosen == "cpu" else "int8 is for CPUs"
+        raise UsageError(f"{what}; use `dtype='auto'` or `dtype='fp32'`.")
     if dtype == "bf16" and not in_hardware:
         reason += "; bf16 is emulated here and very slow"
     bf16 = in_hardware and chosen != "cpu" if dtype == "auto" else dtype == "bf16"
     undecided = {
-        "dtype": dtype == "auto" and in_hardware and chosen == "cpu",
+        "dtype": dtype == "auto" and chosen == "cpu" and (in_hardware or int8_in_hardware()),
         "compile": compile == "auto",
         "threads": threads is None and chosen == "cpu",
     }
@@ -116,6 +132,7 @@ def choose_hardware(
         threads=torch.get_num_threads(),
         compile=compile == "on",
         reason=reason,
+        int8=dtype == "int8",
         open=tuple(name for name, is_open in undecided.items() if is_open),
     )
 
@@ -235,3 +252,26 @@ def bf16_in_hardware(device: str) -> bool:
     if device == "cpu":
         return has_tiles() or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     return False
+
+
+@functools.cache
+def int8_in_hardware() -> bool:
+    """Does the CPU multiply 8-bit integers exactly, and at least twice as fast as fp32? Tried in a few ms.
+
+    Older processors add up products of two such integers in 16 bits, where the largest ones overflow.
+    """
+    if not getattr(torch.cpu, "_is_vnni_supported", lambda: False)():
+        return False
+    integers = torch.full((256, 256), 127, dtype=torch.int8)
+    times: list[list[float]] = [[], []]
+    try:
+        for _ in range(8):
+            for of_kind, matrix in zip(times, (integers, integers.float()), strict=True):
+                began = time.perf_counter()
+                product = multiply_int8(matrix, -matrix) if of_kind is times[0] else matrix @ -matrix
+                of_kind.append(time.perf_counter() - began)
+                if int(product[0, 0]) != -256 * 127**2:
+                    return False
+    except RuntimeError:  # a torch that multiplies them on GPUs only
+        return False
+    return 2 * min(times[0]) < min(times[1])

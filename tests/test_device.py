@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,11 +27,14 @@ def same_threads() -> Iterator[None]:
 
 @pytest.fixture
 def bare_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without GPU and without bf16 instructions, whatever this one is."""
+    """A machine without GPU and without instructions for bf16 and int8, whatever this one is."""
     pretend(monkeypatch, cuda=False, mps=False, amx=False)
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool, amx: bool, capability: int = 9) -> None:
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, *, cuda: bool, mps: bool, amx: bool, capability: int = 9, vnni: bool = False
+) -> None:
+    monkeypatch.setattr(device_module, "int8_in_hardware", lambda: vnni)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (capability, 0))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
@@ -73,7 +77,7 @@ def test_a_device_that_is_missing_is_refused(bare_cpu: None, name: str) -> None:
     ("option", "value", "allowed"),
     [
         ("device", "tpu", "auto, cpu, cuda, mps"),
-        ("dtype", "fp16", "auto, fp32, bf16"),
+        ("dtype", "fp16", "auto, fp32, bf16, int8"),
         ("compile", "yes", "auto, on, off"),
     ],
 )
@@ -118,6 +122,56 @@ def test_bf16_is_automatic_only_in_hardware(
     hardware = choose_hardware(device, dtype)
     assert (hardware.bf16, hardware.reason) == (bf16, "as asked")
     assert ("dtype" in hardware.open) is (device == "cpu" and amx and dtype == "auto"), "training decides"
+
+
+@pytest.mark.parametrize(
+    ("device", "amx", "vnni", "dtype", "int8", "is_open"),
+    [
+        ("cpu", False, True, "auto", False, True),
+        ("cpu", True, True, "auto", False, True),
+        ("cpu", False, False, "auto", False, False),
+        ("cpu", False, True, "fp32", False, False),
+        ("cpu", False, True, "int8", True, False),
+        ("cuda", False, True, "auto", False, False),
+    ],
+)
+def test_int8_is_for_training_on_cpus_that_multiply_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, amx: bool, vnni: bool, dtype: str, int8: bool, is_open: bool
+) -> None:
+    pretend(monkeypatch, cuda=True, mps=True, amx=amx, vnni=vnni)
+    hardware = choose_hardware(device, dtype)
+    assert (hardware.int8, "dtype" in hardware.open) == (int8, is_open)
+    assert hardware.dtype == ("int8" if int8 else "bf16" if device == "cuda" else "fp32")
+    assert not hardware.for_reading().int8, "a model's figures do not depend on it"
+
+
+def test_int8_where_it_does_not_help_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, cuda=True, mps=False, amx=False, vnni=False)
+    with pytest.raises(UsageError, match="this processor has no fast products of 8-bit integers; use `dtype='auto'`"):
+        choose_hardware("cpu", "int8")
+    with pytest.raises(UsageError, match="int8 is for CPUs; use"):
+        choose_hardware("cuda", "int8")
+
+
+@pytest.mark.parametrize(
+    ("exact", "fast", "expected"), [(True, True, True), (False, True, False), (True, False, False)]
+)
+def test_int8_counts_as_in_hardware_where_it_is_exact_and_fast(
+    monkeypatch: pytest.MonkeyPatch, exact: bool, fast: bool, expected: bool
+) -> None:
+    """Processors without VNNI instructions overflow in 16 bits, and libraries without code for them are slow."""
+
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        time.sleep(0 if fast else 0.01)
+        return torch.full((1, 1), -256 * 127**2 + (not exact))
+
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True, raising=False)
+    monkeypatch.setattr(device_module, "multiply_int8", product)
+    device_module.int8_in_hardware.cache_clear()
+    try:
+        assert device_module.int8_in_hardware() is expected
+    finally:
+        device_module.int8_in_hardware.cache_clear()
 
 
 def test_emulated_bf16_comes_with_a_warning(bare_cpu: None) -> None:

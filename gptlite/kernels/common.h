@@ -114,6 +114,18 @@ void attention_backward(int threads, struct heads s, const act *q, const act *k,
                         const act *dmixed, act *dq, act *dk, act *dv, float *workspace);
 void swiglu_forward(int threads, int64_t n, int64_t f, const act *gate_up, act *hidden);
 void swiglu_backward(int threads, int64_t n, int64_t f, act *gate_up, const act *dhidden);
+void quantize_rows(int threads, int64_t n, int64_t d, const float *x, int8_t *numbers, float *scales);
+void quantize_columns(int threads, int64_t n, int64_t d, const float *x, int8_t *numbers, float *scales);
+double fold_scales(int threads, int64_t n, int64_t d, const int8_t *numbers, const float *scales, const float *others,
+                   int8_t *out);
+void scale_all(int threads, int64_t n, const int32_t *sums, float scale, float *out);
+void swiglu_int8_forward(int threads, int64_t n, int64_t f, const int32_t *sums, const float *rows, const float *columns,
+                         int8_t *numbers, float *scales, float *workspace);
+void swiglu_int8_backward(int threads, int64_t n, int64_t f, const int32_t *sums, const float *rows, const float *columns,
+                          const int32_t *dsums, const float *drows, const float *dcolumns, int8_t *numbers,
+                          float *scales, float *workspace);
+void scale_sums(int threads, int64_t n, int64_t d, const int32_t *sums, const float *rows, const float *columns,
+                float *out);
 double cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets);
 double distilled_cross_entropy(int threads, int64_t n, int64_t v, act *logits, const int64_t *targets, int64_t k,
                                const int64_t *ids, const float *shares, float weight);

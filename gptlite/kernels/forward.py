@@ -39,7 +39,7 @@ class Forward(FusedLoss):
         super().__init__(kernel.open()[0] if build or kernel.damaged else kernel.load(), threads=1)
         self.model = model
         self.blocks = [block for block in model.transformer.blocks if isinstance(block, Block)]
-        self.joined = [tuple(part.contiguous() for part in self.join(block)) for block in self.blocks]
+        self.matrices = [self.prepare(block) for block in self.blocks]
 
     @torch.inference_mode()
     def states(self, tokens: Tensor) -> Tensor:
@@ -49,10 +49,10 @@ class Forward(FusedLoss):
         heads = Heads(tokens.numel(), tokens.shape[1], config.n_heads, config.head_dim, cos, sin, config.norm_eps)
         drops = itertools.repeat(NOTHING_DROPPED)
         x, y = body.embed.weight[tokens.flatten()], None
-        for block, (w_qkv, w_gate_up) in zip(self.blocks, self.joined, strict=True):
-            kept, y = self._forward(block, heads, x, y, drops, (w_qkv, w_gate_up))
+        for block, matrices in zip(self.blocks, self.matrices, strict=True):
+            kept, y = self._forward(block, heads, x, y, drops, matrices)
             x = kept.second.x
-        return self._add(body.norm, x, y, NOTHING_DROPPED).normed.view(*tokens.shape, -1)
+        return self._add(body.norm, x, y, NOTHING_DROPPED)[1].view(*tokens.shape, -1)
 
     @torch.inference_mode()
     def next_token(self, states: Tensor, targets: Tensor, sets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -59,6 +59,30 @@ static inline float exponential(float x) {
     return p * scale;
 }
 
+/* The bits of |x|, which are in the order of the numbers. */
+static inline int32_t size_bits(float x) {
+    int32_t bits;
+    memcpy(&bits, &x, 4);
+    return bits & 0x7fffffff;
+}
+
+/* The 127th part of the largest number, whose size has these bits; 0 where it is next to nothing. */
+static inline float scale_of(int32_t bits) {
+    float largest;
+    memcpy(&largest, &bits, 4);
+    return largest < 1e-30f ? 0 : largest / 127;
+}
+
+static inline float inverse_of(float scale) { return scale == 0 ? 0 : 1 / scale; }
+
+/* To the nearest whole number, halves to even, for |x| < 2^22. */
+static inline int32_t rounded(float x) {
+    float shifted = x + 12582912.0f;
+    int32_t bits;
+    memcpy(&bits, &shifted, 4);
+    return bits - 0x4b400000;
+}
+
 /* -- Dropout: whether a number is kept is a function of the key and its index, so no mask has to be stored */
 
 static inline uint32_t scramble(uint32_t x) { /* "lowbias32" of Chris Wellons' hash prospector */
@@ -73,6 +97,15 @@ static inline uint32_t scramble(uint32_t x) { /* "lowbias32" of Chris Wellons' h
 static inline float kept(struct dropout drop, float scale, uint32_t index) {
     uint32_t random = scramble(scramble(index + drop.first) ^ drop.second);
     return (float)(int32_t)(random >> 8) < drop.rate * 16777216.0f ? 0.0f : scale;
+}
+
+/* factors[j] = what component j of row `row` (d) is multiplied by. It is a function of its own because compilers leave the
+   whole loop scalar where it is joined with others, and then it takes six times as long. */
+static void keep_factors(struct dropout drop, int64_t row, int64_t d, float *restrict factors) {
+    float scale = 1 / (1 - drop.rate);
+    uint32_t first = (uint32_t)(row * d);
+#pragma omp simd
+    for (int64_t j = 0; j < d; j++) factors[j] = kept(drop, scale, first + (uint32_t)j);
 }
 
 /* x (n,) with dropout, in place. */
@@ -92,7 +125,6 @@ void drop(int threads, int64_t n, struct dropout drop, float *x) {
    be x itself. x, out (n, d); y, normed (n, d) of act. */
 void add_and_norm(int threads, int64_t n, int64_t d, struct dropout drop, float eps, const float *weight,
                   const float *x, const act *y, float *out, act *normed, float *inverse) {
-    float scale = 1 / (1 - drop.rate);
 #pragma omp parallel num_threads(threads)
     ROWS(i, n) {
         const float *xi = x + i * d;
@@ -101,8 +133,9 @@ void add_and_norm(int threads, int64_t n, int64_t d, struct dropout drop, float 
         float squares = 0;
         if (y && drop.rate > 0) {
             const act *yi = y + i * d;
+            keep_factors(drop, i, d, oi);
 #pragma omp simd
-            for (int64_t j = 0; j < d; j++) oi[j] = xi[j] + get(yi[j]) * kept(drop, scale, (uint32_t)(i * d + j));
+            for (int64_t j = 0; j < d; j++) oi[j] = xi[j] + get(yi[j]) * oi[j];
         } else if (y) {
             const act *yi = y + i * d;
 #pragma omp simd
@@ -120,15 +153,14 @@ void add_and_norm(int threads, int64_t n, int64_t d, struct dropout drop, float 
 
 /* The gradient dx (n, d) of the stream x, to which that of its norm, dnormed, is added; dweight (d,); and, with
    `dropped`, the gradient of what was added to the stream with `drop` before: of act, (n, d).
-   workspace: (threads, d). */
+   workspace: (threads, 2, d). */
 void norm_backward(int threads, int64_t n, int64_t d, struct dropout drop, const float *weight, const float *x,
                    const float *inverse, const act *dnormed, float *dx, act *dropped, float *dweight,
                    float *workspace) {
-    float scale = 1 / (1 - drop.rate);
-    memset(workspace, 0, sizeof(float) * d * threads);
+    memset(workspace, 0, sizeof(float) * 2 * d * threads);
 #pragma omp parallel num_threads(threads)
     {
-        float *sum = workspace + omp_get_thread_num() * d;
+        float *sum = workspace + omp_get_thread_num() * 2 * d, *factors = sum + d;
         ROWS(i, n) {
             const float *xi = x + i * d;
             const act *gi = dnormed + i * d;
@@ -143,9 +175,9 @@ void norm_backward(int threads, int64_t n, int64_t d, struct dropout drop, const
                 di[j] += r * (g * weight[j] - xi[j] * along);
             }
             if (dropped && drop.rate > 0) {
+                keep_factors(drop, i, d, factors);
 #pragma omp simd
-                for (int64_t j = 0; j < d; j++)
-                    dropped[i * d + j] = put(di[j] * kept(drop, scale, (uint32_t)(i * d + j)));
+                for (int64_t j = 0; j < d; j++) dropped[i * d + j] = put(di[j] * factors[j]);
             } else if (dropped) {
 #pragma omp simd
                 for (int64_t j = 0; j < d; j++) dropped[i * d + j] = put(di[j]);
@@ -154,7 +186,7 @@ void norm_backward(int threads, int64_t n, int64_t d, struct dropout drop, const
     }
     for (int64_t j = 0; j < d; j++) {
         float total = 0;
-        for (int t = 0; t < threads; t++) total += workspace[t * d + j];
+        for (int t = 0; t < threads; t++) total += workspace[t * 2 * d + j];
         dweight[j] = total;
     }
 }
@@ -384,13 +416,15 @@ void attention_backward(int threads, struct heads s, const act *q, const act *k,
 
 /* -- SwiGLU: hidden (n, f) = silu(gate) * up, with gate and up in the halves of gate_up (n, 2, f) */
 
+static inline float silu(float x) { return x / (1 + exponential(-x)); }
+
 void swiglu_forward(int threads, int64_t n, int64_t f, const act *gate_up, act *hidden) {
 #pragma omp parallel num_threads(threads)
     ROWS(i, n) {
         const act *gate = gate_up + 2 * i * f, *up = gate + f;
         act *hi = hidden + i * f;
 #pragma omp simd
-        for (int64_t j = 0; j < f; j++) hi[j] = put(get(gate[j]) / (1 + exponential(-get(gate[j]))) * get(up[j]));
+        for (int64_t j = 0; j < f; j++) hi[j] = put(silu(get(gate[j])) * get(up[j]));
     }
 }
 
@@ -405,6 +439,126 @@ void swiglu_backward(int threads, int64_t n, int64_t f, act *gate_up, const act 
             float g = get(gate[j]), u = get(up[j]), d = get(di[j]), sigmoid = 1 / (1 + exponential(-g));
             gate[j] = put(d * u * sigmoid * (1 + g * (1 - sigmoid)));
             up[j] = put(d * g * sigmoid);
+        }
+    }
+}
+
+/* -- Products of 8-bit integers (products.py) */
+
+/* to (d,) = from divided by what is returned, the scale, and rounded, so that the largest becomes 127 or -127. Sizes are
+   compared by their bits, because those of what is not a number are the largest, and so reach the scale. */
+static float quantize_row(int64_t d, const float *from, int8_t *to) {
+    int32_t bits = 0;
+#pragma omp simd reduction(max : bits)
+    for (int64_t j = 0; j < d; j++) bits = size_bits(from[j]) > bits ? size_bits(from[j]) : bits;
+    float scale = scale_of(bits), inverse = inverse_of(scale);
+#pragma omp simd
+    for (int64_t j = 0; j < d; j++) to[j] = (int8_t)rounded(from[j] * inverse);
+    return scale;
+}
+
+/* numbers, scales (n,) of the rows of x (n, d). */
+void quantize_rows(int threads, int64_t n, int64_t d, const float *x, int8_t *numbers, float *scales) {
+#pragma omp parallel num_threads(threads)
+    ROWS(i, n) scales[i] = quantize_row(d, x + i * d, numbers + i * d);
+}
+
+/* The same with a scale for each column (d,) instead. Threads share out the columns. */
+void quantize_columns(int threads, int64_t n, int64_t d, const float *x, int8_t *numbers, float *scales) {
+#pragma omp parallel num_threads(threads)
+    {
+        int64_t from = first_row(d), to = last_row(d);
+        int32_t *bits = (int32_t *)scales; /* until they are complete */
+        memset(bits + from, 0, sizeof(int32_t) * (to - from));
+        for (int64_t i = 0; i < n; i++) {
+#pragma omp simd
+            for (int64_t j = from; j < to; j++)
+                bits[j] = size_bits(x[i * d + j]) > bits[j] ? size_bits(x[i * d + j]) : bits[j];
+        }
+        for (int64_t j = from; j < to; j++) scales[j] = scale_of(bits[j]);
+        for (int64_t i = 0; i < n; i++) {
+#pragma omp simd
+            for (int64_t j = from; j < to; j++) numbers[i * d + j] = (int8_t)rounded(x[i * d + j] * inverse_of(scales[j]));
+        }
+    }
+}
+
+/* out (n, d) = numbers times the product of two scales of their row, (n,) each, divided by what is returned, the largest of
+   these products, and rounded. */
+double fold_scales(int threads, int64_t n, int64_t d, const int8_t *numbers, const float *scales, const float *others,
+                   int8_t *out) {
+    float largest = 1e-37f; /* more than nothing, because all may be 0 */
+    for (int64_t i = 0; i < n; i++) {
+        float scale = scales[i] * others[i];
+        largest = scale > largest || scale != scale ? scale : largest; /* also what is not a number */
+    }
+#pragma omp parallel num_threads(threads)
+    ROWS(i, n) {
+        float factor = scales[i] * others[i] / largest;
+#pragma omp simd
+        for (int64_t j = 0; j < d; j++) out[i * d + j] = (int8_t)rounded((float)numbers[i * d + j] * factor);
+    }
+    return largest;
+}
+
+/* out (n,) = sums times a scale. `out` may be the same memory as `sums`. */
+void scale_all(int threads, int64_t n, const int32_t *sums, float scale, float *out) {
+#pragma omp parallel num_threads(threads)
+    {
+        int64_t from = first_row(n), to = last_row(n);
+#pragma omp simd
+        for (int64_t i = from; i < to; i++) out[i] = (float)sums[i] * scale;
+    }
+}
+
+/* out (n, d) = sums times a scale for each row (n,) and each column (d,). `out` may be the same memory as `sums`. */
+void scale_sums(int threads, int64_t n, int64_t d, const int32_t *sums, const float *rows, const float *columns,
+                float *out) {
+#pragma omp parallel num_threads(threads)
+    ROWS(i, n) {
+        float row = rows[i];
+#pragma omp simd
+        for (int64_t j = 0; j < d; j++) out[i * d + j] = (float)sums[i * d + j] * row * columns[j];
+    }
+}
+
+/* `swiglu_forward` of sums (n, 2, f) that are to be scaled; numbers (n, f), scales (n,) of what comes out.
+   workspace: (threads, f). */
+void swiglu_int8_forward(int threads, int64_t n, int64_t f, const int32_t *sums, const float *rows, const float *columns,
+                         int8_t *numbers, float *scales, float *workspace) {
+#pragma omp parallel num_threads(threads)
+    {
+        float *hidden = workspace + omp_get_thread_num() * f;
+        ROWS(i, n) {
+            const int32_t *gate = sums + 2 * i * f, *up = gate + f;
+            float row = rows[i];
+#pragma omp simd
+            for (int64_t j = 0; j < f; j++)
+                hidden[j] = silu((float)gate[j] * row * columns[j]) * ((float)up[j] * row * columns[f + j]);
+            scales[i] = quantize_row(f, hidden, numbers + i * f);
+        }
+    }
+}
+
+/* `swiglu_backward` of sums (n, 2, f) and of the gradient dsums (n, f), both to be scaled; numbers (n, 2, f), scales (n,)
+   of the gradient of the former. workspace: (threads, 2, f). */
+void swiglu_int8_backward(int threads, int64_t n, int64_t f, const int32_t *sums, const float *rows, const float *columns,
+                          const int32_t *dsums, const float *drows, const float *dcolumns, int8_t *numbers,
+                          float *scales, float *workspace) {
+#pragma omp parallel num_threads(threads)
+    {
+        float *dgate = workspace + omp_get_thread_num() * 2 * f, *dup = dgate + f;
+        ROWS(i, n) {
+            const int32_t *gate = sums + 2 * i * f, *up = gate + f, *di = dsums + i * f;
+            float row = rows[i], drow = drows[i];
+#pragma omp simd
+            for (int64_t j = 0; j < f; j++) {
+                float g = (float)gate[j] * row * columns[j], u = (float)up[j] * row * columns[f + j];
+                float d = (float)di[j] * drow * dcolumns[j], sigmoid = 1 / (1 + exponential(-g));
+                dgate[j] = d * u * sigmoid * (1 + g * (1 - sigmoid));
+                dup[j] = d * g * sigmoid;
+            }
+            scales[i] = quantize_row(2 * f, dgate, numbers + 2 * i * f);
         }
     }
 }

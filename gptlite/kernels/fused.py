@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.kernels.build import is_parallel
 from gptlite.kernels.header import COMMON
+from gptlite.kernels.products import FloatProducts, Int8Products, Products
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, Attention, Block
 from gptlite.text.batches import count_targets, read_batch
@@ -32,7 +33,16 @@ MOST_THREADS = COMMON.constants["MOST_THREADS"]
 Dropout, Heads = COMMON.structures["dropout"], COMMON.structures["heads"]
 MOST_SHARES = COMMON.constants["MOST_SHARES"]
 Gradients = dict[Tensor, Tensor]  # of each parameter
-Joined = tuple[Tensor, Tensor]  # w_qkv (3 H C, D) and w_gate_up (2 F, D) of a block
+
+
+@dataclass
+class Matrices:
+    """Those of a block, as its products read them."""
+
+    qkv: Any  # of queries, keys and values, (3 H C, D)
+    out: Any  # (D, H C)
+    gate_up: Any  # (2 F, D)
+    down: Any  # (D, F)
 
 
 class Teacher(Protocol):
@@ -67,10 +77,9 @@ def can_read(model: ModelConfig) -> bool:
 
 @dataclass
 class Sum:
-    """The stream x (N, D) after something was added with `drop`, its norm, and 1 / rms(x) (N,)."""
+    """The stream x (N, D) after something was added with `drop`, and 1 / rms(x) (N,)."""
 
     x: Tensor
-    normed: Tensor
     inverse: Tensor
     drop: ctypes.Structure  # Dropout
 
@@ -79,24 +88,23 @@ class Sum:
 class Kept:
     """What the backward pass through a block needs of the forward pass."""
 
+    matrices: Matrices
     first: Sum  # before attention
-    w_qkv: Tensor  # (3 H C, D)
+    inputs: tuple[Any, Any, Any, Any]  # of the four matrices, as their products keep them
     qkv: Tensor  # (N, 3 H C)
     q: Tensor  # (N, H C), normalised and rotated, as is k
     k: Tensor
     inverse: Tensor  # (2, N, H) of the norms of queries and keys
-    mixed: Tensor  # (N, H C) what attention took from the values
     log_sums: Tensor  # (B, H, T) of its softmax
     second: Sum  # before the feed-forward layer
-    w_gate_up: Tensor  # (2 F, D)
-    gate_up: Tensor  # (N, 2 F)
-    hidden: Tensor  # (N, F)
+    gate_up: Any  # (N, 2 F)
 
 
 class FusedLoss:
     """`optimizer.mean_loss`, called in the same way: the same value and gradients up to rounding, its own dropout.
 
-    In bf16, matrix products read and write bf16; the stream, its gradient, attention and all sums are fp32. A batch is
+    In bf16, matrix products read and write bf16; the stream, its gradient, attention and all sums are fp32. In int8,
+    matrix products round what they multiply (products.py), and everything between them is fp32. A batch is
     divided into as many parts as there are `workers`, each of which takes its windows through the whole model.
     """
 
@@ -105,11 +113,17 @@ class FusedLoss:
     ) -> None:
         """- `library`: fused.c (build.py), made for this `dtype`; without OpenMP it computes with one thread.
         - `threads`: of the functions in C, where there is one worker; of several, each has one thread.
+        - `dtype`: of matrix products; int8 stands for those of the blocks, and the head then computes in fp32, because
+          the many small probabilities in its gradient would be rounded to nothing.
         """
         self.workers = workers or Workers()
         several = self.workers.parts == 1 and is_parallel(library)
         self.threads = min(threads, MOST_THREADS) if several else 1
-        self.library, self.dtype = library, dtype
+        self.library = library
+        self.dtype = torch.float32 if dtype == torch.int8 else dtype
+        self.head_products = FloatProducts(self._call, self.dtype)
+        in_int8 = dtype == torch.int8
+        self.products: Products = Int8Products(self._call, self.threads) if in_int8 else self.head_products
         self.teacher: Teacher | None = None
 
     def with_teacher(self, teacher: Teacher | None) -> FusedLoss:
@@ -128,11 +142,19 @@ class FusedLoss:
         rate = model.transformer.dropout.p if model.training else 0.0
         # Random numbers are drawn here, in the order of the parts, whichever thread computes them.
         drops = [[_dropout(rate) for _ in range(2 * model.config.n_layers + 2)] for _ in parts]
-        done = self.workers.map(lambda i: self._compute(model, parts[i], iter(drops[i])), range(len(parts)))
+        blocks = [block for block in model.transformer.blocks if isinstance(block, Block)]
+        matrices = self.workers.map(self.prepare, blocks)
+        done = self.workers.map(lambda i: self._compute(model, parts[i], iter(drops[i]), matrices), range(len(parts)))
         return mean_of_parts(done, [count_targets(part) for part in parts], self.workers)
 
-    def _compute(self, model: GPT, batch: Tensor, drops: Iterator[Any]) -> tuple[float, list[Tensor]]:
-        """`compute` for one part. `drops`: what each call of dropout leaves out, in the order of the forward pass."""
+    def _compute(
+        self, model: GPT, batch: Tensor, drops: Iterator[Any], matrices: list[Matrices]
+    ) -> tuple[float, list[Tensor]]:
+        """`compute` for one part.
+
+        - `drops`: what each call of dropout leaves out, in the order of the forward pass.
+        - `matrices`: of each block.
+        """
         config, body = model.config, model.transformer
         windows = batch if self.teacher is None else batch[:, 0]
         ids, targets = (part.flatten().contiguous() for part in read_batch(windows))
@@ -145,15 +167,15 @@ class FusedLoss:
         drop = next(drops)
         self._drop(x, drop)
         blocks: list[tuple[Block, Kept]] = []
-        for block in body.blocks:
+        for block, prepared in zip(body.blocks, matrices, strict=True):
             assert isinstance(block, Block)
-            kept, y = self._forward(block, heads, x, y, drops)
+            kept, y = self._forward(block, heads, x, y, drops, prepared)
             blocks.append((block, kept))
             x = kept.second.x
-        last = self._add(body.norm, x, y, next(drops))
-        head = self._cast(model.head.weight)
-        normed = last.normed if rows is None else last.normed[rows]
-        logits = normed @ head.T  # (N, V)
+        last, normed = self._add(body.norm, x, y, next(drops))
+        head = self.head_products.prepare(model.head.weight)
+        read = normed if rows is None else normed[rows]
+        logits = self.head_products.forward(read, head)  # (N, V)
         wanted = targets if rows is None else targets[rows]
         if self.teacher is None:
             loss = self._call("cross_entropy", *logits.shape, logits, wanted)
@@ -164,10 +186,10 @@ class FusedLoss:
             loss = self._call("distilled_cross_entropy", *logits.shape, logits, wanted, *with_teacher)
         dlogits = logits  # it has replaced them
 
-        grads: Gradients = {model.head.weight: (dlogits.T @ normed).float()}
-        dx, dnormed = torch.zeros_like(x), dlogits @ head
+        grads: Gradients = {model.head.weight: self.head_products.gradient(dlogits, read)}
+        dx, dnormed = torch.zeros_like(x), self.head_products.backward(dlogits, head)
         if rows is not None:
-            dnormed = torch.zeros_like(last.normed).index_copy_(0, rows, dnormed)
+            dnormed = torch.zeros_like(normed).index_copy_(0, rows, dnormed)
         dy = self._add_backward(body.norm, last, dnormed, dx, grads)
         for i in reversed(range(len(blocks))):
             dy = self._backward(*blocks.pop(), heads, dy, dx, grads, is_first=i == 0)
@@ -178,51 +200,63 @@ class FusedLoss:
         return loss, [grads[parameter] for parameter in model.parameters()]
 
     def _forward(
-        self, block: Block, heads: Any, x: Tensor, y: Tensor | None, drops: Iterator[Any], joined: Joined | None = None
+        self,
+        block: Block,
+        heads: Any,
+        x: Tensor,
+        y: Tensor | None,
+        drops: Iterator[Any],
+        matrices: Matrices,
     ) -> tuple[Kept, Tensor]:
-        """Through a block: what the backward pass needs, and what is to be added to the stream after it.
-
-        - `joined`: the block's matrices, for whoever has joined them before.
-        """
-        attn, mlp = block.attn, block.mlp
-        w_qkv, w_gate_up = joined or self.join(block)
-        first = self._add(block.attn_norm, x, y, next(drops))
-        qkv = first.normed @ w_qkv.T
+        """Through a block: what the backward pass needs, and what is to be added to the stream after it."""
+        products = self.products
+        first, normed = self._add(block.attn_norm, x, y, next(drops))
+        read = products.read(normed)
+        qkv = products.floats(products.forward(read, matrices.qkv))
         q, k = qkv.new_empty(2, heads.n, heads.n_heads * heads.size)
         inverse = x.new_empty(2, heads.n, heads.n_heads)
-        self._call("heads_forward", heads, *_head_norms(attn), qkv, q, k, inverse)
+        self._call("heads_forward", heads, *_head_norms(block.attn), qkv, q, k, inverse)
         mixed, log_sums = torch.empty_like(q), x.new_empty(heads.n, heads.n_heads)
         self._call("attention_forward", heads, q, k, qkv, mixed, log_sums, self._workspace(heads, x))
-        second = self._add(block.mlp_norm, first.x, mixed @ self._cast(attn.o_proj.weight).T, next(drops))
-        gate_up = second.normed @ w_gate_up.T
-        hidden = gate_up.new_empty(heads.n, len(w_gate_up) // 2)
-        self._call("swiglu_forward", *hidden.shape, gate_up, hidden)
-        kept = Kept(first, w_qkv, qkv, q, k, inverse, mixed, log_sums, second, w_gate_up, gate_up, hidden)
-        return kept, hidden @ self._cast(mlp.down_proj.weight).T
+        mixed_read = products.read(mixed)
+        y = products.floats(products.forward(mixed_read, matrices.out))
+        second, normed = self._add(block.mlp_norm, first.x, y, next(drops))
+        second_read = products.read(normed)
+        gate_up = products.forward(second_read, matrices.gate_up)
+        hidden = products.swiglu(gate_up)
+        y = products.floats(products.forward(hidden, matrices.down))
+        inputs = (read, mixed_read, second_read, hidden)
+        return Kept(matrices, first, inputs, qkv, q, k, inverse, log_sums, second, gate_up), y
 
-    def join(self, block: Block) -> Joined:
-        """The matrices that read the same input, as one: those of queries, keys and values, and of gate and up."""
-        attn, mlp = block.attn, block.mlp
-        w_qkv = torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))
-        return self._cast(w_qkv), self._cast(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight)))
+    def prepare(self, block: Block) -> Matrices:
+        """The matrices of a block; those that read the same input, as one."""
+        attn, mlp, prepare = block.attn, block.mlp, self.products.prepare
+        return Matrices(
+            prepare(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))),
+            prepare(attn.o_proj.weight),
+            prepare(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))),
+            prepare(mlp.down_proj.weight),
+        )
 
     def _backward(
         self, block: Block, kept: Kept, heads: Any, dy: Tensor | None, dx: Tensor, grads: Gradients, is_first: bool
     ) -> Tensor | None:
         """Back through a block: from the gradient of what it added to that of what was added before it, None if nothing
         was. The gradient dx of the stream goes on in place."""
-        attn, mlp = block.attn, block.mlp
+        attn, mlp, matrices, products = block.attn, block.mlp, kept.matrices, self.products
+        read, mixed, second_read, hidden = kept.inputs
         assert dy is not None
-        grads[mlp.down_proj.weight] = (dy.T @ kept.hidden).float()
-        dhidden = dy @ self._cast(mlp.down_proj.weight)
-        dgate_up = kept.gate_up  # replaces it
-        self._call("swiglu_backward", *dhidden.shape, dgate_up, dhidden)
-        dgate, dup = (dgate_up.T @ kept.second.normed).float().chunk(2)
-        grads |= {mlp.gate_proj.weight: dgate, mlp.up_proj.weight: dup}
-        dy = self._add_backward(block.mlp_norm, kept.second, dgate_up @ kept.w_gate_up, dx, grads)
+        dy_read = products.read(dy)
+        grads[mlp.down_proj.weight] = products.gradient(dy_read, hidden)
+        dgate_up = products.swiglu_backward(kept.gate_up, products.backward(dy_read, matrices.down))
+        dw = products.gradient(dgate_up, second_read).chunk(2)
+        grads |= zip((mlp.gate_proj.weight, mlp.up_proj.weight), dw, strict=True)
+        dnormed = products.floats(products.backward(dgate_up, matrices.gate_up))
+        dy = self._add_backward(block.mlp_norm, kept.second, dnormed, dx, grads)
         assert dy is not None
-        grads[attn.o_proj.weight] = (dy.T @ kept.mixed).float()
-        dmixed = dy @ self._cast(attn.o_proj.weight)
+        dy_read = products.read(dy)
+        grads[attn.o_proj.weight] = products.gradient(dy_read, mixed)
+        dmixed = products.floats(products.backward(dy_read, matrices.out))
         dq, dk, dv = dmixed.new_empty(3, *dmixed.shape)
         scores = (kept.q, kept.k, kept.qkv, kept.log_sums)
         self._call("attention_backward", heads, *scores, dmixed, dq, dk, dv, self._workspace(heads, dx))
@@ -236,16 +270,18 @@ class FusedLoss:
         )  # fmt: skip
         for weight, dweight in zip(norms, dnorms, strict=True):
             grads[weight] = dweight
-        dw_q, dw_k, dw_v = (dqkv.T @ kept.first.normed).float().chunk(3)
-        grads |= {attn.q_proj.weight: dw_q, attn.k_proj.weight: dw_k, attn.v_proj.weight: dw_v}
-        return self._add_backward(block.attn_norm, kept.first, dqkv @ kept.w_qkv, dx, grads, added=not is_first)
+        dqkv_read = products.read(dqkv)
+        dw = products.gradient(dqkv_read, read).chunk(3)
+        grads |= zip((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight), dw, strict=True)
+        dnormed = products.floats(products.backward(dqkv_read, matrices.qkv))
+        return self._add_backward(block.attn_norm, kept.first, dnormed, dx, grads, added=not is_first)
 
-    def _add(self, norm: nn.Module, x: Tensor, y: Tensor | None, drop: Any) -> Sum:
-        """x + y with dropout, where there is a y, and the norm of it."""
+    def _add(self, norm: nn.Module, x: Tensor, y: Tensor | None, drop: Any) -> tuple[Sum, Tensor]:
+        """x + y with dropout, where there is a y, and the norm of it (N, D)."""
         out, normed = x if y is None else torch.empty_like(x), torch.empty_like(x, dtype=self.dtype)
-        done = Sum(out, normed, x.new_empty(len(x)), drop)
-        self._call("add_and_norm", *x.shape, done.drop, norm.eps, norm.weight, x, y, done.x, done.normed, done.inverse)
-        return done
+        done = Sum(out, x.new_empty(len(x)), drop)
+        self._call("add_and_norm", *x.shape, done.drop, norm.eps, norm.weight, x, y, done.x, normed, done.inverse)
+        return done, normed
 
     def _add_backward(
         self, norm: nn.Module, done: Sum, dnormed: Tensor, dx: Tensor, grads: Gradients, added: bool = True
@@ -253,20 +289,16 @@ class FusedLoss:
         """Back through a norm and the sum before it: adds to dx, and returns dy where something was `added`."""
         dy = None
         if added:
-            dy = torch.empty_like(done.normed) if done.drop.rate or done.normed.dtype != dx.dtype else dx
+            dy = torch.empty_like(dnormed) if done.drop.rate or dnormed.dtype != dx.dtype else dx
         weight = norm.weight
         assert isinstance(weight, Tensor)
-        dweight, workspace = torch.empty_like(weight), dx.new_empty(self.threads, dx.shape[1])
+        dweight, workspace = torch.empty_like(weight), dx.new_empty(self.threads, 2, dx.shape[1])
         self._call(
             "norm_backward", *dx.shape, done.drop, weight, done.x, done.inverse, dnormed, dx,
             dy if dy is not dx else None, dweight, workspace,
         )  # fmt: skip
         grads[weight] = dweight
         return dy
-
-    def _cast(self, weight: Tensor) -> Tensor:
-        """A matrix as products read it."""
-        return weight.detach().to(self.dtype)
 
     def _workspace(self, heads: Any, x: Tensor) -> Tensor:
         """Floats in which attention works."""

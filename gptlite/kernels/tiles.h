@@ -5,15 +5,23 @@
 
 #include "common.h"
 
+#ifdef __AVX512F__
+#define TILE_LANES 16
+#else
+#define TILE_LANES 8
+#endif
 #define TILE_ROWS 6 /* rows and columns of a product that are computed side by side: twelve vectors of sums */
-#define TILE_COLUMNS 16
+#define TILE_COLUMNS (2 * TILE_LANES)
+
+typedef float lanes __attribute__((vector_size(4 * TILE_LANES), aligned(4), may_alias));
 
 /* TILE_ROWS or fewer rows and TILE_COLUMNS columns of C (+)= A B, with k terms in each sum. */
 INLINE void tile(const int rows, int64_t k, const float *a, int64_t a_row, int64_t a_term, const float *b, int64_t b_row,
                  float *c, int64_t c_row, int adds) {
-    vec sum[TILE_ROWS][2] = {{{0}}};
+    lanes sum[TILE_ROWS][2] = {{{0}}};
     for (int64_t p = 0; p < k; p++) {
-        vec left = *(const vec *)(b + p * b_row), right = *(const vec *)(b + p * b_row + 8);
+        const float *row = b + p * b_row;
+        lanes left = *(const lanes *)row, right = *(const lanes *)(row + TILE_LANES);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
             float x = a[r * a_row + p * a_term];
@@ -24,7 +32,7 @@ INLINE void tile(const int rows, int64_t k, const float *a, int64_t a_row, int64
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
         for (int side = 0; side < 2; side++) {
-            vec *to = (vec *)(c + r * c_row + 8 * side);
+            lanes *to = (lanes *)(c + r * c_row + TILE_LANES * side);
             if (adds) sum[r][side] += *to;
             *to = sum[r][side];
         }

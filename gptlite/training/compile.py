@@ -94,7 +94,7 @@ def cost_without_compiler(hardware: Hardware) -> str:
     try:
         _kernel(hardware)
     except NoCompiler:
-        times = "1.6 to 2 times" if "dtype" in hardware.open else "1.1 to 1.4 times"  # docs/lab/log.md, 2026-11-27
+        times = "1.4 to 2 times" if "dtype" in hardware.open else "1.1 to 1.4 times"  # docs/lab/log.md, 2026-11-27
         way = "the command xcode-select installs Apple's" if sys.platform == "darwin" else "the package gcc is one"
         return f"without a C compiler a step takes {times} as long; to get one: {way}"
     except (NoKernel, StorageError):
@@ -114,7 +114,8 @@ def load_fused_loss(hardware: Hardware, workers: Workers | None = None) -> Loss:
     library, _ = kernel.open()
     if hardware.threads > 1 == workers.parts and not kernel.parallel:
         raise NoKernel("the C compiler does not support OpenMP, so there would be one thread")
-    return fused.FusedLoss(library, hardware.threads, torch.bfloat16 if hardware.bf16 else torch.float32, workers)
+    dtype = torch.bfloat16 if hardware.bf16 else torch.int8 if hardware.int8 else torch.float32
+    return fused.FusedLoss(library, hardware.threads, dtype, workers)
 
 
 def workers_for(hardware: Hardware, train: TrainConfig) -> Workers:

@@ -21,9 +21,11 @@ from gptlite.device import (
     choose_hardware,
     count_gpus,
     has_tiles,
+    int8_in_hardware,
 )
 from gptlite.errors import UsageError, plural
 from gptlite.kernels.build import take_notices
+from gptlite.kernels.products import MOST_ROWS
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT
 from gptlite.system import count_processors
@@ -50,13 +52,14 @@ def choose_again(request: Request, team: Team, previous: Mapping[str, Any], seco
 
     - `previous`: the run.json of the run.
     - `seconds`: the time budget; where there is one, it decides about compiling again.
-    A device that this machine does not have, bf16 that its processor does not compute, and more threads than it has
-    processors are not taken over. Raises `UsageError`.
+    A device that this machine does not have, bf16 or int8 that its processor does not compute, and more threads than
+    it has processors are not taken over. Raises `UsageError`.
     """
     was = previous.get("machine", {})
     device = was.get("device", "auto") if request.device == "auto" else request.device
     dtype = was.get("dtype", "auto") if request.dtype == "auto" else request.dtype
-    if request.dtype == "auto" and dtype == "bf16" and device == "cpu" and not bf16_in_hardware("cpu"):
+    here = {"bf16": lambda: bf16_in_hardware("cpu"), "int8": int8_in_hardware}.get(dtype, lambda: True)
+    if request.dtype == "auto" and device == "cpu" and not here():
         dtype = "auto"
     threads = request.threads
     if threads is None and was.get("processes", 1) == team.size:
@@ -118,36 +121,52 @@ def decide(
     The step that is written in C (kernels/fused.c) is built and loaded now, so that what is decided is there. Where
     that fails, torch's compiler, which takes half a minute and more, is used only in a run that is long enough for it.
     A number of steps is taken to last as long as a guess says, so that such a run is the same every time.
-    Matrix products on a CPU are in bf16 where it has instructions for them and the step makes use of it.
+    Matrix products on a CPU are in bf16 where it has instructions for them and the step makes use of it, else in int8
+    where it has those and the step is written in C. Raises `UsageError` where int8 was asked for and it is not.
     """
     on_cpu, steps = hardware.device.type == "cpu", steps * train.members
     model, train = of_one_member(model, train)
     guess = steps * train.share(hardware.processes).batch_size * model.context_length / guess_speed(model, hardware)
     length = guess if seconds is None else seconds
     wanted = compiled_before if "compile" in hardware.open else hardware.compile  # None: whatever pays
-    is_fused = is_compiled = False
+    is_fused = is_compiled = int8 = False
     bf16 = hardware.bf16 or ("dtype" in hardware.open and has_tiles())
     if wanted is False or (train.shard == "fsdp" and hardware.processes > 1):
         pass
     elif compile.has_fused_step(model, train, hardware):
-        as_fused = dataclasses.replace(hardware, bf16=hardware.bf16 or "dtype" in hardware.open)
+        as_fused = _for_fused(hardware, model, train)
         if wanted or compile.fused_pays(seconds, guess, hardware):
             workers = compile.workers_for(dataclasses.replace(as_fused, fused=True), train)
             is_fused = compile.fused_loss(model, train, as_fused, workers) is not None
         if is_fused:
-            bf16 = as_fused.bf16
+            bf16, int8 = as_fused.bf16, as_fused.int8
         is_compiled = is_fused or ((wanted or seconds is not None) and compile.pays(length, model, train, hardware))
     elif wanted is None:
         is_compiled = (seconds is not None or not on_cpu) and compile.pays(length, model, train, hardware)
     else:
         is_compiled = True
     is_compiled = is_compiled and (is_fused or not train.ngram_weight)  # torch compiles the loss without soft targets
+    if hardware.int8 and not int8:
+        raise UsageError(
+            "`dtype='int8'` is for training steps in C on a CPU, and those of this run are not; use `dtype='auto'`."
+        )
     reason = hardware.reason
     if not is_fused and wanted is not False and (cost := _missing(hardware, model, train, length)):
         reason += f"; {cost}"
     elif wanted and not is_compiled:
         reason += "; compiled steps cannot be made here"
-    return dataclasses.replace(hardware, compile=bool(is_compiled), fused=is_fused, bf16=bf16, reason=reason, open=())
+    return dataclasses.replace(
+        hardware, compile=bool(is_compiled), fused=is_fused, bf16=bf16, int8=int8, reason=reason, open=()
+    )
+
+
+def _for_fused(hardware: Hardware, model: ModelConfig, train: TrainConfig) -> Hardware:
+    """`hardware` with the precision that a step in C has on it."""
+    if "dtype" in hardware.open:
+        bf16 = bf16_in_hardware("cpu")
+        hardware = dataclasses.replace(hardware, bf16=bf16, int8=not bf16 and int8_in_hardware())
+    fits = train.windows_at_once * model.context_length <= MOST_ROWS
+    return dataclasses.replace(hardware, int8=hardware.int8 and fits)
 
 
 def _missing(hardware: Hardware, model: ModelConfig, train: TrainConfig, seconds: float) -> str:
@@ -172,22 +191,23 @@ def ready(
     - `targets`: soft targets of the text.
     Compilers fail in many ways, and none is a reason not to train: then steps are not compiled, with a notice.
     """
-    is_compiled, is_fused, bf16 = team.broadcast([hardware.compile, hardware.fused, hardware.bf16])
-    hardware = dataclasses.replace(hardware, compile=is_compiled, fused=is_fused, bf16=bf16)
+    names = ("compile", "fused", "bf16", "int8")
+    values = team.broadcast([getattr(hardware, name) for name in names])
+    hardware = dataclasses.replace(hardware, **dict(zip(names, values, strict=True)))
     train = train.share(hardware.processes)
     workers = workers or Workers()
     loss_of = plain_loss(hardware, workers)
-    if is_compiled:
+    if hardware.compile:
         watcher.phase("compiling", 0.0)
         try:
             loss_of = (
                 compile.load_fused_loss(hardware, workers)
-                if is_fused
+                if hardware.fused
                 else compile.compile_with_torch(model, train, hardware)
             )
         except Exception as error:
             watcher.notice(f"compiling failed ({type(error).__name__}), so steps are not compiled.")
-            hardware = dataclasses.replace(hardware, compile=False, fused=False)
+            hardware = dataclasses.replace(hardware, compile=False, fused=False, int8=False)
         for text in take_notices():
             watcher.notice(text)
     loss_of = with_targets(loss_of, targets)

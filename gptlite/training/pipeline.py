@@ -163,7 +163,7 @@ def train(
 
     The machine:
 
-    - `device`: auto, cpu, cuda or mps; `dtype`: auto, fp32 or bf16; `threads`: of the CPU.
+    - `device`: auto, cpu, cuda or mps; `dtype`: auto, fp32, bf16 or int8; `threads`: of the CPU.
     - `compile`: auto, on or off: compiled training steps.
     - `recompute`, `shard`: see `TrainConfig`.
 

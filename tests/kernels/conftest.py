@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gptlite.kernels.build import Kernel
+from gptlite.kernels.build import Kernel, take_notices
 
 
 @pytest.fixture(scope="session")
@@ -28,5 +28,6 @@ def library(kernels: Path) -> ctypes.CDLL:
 @pytest.fixture
 def cached(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Commands find the machine code."""
+    take_notices()  # of other tests
     shutil.copytree(kernels, Path("cache"), dirs_exist_ok=True)
     yield

@@ -126,6 +126,10 @@ static void show_acts(const char *name, const act *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) printf("%s[%lld] %.9g\n", name, (long long)i, get(x[i]));
 }
 
+static void show_bytes(const char *name, const int8_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) printf("%s[%lld] %d\n", name, (long long)i, x[i]);
+}
+
 int main(void) {
     struct dropout none = {0}, some = {0.25f, 12345, 678910};
     int64_t width = HEADS * SIZE;
@@ -140,7 +144,7 @@ int main(void) {
         add_and_norm(1, N, DIM, with ? some : none, 1e-5f, weight, x, y, out, normed, inverse);
         show("sum", out, N * DIM);
         show_acts("normed", normed, N * DIM);
-        float *dx = floats(N * DIM, 0, 1), *dweight = zeros(DIM, 4), *workspace = zeros(DIM, 4);
+        float *dx = floats(N * DIM, 0, 1), *dweight = zeros(DIM, 4), *workspace = zeros(2 * DIM, 4);
         act *dy = acts(N * DIM, 1);
         norm_backward(1, N, DIM, with ? some : none, weight, out, inverse, normed, dx, dy, dweight, workspace);
         show("dx", dx, N * DIM);
@@ -178,6 +182,30 @@ int main(void) {
     show_acts("hidden", hidden, N * HIDDEN);
     swiglu_backward(1, N, HIDDEN, gate_up, dhidden);
     show_acts("gate_up", gate_up, 2 * N * HIDDEN);
+
+    /* Products of integers. Of SwiGLU the scales alone are shown: rounding may move a number by one. */
+    int8_t *numbers = zeros(N * 2 * HIDDEN, 1), *folded = zeros(N * DIM, 1);
+    float *of_rows = zeros(N, 4), *of_columns = zeros(2 * HIDDEN, 4), *scaled = zeros(N * DIM, 4);
+    int32_t *sums = zeros(N * 2 * HIDDEN, 4), *dsums = zeros(N * HIDDEN, 4);
+    for (int64_t i = 0; i < N * 2 * HIDDEN; i++) sums[i] = (int32_t)(100000 * number());
+    for (int64_t i = 0; i < N * HIDDEN; i++) dsums[i] = (int32_t)(100000 * number());
+    quantize_columns(1, N, DIM, x, numbers, of_columns);
+    show_bytes("by_column", numbers, N * DIM);
+    show("of_columns", of_columns, DIM);
+    quantize_rows(1, N, DIM, x, numbers, of_rows);
+    show_bytes("by_row", numbers, N * DIM);
+    show("of_rows", of_rows, N);
+    printf("largest[0] %.9g\n", fold_scales(1, N, DIM, numbers, of_rows, floats(N, 2, 0.5f), folded));
+    show_bytes("folded", folded, N * DIM);
+    scale_sums(1, N, DIM, sums, of_rows, of_columns, scaled);
+    show("scaled", scaled, N * DIM);
+    scale_all(1, N * DIM, sums, 1e-5f, scaled);
+    show("scaled_all", scaled, N * DIM);
+    float *rows = floats(N, 2e-5f, 1e-5f), *columns = floats(2 * HIDDEN, 1, 0.5f), *row = zeros(2 * HIDDEN, 4);
+    swiglu_int8_forward(1, N, HIDDEN, sums, rows, columns, numbers, of_rows, row);
+    show("of_hidden", of_rows, N);
+    swiglu_int8_backward(1, N, HIDDEN, sums, rows, columns, dsums, rows, columns, numbers, of_rows, row);
+    show("of_dgate_up", of_rows, N);
 
     act *logits = acts(N * VOCAB, 5), *again = acts(N * VOCAB, 5);
     int64_t targets[N], ids[N * SHARES];

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from gptlite import device
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import UsageError
@@ -80,11 +81,73 @@ def test_a_library_without_openmp_is_used_where_steps_are_divided_among_threads(
     assert decided.compile is loads
 
 
+# -- Products of 8-bit integers
+
+
+OPEN = dataclasses.replace(CPU, open=("compile", "dtype"))
+
+
+@pytest.fixture
+def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that multiplies 8-bit integers and not bf16, and a step in C."""
+    pretend(monkeypatch, bf16=False)
+    monkeypatch.setattr(compile, "fused_loss", lambda *_: mean_loss)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, *, bf16: bool, int8: bool = True) -> None:
+    for module in (machine, device):
+        monkeypatch.setattr(module, "bf16_in_hardware", lambda _: bf16)
+        monkeypatch.setattr(module, "int8_in_hardware", lambda: int8)
+
+
+def test_steps_in_c_multiply_8_bit_integers_where_nobody_chose_and_bf16_is_not_in_hardware(
+    vnni: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert machine.decide(OPEN, 60.0, 0, MODEL, TRAIN).dtype == "int8"
+    assert machine.decide(CPU, 60.0, 0, MODEL, TRAIN).dtype == "fp32", "it was asked for"
+    pretend(monkeypatch, bf16=True)
+    assert machine.decide(OPEN, 60.0, 0, MODEL, TRAIN).dtype == "bf16"
+
+
+def test_other_steps_are_in_fp32(vnni: None) -> None:
+    gpt2 = ModelConfig.preset("gpt2", "small", 1024)
+    assert machine.decide(OPEN, 60.0, 0, gpt2, TRAIN).dtype == "fp32"
+    assert machine.decide(dataclasses.replace(OPEN, open=("dtype",)), 60.0, 0, MODEL, TRAIN).dtype == "fp32"
+
+
+def test_more_tokens_than_sums_of_integers_can_hold_are_in_fp32(vnni: None) -> None:
+    model = ModelConfig.preset("qwen3", "small", 1024, context_length=1024)
+    for windows, dtype in ((130, "int8"), (131, "fp32")):
+        decided = machine.decide(OPEN, 60.0, 0, model, dataclasses.replace(TRAIN, batch_size=windows))
+        assert decided.fused and decided.dtype == dtype
+
+
+@pytest.mark.parametrize("compiled", ["auto", "off"])
+def test_int8_that_was_asked_for_and_cannot_be_had_is_refused(vnni: None, compiled: str) -> None:
+    asked = dataclasses.replace(CPU, int8=True, open=("compile",) if compiled == "auto" else ())
+    model = MODEL if compiled == "off" else ModelConfig.preset("gpt2", "small", 1024)
+    with pytest.raises(UsageError, match="`dtype='int8'` is for training steps in C on a CPU"):
+        machine.decide(asked, 60.0, 0, model, TRAIN)
+
+
+def test_a_run_goes_on_in_int8_where_the_processor_has_it(vnni: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert again(Notices(), dtype_before="int8", threads=2).dtype == "int8"
+    pretend(monkeypatch, bf16=False, int8=False)
+    assert again(Notices(), dtype_before="int8", threads=2).dtype == "fp32"
+
+
 # -- A resumed run
 
 
-def again(notices: Watcher, *, processors: int | None = None, seconds: float | None = None, **asked: Any) -> Hardware:
-    previous = {"machine": {"device": "cpu", "dtype": "fp32", "threads": 64, "compile": "on"}}
+def again(
+    notices: Watcher,
+    *,
+    processors: int | None = None,
+    seconds: float | None = None,
+    dtype_before: str = "fp32",
+    **asked: Any,
+) -> Hardware:
+    previous = {"machine": {"device": "cpu", "dtype": dtype_before, "threads": 64, "compile": "on"}}
     if processors is not None:
         previous["numerics"] = {"processors": processors}
     return machine.choose_again(Request.of("x", watcher=notices, **asked), ALONE, previous, seconds)

@@ -106,6 +106,10 @@ ModelArgument = Annotated[
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.", rich_help_panel="Machine")]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Precision.", rich_help_panel="Machine")]
+TrainDtypeOption = Annotated[
+    Literal["auto", "fp32", "bf16", "int8"],
+    typer.Option("--dtype", help="Of matrix products.", rich_help_panel="Machine"),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="CPU threads.", show_default="all cores", rich_help_panel="Machine"),

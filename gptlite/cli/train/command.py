@@ -304,7 +304,7 @@ def train(
         ),
     ] = None,
     device: options.DeviceOption = "auto",
-    dtype: options.DtypeOption = "auto",
+    dtype: options.TrainDtypeOption = "auto",
     threads: options.ThreadsOption = None,
     gpus: Annotated[
         int | None,
