@@ -161,12 +161,16 @@ ONE_MEANING = {  # the commands that have an option, where others might mean som
 
 
 def test_an_option_means_one_thing() -> None:
-    """Blocks, what the model sees, tints of a text, the cut of sampling; a type is that of the computation."""
+    """Blocks, what the model sees, tints of a text, the cut of sampling; a type is that of the computation.
+
+    Only training steps and decoding are written for 8-bit integers.
+    """
     for option, expected in ONE_MEANING.items():
         assert {name for name, c in COMMANDS.items() if any(option in p.opts for p in c.params)} == expected, option
     kinds = {name: p for name, c in COMMANDS.items() for p in c.params if "--dtype" in p.opts and name != "export"}
     for name in ("train", "inspect", "eval"):
-        assert kinds[name].type_descriptor.choices == ("auto", "fp32", "bf16")
+        of_training = ("int8",) if name == "train" else ()
+        assert kinds[name].type_descriptor.choices == ("auto", "fp32", "bf16", *of_training)
 
 
 LIGHT = """
