@@ -66,7 +66,7 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
         saving_due = _due(config.save_every, state.step, before, progress, clock.saves)
         scores: dict[str, float] = {}
         if last or _due(config.eval_every, state.step, before, progress, state.scores):
-            scores = held_out.score_on_the_way(model, state, team, setup)
+            scores = held_out.score_on_the_way(setup.collect(model), state, team, setup)
             state.enough = monitor.stops_early(state, setup)
             last = last or state.enough
         saving.keep_table(model, state, team, setup, scored=bool(scores))
@@ -132,14 +132,12 @@ def train_step(
     )
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise diverged(setup, f"step {state.step + 1}: loss {loss:.3g}, gradient norm {norm:.3g}")
-    if setup.ensemble is not None:
-        setup.ensemble.copy_to(model)
     return loss
 
 
 def show_sample(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, str]:
     """Generate a sample for the watcher and the log; a failure is a notice."""
-    whole = saving.whole_model(model, team, setup)
+    whole = saving.whole_model(setup.collect(model), team, setup)
     if not team.leads:
         return {}
     whole.eval()

@@ -32,7 +32,7 @@ def save(
     began = state.elapsed = setup.clock.elapsed()
     directory = run.step_path(state.step)
     training_state = write_training_state(state, setup.ensemble or model, optimizers, team)
-    whole = whole_model(model, team, setup)
+    whole = whole_model(setup.collect(model), team, setup)
     if not team.leads:
         return
     whole.eval()
@@ -81,7 +81,7 @@ def keep_table(model: GPT, state: State, team: Team, setup: Setup, *, scored: bo
     """Where it is due, keep the token table of this step in memory, for the next save. All processes call it."""
     if not setup.history.due(state.step, scored):
         return
-    table = team.gather({TOKEN_TABLE: model.state_dict()[TOKEN_TABLE]})
+    table = team.gather({TOKEN_TABLE: setup.collect(model).state_dict()[TOKEN_TABLE]})
     if team.leads:
         setup.history.add(
             state.step, table[TOKEN_TABLE].float().cpu().numpy(), setup.tokenizer, lambda: setup.words,

@@ -18,6 +18,7 @@ from gptlite.embedding.both_sides import ContextBags
 from gptlite.embedding.word_vectors import affordable_tokens, make_word_vectors
 from gptlite.evaluation.scoring import AnswerWindows, Window, sliding_windows
 from gptlite.kernels.workers import Workers
+from gptlite.model import GPT
 from gptlite.text.batches import Batches
 from gptlite.text.pairs import PairBatches
 from gptlite.text.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ class Setup:
 
     - `val_ids`: (M,) the held-out text as tokens; `byte_scale`: its bytes per byte that they spell.
     - `targets`: soft targets beside the tokens of the text, which `loss_of` knows.
-    - `ensemble`: the members that are trained, where the model has some; it is theirs after each step.
+    - `ensemble`: the members that are trained, where the model has some; `collect` gives it their weights.
     - `loss_of`: computes the loss of a training step, compiled or not; `workers`: the threads that divide it.
     - `replanner`: looks for a second plan in the first tenth of the run.
     - `threads`: chooses how many threads compute.
@@ -71,6 +72,12 @@ class Setup:
     baselines: Mapping[str, Any] | None = None
     saved_word_vectors: bytes | None = None
     history: TableHistory = field(default_factory=TableHistory)
+
+    def collect(self, model: GPT) -> GPT:
+        """`model`, which is about to be looked at, with the weights that its members have by now."""
+        if self.ensemble is not None:
+            self.ensemble.copy_to(model)
+        return model
 
     @cached_property
     def word_vectors(self) -> bytes | None:

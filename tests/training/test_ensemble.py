@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import make_text
@@ -17,7 +19,9 @@ from gptlite.checkpoint.runs import Run
 from gptlite.config import MEMBERS, ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import UsageError
+from gptlite.generation import generate
 from gptlite.model import GPT, initialise
+from gptlite.training import held_out, pipeline, table_history
 from gptlite.training.ensemble import Ensemble, models_and_windows, of_one_member, repeated, skip_zeros
 from gptlite.training.memory import training_memory
 from gptlite.training.optimizer import make_optimizers, mean_loss, training_step
@@ -187,6 +191,47 @@ def test_what_cannot_be_is_refused(text: str, change: dict[str, Any], words: str
     with pytest.raises(UsageError, match=words):
         gptlite.train(text, out="run", **{**SMALL, **change})
     assert not Path("run").exists()
+
+
+def test_the_one_model_has_the_weights_of_the_members_whenever_it_is_looked_at(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For scores, samples, tables of tokens and saves; in between, members are trained without it."""
+    seen: list[str] = []
+
+    def looks(module: Any, name: str, at: int) -> None:
+        real = getattr(module, name)
+
+        def checked(*arguments: Any, **named: Any) -> Any:
+            ensemble, model = ensembles[-1], arguments[at]
+            for weight, part, scale in ensemble._pairs(model):
+                torch.testing.assert_close(part * scale, weight)
+            seen.append(name)
+            return real(*arguments, **named)
+
+        monkeypatch.setattr(module, name, checked)
+
+    ensembles: list[Ensemble] = []
+    make = pipeline._make_ensemble
+    monkeypatch.setattr(pipeline, "_make_ensemble", lambda *a: ensembles.append(make(*a)) or ensembles[-1])
+    looks(held_out, "score_on_the_way", 0)
+    looks(generate, "generate", 0)
+    looks(saved_step, "save_step", 1)
+    copies = []
+    real_copy = Ensemble.copy_to
+    monkeypatch.setattr(Ensemble, "copy_to", lambda *a: copies.append(1) or real_copy(*a))
+    tables: dict[int, np.ndarray] = {}  # by step
+    real_add = table_history.TableHistory.add
+
+    def add(history: table_history.TableHistory, step: int, table: np.ndarray, *more: Any, **named: Any) -> None:
+        tables.setdefault(step, table)
+        real_add(history, step, table, *more, **named)
+
+    monkeypatch.setattr(table_history.TableHistory, "add", add)
+    gptlite.train(text, out="run", **{**SMALL, "steps": 40, "sample_every": 9, "eval_every": 20, "save_every": 30})
+    assert set(seen) == {"score_on_the_way", "generate", "save_step"}
+    assert len(copies) < 30 and len(tables) > 4
+    assert all((a != b).any() for a, b in itertools.pairwise(tables.values()))
 
 
 def test_a_trained_model_has_no_members(text: str) -> None:
