@@ -224,7 +224,7 @@ def test_the_one_model_has_the_weights_of_the_members_whenever_it_is_looked_at(
     real_add = table_history.TableHistory.add
 
     def add(history: table_history.TableHistory, step: int, table: np.ndarray, *more: Any, **named: Any) -> None:
-        tables.setdefault(step, table)
+        tables.setdefault(step, table.copy())
         real_add(history, step, table, *more, **named)
 
     monkeypatch.setattr(table_history.TableHistory, "add", add)
