@@ -219,7 +219,7 @@ class TrainConfig:
     - `init`: bigrams gives embeddings and head what counting tells (bigrams.py), random leaves all to training, and
       model goes on from one that is trained.
     - `loss`: of pairs, what is learned: the answers alone (answer), or the prompts too (all).
-    - `ngram_weight`: of the probabilities of a 5-gram in the loss, 0 to 1; the rest is that of the text itself.
+    - `ngram_weight`: of the probabilities of a 5-gram in the loss, 0 to 1; of a long text less in the end.
     - `eval_every`, `save_every`, `sample_every` count steps; 0 for `sample_every` means never, and None for the
       other two means about ten times in the run.
     - `background_share`, `background_end`: of the windows of a step, how many come from the background text: the

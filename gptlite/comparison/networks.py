@@ -22,7 +22,7 @@ from gptlite.training import bigram_init, compile, machine, optimizer, pair_data
 from gptlite.training.adamw import AdamW
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import Loss
-from gptlite.training.soft_targets import SoftTargets, with_targets
+from gptlite.training.soft_targets import SoftTargets, weight_at, with_targets
 from gptlite.training.team import ALONE
 from gptlite.training.watcher import Watcher
 
@@ -77,6 +77,7 @@ class Network:
         self.workers: Workers = compile.workers_for(self.hardware, train)
         self.model: nn.Module = _build(self.config, train, seed).to(hardware.device)
         self.loss_of: Loss = plain_loss(self.hardware, self.workers)
+        self.targets: SoftTargets | None = None
         if isinstance(self.model, GPT):
             self.loss_of, self.hardware = machine.ready(
                 self.model, train, self.hardware, ALONE, Watcher(), self.workers
@@ -94,12 +95,14 @@ class Network:
 
     def learn_from(self, targets: SoftTargets | None) -> None:
         """Windows come with their places from now on (`with_places`), where there are soft targets."""
-        self.loss_of = with_targets(self.loss_of, targets)
+        self.targets, self.loss_of = targets, with_targets(self.loss_of, targets)
 
     def step(self, batch: Tensor, progress: float, step_share: float) -> float:
         """One optimizer step on windows (B, T + 1) at `progress` of the time; the loss in nats per token, maybe NaN."""
         rate = optimizer.learning_rate(progress, self.train, step_share)
         optimizer.set_learning_rate(self.optimizers, rate)
+        if self.targets is not None:
+            self.targets.weight = weight_at(progress, self.train, len(self.targets.ids))
         self.model.train()
         loss, norm = optimizer.training_step(
             cast(GPT, self.model), self.optimizers, batch, self.hardware, self.train.clip, self.loss_of,

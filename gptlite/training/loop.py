@@ -98,6 +98,8 @@ def take_step(
         (step_share,) = team.first(step_share)
     lr = optimizer.learning_rate(progress, config, step_share)
     optimizer.set_learning_rate(optimizers, lr)
+    if setup.targets is not None:
+        setup.targets.weight = soft_targets.weight_at(progress, config, len(setup.targets.ids))
     team.seed(config.seed, state.step)
     batch, state.drawn = setup.batches.draw(state.step, progress, state.tokens, state.drawn)
     batch = soft_targets.with_places(batch, state.step, setup.batches, setup.targets)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from gptlite.baselines.kneser_ney import ORDER, KneserNey
+from gptlite.config import TrainConfig
 from gptlite.device import Hardware
 from gptlite.errors import LimitError
 from gptlite.kernels.fused import MOST_SHARES, FusedLoss
@@ -34,14 +35,17 @@ PARTS = 10  # of the text; each is predicted by n-grams counted on the others
 BYTES_PER_TOKEN = 4 * MOST_SHARES  # of the text, in memory
 PROBABILITIES_AT_ONCE = 1 << 22  # numbers
 LARGEST_TEXT = 1 << 22  # tokens: about 1 GB of soft targets
+# Of the weight that they have at first, what is left in the end, for texts of at least so many tokens; for shorter ones
+# that were tried, less weight in the end was worse (docs/lab/log.md).
+LAST_WEIGHT, LONG_TEXT = 0.2, 250_000
 
 
-@dataclass(frozen=True)
+@dataclass
 class SoftTargets:
     """The likeliest tokens at each place of the stream and their probabilities, in 16 bits.
 
     - `ids`, `shares` (N, K): token i of the stream follows those before it with these probabilities.
-    - `weight`: of these in the loss, 0 to 1.
+    - `weight`: of these in the loss, 0 to 1; it changes in the course of a run (`weight_at`).
     """
 
     ids: Tensor
@@ -52,6 +56,16 @@ class SoftTargets:
         """Ids (P, K) and probabilities (P, K) at `positions` (P,)."""
         positions = positions.to(self.ids.device)
         return self.ids[positions].long(), self.shares[positions].float()
+
+
+def weight_at(progress: float, config: TrainConfig, text_tokens: int) -> float:
+    """The weight at `progress` (0 to 1) of a run on so many tokens: whole as long as the learning rate does not fall,
+    then falling with it on a straight line to a fifth, if the text is long enough for the model to know better.
+    """
+    if text_tokens < LONG_TEXT:
+        return config.ngram_weight
+    fall = min(1.0, max(0.0, 1.0 - progress) / config.decay) if config.decay else 1.0
+    return config.ngram_weight * (LAST_WEIGHT + (1 - LAST_WEIGHT) * fall)
 
 
 def ngram_targets(

@@ -24,8 +24,15 @@ from gptlite.model import GPT, initialise
 from gptlite.text.batches import Batches
 from gptlite.training import soft_targets
 from gptlite.training.divided import plain_loss
-from gptlite.training.optimizer import distilled_loss, mean_loss
-from gptlite.training.soft_targets import SoftTargets, cut_into_parts, ngram_targets, part_estimates, with_targets
+from gptlite.training.optimizer import distilled_loss, learning_rate, mean_loss
+from gptlite.training.soft_targets import (
+    SoftTargets,
+    cut_into_parts,
+    ngram_targets,
+    part_estimates,
+    weight_at,
+    with_targets,
+)
 
 SMALL: dict[str, Any] = {
     "n_layers": 1, "dim": 16, "n_heads": 1, "context_length": 16, "vocab_size": 300, "batch_size": 4, "threads": 1,
@@ -199,3 +206,26 @@ def test_what_cannot_be_is_refused(text: str, change: dict[str, Any], words: str
 def test_a_trained_model_is_refused() -> None:
     with pytest.raises(UsageError, match="`init_from`"):
         TrainConfig(ngram_weight=0.5, init="model")
+
+
+# -- Their weight in the course of a run
+
+
+def test_the_weight_falls_with_the_learning_rate_to_a_fifth() -> None:
+    config = TrainConfig(ngram_weight=0.5, decay=0.6)
+    for progress, weight in ((0, 0.5), (0.3, 0.5), (0.4, 0.5), (0.7, 0.3), (1, 0.1), (1.01, 0.1)):
+        assert weight_at(progress, config, 250_000) == pytest.approx(weight)
+        assert weight_at(progress, config, 249_999) == 0.5, "short texts keep it"
+    assert weight_at(0.9, TrainConfig(ngram_weight=0.5, decay=0.0), 400_000) == 0.5, "where the rate does not fall"
+    assert weight_at(0.5, TrainConfig(), 400_000) == 0
+
+
+def test_a_run_takes_its_steps_with_these_weights(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(soft_targets, "LONG_TEXT", 1000)
+    real = SoftTargets.at
+    monkeypatch.setattr(SoftTargets, "at", lambda self, places: seen.append(self.weight) or real(self, places))
+    gptlite.train(text, out="run", **{**SMALL, "steps": 10, "ngram_weight": 0.5})
+    rates = {learning_rate(step / 10, TrainConfig(warmup=0.0, lr=1.0)) for step in range(10)}
+    expected = sorted(0.5 * (0.2 + 0.8 * rate) for rate in rates)
+    assert sorted(set(seen)) == pytest.approx(expected)
