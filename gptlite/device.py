@@ -25,7 +25,7 @@ COMPILE = ("auto", "on", "off")
 # 32 MB are still given back: one of 64 MB that was kept made the heap grow to 600 MB.
 # The later thresholds are those that glibc arrives at by itself when large tensors are freed.
 MALLOC_OPTIONS = {-1: (2**31 - 1, 64 << 20), -3: (32 << 20, 32 << 20), -8: (1, 0)}
-multiply_int8 = torch.ops.aten._int_mm
+multiply_int8 = torch.ops.aten._int_mm  # int8 (R, K), int8 (K, C) to int32 (R, C)
 MOST_THREADS = 1024  # libraries of threads end the process when the system grants no more
 
 
@@ -33,7 +33,7 @@ MOST_THREADS = 1024  # libraries of threads end the process when the system gran
 class Hardware:
     """Where and how to compute. Weights are always fp32; `autocast` computes matrix products in bf16.
 
-    With `int8`, a training step in C multiplies 8-bit integers (kernels/products.py); nothing else does.
+    `int8` is for training steps in C, whose matrix products then multiply 8-bit integers (kernels/products.py).
     """
 
     device: torch.device

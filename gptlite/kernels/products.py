@@ -1,4 +1,4 @@
-"""What a training step in C computes with between its passes over memory: floats (fp32 or bf16), or 8-bit integers.
+"""The matrix products of a training step in C: of floats (fp32 or bf16), or of 8-bit integers.
 
 Both kinds offer fused.py the same: y = x W^T on the way forward, dx = dy W and dW = dy^T x on the way back, and SwiGLU
 between two products. Weights, the residual stream and all sums are fp32 in either case.
@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from gptlite.device import multiply_int8
+
 MOST_ROWS = 2**31 // 127**2  # of 8-bit numbers whose products are added up in 32 bits
 
-multiply = torch.ops.aten._int_mm  # int8 (R, K), int8 (K, C) to int32 (R, C)
 Call = Callable[..., Any]  # calls a function of fused.c by its name
 
 
@@ -133,16 +134,16 @@ class Int8Products:
 
     def forward(self, x: Quantized, weight: Matrix) -> Sums:
         numbers, scales = weight.by_row
-        return Sums(multiply(x.numbers, numbers.T), x.scales, scales)
+        return Sums(multiply_int8(x.numbers, numbers.T), x.scales, scales)
 
     def backward(self, dy: Quantized, weight: Matrix) -> Sums:
         numbers, scales = weight.by_column
-        return Sums(multiply(dy.numbers, numbers), dy.scales, scales)
+        return Sums(multiply_int8(dy.numbers, numbers), dy.scales, scales)
 
     def gradient(self, dy: Quantized, x: Quantized) -> Tensor:
         numbers = torch.empty_like(x.numbers)
         scale = self._call("fold_scales", *numbers.shape, x.numbers, x.scales, dy.scales, numbers)
-        sums = multiply(dy.numbers.T, numbers)
+        sums = multiply_int8(dy.numbers.T, numbers)
         floats = sums.view(torch.float32)
         self._call("scale_all", sums.numel(), sums, scale, floats)
         return floats

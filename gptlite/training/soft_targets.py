@@ -35,8 +35,8 @@ PARTS = 10  # of the text; each is predicted by n-grams counted on the others
 BYTES_PER_TOKEN = 4 * MOST_SHARES  # of the text, in memory
 PROBABILITIES_AT_ONCE = 1 << 22  # numbers
 LARGEST_TEXT = 1 << 22  # tokens: about 1 GB of soft targets
-# Of the weight that they have at first, what is left in the end, for texts of at least so many tokens; for shorter ones
-# that were tried, less weight in the end was worse (docs/lab/log.md).
+# The share of their weight that is left at the end of a run, for texts of at least `LONG_TEXT` tokens. Shorter texts
+# keep the weight, because less was worse for those that were tried (docs/lab/log.md).
 LAST_WEIGHT, LONG_TEXT = 0.2, 250_000
 
 
@@ -59,8 +59,10 @@ class SoftTargets:
 
 
 def weight_at(progress: float, config: TrainConfig, text_tokens: int) -> float:
-    """The weight at `progress` (0 to 1) of a run on so many tokens: whole as long as the learning rate does not fall,
-    then falling with it on a straight line to a fifth, if the text is long enough for the model to know better.
+    """The weight of soft targets at `progress` (0 to 1) of a run.
+
+    It is constant for texts of fewer than `LONG_TEXT` tokens. For longer ones it falls to a fifth while the learning
+    rate falls to zero.
     """
     if text_tokens < LONG_TEXT:
         return config.ngram_weight

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import TRAIN_TINY, Command, random_model, tiny_config
+from support.gradients import gradients, windows
 from torch import Tensor
 
 from gptlite.checkpoint.runs import Run
@@ -29,20 +30,6 @@ from gptlite.training.soft_targets import SoftTargets
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 CAN = [name for name in ARCHITECTURES if fused.can_compute(tiny_config(name), TrainConfig())]
-
-
-def windows(config: ModelConfig, n: int = 5, length: int = 32) -> Tensor:
-    return torch.randint(config.vocab_size, (n, length + 1), generator=torch.Generator().manual_seed(1))
-
-
-def gradients(loss_of: optimizer.Loss, model: GPT, batch: Tensor) -> dict[str, Tensor]:
-    model.zero_grad(set_to_none=True)
-    loss = loss_of(model, batch)
-    loss.backward()
-    return {
-        "loss": loss.detach(),
-        **{name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None},
-    }
 
 
 def assert_alike(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 1e-5) -> None:

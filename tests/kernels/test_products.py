@@ -8,9 +8,10 @@ import shutil
 import pytest
 import torch
 from conftest import random_model, tiny_config
+from support.gradients import gradients, windows
 from torch import Tensor
 
-from gptlite.config import ModelConfig, TrainConfig
+from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware, int8_in_hardware
 from gptlite.kernels.fused import FusedLoss
 from gptlite.kernels.products import MOST_ROWS, FloatProducts, Int8Products, Matrix, Quantized, Sums
@@ -159,18 +160,6 @@ def test_the_sums_of_the_largest_numbers_fit_into_32_bits() -> None:
 
 
 # -- In a training step
-
-
-def windows(config: ModelConfig, n: int = 5, length: int = 32) -> Tensor:
-    return torch.randint(config.vocab_size, (n, length + 1), generator=torch.Generator().manual_seed(1))
-
-
-def gradients(loss_of: optimizer.Loss, model: GPT, batch: Tensor) -> dict[str, Tensor]:
-    model.zero_grad(set_to_none=True)
-    loss = loss_of(model, batch)
-    loss.backward()
-    named = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), **named}
 
 
 def test_gradients_are_as_near_as_eight_bits_allow(library: ctypes.CDLL) -> None:
