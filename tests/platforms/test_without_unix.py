@@ -149,7 +149,7 @@ def test_the_first_line_of_a_run_says_what_the_lack_of_a_compiler_costs(
 ) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
-    hardware = machine.decide(choose_hardware("cpu"), seconds, 1e6, tiny_config("qwen3"), TrainConfig())
+    hardware = machine.decide(choose_hardware("cpu", "fp32"), seconds, 1e6, tiny_config("qwen3"), TrainConfig())
     assert not hardware.compile
     assert ("without a C compiler a step takes 1.1 to 1.4 times as long; to get one: " in hardware.reason) is is_said
     asked = machine.decide(choose_hardware("cpu", compile="off"), seconds, 1e6, tiny_config("qwen3"), TrainConfig())
