@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import Hardware, bf16_in_hardware
+from gptlite.device import Hardware, bf16_in_hardware, int8_in_hardware
 from gptlite.errors import StorageError
 from gptlite.kernels import fused
 from gptlite.kernels.build import Kernel, NoCompiler, NoKernel
@@ -94,9 +94,9 @@ def cost_without_compiler(hardware: Hardware) -> str:
     try:
         _kernel(hardware)
     except NoCompiler:
-        open_to_less = "dtype" in hardware.open  # a step in C has 16 or 8 bits there; docs/lab/log.md, 2026-11-27
-        least = "at least 1.1 times"  # in int8 it was not measured
-        times = ("1.6 to 2 times" if bf16_in_hardware("cpu") else least) if open_to_less else "1.1 to 1.4 times"
+        # A step in C has 16 or 8 bits where the processor has instructions for them; docs/lab/log.md, 2026-11-30.
+        is_rounded = "dtype" in hardware.open and (bf16_in_hardware("cpu") or int8_in_hardware())
+        times = "1.6 to 2.3 times" if is_rounded else "1.1 to 1.4 times"
         way = "the command xcode-select installs Apple's" if sys.platform == "darwin" else "the package gcc is one"
         return f"without a C compiler a step takes {times} as long; to get one: {way}"
     except (NoKernel, StorageError):

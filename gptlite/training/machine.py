@@ -121,8 +121,9 @@ def decide(
     The step that is written in C (kernels/fused.c) is built and loaded now, so that what is decided is there. Where
     that fails, torch's compiler, which takes half a minute and more, is used only in a run that is long enough for it.
     A number of steps is taken to last as long as a guess says, so that such a run is the same every time.
-    Matrix products on a CPU are in bf16 where it has instructions for them and the step makes use of it, else in int8
-    where it has those and the step is written in C. Raises `UsageError` where int8 was asked for and it is not.
+    Matrix products on a CPU are in bf16 where it has tiles for them. Without tiles those of a step in C are in int8 where
+    it has instructions for that, else in bf16 where it has those. Raises `UsageError` where int8 was asked for and the
+    step is not written in C.
     """
     on_cpu, steps = hardware.device.type == "cpu", steps * train.members
     model, train = of_one_member(model, train)
@@ -162,10 +163,10 @@ def decide(
 
 def _for_fused(hardware: Hardware, model: ModelConfig, train: TrainConfig) -> Hardware:
     """`hardware` with the precision that a step in C has on it."""
-    if "dtype" in hardware.open:
-        bf16 = bf16_in_hardware("cpu")
-        hardware = dataclasses.replace(hardware, bf16=bf16, int8=not bf16 and int8_in_hardware())
     fits = train.windows_at_once * model.context_length <= MOST_ROWS
+    if "dtype" in hardware.open:
+        int8 = fits and int8_in_hardware() and not has_tiles()
+        return dataclasses.replace(hardware, int8=int8, bf16=not int8 and bf16_in_hardware("cpu"))
     return dataclasses.replace(hardware, int8=hardware.int8 and fits)
 
 
