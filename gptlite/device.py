@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import functools
 import platform
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -91,8 +90,8 @@ def choose_hardware(
     """Decide once per command. cuda before mps before cpu; bf16 only where the chip multiplies it in hardware.
 
     On CPUs without such instructions a bf16 product is emulated and more than a hundred times slower than fp32. On
-    those that have them it serves training alone (`compilation.decide`); whatever else is computed there, is in fp32.
-    Without them, training multiplies 8-bit integers where the processor has instructions for these.
+    CPUs, bf16 and products of 8-bit integers serve training alone, and its plan chooses among them
+    (`training.machine.decide`); whatever else is computed there, is in fp32.
     Raises `UsageError` when a device is asked for that this machine does not have, or int8 where it does not help.
     """
     for name, value, allowed in (("device", device, DEVICES), ("dtype", dtype, DTYPES), ("compile", compile, COMPILE)):

@@ -11,13 +11,14 @@ Arora et al. 2017). The parts are
 
 each standardised in every dimension and brought to one length; all weigh the same, so the cosine of two vectors is the
 mean of four cosines. `left_part` is the state alone. Where a step has a context encoder (context_encoder.py), its
-vector is one more part, and the parts of the cosine weigh as `WITH_ENCODER` says. What such a cosine is worth is
-measured when a step is saved (`statistics.measure_statistics`). docs/lab/vectors.md has the figures of each part.
+vector is one more part, and another is the groups of the word's uses in the text that this use is like
+(known_uses.py); then the parts of the cosine weigh as `WITH_ENCODER` says. What such a cosine is worth is measured when
+a step is saved (`statistics.measure_statistics`). docs/lab/vectors.md has the figures of each part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -30,8 +31,11 @@ REACH = 40  # characters in which a word is looked for
 SMOOTHING = 1e-3  # a share of the text: a word that has it weighs half of a rare one
 NEAR = np.arange(1, 21, dtype=np.float32) ** -0.5  # what a neighbour at distance 1, 2, ... weighs in the near bag
 WIDE = np.ones(50, dtype=np.float32)  # and in the wide one
-# Of the cosine: the state at the word, the state that predicts it, the near bag, the wide one, and the context encoder.
-WITHOUT_ENCODER, WITH_ENCODER = (0.25, 0.25, 0.25, 0.25), (0.05, 0.05, 0.1, 0.2, 0.6)
+# Of the cosine: the state at the word, the state that predicts it, the near bag, the wide one, the context encoder, and
+# the known uses of the word.
+WITHOUT_ENCODER = (0.25, 0.25, 0.25, 0.25)
+WITH_ENCODER = (0.035, 0.035, 0.07, 0.14, 0.42, 0.3)
+USE = (0.1, 0.2, 0.6)  # of the cosine of two uses, for what they are like: both bags and the context encoder
 
 
 class ContextBags:
@@ -79,6 +83,10 @@ class ContextBags:
         bags = [_sums(weighted, weights) for weights in (NEAR, WIDE)]
         return np.concatenate(bags, axis=1)[[i for i, word in enumerate(words) if word]]
 
+    def numbers(self, words: Iterable[str]) -> np.ndarray:
+        """(n,): the rows of words among those of the step, in any case; -1 for others."""
+        return np.array([self.index.get(word.strip().casefold(), -1) for word in words], dtype=np.int64)
+
     def _weighted(self, words: Sequence[str]) -> np.ndarray:
         """(n, W), float32: the vectors of words, times the weights of their frequencies; zeros of unknown words."""
         rows = [self.index.get(word, -1) for word in words]
@@ -102,17 +110,28 @@ def _sums(weighted: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def join(
     at: np.ndarray, before: np.ndarray, bags: np.ndarray, space: Mapping[str, np.ndarray],
-    encoded: np.ndarray | None = None,
+    encoded: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:  # fmt: skip
     """(n, 2 D + 2 W), float32: one vector of the states at the words and before them (n, D) and their bags (n, 2 W).
 
     - `space`: `mean` and `std` (D,) of the layer that the states are from. Vectors have length 1 where the bags have
       any word, else less.
-    - `encoded`: the vectors of a context encoder (n, W), which come last: (n, 2 D + 3 W).
+    - `encoded`: the vectors of a context encoder (n, W), and of the known uses (n, 3 W), which come last:
+      (n, 2 D + 6 W).
     """
     states = [correct(part, "zscore", space) for part in (at, before)]
-    parts = [*states, *np.split(bags, 2, axis=1), *([] if encoded is None else [encoded])]
-    weights = WITHOUT_ENCODER if encoded is None else WITH_ENCODER
+    parts = [*states, *np.split(bags, 2, axis=1), *(encoded or ())]
+    return _weigh(parts, WITHOUT_ENCODER if encoded is None else WITH_ENCODER)
+
+
+def use_vectors(bags: np.ndarray, encoded: np.ndarray) -> np.ndarray:
+    """(n, 3 W), float32, of length 1: uses of a word as `KnownUses` compares them, by their bags (n, 2 W) and the
+    vectors of a context encoder (n, W)."""
+    return unit(_weigh([*np.split(bags, 2, axis=1), encoded], USE))
+
+
+def _weigh(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Parts (n, .) side by side, float32, each with the length of the root of its weight."""
     weighted = [np.sqrt(weight) * unit(part) for part, weight in zip(parts, weights, strict=True)]
     return np.concatenate(weighted, axis=1).astype(np.float32)
 

@@ -98,7 +98,8 @@ def measure_scale(
     around, encoded = bags.of_words(list(sentences.values()))[used], None  # in the order of `kept`
     if encoder is not None and after is not None:
         right = np.stack([after[kept[i].window, kept[i].last + 1] for i in used])
-        encoded = encoder.encode(states[-1][before], right, around)
+        words = bags.numbers(kept[i].word for i in used)
+        encoded = encoder.encode(states[-1][before], right, around, words)
     cosines: dict[str, list[np.ndarray]] = {name: [] for name in pairs}
     for of_layer, space in zip(states, spaces, strict=True):
         vectors = unit(join(of_layer[at], of_layer[before], around, space, encoded))

@@ -8,8 +8,9 @@ It joins four views of a place, none of which has seen the word itself:
 
 A network of one hidden layer has learned to predict the word from them (context2vec, Melamud et al. 2016; with two
 language models as in ELMo, Peters et al. 2018), and what it compares with the words is the vector. So uses of a word
-that could be replaced by the same words are near each other (Amrami & Goldberg 2018). Training makes it at its end
-(training/context_encoder.py), and it is saved beside a step.
+that could be replaced by the same words are near each other (Amrami & Goldberg 2018). Of frequent words it also knows
+what their uses in the text were like (known_uses.py). Training makes it at its end (training/context_encoder.py), and
+it is saved beside a step.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptlite.checkpoint import context_encoder
+from gptlite.embedding.both_sides import use_vectors
 from gptlite.embedding.contextual import LONGEST_STRETCH, PREFIX, Stretch, Window, compute, cover
+from gptlite.embedding.known_uses import KnownUses
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence
@@ -34,34 +37,46 @@ WINDOWS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class ContextEncoder:
-    """The backward model, in `eval()` mode, and the tensors of the network, float32 on the CPU, whose shapes are in
-    checkpoint/context_encoder.py."""
+    """The backward model, in `eval()` mode; the tensors of the network, float32 on the CPU, whose shapes are in
+    checkpoint/context_encoder.py; and the uses of words."""
 
     backward: GPT
     network: Mapping[str, Tensor]
+    uses: KnownUses
 
     def to_bytes(self) -> dict[str, bytes]:
         """Its files in a saved step, by name."""
-        return context_encoder.to_bytes(self.backward, self.network)
+        return context_encoder.to_bytes(self.backward, self.network, self.uses.saved)
 
     def vectors(
         self, tokenizer: Tokenizer, places: Sequence[Occurrence], ending: Sequence[int], before: np.ndarray,
-        bags: np.ndarray,
-    ) -> np.ndarray:  # fmt: skip
-        """(n, K), float32: the vectors of `places`, whose states before the word are `before` (n, D) of the last
-        layer, and whose bags are `bags` (n, 2 W).
+        bags: np.ndarray, words: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """What `encode` gives for `places`, whose states before the word are `before` (n, D) of the last layer.
 
         - `ending`: ids that stand for the end of a text, those that the model reads before each text.
         """
         windows = windows_after(tokenizer, places, ending, self.backward.config.context_length)
         computed = compute(self.backward, tokenizer, windows, "last", (self.backward.config.n_layers,), 0)
-        return self.encode(before, np.stack([states[0] for states, _ in computed]), bags)
+        return self.encode(before, np.stack([states[0] for states, _ in computed]), bags, words)
 
-    @torch.inference_mode()
-    def encode(self, before: np.ndarray, after: np.ndarray, bags: np.ndarray) -> np.ndarray:
-        """(n, K), float32, of states before and after words (n, D) and their bags (n, 2 W)."""
+    def encode(
+        self, before: np.ndarray, after: np.ndarray, bags: np.ndarray, words: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The vectors (n, W) of words and what their known uses are like (n, 3 W), both float32.
+
+        - `before`, `after` (n, D): the states around the words; `bags` (n, 2 W).
+        - `words` (n,): their numbers among those of the step, -1 for others.
+        """
         views = torch.from_numpy(np.concatenate([before, after, bags], axis=1).astype(np.float32))
-        return F.linear(hidden_layer(self.network, views), self.network["out"]).numpy()
+        vectors = word_vectors(self.network, views).numpy()
+        return vectors, self.uses.like(use_vectors(bags, vectors), words)
+
+
+@torch.inference_mode()
+def word_vectors(network: Mapping[str, Tensor], views: Tensor) -> Tensor:
+    """The vectors (n, W), which the network compares with words, for views (n, 2 D + 2 W)."""
+    return F.linear(hidden_layer(network, views), network["out"])
 
 
 def hidden_layer(network: Mapping[str, Tensor], views: Tensor, dropout: float = 0.0) -> Tensor:

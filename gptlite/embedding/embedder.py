@@ -14,6 +14,7 @@ from gptlite.embedding.both_sides import ContextBags, join
 from gptlite.embedding.comparison import Embeddings
 from gptlite.embedding.context_encoder import ContextEncoder
 from gptlite.embedding.contextual import BEFORE, CONTEXTS, WordVector, embed, find_prefix, prefix_text, resolve_layers
+from gptlite.embedding.known_uses import KnownUses
 from gptlite.embedding.vector_files import provenance
 from gptlite.errors import CheckpointError, UsageError
 from gptlite.storage.reader import Reader
@@ -34,7 +35,7 @@ class Embedder:
 
     - `layer`, `pool`, `context`, `n_expected`: see `resolve_layers` and `contextual.embed`; `prefix`: `find_prefix`.
       With the `context` "both", a vector is what `both_sides.join` makes of one layer, (2 D + 2 W,) in place of (D,),
-      or (2 D + 3 W,) of a step that has a context encoder.
+      or (2 D + 6 W,) of a step that has a context encoder.
       "auto" is "both" where the step has word vectors and statistics, else "left"; `context` then says which.
     - `keep`: which layers `WordVector.contextual` has: those "asked" for, also those "below" them, or "all".
     - `layers`: the numbers of the layers, rising. `meta`: where the vectors are from, for files.
@@ -79,7 +80,7 @@ class Embedder:
             self.meta["parts"] = {"state at the word": dim, "state that predicts it": dim}
             self.meta["parts"] |= dict.fromkeys(("words", "passage"), self.bags.dim)
             if self.encoder is not None:
-                self.meta["parts"]["context encoder"] = self.bags.dim
+                self.meta["parts"] |= {"context encoder": self.bags.dim, "known uses": 3 * self.bags.dim}
 
     def embed(self, places: Sequence[Occurrence]) -> list[WordVector]:
         """The vectors of words, in their order. `WordVector.at(self.layers)` is the one (D,) that was asked for."""
@@ -113,14 +114,15 @@ class Embedder:
         encoded = None
         if self.encoder is not None:
             of_top = np.stack([v.at(top) for v in before])
-            encoded = self.encoder.vectors(self.loaded.tokenizer, places, self.prefix, of_top, bags)
+            words = self.bags.numbers(place.word for place in places)
+            encoded = self.encoder.vectors(self.loaded.tokenizer, places, self.prefix, of_top, bags, words)
         joined = join(at, predicting, bags, space, encoded)
         return [replace(v, contextual=j[None], layers=self.layers) for v, j in zip(vectors, joined, strict=True)]
 
     def _read_encoder(self, bag_dim: int) -> ContextEncoder | None:
         """The context encoder of the step; None where it has none."""
         found = context_encoder.read(self.loaded, bag_dim)
-        return None if found is None else ContextEncoder(*found)
+        return None if found is None else ContextEncoder(*found[:2], KnownUses(found[2]))
 
     def _read_bags(self, layer: str, keep: str, *, needed: bool) -> ContextBags | None:
         """The bags of the step's word vectors; None where it has none, which is an error if they are `needed`."""

@@ -21,10 +21,11 @@ NOTHING_DROPPED = Dropout(0.0, 0, 0)
 
 
 class Forward(FusedLoss):
-    """Hidden states of one model in evaluation mode, and what its predictions say, in fp32."""
+    """Hidden states of one model in evaluation mode, and what its predictions say."""
 
-    def __init__(self, model: GPT, *, build: bool = True) -> None:
+    def __init__(self, model: GPT, *, build: bool = True, dtype: torch.dtype = torch.float32) -> None:
         """- `build`: compile the library where it is not in the cache.
+        - `dtype`: of matrix products, fp32 or int8; see `FusedLoss`. Weights that change later are not seen.
 
         Raises `NoKernel` where there is none, or where this model's pass is not written out in it.
         """
@@ -36,7 +37,8 @@ class Forward(FusedLoss):
             kernel = Kernel("fused", code_directory("kernels"))
         except StorageError as error:
             raise NoKernel("there is no folder to keep machine code in") from error
-        super().__init__(kernel.open()[0] if build or kernel.damaged else kernel.load(), threads=1)
+        library = kernel.open()[0] if build or kernel.damaged else kernel.load()
+        super().__init__(library, threads=1, dtype=dtype)
         self.model = model
         self.blocks = [block for block in model.transformer.blocks if isinstance(block, Block)]
         self.matrices = [self.prepare(block) for block in self.blocks]

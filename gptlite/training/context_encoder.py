@@ -1,18 +1,20 @@
 """The context encoder of a run (embedding/context_encoder.py), made when its training ends, from the training text.
 
 It gets a share of the run's budget: of its time, which training then has less of, or of its steps, which come on top.
-Nothing in the model itself changes. Three phases follow each other:
+Nothing in the model itself changes. Four phases follow each other:
 
 1. A backward model, which begins with the blocks of the model and its own bigrams, learns the text from right to left.
 2. Both models read passages of the text, and their states around words are kept.
 3. A small network learns to predict each word from them, among the most frequent words of the text.
+4. The uses of each of these words are put into a few groups.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,10 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptlite.checkpoint.context_encoder import HIDDEN
-from gptlite.embedding.both_sides import ContextBags
+from gptlite.embedding.both_sides import ContextBags, use_vectors
 from gptlite.embedding.both_sides_scale import find_places
-from gptlite.embedding.context_encoder import WINDOWS_AT_ONCE, ContextEncoder, hidden_layer, last_states
+from gptlite.embedding.context_encoder import WINDOWS_AT_ONCE, ContextEncoder, hidden_layer, last_states, word_vectors
+from gptlite.embedding.known_uses import KnownUses, choose_uses, group_uses, join_groups
 from gptlite.errors import NumericsError, UsageError
+from gptlite.kernels.build import NoKernel
+from gptlite.kernels.forward import Forward
 from gptlite.model import GPT, set_vectors
 from gptlite.training import bigram_init, optimizer, soft_targets
 from gptlite.training.clock import Clock
@@ -31,7 +36,7 @@ from gptlite.training.plan import can_start_from_bigrams
 from gptlite.training.setup import Setup
 from gptlite.training.state import State
 
-READING, PREDICTING = 0.3, 0.55  # when the second and the third phase begin, as parts of the whole
+READING, PREDICTING, GROUPING = 0.22, 0.62, 0.95  # when later phases begin, as parts of the whole
 ENOUGH = 0.25  # of the time that was kept for it; with less there is no encoder
 EDGE = 8  # tokens at the ends of a passage whose words know too little
 MOST_EXAMPLES, FEWEST_EXAMPLES = 300_000, 100  # words
@@ -40,13 +45,16 @@ FEW = 1 << 14  # words, that means and deviations are of
 BATCH, RATE = 512, 3e-3  # words per step of the network, and its largest learning rate
 WARMUP = 0.1
 DROPOUT, HIDDEN_DROPOUT = 0.1, 0.2  # of what enters the network, and of its hidden layer
-COMMON = 1e-3  # share of the text above which a word counts less
+COMMON = 1e-3  # share of the text above which a word is learned from less often than it stands there
 
 
 def check(share: float, processes: int) -> None:
     """Raises `UsageError` where an encoder is asked for that would not be made."""
     if share and processes > 1:
         raise UsageError("`context_encoder` is for training in one process; leave it out.")
+
+
+Read = Callable[[np.ndarray], np.ndarray]
 
 
 class _Stopped(Exception):
@@ -104,7 +112,8 @@ def make_context_encoder(model: GPT, state: State, setup: Setup) -> ContextEncod
             torch.manual_seed(setup.plan.train.seed)
             backward = _train_backward(model, state, setup, effort)
             views, targets = _read(model.eval(), backward, setup, effort, setup.bags)
-            return ContextEncoder(backward, _train_network(views, targets, setup, effort, setup.bags))
+            network = _train_network(views, targets, setup, effort, setup.bags)
+            return ContextEncoder(backward, network, _group_uses(views, targets, network, setup, effort))
     except _Stopped:
         setup.watcher.notice("the context encoder was not finished and is left out of the last step.")
     except NumericsError as error:
@@ -157,6 +166,7 @@ def _read(model: GPT, backward: GPT, setup: Setup, effort: Effort, bags: Context
     # A step of the backward model computes three passes; a passage takes two, one of each model.
     windows = (PREDICTING - READING) / READING * effort.n_steps * setup.plan.train.batch_size * 3 / 2
     n_groups = max(1, round(windows / WINDOWS_AT_ONCE))
+    readers = _states_of(model, setup), _states_of(backward, setup)
     views: list[np.ndarray] = []
     targets: list[np.ndarray] = []
     n = 0
@@ -165,7 +175,7 @@ def _read(model: GPT, backward: GPT, setup: Setup, effort: Effort, bags: Context
         if not len(chosen) or n >= MOST_EXAMPLES:
             break
         passages = ids[chosen[:, None] * length + np.arange(length)]
-        found, numbers = _views(model, backward, setup, passages, bags)
+        found, numbers = _views(*readers, setup, passages, bags)
         views.append(found)
         targets.append(numbers)
         n += len(numbers)
@@ -174,8 +184,29 @@ def _read(model: GPT, backward: GPT, setup: Setup, effort: Effort, bags: Context
     return torch.from_numpy(np.concatenate(views)), torch.from_numpy(np.concatenate(targets))
 
 
+def _states_of(model: GPT, setup: Setup) -> Read:
+    """A function that reads windows (n, T) from left to right: the states (n, T, D) after the last block.
+
+    With the forward pass in C where training steps were in C, and then in int8 where they were: half of the time, and
+    a difference of 2 % of the states' norm.
+    """
+    hardware = setup.hardware
+    try:
+        if not hardware.fused:
+            return partial(last_states, model)
+        forward = Forward(model, dtype=torch.int8 if hardware.int8 else torch.float32)
+    except NoKernel:
+        return partial(last_states, model)
+
+    def read(windows: np.ndarray) -> np.ndarray:
+        parts = torch.from_numpy(windows.astype(np.int64)).tensor_split(min(len(windows), setup.workers.parts))
+        return torch.cat(setup.workers.map(forward.states, parts)).numpy()
+
+    return read
+
+
 def _views(
-    model: GPT, backward: GPT, setup: Setup, passages: np.ndarray, bags: ContextBags
+    left_states: Read, right_states: Read, setup: Setup, passages: np.ndarray, bags: ContextBags
 ) -> tuple[np.ndarray, np.ndarray]:
     """Views (n, 2 D + 2 W) and numbers (n,) of the frequent words in passages (m, T)."""
     places = find_places(setup.tokenizer, passages)
@@ -188,7 +219,7 @@ def _views(
     where = np.array([(p.window, p.first - 1, p.last + 1) for p in places], dtype=np.int64).reshape(-1, 3)
     kept = (numbers < MOST_TARGETS) & (where[:, 1] >= edge) & (where[:, 2] < passages.shape[1] - edge)
     window, before, after = where[kept].T
-    left, right = last_states(model, passages), last_states(backward, passages, backward=True)
+    left, right = left_states(passages), right_states(passages[:, ::-1])[:, ::-1]
     views = np.concatenate([left[window, before], right[window, after], around[kept]], axis=1)
     return views.astype(np.float16), numbers[kept]
 
@@ -218,18 +249,18 @@ def _train_network(
     }
     network = {"mean": mean, "std": std, **learned}
     adamw = torch.optim.AdamW([tensor.requires_grad_() for tensor in learned.values()], lr=RATE, weight_decay=0.01)
-    importance = (COMMON * counts.sum() / counts).sqrt().clamp_max(1.0)
-    n_steps = max(1, round((1 - PREDICTING) / READING * effort.n_steps * network_steps_per_step(learned, setup)))
-    for _, progress in effort.ticks(PREDICTING, 1.0, n_steps, setup):
+    # Of words that are more frequent than `COMMON`, fewer places are drawn.
+    drawn = (COMMON * counts.sum() / counts).sqrt().clamp_max(1.0)[targets].double().cumsum(0)
+    n_steps = max(1, round((GROUPING - PREDICTING) / READING * effort.n_steps * network_steps_per_step(learned, setup)))
+    for _, progress in effort.ticks(PREDICTING, GROUPING, n_steps, setup):
         adamw.param_groups[0]["lr"] = RATE * min(1.0, (progress + 1 / n_steps) / WARMUP) * (1 - progress)
-        batch = torch.randint(len(targets), (BATCH,), generator=generator)
+        chances = torch.rand(BATCH, generator=generator, dtype=torch.float64)
+        batch = torch.searchsorted(drawn, chances * drawn[-1])
         hidden = hidden_layer(network, views[batch].float(), DROPOUT)
         vectors = F.linear(F.dropout(hidden, HIDDEN_DROPOUT), learned["out"])
         logits = F.linear(vectors, learned["words"], learned["frequencies"])
-        losses = F.cross_entropy(logits, targets[batch], reduction="none")
-        important = importance[targets[batch]]
         adamw.zero_grad()
-        ((losses * important).sum() / important.sum()).backward()
+        F.cross_entropy(logits, targets[batch]).backward()
         adamw.step()
     return {name: network[name].detach() for name in ("mean", "std", "weight", "bias", "out")}
 
@@ -240,3 +271,24 @@ def network_steps_per_step(learned: Mapping[str, Tensor], setup: Setup) -> float
     of_network = BATCH * sum(tensor.numel() for tensor in learned.values())
     looked_up = 0 if shape.tie_embeddings else shape.vocab_size * shape.dim  # which takes no multiplication
     return (shape.n_params - looked_up) * train.batch_size * shape.context_length / of_network
+
+
+# -- 4. The uses of each word
+
+
+def _group_uses(
+    views: Tensor, targets: Tensor, network: Mapping[str, Tensor], setup: Setup, effort: Effort
+) -> KnownUses:
+    """Groups of the uses of the words `targets` (n,) that have enough of them; `views` (n, 2 D + 2 W)."""
+    n_bags = views.shape[1] - 2 * setup.plan.model.dim
+    chosen = list(choose_uses(targets.numpy(), setup.plan.train.seed))
+    of_words: dict[int, np.ndarray] = {}
+    for i, _ in effort.ticks(GROUPING, 1.0, len(chosen), setup):
+        if i >= len(chosen):
+            break
+        words, uses, n_groups = chosen[i]
+        some = views[uses.clip(0)].float().flatten(0, 1)
+        vectors = use_vectors(some[:, -n_bags:].numpy(), word_vectors(network, some).numpy())
+        vectors = torch.from_numpy(vectors).view(*uses.shape, -1) * torch.from_numpy(uses >= 0)[..., None]
+        of_words |= zip(words.tolist(), group_uses(vectors, n_groups).numpy(), strict=True)
+    return join_groups(of_words, 3 * n_bags // 2)

@@ -121,9 +121,9 @@ def decide(
     The step that is written in C (kernels/fused.c) is built and loaded now, so that what is decided is there. Where
     that fails, torch's compiler, which takes half a minute and more, is used only in a run that is long enough for it.
     A number of steps is taken to last as long as a guess says, so that such a run is the same every time.
-    Matrix products on a CPU are in bf16 where it has tiles for them. Without tiles those of a step in C are in int8 where
-    it has instructions for that, else in bf16 where it has those. Raises `UsageError` where int8 was asked for and the
-    step is not written in C.
+    Matrix products on a CPU are in bf16 where it has tiles for them. Without tiles, those of a step in C are in int8
+    where it has instructions for that, else in bf16 where it has those. Raises `UsageError` where int8 was asked for
+    and the step is not written in C.
     """
     on_cpu, steps = hardware.device.type == "cpu", steps * train.members
     model, train = of_one_member(model, train)

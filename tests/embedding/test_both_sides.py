@@ -74,13 +74,13 @@ def test_running_text_has_mean_zero_and_deviation_one_in_every_dimension() -> No
 
 
 def test_all_parts_weigh_the_same_and_otherwise_with_a_context_encoder() -> None:
-    at, before, near, wide, encoded = parts = np.random.default_rng(0).normal(size=(5, 2, 4))
+    at, before, near, wide, encoded, uses = parts = np.random.default_rng(0).normal(size=(6, 2, 4))
     space, around = {"mean": np.zeros(4), "std": np.ones(4)}, np.concatenate([near, wide], axis=1)
     units = parts / np.linalg.norm(parts, axis=-1, keepdims=True)
     cosines = (units[:, 0] * units[:, 1]).sum(-1)
-    without, with_it = join(at, before, around, space), join(at, before, around, space, encoded)
+    without, with_it = join(at, before, around, space), join(at, before, around, space, (encoded, uses))
     assert without.shape == (2, 16) and without[0] @ without[1] == pytest.approx(cosines[:4].mean(), abs=1e-6)
-    assert with_it.shape == (2, 20) and with_it[0] @ with_it[1] == pytest.approx(WITH_ENCODER @ cosines, abs=1e-6)
+    assert with_it.shape == (2, 24) and with_it[0] @ with_it[1] == pytest.approx(WITH_ENCODER @ cosines, abs=1e-6)
     assert sum(WITH_ENCODER) == pytest.approx(1) and np.allclose(left_part(without, 4), units[0] / 2, atol=1e-6)
 
 

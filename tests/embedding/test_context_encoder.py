@@ -7,9 +7,11 @@ import pytest
 import torch
 from conftest import make_text
 
-from gptlite.checkpoint.context_encoder import shapes
+from gptlite.checkpoint.context_encoder import Uses, shapes
 from gptlite.config import ModelConfig
+from gptlite.embedding.both_sides import use_vectors
 from gptlite.embedding.context_encoder import ContextEncoder, last_states, windows_after
+from gptlite.embedding.known_uses import KnownUses
 from gptlite.model import GPT, initialise
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence
@@ -83,14 +85,15 @@ def test_states_are_those_of_the_reversed_text(model: GPT) -> None:
 def test_a_vector_depends_on_what_is_after_the_word(model: GPT, tokenizer: Tokenizer) -> None:
     torch.manual_seed(0)
     network = {name: torch.randn(shape).abs() + 0.1 for name, shape in shapes(16, 4).items()}
-    encoder = ContextEncoder(model, network)
+    encoder = ContextEncoder(model, network, KnownUses(Uses(np.zeros((0, 12)), np.zeros(0, np.int64))))
     places = [
         place("the dog ran home", "dog"), place("a cat ran home", "cat"), place("the dog ran away", "dog"),
         place("the dog", "dog"),
     ]  # fmt: skip
-    before, bags = np.ones((4, 16), np.float32), np.ones((4, 8), np.float32)
-    vectors = encoder.vectors(tokenizer, places, [7], before, bags)
+    before, bags, words = np.ones((4, 16), np.float32), np.ones((4, 8), np.float32), np.full(4, -1)
+    vectors, uses = encoder.vectors(tokenizer, places, [7], before, bags, words)
+    assert np.allclose(uses, use_vectors(bags, vectors)), "a use of a word that is not known is itself"
     assert vectors.shape == (4, 4) and np.allclose(vectors[0], vectors[1], atol=1e-4)
     for other in vectors[2:]:
         assert not np.allclose(vectors[0], other, atol=1e-2)
-    assert not np.allclose(vectors, encoder.vectors(tokenizer, places, [7], before, 2 * bags), atol=1e-2)
+    assert not np.allclose(vectors, encoder.vectors(tokenizer, places, [7], before, 2 * bags, words)[0], atol=1e-2)

@@ -19,12 +19,12 @@ from gptlite.checkpoint import runs
 from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.embedding import statistics
-from gptlite.embedding.both_sides import WITH_ENCODER
+from gptlite.embedding.both_sides import WITH_ENCODER, WITHOUT_ENCODER
 from gptlite.embedding.both_sides_scale import measure_scale
 from gptlite.errors import CheckpointError, Interrupted, UsageError
 from gptlite.training import context_encoder, pauses
 from gptlite.training.clock import Clock
-from gptlite.training.context_encoder import PREDICTING, READING, Effort
+from gptlite.training.context_encoder import GROUPING, PREDICTING, READING, Effort
 from gptlite.training.pipeline import train
 from gptlite.training.state import State
 from gptlite.training.watcher import Watcher
@@ -33,8 +33,7 @@ TINY: dict[str, Any] = {
     "n_layers": 1, "dim": 16, "n_heads": 2, "context_length": 32, "vocab_size": 320, "batch_size": 4, "threads": 1,
     "eval_every": 1000, "save_every": 6, "compile": "off", "steps": 12,
 }  # fmt: skip
-ENCODED = (files.BACKWARD, files.NETWORK)
-ONES = torch.ones(4)
+ENCODED = (files.BACKWARD, files.NETWORK, files.USES)
 
 
 class Notices(Watcher):
@@ -82,9 +81,10 @@ def test_vectors_of_both_sides_have_its_part_and_those_of_the_left_none(folder: 
     texts = ["Ada saw a [dog] .", "the [dog] ran home"]
     both, plain = (model.embed(texts, context="both") for model in (ours, other))
     size, dim = plain.meta["parts"]["words"], TINY["dim"]
-    assert both.meta["parts"] == {**plain.meta["parts"], "context encoder": size}
-    assert both.vectors.shape[1] == plain.vectors.shape[1] + size
-    assert np.allclose(both.vectors[:, : 2 * dim], plain.vectors[:, : 2 * dim] * np.sqrt(0.2), atol=1e-6)
+    assert both.meta["parts"] == {**plain.meta["parts"], "context encoder": size, "known uses": 3 * size}
+    assert both.vectors.shape[1] == plain.vectors.shape[1] + 4 * size
+    smaller = np.sqrt(WITH_ENCODER[0] / WITHOUT_ENCODER[0])
+    assert np.allclose(both.vectors[:, : 2 * dim], plain.vectors[:, : 2 * dim] * smaller, atol=1e-6)
     ends = np.cumsum(list(both.meta["parts"].values()))[:-1]
     for part, weight in zip(np.split(both.vectors, ends, axis=1), WITH_ENCODER, strict=True):
         assert np.allclose(np.linalg.norm(part, axis=1), np.sqrt(weight), atol=1e-5)
@@ -97,8 +97,9 @@ def test_vectors_of_both_sides_have_its_part_and_those_of_the_left_none(folder: 
 def test_its_part_is_of_both_sides(folder: Path) -> None:
     texts = ["the [dog] ran home", "the [dog] ran home", "the [dog] ran away", "a [dog] ran home"]
     made = gptlite.load(folder / "with").embed(texts, context="both")
-    vectors = made.vectors[:, -made.meta["parts"]["context encoder"] :]
-    itself, same, right, left = vectors[0] @ vectors.T / WITH_ENCODER[-1]
+    sizes = made.meta["parts"]
+    vectors = made.vectors[:, -sizes["context encoder"] - sizes["known uses"] : -sizes["known uses"]]
+    itself, same, right, left = vectors[0] @ vectors.T / WITH_ENCODER[-2]
     assert itself == pytest.approx(1, abs=1e-5) and same == pytest.approx(1, abs=1e-5)
     assert right < 1 - 1e-4 and left < 1 - 1e-4
 
@@ -198,14 +199,14 @@ def test_each_phase_ends_when_its_part_of_the_time_is_over(monkeypatch: pytest.M
     setup: Any = SimpleNamespace(watcher=Watcher(), should_stop=lambda: None)
     effort = Effort(Clock(100.0, 0, 2, started=0.0), 0.0, 10.0, 3)
     ends: list[float] = []
-    for begin, end in ((0.0, READING), (READING, PREDICTING), (PREDICTING, 1.0)):
+    for begin, end in ((0.0, READING), (READING, PREDICTING), (PREDICTING, GROUPING), (GROUPING, 1.0)):
         shown = []
         for _, progress in effort.ticks(begin, end, 5, setup):
             shown.append(progress)
             now += 0.5
         ends.append(now)
         assert shown[0] == 0 and sorted(shown) == shown and shown[-1] < 1
-    assert ends == pytest.approx([3.0, 5.5, 10.0], abs=0.5)
+    assert ends == pytest.approx([2.2, 6.2, 9.5, 10.0], abs=0.5)
     counted = Effort(Clock(None, 100, 2, started=0.0), 0.0, 0.0, 3)
     assert [i for i, _ in counted.ticks(0.0, READING, 5, setup)] == [0, 1, 2, 3, 4]
 
@@ -255,7 +256,9 @@ def test_an_encoder_of_an_older_version_is_refused_and_the_left_side_is_there(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = files.to_bytes
-    monkeypatch.setattr(files, "to_bytes", lambda backward, network: write(backward, {**network, "out_mean": ONES}))
+    monkeypatch.setattr(
+        files, "to_bytes", lambda *parts: {name: data for name, data in write(*parts).items() if name != files.USES}
+    )
     train(folder / "text.txt", out=tmp_path / "run", context_encoder="15%", **TINY)
     model = gptlite.load(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"context encoder of an older version.*`context` left"):

@@ -89,23 +89,28 @@ OPEN = dataclasses.replace(CPU, open=("compile", "dtype"))
 
 @pytest.fixture
 def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor that multiplies 8-bit integers and not bf16, and a step in C."""
+    """A processor that multiplies 8-bit integers, not bf16, and has no tiles; and a step in C."""
     pretend(monkeypatch, bf16=False)
     monkeypatch.setattr(compile, "fused_loss", lambda *_: mean_loss)
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, *, bf16: bool, int8: bool = True) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch, *, bf16: bool, int8: bool = True, tiles: bool = False) -> None:
     for module in (machine, device):
+        monkeypatch.setattr(module, "has_tiles", lambda: tiles)
         monkeypatch.setattr(module, "bf16_in_hardware", lambda _: bf16)
         monkeypatch.setattr(module, "int8_in_hardware", lambda: int8)
 
 
-def test_steps_in_c_multiply_8_bit_integers_where_nobody_chose_and_bf16_is_not_in_hardware(
+def test_steps_in_c_multiply_8_bit_integers_where_nobody_chose_and_there_are_no_tiles(
     vnni: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert machine.decide(OPEN, 60.0, 0, MODEL, TRAIN).dtype == "int8"
     assert machine.decide(CPU, 60.0, 0, MODEL, TRAIN).dtype == "fp32", "it was asked for"
     pretend(monkeypatch, bf16=True)
+    assert machine.decide(OPEN, 60.0, 0, MODEL, TRAIN).dtype == "int8"
+    pretend(monkeypatch, bf16=True, int8=False)
+    assert machine.decide(OPEN, 60.0, 0, MODEL, TRAIN).dtype == "bf16"
+    pretend(monkeypatch, bf16=True, tiles=True)
     assert machine.decide(OPEN, 60.0, 0, MODEL, TRAIN).dtype == "bf16"
 
 
@@ -115,9 +120,13 @@ def test_other_steps_are_in_fp32(vnni: None) -> None:
     assert machine.decide(dataclasses.replace(OPEN, open=("dtype",)), 60.0, 0, MODEL, TRAIN).dtype == "fp32"
 
 
-def test_more_tokens_than_sums_of_integers_can_hold_are_in_fp32(vnni: None) -> None:
+@pytest.mark.parametrize(("bf16", "else_"), [(False, "fp32"), (True, "bf16")])
+def test_more_tokens_than_sums_of_integers_can_hold_are_not_in_int8(
+    vnni: None, monkeypatch: pytest.MonkeyPatch, bf16: bool, else_: str
+) -> None:
+    pretend(monkeypatch, bf16=bf16)
     model = ModelConfig.preset("qwen3", "small", 1024, context_length=1024)
-    for windows, dtype in ((130, "int8"), (131, "fp32")):
+    for windows, dtype in ((130, "int8"), (131, else_)):
         decided = machine.decide(OPEN, 60.0, 0, model, dataclasses.replace(TRAIN, batch_size=windows))
         assert decided.fused and decided.dtype == dtype
 
