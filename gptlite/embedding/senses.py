@@ -1,15 +1,16 @@
 """The senses of a word, induced from its vectors: occurrences in k groups, and whether the groups are really there.
 
 Word sense induction as clustering (Schütze 1998). Any cloud of points can be cut in k; so the cut is compared with the
-cuts of clouds that have the same shape and no groups. Arrays are (n, D): n occurrences of one word, corrected as for
-cosines. NumPy alone.
+cuts of clouds that have the same shape and no groups. With a context encoder, whose vectors of one word differ mostly
+by sense, it is decided by how much less alike the occurrences are than those of other words. Arrays are (n, D): n
+occurrences of one word, corrected as for cosines. NumPy alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +26,9 @@ CONTROLS = 20  # clouds without groups
 # Of the way from the control to 1: made-up homonyms come 0.6 far, words of one sense 0.45 at most. No lower bound tells
 # the pseudo-words of real text from its words (docs/lab/log.md).
 CLEAR = 0.5
+# The likeness below which a word has several senses, and by how much more groups must raise the silhouette to be more
+# senses: pseudo-words of two senses (docs/lab/log.md).
+SEVERAL, MORE_SENSES = 0.14, 0.05
 WINDOW = 10  # words to both sides of an occurrence that count as its context
 PRIOR = 0.1  # of a word's frequency in all contexts, that is believed of each sense before counting
 
@@ -36,14 +40,17 @@ class Senses:
     - `labels` (n,): 0 is the largest group, then by size; `typical` (n,): the cosine to the centre of one's own group.
     - `silhouette`: how much nearer an occurrence is to its own group than to the next one, on average, from -1 to 1
       (Rousseeuw 1987, with cosine distances).
-    - `control`: the largest silhouette that k groups reached in clouds that have none; `clear` when this one is far
-      above it.
+    - `control`: the largest silhouette that k groups reached in clouds that have none.
+    - `likeness`: see the function; None where it is not known.
+    The groups are `clear` where the likeness is low; where it is not known, where the silhouette is far above the
+    control.
     """
 
     labels: np.ndarray
     typical: np.ndarray
     silhouette: float
     control: float
+    likeness: float | None = None
 
     @property
     def n_senses(self) -> int:
@@ -56,11 +63,24 @@ class Senses:
 
     @property
     def clear(self) -> bool:
-        return self.share >= CLEAR
+        return self.share >= CLEAR if self.likeness is None else self.likeness < SEVERAL
 
 
-def induce_senses(vectors: np.ndarray, n_senses: int, *, seed: int = 0) -> Senses:
-    """Group vectors (n, D) into k senses, the same way for the same seed. Raises `UsageError` for too few."""
+def likeness(vectors: np.ndarray, same_word: np.ndarray) -> float:
+    """How much alike the occurrences of a word are, 0 to 1: the share of pairs of one word in two places that are less
+    alike than all but a quarter of the pairs of `vectors` (n, D).
+
+    - `same_word` (101,): quantiles of the cosines of pairs of one word, as `statistics.measure_statistics` has them.
+    """
+    cosines = cosine_matrix(vectors)[np.triu_indices(len(vectors), 1)]
+    return float(np.interp(np.quantile(cosines, 0.25), same_word, np.linspace(0, 1, len(same_word))))
+
+
+def induce_senses(vectors: np.ndarray, n_senses: int, *, same_word: np.ndarray | None = None, seed: int = 0) -> Senses:
+    """Group vectors (n, D) into k senses, the same way for the same seed. Raises `UsageError` for too few.
+
+    - `same_word`: see `likeness`; None of vectors whose likeness does not tell how many senses a word has.
+    """
     n, k = len(vectors), n_senses
     if not 2 <= k <= MOST_SENSES:
         raise UsageError(f"`n_senses` must be between 2 and {MOST_SENSES}, not {k}.")
@@ -73,28 +93,29 @@ def induce_senses(vectors: np.ndarray, n_senses: int, *, seed: int = 0) -> Sense
     order = np.argsort(-np.bincount(labels, minlength=k), kind="stable")
     labels = np.argsort(order)[labels]
     typical = (points * _centres(points, labels, k)[labels]).sum(axis=1)
-    return Senses(labels, typical, float(silhouettes(points, labels).mean()), control)
+    alike = None if same_word is None else likeness(points, same_word)
+    return Senses(labels, typical, float(silhouettes(points, labels).mean()), control, alike)
 
 
-def choose_senses(vectors: np.ndarray, *, seed: int = 0) -> Senses:
+def choose_senses(vectors: np.ndarray, *, same_word: np.ndarray | None = None, seed: int = 0) -> Senses:
     """Group vectors (n, D) into as many senses as there are clear groups, from 1 to 5: those furthest above their
-    control.
+    control or, where `same_word` is known, the fewest whose silhouette is nearly the largest.
 
     Where no number of groups is clear there is one sense, and `silhouette` and `control` are those of two groups; fewer
-    than 8 occurrences are one sense, with both 0.
+    than 8 occurrences are one sense, with both 0. `same_word`: see `induce_senses`.
     """
     most = min(MOST_CHOSEN, len(vectors) // FEWEST)
-    tried = [induce_senses(vectors, k, seed=seed) for k in range(2, most + 1)]
+    tried = [induce_senses(vectors, k, same_word=same_word, seed=seed) for k in range(2, most + 1)]
     clear = [found for found in tried if found.clear]
-    if clear:
+    if clear and same_word is None:
         return max(clear, key=lambda found: found.share)
-    return _one_sense(vectors, *((tried[0].silhouette, tried[0].control) if tried else (0.0, 0.0)))
-
-
-def _one_sense(vectors: np.ndarray, silhouette: float, control: float) -> Senses:
+    if clear:
+        enough = max(found.silhouette for found in clear) - MORE_SENSES
+        return next(found for found in clear if found.silhouette >= enough)
     points = unit(np.asarray(vectors, dtype=np.float64))
     labels = np.zeros(len(points), dtype=np.int64)
-    return Senses(labels, points @ _centres(points, labels, 1)[0], silhouette, control)
+    typical = points @ _centres(points, labels, 1)[0]
+    return replace(tried[0], labels=labels, typical=typical) if tried else Senses(labels, typical, 0.0, 0.0)
 
 
 def centre_forms(vectors: np.ndarray, forms: Sequence[object]) -> np.ndarray:

@@ -75,7 +75,9 @@ CALLS: dict[str, list[tuple[str, ...]]] = {
     "report-runs": [("report", "RUN", "OTHER", "THIRD", "-o", "runs.html")],
     "runs": [("runs", "FOLDER")],
 }
-NOT_MADE = re.compile(r"llama_cpp\.|tokenizer_from|resumed_at|changes|own_text_")  # needs llama.cpp, or another run
+NOT_MADE = re.compile(
+    r"llama_cpp\.|tokenizer_from|resumed_at|changes|own_text_|^likeness$"
+)  # needs llama.cpp, or another run
 
 
 @dataclass

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from gptlite.embedding.senses import (
+    SEVERAL,
     centre_forms,
     choose_senses,
     cluster,
     context_words,
     induce_senses,
+    likeness,
     same_above_different,
     separate,
     shapeless,
@@ -49,6 +51,29 @@ def test_one_cloud_is_no_clear_split(seed: int) -> None:
     rng = np.random.default_rng(seed)
     stretched = rng.standard_normal((80, 24)) * np.linspace(0.2, 3, 24) + rng.standard_normal(24)
     assert not induce_senses(stretched, 2).clear
+
+
+def test_likeness_is_where_the_lower_quartile_of_all_pairs_stands_among_pairs_of_one_word() -> None:
+    same_word = np.linspace(-1, 1, 101)
+    angles = np.radians([0, 30, 60, 90])  # cosines of pairs: 3 x .866, 2 x .5, 1 x 0, so the lower quartile is .5
+    vectors = 7 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    assert likeness(vectors, same_word) == pytest.approx(0.75)
+    assert likeness(vectors, np.linspace(0.6, 0.9, 101)) == 0 and likeness(vectors, np.linspace(-1, 0.4, 101)) == 1
+
+
+@pytest.mark.parametrize(("sizes", "bound"), [((60,), 0.2), ((30, 30), 0.2), ((25, 20, 15), 0.2), ((30, 30), -0.9)])
+def test_with_a_scale_of_one_word_the_likeness_decides_and_then_the_fewest_groups_that_fit(
+    sizes: tuple[int, ...], bound: float
+) -> None:
+    """`bound`: the cosine below which a word has several senses; centres of the groups are about at right angles."""
+    vectors, truth = clouds(*sizes)
+    same_word = np.interp(np.linspace(0, 1, 101), [0, SEVERAL, 1], [-1, bound, 1])
+    found = choose_senses(vectors, same_word=same_word)
+    several = bound > 0 and len(sizes) > 1
+    assert found.n_senses == (len(sizes) if several else 1) and found.clear == several
+    assert found.likeness == pytest.approx(likeness(vectors, same_word))
+    if several:
+        assert partition(found.labels) == partition(truth)
 
 
 @pytest.mark.parametrize("sizes", [(60,), (30, 30), (25, 20, 15)])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_text
+from conftest import Command, make_text
 
 import gptlite
 from gptlite.checkpoint import context_encoder as files
@@ -21,6 +21,7 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.embedding import statistics
 from gptlite.embedding.both_sides import WITH_ENCODER, WITHOUT_ENCODER
 from gptlite.embedding.both_sides_scale import measure_scale
+from gptlite.embedding.senses import SEVERAL
 from gptlite.errors import CheckpointError, Interrupted, UsageError
 from gptlite.training import context_encoder, pauses
 from gptlite.training.clock import Clock
@@ -109,6 +110,17 @@ def test_any_layer_can_be_joined_with_it(folder: Path) -> None:
     last, first = (model.embed(["the [dog] ran"], context="both", layer=layer).vectors for layer in ("last", "0"))
     begin = 2 * TINY["dim"]
     assert np.allclose(last[:, begin:], first[:, begin:], atol=1e-5) and not np.allclose(last, first, atol=1e-3)
+
+
+def test_a_concordance_says_how_much_alike_the_places_are(folder: Path, gptlite: Command) -> None:
+    asked = ("concordance", "the", folder / "text.txt", "-m", folder / "with", "--json")
+    for senses in ("auto", 2):
+        outcome = gptlite(*asked, "--senses", senses)
+        assert outcome.code == 0, outcome.err
+        found = json.loads(outcome.out)
+        assert 0 <= found["likeness"] <= 1 and found["clear"] == (found["likeness"] < SEVERAL)
+    assert f"likeness {found['likeness']:.2f} (below" in gptlite(*asked[:-1], "--senses", 2).out
+    assert "likeness" not in json.loads(gptlite(*asked, "--senses", 2, "--layer", 1).out), "of the left side"
 
 
 def test_a_resumed_run_makes_the_same(folder: Path, tmp_path: Path) -> None:

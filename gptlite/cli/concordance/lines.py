@@ -134,13 +134,20 @@ def _induce(
             space = {name: statistics[name][chosen] for name in ("mean", "std", "components")}
         vectors = similarity.correct(vectors, correct, space)
     vectors = senses.centre_forms(vectors, [v.tokens for v in embedded])
-    induced = senses.choose_senses(vectors) if k == "auto" else senses.induce_senses(vectors, k)
+    same_word = None
+    if embedder.encoder is not None and statistics is not None and "around_same_word_quantiles" in statistics:
+        same_word = statistics["around_same_word_quantiles"][chosen]
+    if k == "auto":
+        induced = senses.choose_senses(vectors, same_word=same_word)
+    else:
+        induced = senses.induce_senses(vectors, k, same_word=same_word)
     around = senses.typical_words([senses.context_words(p.text, p.start, p.end) for p in places], induced.labels)
     expected = senses.typical_words([[t.strip() for t in v.expected if t.strip()] for v in embedded], induced.labels)
     facts: dict[str, Any] = {
         "model": str(loaded.path), "layer": chosen, "n_layers": loaded.config.n_layers, "pool": pool,
         "context": embedder.context, "correct": correct, "clear": induced.clear,
         "silhouette": round(induced.silhouette, 4), "control": round(induced.control, 4),
+        **({} if induced.likeness is None else {"likeness": round(induced.likeness, 4)}),
         "groups": [
             {"n_places": int((induced.labels == group).sum()), "around": around[group], "expected": expected[group]}
             for group in range(induced.n_senses)
@@ -164,12 +171,18 @@ def _groups(places: list[Occurrence], induced: Senses, view: View, limit: int) -
 
 
 def _verdict(facts: dict[str, Any], n: int) -> str:
+    from gptlite.embedding.senses import SEVERAL
+
     sides = "both sides" if facts["context"] == "both" else "the left side"
     where = f"block {facts['layer']}/{facts['n_layers']}, {sides}"
-    measured = f"silhouette {facts['silhouette']:.2f}, without any groups up to {facts['control']:.2f}"
     k = len(facts["groups"])
+    if "likeness" in facts:
+        measured = f"likeness {facts['likeness']:.2f} (below {SEVERAL:.2f}, there are several senses)"
+    else:
+        of_two = "of two groups " if k == 1 else ""
+        measured = f"{of_two}silhouette {facts['silhouette']:.2f}, without any groups up to {facts['control']:.2f}"
     if k == 1:
-        return f"one sense of {console.plural(n, 'place')}, {where}: of two groups {measured}."
+        return f"one sense of {console.plural(n, 'place')}, {where}: {measured}."
     if facts["clear"]:
         return f"{k} senses of {console.plural(n, 'place')}, {where}: {measured}."
     return (
