@@ -11,7 +11,9 @@ that stood there. Pairs are drawn by chance among frequent words. Scored on held
 - majority  what always choosing the more frequent sense scores, the most that a static vector can reach
 
 each for every layer, pool and correction, for the same shape with untrained weights, and for vectors that know both
-sides of the word (`embed --context both`) and the parts that they are made of.
+sides of the word (`embed --context both`) and the parts that they are made of. With `--count-senses`, also what
+`concordance --senses` makes of them: the purity of two groups, and the number of senses that `auto` finds, of the
+pseudo-words and of other words.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,12 +35,14 @@ import numpy as np
 from gptlite.checkpoint import runs
 from gptlite.checkpoint.saved_step import read_embedding_statistics
 from gptlite.embedding import contextual
+from gptlite.embedding import senses as induce
 from gptlite.embedding import statistics as calibration
 from gptlite.embedding.embedder import Embedder, statistics_of
 from gptlite.embedding.layerwise import untrained_model
-from gptlite.embedding.pseudo_words import choose_senses, merge_words, occurrences, separation
+from gptlite.embedding.pseudo_words import choose_senses, merge_words, occurrences, separation, usable_words
+from gptlite.embedding.senses import centre_forms
 from gptlite.embedding.similarity import CORRECTIONS, correct
-from gptlite.text.words import Occurrence
+from gptlite.text.words import Occurrence, find_word
 
 
 def main() -> None:
@@ -49,6 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--out", help="keep the run there, and score it without training if it is there already")
     parser.add_argument("--both-sides-only", action="store_true", help="leave out the rows of each layer and pool")
+    parser.add_argument("--count-senses", action="store_true", help="how many senses the words are said to have, too")
     parser.add_argument("--csv", help="where every combination is written")
     options = parser.parse_args()
 
@@ -68,6 +74,9 @@ def main() -> None:
         rows = [] if options.both_sides_only else list(score(run, places, labels, texts["val"]))
         rows += score_both_sides(run, places, labels)
         step = runs.find_model(run).name
+        if options.count_senses:
+            others = other_words(train, val, texts["val"], senses, random.Random(1000 + options.seed))
+            count_senses(run, places, labels, others)
     n_words = len(set(senses.values()))
     print(f"{datetime.date.today()}, {step}, {n_words} pseudo-words, {len(places):,} held-out uses, "
           f"seed {options.seed}\n")  # fmt: skip
@@ -113,6 +122,53 @@ def score_both_sides(run: str, places: list[Occurrence], labels: list[str]) -> I
     for name, vectors in parts.items():
         result = separation(vectors, places, labels)
         yield {"weights": name, "layer": embedder.layers[0], "pool": "last", "correction": "zscore", **result}
+
+
+def other_words(train: str, val: str, merged: str, senses: dict[str, str], rng: random.Random) -> list[Occurrence]:
+    """Up to 120 uses each of 60 other words that have at least 30 in the held-out text, drawn by chance."""
+    usable = [word for word in usable_words(train, val) if word not in senses]
+    rng.shuffle(usable)
+    lines = list(enumerate(merged.splitlines()))
+    places: list[Occurrence] = []
+    n_words = 0
+    for word in usable:
+        found = [place for i, line in lines if word in line.casefold() for place in find_word(line, i, word)]
+        if len(found) >= 30 and n_words < 60:
+            places += found[:120]
+            n_words += 1
+    return places
+
+
+def count_senses(run: str, places: list[Occurrence], labels: list[str], others: list[Occurrence]) -> None:
+    """Print the purity of two groups of each pseudo-word, and how often `auto` finds two senses of these and one of
+    other words."""
+    loaded = runs.load(run)
+    statistics = statistics_of(loaded)
+    assert statistics is not None
+    embedder = Embedder(loaded, statistics, context="both")
+    same_word = statistics["around_same_word_quantiles"][embedder.layers[0]] if embedder.encoder else None
+    counted: dict[bool, list[int]] = {True: [], False: []}
+    purities: list[float] = []
+    for is_merged, of_kind in ((True, places), (False, others)):
+        names = [place.word.casefold() for place in of_kind]
+        embedded = embedder.embed(of_kind)
+        for name in dict.fromkeys(names):
+            here = [i for i, other in enumerate(names) if other == name]
+            vectors = np.stack([embedded[i].at(embedder.layers) for i in here])
+            vectors = centre_forms(vectors, [embedded[i].tokens for i in here])
+            counted[is_merged].append(induce.choose_senses(vectors, same_word=same_word).n_senses)
+            if is_merged:
+                groups = induce.induce_senses(vectors, 2).labels
+                pairs = Counter((int(group), labels[i]) for group, i in zip(groups, here, strict=True))
+                purities.append(
+                    sum(max(n for (g, _), n in pairs.items() if g == group) for group in (0, 1)) / len(here)
+                )
+    for is_merged, n_senses in ((True, 2), (False, 1)):
+        numbers = counted[is_merged]
+        print(
+            f"{len(numbers)} words of {n_senses}: found 1, 2, 3, 4, 5 senses of {np.bincount(numbers, minlength=6)[1:]}"
+        )
+    print(f"purity of two groups {np.mean(purities):.3f}, .85 or more for {sum(p >= 0.85 for p in purities)}\n")
 
 
 if __name__ == "__main__":
