@@ -4,7 +4,7 @@ Much of what stands around a word has nothing to do with its sense, so two uses 
 The text has shown many uses, and those of one sense are often like the same ones of these. The uses of a word are
 therefore grouped by likeness (multi-prototype vectors, Reisinger & Mooney 2010), and a use is also described by the
 groups that it is like (after Erk & Pado 2010, who describe it by the single uses). Nothing but the text decides what
-the groups are; they are no senses, and mostly more than a word has.
+the groups are: they are not senses, and there are mostly more of them than a word has senses.
 """
 
 from __future__ import annotations

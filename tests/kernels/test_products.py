@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gptlite.config import TrainConfig
 from gptlite.device import choose_hardware, int8_in_hardware
+from gptlite.kernels.forward import Forward
 from gptlite.kernels.fused import FusedLoss
 from gptlite.kernels.products import MOST_ROWS, FloatProducts, Int8Products, Matrix, Quantized, Sums
 from gptlite.kernels.workers import Workers
@@ -203,3 +204,11 @@ def test_it_learns_as_fp32_does(library: ctypes.CDLL) -> None:
             loss = optimizer.training_step(model, optimizers, batch, choose_hardware("cpu"), train.clip, loss_of)[0]
         ends.append(float(loss))
     assert ends[0] == pytest.approx(ends[1], rel=0.05)
+
+
+@pytest.mark.usefixtures("cached")
+def test_states_of_texts_that_are_read_are_near_those_in_fp32() -> None:
+    model = random_model(tiny_config("qwen3")).eval()
+    tokens = windows(model.config)[:, :-1]
+    exact, rounded = (Forward(model, dtype=dtype).states(tokens) for dtype in (torch.float32, torch.int8))
+    assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Command, make_text
+from conftest import Command, make_text, random_model, tiny_config
 
 import gptlite
 from gptlite.checkpoint import context_encoder as files
@@ -21,8 +22,11 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.embedding import statistics
 from gptlite.embedding.both_sides import WITH_ENCODER, WITHOUT_ENCODER
 from gptlite.embedding.both_sides_scale import measure_scale
+from gptlite.embedding.context_encoder import last_states
 from gptlite.embedding.senses import SEVERAL
 from gptlite.errors import CheckpointError, Interrupted, UsageError
+from gptlite.kernels.workers import Workers
+from gptlite.storage.reader import Reader
 from gptlite.training import context_encoder, pauses
 from gptlite.training.clock import Clock
 from gptlite.training.context_encoder import GROUPING, PREDICTING, READING, Effort
@@ -290,6 +294,37 @@ def test_a_step_with_the_scale_of_older_vectors_is_read_without_it(
     embeddings = gptlite.load(tmp_path / "run").embed(["the [dog] ran"], context="both")
     assert embeddings.statistics is not None and "both_unrelated" in embeddings.statistics
     assert embeddings.scale() is None
+
+
+@pytest.mark.parametrize("damage", ["order", "end"])
+def test_uses_that_belong_to_no_word_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    loaded = runs.load(folder / "with")
+    tensors = Reader.tensors
+
+    def damaged(self: Reader, name: str, expected: Any) -> dict[str, torch.Tensor]:
+        found = tensors(self, name, expected)
+        if name == files.USES:
+            found["ends"] = found["ends"].flip(0) if damage == "order" else found["ends"] - 1
+        return found
+
+    found = files.read(loaded, 22)
+    assert found is not None and len(found[2].centres) == found[2].ends[-1] > 2
+    monkeypatch.setattr(Reader, "tensors", damaged)
+    with pytest.raises(CheckpointError, match=r"uses\.safetensors does not say which word"):
+        files.read(loaded, 22)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_pass_in_c_reads_as_the_model_does() -> None:
+    model = random_model(tiny_config("qwen3")).eval()
+    windows = np.random.default_rng(0).integers(0, 50, (5, 16))
+    hardware = SimpleNamespace(fused=True, int8=False)
+    setup: Any = SimpleNamespace(hardware=hardware, workers=Workers(2))
+    read = context_encoder._states_of(model, setup)
+    assert np.allclose(read(windows), last_states(model, windows), atol=1e-4)
+    assert not isinstance(read, partial)
+    hardware.fused = False
+    assert isinstance(context_encoder._states_of(model, setup), partial)
 
 
 def test_the_run_says_so(folder: Path) -> None:
