@@ -15,6 +15,7 @@ from conftest import TRAIN_TINY, Command, random_model, tiny_config
 from support.gradients import gradients, windows
 from torch import Tensor
 
+from gptlite import device
 from gptlite.checkpoint.runs import Run
 from gptlite.config import ARCHITECTURES, ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
@@ -287,6 +288,8 @@ def test_it_pays_where_the_run_is_longer_than_the_compiler_needs() -> None:
 @pytest.mark.parametrize("supported", [False, True])
 def test_it_is_in_bf16_where_that_is_in_hardware(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
+    for module in (device, machine):
+        monkeypatch.setattr(module, "int8_in_hardware", lambda: False)
     model, train = ModelConfig.preset("qwen3", "small", 1024), TrainConfig(seconds=60.0)
     hardware = choose_hardware("cpu")
     assert not hardware.bf16, "what is not a training stays in fp32"

@@ -94,7 +94,7 @@ def check_place(path: Path) -> None:
 
 
 def _check_model(path: Path, model: str | Path | None, what: str) -> None:
-    """Raises `UsageError` when `path` is a file of the model, or one of the texts that it was trained on."""
+    """Raises `UsageError` when `path` is a file of the model or its run, or a text that the run was trained on."""
     from gptlite.checkpoint import runs
 
     try:
@@ -102,7 +102,8 @@ def _check_model(path: Path, model: str | Path | None, what: str) -> None:
     except GptliteError:
         return  # reading the model says what is wrong with it
     run = runs.Run(step.parent)
-    if _is_part(path, step) or (run.is_run() and any(_is_same(path, run.path / n) for n in ("run.json", runs.LOG))):
+    of_run = [run.path / "run.json", run.path / runs.LOG, *run.path.glob("step-*")] if run.is_run() else []
+    if any(_is_part(path, file) for file in (step, *of_run)):
         raise UsageError(f"{what} would overwrite a file of the model {step}; choose another name.")
     for text in _texts_of(run):
         if _is_part(path, text):

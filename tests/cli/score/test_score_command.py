@@ -84,9 +84,11 @@ def test_sums_agree_between_units_and_bases(gptlite: Command, trained_run: Path,
 
     words, sentences = total(), total("--unit", "sentence")
     nats, raw, tokens = total("--base", "e", column="surprisal_nats"), total("--raw"), total("--unit", "token")
-    spaced = total("--split", "whitespace")
+    spaced, spaced_sentences = (total("--split", "whitespace", "--unit", unit) for unit in ("word", "sentence"))
     for name, bits in sentences.items():
-        assert math.isclose(words[name], bits, rel_tol=1e-4) and math.isclose(spaced[name], bits, rel_tol=1e-4)
+        assert math.isclose(words[name], bits, rel_tol=1e-4)
+        # Both know that the last word ends where the sentence does, which the split decides.
+        assert math.isclose(spaced[name], spaced_sentences[name], rel_tol=1e-4)
         assert math.isclose(nats[name], bits * math.log(2), rel_tol=1e-4)
         assert math.isclose(raw[name], tokens[name], rel_tol=1e-4) and raw[name] != words[name]
 

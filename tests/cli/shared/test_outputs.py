@@ -74,6 +74,9 @@ def test_a_text_of_the_run_is_never_overwritten(run: Path, out: str) -> None:
 @pytest.mark.parametrize("out", ["run/run.json", "run/step-000000060/config.json"])
 def test_a_file_of_the_model_is_never_overwritten(run: Path, out: str) -> None:
     assert "a file of the model" in refusal(out, force=True, model=run)
+    (run / "best").unlink()
+    os.symlink(min(path.name for path in run.glob("step-*")), run / "best")
+    assert "a file of the model" in refusal(out, force=True, model=run), "a step that is not the one that is read"
 
 
 def test_what_is_read_is_never_overwritten(run: Path) -> None:
