@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from gptlite.errors import CheckpointError, LimitError, UsageError
+from gptlite.kernels.diagonal import without_zeros
 from gptlite.model import GPT
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence, in_sentence, word_starts
@@ -182,7 +183,8 @@ def embed(
     for start in range(0, len(occurrences), WORDS_AT_ONCE):
         chunk = [o.trimmed() for o in occurrences[start : start + WORDS_AT_ONCE]]
         windows = _read(tokenizer, chunk if context == "left" else [_echo(o) for o in chunk], begin, model)
-        computed = compute(model, tokenizer, windows, pool, wanted, n_expected)
+        with without_zeros(model):
+            computed = compute(model, tokenizer, windows, pool, wanted, n_expected)
         numbers: dict[str, int] = {}  # of the different words
         of_word = [numbers.setdefault(o.word, len(numbers)) for o in chunk]
         static = list(_static_vectors(model, tokenizer, list(numbers)))

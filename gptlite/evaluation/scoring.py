@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gptlite.device import Hardware
+from gptlite.kernels.diagonal import without_zeros
 from gptlite.model import GPT
 from gptlite.text.pairs import Boundaries, answers_of
 from gptlite.text.tokenizer import Tokenizer
@@ -147,7 +148,8 @@ def score_model(
         windows = SlidingWindows(len(ids), model.config.context_length)
     was_training = model.training
     model.eval()
-    result = _score(_losses_by(model, hardware, between), ids, windows, lengths, hardware.device)
+    with without_zeros(model):
+        result = _score(_losses_by(model, hardware, between), ids, windows, lengths, hardware.device)
     model.train(was_training)
     return replace(result, bytes=round(result.bytes * byte_scale))
 
@@ -163,7 +165,8 @@ def score_tokens(
     windows = SlidingWindows(len(ids), model.config.context_length)
     was_training = model.training
     model.eval()
-    parts = list(_measure(_losses_by(model, hardware), ids, windows, lengths, hardware.device))
+    with without_zeros(model):
+        parts = list(_measure(_losses_by(model, hardware), ids, windows, lengths, hardware.device))
     model.train(was_training)
     bits = np.concatenate([losses.cpu().numpy() for losses, _ in parts] or [np.zeros(0)]) / math.log(2)
     return bits, np.concatenate([sizes.cpu().numpy() for _, sizes in parts] or [np.zeros(0, dtype=np.int64)])

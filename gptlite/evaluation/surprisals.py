@@ -21,6 +21,7 @@ from gptlite.errors import CheckpointError
 from gptlite.evaluation.boundaries import Boundaries
 from gptlite.evaluation.scoring import sliding_windows
 from gptlite.kernels.build import NoKernel
+from gptlite.kernels.diagonal import without_zeros
 from gptlite.kernels.forward import Forward
 from gptlite.kernels.workers import Workers, parts_for
 from gptlite.model import GPT
@@ -108,13 +109,14 @@ class Scorer:
         context = self.model.config.context_length
         short = [i for i in order if len(encoded[i].stream) <= context]
         groups = list(_groups(short, [len(encoded[i].stream) for i in short]))
-        # The longest first, so that no thread begins one when the others are done.
-        read = self.workers.map(lambda group: self._read_together([encoded[i] for i in group]), groups[::-1])
-        for group, together in zip(groups[::-1], read, strict=True):
-            for i, scored in zip(group, together, strict=True):
-                results[i] = scored
-        for i in order[len(short) :]:
-            results[i] = self._read_long(encoded[i])
+        with contextlib.nullcontext() if self.forward else without_zeros(self.model):
+            # The longest first, so that no thread begins one when the others are done.
+            read = self.workers.map(lambda group: self._read_together([encoded[i] for i in group]), groups[::-1])
+            for group, together in zip(groups[::-1], read, strict=True):
+                for i, scored in zip(group, together, strict=True):
+                    results[i] = scored
+            for i in order[len(short) :]:
+                results[i] = self._read_long(encoded[i])
         return [result for result in results if result is not None]
 
     def _choose_forward(self, n_tokens: int) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gptlite.kernels.build import is_parallel
+from gptlite.kernels.diagonal import blocks_of, count_blocks
 from gptlite.kernels.header import COMMON
 from gptlite.kv_cache import KVCache
 from gptlite.model import GPT, Block
@@ -86,10 +87,17 @@ class Packed:
         return Norm()
 
     def _linear(self, *groups: list[nn.Linear]) -> Any:
-        """Matrices with the same input as one: those of a group one after the other, blocks of groups alternating."""
+        """Matrices with the same input as one: those of a group one after the other, blocks of groups alternating.
+
+        Of matrices that are zero outside of blocks on their diagonal, only these are kept.
+        """
+        linears = [linear for group in groups for linear in group]
+        n_parts = min(count_blocks(linear.weight) for linear in linears)
+        if any(linear.out_features % (n_parts * LANES) for linear in linears):
+            n_parts = 1
         packed = [
             pack(
-                _joined([linear.weight for linear in group]),
+                _joined([block for linear in group for block in blocks_of(linear.weight, n_parts)]),
                 None if group[0].bias is None else _joined([linear.bias for linear in group]),
                 self.dtype,
             )
@@ -106,8 +114,14 @@ class Packed:
             None if parts[0] is None else torch.stack([part for part in parts if part is not None], dim=1)
             for parts in ([p[1] for p in packed], [p[2] for p in packed])
         )
-        n_in = groups[0][0].in_features
-        return Linear(n_in, len(first) * len(groups), target.data_ptr(), self._keep(scale), self._keep(bias))
+        n_in = linears[0].in_features // n_parts
+        starts = None
+        if n_parts > 1:
+            parts = [torch.arange(n_parts).repeat_interleave(m.out_features // n_parts // LANES) for m in groups[0]]
+            starts = (n_in * torch.cat(parts)).int().repeat_interleave(len(groups))
+        return Linear(
+            n_in, len(first) * len(groups), target.data_ptr(), self._keep(scale), self._keep(bias), self._keep(starts)
+        )
 
 
 def pack(weight: Tensor, bias: Tensor | None, dtype: str) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -41,11 +41,14 @@ struct norm {
 };
 
 /* y = scale (W x) + bias. Without scales W is (n_blocks, n_in, LANES) floats. With scales, one for each output, W holds
-   8-bit numbers, four to a word: it is (n_blocks, n_in, 8) words whose byte j belongs to output 8 j + index of the word. */
+   8-bit numbers, four to a word: it is (n_blocks, n_in, 8) words whose byte j belongs to output 8 j + index of the word.
+   A matrix that is zero outside of some blocks on its diagonal has only these: n_in is the width of one, and `first` says
+   for each block of outputs which of the inputs is the first that they read; NULL: all read the same, from 0 on. */
 struct linear {
     int64_t n_in, n_blocks;
     const void *weight;
     const float *scale, *bias;
+    const int32_t *first;
 };
 
 /* Norms before attention, before the feed-forward layer, of queries and of keys. In `up` of SwiGLU, blocks of gate and up

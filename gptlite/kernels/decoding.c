@@ -141,8 +141,9 @@ static void multiply(const struct linear *linear, struct range blocks, const flo
     int64_t n_in = linear->n_in, size = n_in * LANES * (linear->scale ? 1 : 4);
     for (int64_t block = blocks.from; block < blocks.to; block++) {
         const void *weight = (const char *)linear->weight + block * size;
+        const float *inputs = x + (linear->first ? linear->first[block] : 0);
         for (int64_t first = 0; first < n; first += TILE) {
-            const float *in = x + first * x_stride;
+            const float *in = inputs + first * x_stride;
             int now = n - first < TILE ? n - first : TILE;
             vec out[TILE][4];
             switch (linear->scale ? -now : now) {

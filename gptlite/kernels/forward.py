@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gptlite.errors import StorageError
 from gptlite.kernels.build import Kernel, NoKernel
+from gptlite.kernels.diagonal import DiagonalProducts
 from gptlite.kernels.folder import code_directory
 from gptlite.kernels.fused import Dropout, FusedLoss, Heads, can_read
 from gptlite.model import GPT, Block
@@ -39,6 +40,8 @@ class Forward(FusedLoss):
             raise NoKernel("there is no folder to keep machine code in") from error
         library = kernel.open()[0] if build or kernel.damaged else kernel.load()
         super().__init__(library, threads=1, dtype=dtype)
+        if dtype == torch.float32:
+            self.products = DiagonalProducts(self._call)
         self.model = model
         self.blocks = [block for block in model.transformer.blocks if isinstance(block, Block)]
         self.matrices = [self.prepare(block) for block in self.blocks]

@@ -232,9 +232,9 @@ class FusedLoss:
         """The matrices of a block; those that read the same input, as one."""
         attn, mlp, prepare = block.attn, block.mlp, self.products.prepare
         return Matrices(
-            prepare(torch.cat((attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight))),
+            prepare(attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight),
             prepare(attn.o_proj.weight),
-            prepare(torch.cat((mlp.gate_proj.weight, mlp.up_proj.weight))),
+            prepare(mlp.gate_proj.weight, mlp.up_proj.weight),
             prepare(mlp.down_proj.weight),
         )
 

@@ -28,8 +28,8 @@ Call = Callable[..., Any]  # calls a function of fused.c by its name
 class Products(Protocol):
     """x (N, D), W (O, D), y and dy (N, O); what they are made of is for each kind to say."""
 
-    def prepare(self, weight: Tensor) -> Any:
-        """W as the others want it."""
+    def prepare(self, weight: Tensor, *more: Tensor) -> Any:
+        """W as the others want it; `more` matrices that read the same x are below it."""
         ...
 
     def read(self, x: Tensor) -> Any: ...
@@ -57,8 +57,8 @@ class FloatProducts:
     def __init__(self, call: Call, dtype: torch.dtype) -> None:
         self.dtype, self._call = dtype, call
 
-    def prepare(self, weight: Tensor) -> Tensor:
-        return weight.detach().to(self.dtype)
+    def prepare(self, weight: Tensor, *more: Tensor) -> Tensor:
+        return _joined(weight, *more).to(self.dtype)
 
     def read(self, x: Tensor) -> Tensor:
         return x
@@ -121,8 +121,8 @@ class Int8Products:
         """- `threads`: of the functions that are called."""
         self._call, self._threads = call, threads
 
-    def prepare(self, weight: Tensor) -> Matrix:
-        weight = weight.detach()
+    def prepare(self, weight: Tensor, *more: Tensor) -> Matrix:
+        weight = _joined(weight, *more)
         by_column = Quantized(torch.empty_like(weight, dtype=torch.int8), weight.new_empty(weight.shape[1]))
         self._call("quantize_columns", *weight.shape, weight, *by_column)
         return Matrix(self.read(weight), by_column)
@@ -165,6 +165,10 @@ class Int8Products:
         workspace = torch.empty(self._threads, gate_up.sums.shape[1])
         self._call("swiglu_int8_backward", *dhidden.sums.shape, *gate_up, *dhidden, *dgate_up, workspace)
         return dgate_up
+
+
+def _joined(weight: Tensor, *more: Tensor) -> Tensor:
+    return torch.cat((weight, *more)).detach() if more else weight.detach()
 
 
 def _empty(rows: int, columns: int) -> Quantized:

@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gptlite.config import ModelConfig, TrainConfig
@@ -118,19 +116,6 @@ class Ensemble(nn.Module):
         for i, member in enumerate(self):
             for name, weight in member.named_parameters():
                 yield weight, _part(name, whole[name], i, n), n if name == FINAL_NORM else 1
-
-
-def skip_zeros(model: GPT, n: int) -> None:
-    """Let the matrices of `n` members in the one model be multiplied alone, without the zeros between them."""
-    for module in model.transformer.blocks.modules():
-        if isinstance(module, nn.Linear):
-            module.forward = partial(_members_alone, module, n)
-
-
-def _members_alone(linear: nn.Linear, n: int, input: Tensor) -> Tensor:
-    """`input` (..., n I) to (..., n O): each member's part times its own block (O, I) of the weight (n O, n I)."""
-    parts, rows = input.chunk(n, dim=-1), linear.weight.chunk(n)
-    return torch.cat([F.linear(parts[i], rows[i].chunk(n, dim=1)[i]) for i in range(n)], dim=-1)
 
 
 def models_and_windows(model: nn.Module, batch: Tensor) -> list[tuple[nn.Module, Tensor]]:

@@ -14,6 +14,7 @@ from gptlite.errors import Interrupted
 from gptlite.evaluation.scoring import Score, Window, score_model, spread
 from gptlite.generation import answers
 from gptlite.generation.decoding import choose_decoding
+from gptlite.kernels.diagonal import without_zeros
 from gptlite.model import GPT
 from gptlite.training.clock import Clock
 from gptlite.training.estimate import baseline_effort
@@ -163,9 +164,10 @@ def _score(
     parts = [share[i * len(share) // n : (i + 1) * len(share) // n] for i in range(n)]
     was_training = model.training
     model.eval()  # before threads share it
-    scores = setup.workers.map(
-        lambda part: score_model(model, setup.tokenizer, setup.val_ids, hardware, part, between=between), parts
-    )
+    with without_zeros(model):
+        scores = setup.workers.map(
+            lambda part: score_model(model, setup.tokenizer, setup.val_ids, hardware, part, between=between), parts
+        )
     model.train(was_training)
     own = (sum(s.nats for s in scores), sum(s.tokens for s in scores), sum(s.bytes for s in scores))
     nats, tokens, n_bytes = team.sums(*own)

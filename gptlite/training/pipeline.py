@@ -28,7 +28,7 @@ from gptlite.training import bigram_init, compile, launch, machine, optimizer, p
 from gptlite.training import team as distributed
 from gptlite.training.clock import Clock
 from gptlite.training.dataset import Dataset, Inputs
-from gptlite.training.ensemble import Ensemble, skip_zeros
+from gptlite.training.ensemble import Ensemble
 from gptlite.training.failures import lost_process, out_of_memory
 from gptlite.training.held_out import finish
 from gptlite.training.init_from import copy_weights
@@ -354,7 +354,6 @@ def _make_ensemble(model: GPT, prepared: Prepared) -> Ensemble:
         for i, member in enumerate(ensemble):
             _set_new_weights(member, prepared, derive(config.seed, i) >> 1 if i else config.seed)
         ensemble.fill(model)
-    skip_zeros(model, config.members)
     return ensemble
 
 

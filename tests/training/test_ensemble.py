@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_text
+from support.ensembles import random_ensemble, shape, whole
 from support.power_cuts import Cut, CutAfter, digests
 
 import gptlite
@@ -20,9 +21,9 @@ from gptlite.config import MEMBERS, ModelConfig, TrainConfig
 from gptlite.device import choose_hardware
 from gptlite.errors import UsageError
 from gptlite.generation import generate
-from gptlite.model import GPT, initialise
+from gptlite.model import GPT
 from gptlite.training import held_out, pipeline, table_history
-from gptlite.training.ensemble import Ensemble, models_and_windows, of_one_member, repeated, skip_zeros
+from gptlite.training.ensemble import Ensemble, models_and_windows, of_one_member, repeated
 from gptlite.training.memory import training_memory
 from gptlite.training.optimizer import make_optimizers, mean_loss, training_step
 
@@ -30,30 +31,6 @@ SMALL: dict[str, Any] = {
     "n_layers": 1, "dim": 16, "n_heads": 1, "context_length": 16, "vocab_size": 300, "batch_size": 4, "threads": 1,
     "dropout": 0.1, "eval_every": 4, "save_every": 3, "steps": 8, "compile": "off", "members": 2,
 }  # fmt: skip
-
-
-def shape(**more: Any) -> ModelConfig:
-    sizes = {"context_length": 8, "dim": 16, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "tie_embeddings": False}
-    return ModelConfig.preset("qwen3", "tiny", 50, **{**sizes, **more})
-
-
-def random_ensemble(config: ModelConfig, n: int, *, alike: bool = False) -> Ensemble:
-    ensemble = Ensemble(config, n)
-    for i, member in enumerate(ensemble):
-        initialise(member, 0 if alike else i)
-        torch.manual_seed(0 if alike else i)
-        with torch.no_grad():
-            for name, parameter in member.named_parameters():
-                noise = 0.3 * torch.randn_like(parameter)
-                if i == 0 or not ("q_norm" in name or "k_norm" in name):  # which are the first one's
-                    parameter.add_(noise)
-    return ensemble
-
-
-def whole(ensemble: Ensemble) -> GPT:
-    model = GPT(repeated(ensemble.config, len(ensemble.members)))
-    ensemble.fill(model)
-    return model
 
 
 @pytest.fixture
@@ -87,18 +64,6 @@ def test_logits_are_the_mean_of_the_members_where_their_norms_divide_by_the_same
     ids = torch.randint(50, (3, 8))
     mean = torch.stack([member(ids) for member in ensemble]).mean(0)
     torch.testing.assert_close(whole(ensemble)(ids), mean, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("n", MEMBERS[1:])
-def test_without_the_zeros_the_model_computes_the_same(n: int) -> None:
-    model, ids = whole(random_ensemble(shape(), n)), torch.randint(50, (3, 8))
-    with_zeros = model(ids)
-    skip_zeros(model, n)
-    torch.testing.assert_close(model(ids), with_zeros, atol=1e-4, rtol=1e-4)
-    between = torch.block_diag(*torch.ones(n, 16, 16)) == 0
-    with torch.no_grad():  # nothing but the blocks is looked at
-        model.transformer.blocks[0].attn.o_proj.weight[between] = torch.nan
-    assert model(ids).isfinite().all()
 
 
 @pytest.mark.parametrize("tied", [False, True])
