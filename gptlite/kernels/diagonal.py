@@ -82,7 +82,7 @@ def _multiply(linear: nn.Linear, n: int, input: Tensor) -> Tensor:
     return y if linear.bias is None else y + linear.bias
 
 
-class Blocks(NamedTuple):
+class DiagonalBlocks(NamedTuple):
     """The n blocks of g matrices (R, K) that read the same: for each place on the diagonal one (g R / n, K / n)."""
 
     n_matrices: int
@@ -95,14 +95,14 @@ class DiagonalProducts(FloatProducts):
     def __init__(self, call: Call) -> None:
         super().__init__(call, torch.float32)
 
-    def prepare(self, weight: Tensor, *more: Tensor) -> Tensor | Blocks:  # type: ignore[override]
+    def prepare(self, weight: Tensor, *more: Tensor) -> Tensor | DiagonalBlocks:  # type: ignore[override]
         matrices = (weight, *more)
         if (n := min(map(count_blocks, matrices))) == 1:
             return super().prepare(*matrices)
         blocks = [blocks_of(matrix.detach(), n) for matrix in matrices]
-        return Blocks(len(matrices), [torch.cat(together) for together in zip(*blocks, strict=True)])
+        return DiagonalBlocks(len(matrices), [torch.cat(together) for together in zip(*blocks, strict=True)])
 
-    def forward(self, x: Tensor, weight: Tensor | Blocks) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor | DiagonalBlocks) -> Tensor:
         if isinstance(weight, Tensor):
             return super().forward(x, weight)
         g, blocks = weight

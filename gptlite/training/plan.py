@@ -48,9 +48,8 @@ LONGEST_WINDOW = 1024  # tokens, unless `context_length` asks for more
 SMALL_TEXT = 1 << 20  # tokens: a larger one takes long to count, and more memory than a model
 WIDEST_ENSEMBLE = 1024  # of all members together, unless more are asked for: what is saved grows with the square
 # The context of a small model, by how often the text is read: a longer one takes more time per token, and predicts
-# better (docs/lab/log.md). Of a text of fewer tokens than `LONG_TEXT`, 256 predicted no better than 128.
+# better (docs/lab/log.md). Of a text of fewer tokens than `scaling_law.LONG_TEXT`, 256 predicted no better than 128.
 CONTEXTS = ((2.0, 128), (6.0, 256), (math.inf, 512))
-LONG_TEXT = 250_000
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # smaller batches pay where there is time for fewer steps
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
@@ -288,7 +287,7 @@ def _plan_for(facts: Facts, request: Request, layers_and_dim: tuple[int, int] | 
     model = ModelConfig.preset(request.architecture, size, facts.vocab_size, **shape)
     plan = _add_training(facts, request, repeated(model, request.training.get("members", 1)), init)
     suits = layers_and_dim is not None and "context_length" not in request.shape
-    if suits and model.dim < WIDE and LONG_TEXT <= facts.n_tokens <= SMALL_TEXT and _is_plain_on_cpu(facts):
+    if suits and model.dim < WIDE and scaling_law.LONG_TEXT <= facts.n_tokens <= SMALL_TEXT and _is_plain_on_cpu(facts):
         epochs = expect(facts, plan).epochs
         context = next(context for most, context in CONTEXTS if epochs < most)
         if context != model.context_length:

@@ -30,6 +30,7 @@ from gptlite.text.batches import Batches
 from gptlite.text.pairs import PairBatches
 from gptlite.training.divided import DividedLoss, plain_loss
 from gptlite.training.optimizer import Loss, distilled_loss
+from gptlite.training.scaling_law import LONG_TEXT
 
 PARTS = 10  # of the text; each is predicted by n-grams counted on the others
 BYTES_PER_TOKEN = 4 * MOST_SHARES  # of the text, in memory
@@ -37,7 +38,7 @@ PROBABILITIES_AT_ONCE = 1 << 22  # numbers
 LARGEST_TEXT = 1 << 22  # tokens: about 1 GB of soft targets
 # The share of their weight that is left at the end of a run, for texts of at least `LONG_TEXT` tokens. Shorter texts
 # keep the weight, because less was worse for those that were tried (docs/lab/log.md).
-LAST_WEIGHT, LONG_TEXT = 0.2, 250_000
+LAST_WEIGHT = 0.2
 
 
 @dataclass
