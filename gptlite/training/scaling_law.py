@@ -77,7 +77,7 @@ def best_dropout(model: ModelConfig, epochs: float, text_tokens: int, members: i
 
 def most_epochs(member: ModelConfig, text_tokens: int) -> float:
     """How often each of several models should read a text at most; any number for texts of which this is not known."""
-    if not SHORT_TEXT[0] <= text_tokens <= SHORT_TEXT[1]:
+    if not (SHORT_TEXT[0] <= text_tokens <= SHORT_TEXT[1] or text_tokens >= LONG_TEXT):
         return math.inf
     return MEMBERS_OVERFITTING / _overfitting_of_an_epoch(member, text_tokens)
 

@@ -491,9 +491,10 @@ def test_time_that_a_small_text_cannot_use_goes_to_members(seconds: float, sever
     assert bits < of_one - 0.01
 
 
-def test_members_stop_before_they_learn_a_short_text_by_heart() -> None:
+@pytest.mark.parametrize("n_bytes", [250_000, 1_000_000])
+def test_members_stop_before_they_learn_a_short_text_by_heart(n_bytes: int) -> None:
     """Longer budgets then lead to the same run, and its seconds are those that it takes."""
-    short = facts(250_000, vocab_size=512)
+    short = facts(n_bytes, vocab_size=512)
     plans = [make_plan(short, overrides={"seconds": s}, measure=measured) for s in (60.0, 7200.0, 86_400.0)]
     assert plans[0].train.seconds == 60.0
     assert plans[1].model == plans[2].model and plans[1].train.members == plans[2].train.members == 8
