@@ -23,6 +23,7 @@ from gptlite.device import Hardware
 from gptlite.errors import CheckpointError, LimitError, UsageError
 from gptlite.evaluation.scoring import LARGEST_LOGITS, Score, Window, sliding_windows
 from gptlite.evaluation.surprisals import group_tokens
+from gptlite.kernels.diagonal import without_zeros
 from gptlite.model import GPT, causal_mask
 from gptlite.text.tokenizer import Tokenizer
 from gptlite.text.words import Occurrence, find_units, find_word
@@ -134,7 +135,7 @@ def read(
     top = min(top, tokenizer.vocab_size)
     parts: list[list[Tensor]] = []
     for tokens, targets, counted in _windows(stream, model.config.context_length, model.config.vocab_size):
-        with hardware.autocast():
+        with hardware.autocast(), without_zeros(model):
             states = hidden(model, tokens.to(hardware.device), layers)[:, counted]  # (layers, n, D)
         n = max(1, LARGEST_LOGITS // (len(layers) * model.config.vocab_size))
         for some, true in zip(states.split(n, dim=1), targets[counted].split(n), strict=True):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gptlite.config import MEMBERS
 from gptlite.device import choose_hardware
 from gptlite.embedding.contextual import embed
+from gptlite.evaluation.inspection import read
 from gptlite.evaluation.scoring import score_model, score_tokens
 from gptlite.evaluation.surprisals import Scorer
 from gptlite.generation.decoding import DTYPES, EagerDecoder
@@ -119,6 +120,7 @@ def test_scores_and_vectors_are_computed_without_zeros(tokenizer: Tokenizer, mon
         partial(score_model, model, tokenizer, ids, CPU),
         partial(score_tokens, model, tokenizer, ids, CPU),
         partial(Scorer(model, tokenizer, CPU, compile="off").score, ["the river ."]),
+        partial(read, model, tokenizer, "the river .", CPU),
         partial(embed, model, tokenizer, find_word("the river .", 0, "river")),
     ):
         counted = count_products(monkeypatch)
