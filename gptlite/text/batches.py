@@ -2,7 +2,7 @@
 
 It is a pure function of (seed, step, rank). There is no iterator whose state could be lost: the
 stream is a ring, cut into windows of the context's length from a start that differs in each epoch, and the windows of
-an epoch come in a shuffled order, each exactly once.
+an epoch come in a shuffled order, each exactly once. Where several models share a batch, each has epochs of its own.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ class Batches:
     """Random access to the training batches of one token file.
 
     - `context`: tokens a window; `batch_size`: windows a step over all ranks.
+    - `members`: models that share a batch, as `training_step` divides it: first into `accumulate` parts.
     Raises `CorpusError` when the text is shorter than one window.
     """
 
     def __init__(
-        self, tokens: TokenFile, *, context: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+        self, tokens: TokenFile, *, context: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1,
+        members: int = 1, accumulate: int = 1,
+    ) -> None:  # fmt: skip
         if tokens.n_tokens < context + 1:
             raise CorpusError(
                 f"the training text has {tokens.n_tokens:,} tokens, but one window needs {context + 1:,}; "
@@ -36,6 +38,7 @@ class Batches:
         self.ids = tokens.ids()
         self.context, self.batch_size, self.seed = context, batch_size, seed
         self.rank, self.world_size = rank, world_size
+        self.members, self.accumulate = members, accumulate
         self.windows_per_epoch = tokens.n_tokens // context
 
     @property
@@ -85,10 +88,21 @@ class Batches:
         return np.add.outer(starts, np.arange(self.context + 1)) % len(self.ids)  # the stream is a ring
 
     def _window_start(self, position: int) -> int:
+        seed = self.seed
+        if self.members > 1:
+            member, position = self._of_member(position)
+            seed = derive(seed, member)
         epoch, within = divmod(position, self.windows_per_epoch)
-        key = derive(self.seed, epoch)
+        key = derive(seed, epoch)
         phase = mix(key) % len(self.ids)
         return phase + shuffled(within, self.windows_per_epoch, key) * self.context
+
+    def _of_member(self, position: int) -> tuple[int, int]:
+        """Which member learns the window at a position of all batches, and its position among those of this member."""
+        step, row = divmod(position, self.batch_size)
+        rows = self.batch_size // (self.accumulate * self.members)
+        part, row = divmod(row, rows)
+        return part % self.members, (step * self.accumulate + part // self.members) * rows + row
 
 
 def read_batch(batch: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,8 +73,11 @@ class Mixture(Batches):
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        members: int = 1,
+        accumulate: int = 1,
     ) -> None:
         super().__init__(tokens, context=context, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+        self.parts = members * accumulate if members > 1 else 1  # of a batch, each with its share of every text
         for each in ingredients:
             if each.tokens.n_tokens < context + 1:
                 raise CorpusError(
@@ -109,7 +112,8 @@ class Mixture(Batches):
         parts = [
             text.windows([position for source, position in mine if source is text]) for text in (self, *self.companions)
         ]
-        return torch.cat(parts), [before + n for before, n in zip(drawn, counts, strict=True)]
+        order = [i for part in range(self.parts) for i in range(part, len(mine), self.parts)]
+        return torch.cat(parts)[order], [before + n for before, n in zip(drawn, counts, strict=True)]
 
     def _count(self, step: int, progress: float) -> list[int]:
         """How many windows of a step come from each companion; fractions are rounded at random, by the seed."""

@@ -248,6 +248,8 @@ def make_batches(plan: planning.Plan, dataset: Dataset, team: Team) -> Batches |
         seed=config.seed,
         rank=team.rank,
         world_size=team.size,
+        members=config.members,
+        accumulate=config.accumulate,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from conftest import make_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from gptlite.errors import CorpusError
 from gptlite.text.batches import Batches
@@ -78,6 +79,22 @@ def test_a_batch_runs_on_into_the_next_epoch() -> None:
     batches = Batches(tokens, context=10, batch_size=7, seed=3)
     assert torch.equal(torch.cat([batches.batch(step) for step in range(3)]), rows)
     assert batches.steps_per_epoch == 10 / 7
+
+
+@pytest.mark.parametrize(("members", "accumulate"), [(2, 1), (4, 1), (2, 3)])
+def test_each_of_several_models_has_epochs_of_its_own(members: int, accumulate: int) -> None:
+    tokens, size = stream(120), 12  # 12 windows
+    batches = Batches(tokens, context=10, batch_size=size, seed=3, members=members, accumulate=accumulate)
+    read: list[list[Tensor]] = [[] for _ in range(members)]
+    for step in range(2 * members):
+        for part in batches.batch(step).tensor_split(accumulate):
+            for own, share in zip(read, part.tensor_split(members), strict=True):
+                own += share
+        places = torch.from_numpy(tokens.ids()[batches.places(step)].astype("int64"))
+        assert torch.equal(batches.batch(step), places)
+    epochs = [[torch.stack(own[i : i + 12])[:, :-1].flatten().tolist() for i in (0, 12)] for own in read]
+    assert all(len(set(epoch)) == 120 for own in epochs for epoch in own)  # no token twice
+    assert len({tuple(epoch) for own in epochs for epoch in own}) == 2 * members  # in an order of its own
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 6])

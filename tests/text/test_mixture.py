@@ -77,6 +77,14 @@ def test_ranks_share_a_batch(files) -> None:
     assert torch.equal(torch.cat(parts), whole)
 
 
+def test_each_member_has_its_share_of_every_text(files) -> None:
+    """Else the last members of a batch would read nothing but the companion."""
+    alone, _ = mixture(files, Share(0.5, 0.5)).draw(5, 0.1, 400, [20])
+    shared, _ = mixture(files, Share(0.5, 0.5), members=2, accumulate=2).draw(5, 0.1, 400, [20])
+    assert sorted(shared[:, 0].tolist()) == sorted(alone[:, 0].tolist())
+    assert [int((part[:, 0] >= 1000).sum()) for part in shared.chunk(4)] == [1, 1, 1, 1]
+
+
 def test_epochs_are_those_of_the_own_text(files) -> None:
     assert mixture(files).epochs(3300, [297]) == pytest.approx(1.0)
     assert mixture(files).steps_per_epoch == pytest.approx((33 + 99) / 8)
