@@ -388,7 +388,8 @@ def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
         reason = Reason("ngram_weight", {"weight": weight, "epochs": epochs}) if weight else None
         plan = plan.with_train(reason, ngram_weight=weight)
     if "dropout" not in plan.given:
-        dropout = scaling_law.best_dropout(plan.member, epochs, facts.n_tokens, plan.train.members)
+        members, soft_targets = plan.train.members, plan.train.ngram_weight > 0
+        dropout = scaling_law.best_dropout(plan.member, epochs, facts.n_tokens, members, soft_targets)
         reason = Reason("dropout", {"dropout": dropout, "epochs": epochs}) if dropout else None
         plan = plan.with_train(reason, dropout=dropout)
     return plan

@@ -30,11 +30,12 @@ FEWEST_TOKENS = 1_000_000  # of the runs that the law was fitted to; shorter one
 NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was fitted to
 
 # When a model begins to memorise its text: epochs * (hidden parameters per token of text) ^ OVERFITTING_EXPONENT, and
-# the dropout that was best up to there (docs/lab/log.md). The mean of several models needs less of it, but not of texts
-# of `LONG_TEXT` tokens or more, where soft targets weigh less in the end.
+# the dropout that was best up to there (docs/lab/log.md). The mean of several models needs less of it. With soft
+# targets that weigh less in the end, those of texts of `LONG_TEXT` tokens or more, models need more.
 OVERFITTING_EXPONENT = 0.35
 DROPOUT = ((7.7, 0.0), (23.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
 MEMBERS_DROPOUT = ((7.7, 0.0), (27.0, 0.1), (60.0, 0.2), (math.inf, 0.3))
+FALLING_DROPOUT = ((7.7, 0.0), (14.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
 LONG_TEXT = 250_000
 MEMBERS_OVERFITTING = 27.0  # beyond it they need more dropout, and their mean is no better
 
@@ -68,10 +69,14 @@ def predicted_bits(
     return bits + excess * max(0.0, math.log(hidden / (ROOM * text_tokens)))
 
 
-def best_dropout(model: ModelConfig, epochs: float, text_tokens: int, members: int = 1) -> float:
+def best_dropout(
+    model: ModelConfig, epochs: float, text_tokens: int, members: int = 1, soft_targets: bool = False
+) -> float:
     """The dropout for a text that is read `epochs` times: the larger the model, the sooner it memorises the text."""
     overfitting = epochs * _overfitting_of_an_epoch(model, text_tokens)
-    table = MEMBERS_DROPOUT if members > 1 and text_tokens < LONG_TEXT else DROPOUT
+    table = MEMBERS_DROPOUT if members > 1 else DROPOUT
+    if soft_targets and text_tokens >= LONG_TEXT:
+        table = FALLING_DROPOUT
     return next(rate for most, rate in table if overfitting <= most)
 
 

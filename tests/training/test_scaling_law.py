@@ -34,8 +34,11 @@ def test_dropout_rises_with_epochs_and_with_the_model() -> None:
     assert by_epochs[0] == 0.0 and by_epochs == sorted(by_epochs) and by_epochs[-1] == 0.3
     of_one, of_members = ([best_dropout(model(), n, 10**5, members) for n in range(1, 100)] for members in (1, 4))
     assert all(a <= b for a, b in zip(of_members, of_one, strict=True)) and of_members != of_one
-    # The soft targets of a longer text weigh less in the end.
-    assert [best_dropout(model(), n, 10**6, 4) for n in (1.0, 10.0, 30.0, 1000.0)] == by_epochs
+    for members in (1, 4):  # the soft targets of a longer text weigh less in the end
+        short, long = ([best_dropout(model(), e, n, members, True) for e in range(1, 100)] for n in (10**5, 10**6))
+        assert short == [best_dropout(model(), e, 10**5, members) for e in range(1, 100)]
+        without = [best_dropout(model(), e, 10**6, members) for e in range(1, 100)]
+        assert all(a >= b for a, b in zip(long, without, strict=True)) and long != without
     by_size = [best_dropout(model(dim), 8.0, 10**6) for dim in (64, 768)]
     assert by_size == sorted(by_size) and by_size[0] < by_size[1]
 
