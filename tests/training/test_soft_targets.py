@@ -22,6 +22,7 @@ from gptlite.errors import LimitError, UsageError
 from gptlite.kernels.workers import Workers
 from gptlite.model import GPT, initialise
 from gptlite.text.batches import Batches
+from gptlite.text.token_files import TokenFile
 from gptlite.training import soft_targets
 from gptlite.training.divided import plain_loss
 from gptlite.training.optimizer import distilled_loss, learning_rate, mean_loss
@@ -165,13 +166,9 @@ def test_a_long_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_windows_come_with_their_places(text: str) -> None:
     _, targets, _ = model_and_targets(5)
-
-    class Few(Batches):
-        def __init__(self) -> None:
-            self.ids, self.context, self.batch_size, self.seed = np.arange(100, dtype="<u2"), 8, 3, 1
-            self.rank, self.world_size, self.windows_per_epoch = 0, 1, 12
-
-    few = Few()
+    path = Path("ids.bin")
+    np.arange(100, dtype="<u2").tofile(path)
+    few = Batches(TokenFile(path, "<u2", 100, 100, ""), context=8, batch_size=3, seed=1)
     windows = soft_targets.with_places(few.batch(2), 2, few, targets)
     assert windows.shape == (3, 2, 9)
     assert torch.equal(windows[:, 0], windows[:, 1])  # token i stands at place i
