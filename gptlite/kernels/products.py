@@ -1,4 +1,4 @@
-"""The matrix products of a training step in C, which multiply floats (fp32 or bf16) or 8-bit integers.
+"""Matrix products of the training step in C, in floating point (fp32 or bf16) or in 8-bit integers.
 
 Both kinds offer fused.py the same: y = x W^T on the way forward, dx = dy W and dW = dy^T x on the way back, and SwiGLU
 between two products. Weights, the residual stream and all sums are fp32 in either case.

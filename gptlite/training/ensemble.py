@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from gptlite.config import ModelConfig, TrainConfig
 from gptlite.errors import UsageError
+from gptlite.kernels.diagonal import blocks_of
 from gptlite.model import GPT
 
 WIDTHS = ("dim", "n_heads", "n_kv_heads", "hidden_dim")  # of a model, that grow with its members
@@ -133,4 +134,4 @@ def _part(name: str, weight: Tensor, i: int, n: int) -> Tensor:
         return weight.chunk(n)[i]
     if ".blocks." not in name:  # embeddings and head: a row for each token
         return weight.chunk(n, dim=1)[i]
-    return weight.chunk(n)[i].chunk(n, dim=1)[i]
+    return blocks_of(weight, n)[i]
