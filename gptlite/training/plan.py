@@ -404,7 +404,7 @@ def _law(facts: Facts, plan: Plan, tokens: float) -> float:
     members, soft_targets = plan.train.members, plan.train.ngram_weight > 0
     tokens /= members  # that each reads
     bits = scaling_law.predicted_bits(plan.member, tokens, facts.n_tokens, facts.n_bytes, soft_targets)
-    bits -= scaling_law.members_gain(members, tokens / facts.n_tokens, facts.n_tokens)
+    bits -= scaling_law.members_gain(members, tokens / facts.n_tokens, facts.n_tokens, soft_targets)
     return bits - (scaling_law.ngram_gain(facts.n_tokens) if soft_targets else 0.0)
 
 

@@ -49,6 +49,9 @@ COUNTING_SHARE = 0.05  # of a time budget, at most
 # What the mean of several models gains; most for small texts, of which each learns something else (docs/lab/log.md).
 MEMBERS_GAIN, MEMBERS_TOKENS, MEMBERS_EXPONENT = 0.053, 365_000, 0.23
 MEMBERS_FEWEST = 40_000  # tokens of the smallest text that was measured
+# Members whose soft targets weigh less in the end, those of texts of `LONG_TEXT` tokens or more, differ more. That was
+# measured on a text of a megabyte; for one of four the gain is what it is without falling weights.
+FALLING_MEMBERS_GAIN, FALLING_MEMBERS_EXPONENT = 0.08, 0.5
 MEMBERS_EPOCHS = 8.0  # of each, from which on the gain is whole; models that have read less differ less
 
 
@@ -106,12 +109,14 @@ def ngram_gain(text_tokens: int) -> float:
     return NGRAM_GAIN * min(1.0, NGRAM_TOKENS / max(1, text_tokens)) ** NGRAM_EXPONENT
 
 
-def members_gain(members: int, epochs: float, text_tokens: int) -> float:
+def members_gain(members: int, epochs: float, text_tokens: int, soft_targets: bool = False) -> float:
     """Bits per byte that the mean of so many models gains over each of them, on the scale of `predicted_bits`.
 
     - `epochs`: how often each reads the text.
     """
     whole = MEMBERS_GAIN * (MEMBERS_TOKENS / max(MEMBERS_FEWEST, text_tokens)) ** MEMBERS_EXPONENT
+    if soft_targets and text_tokens >= LONG_TEXT:
+        whole = FALLING_MEMBERS_GAIN * min(1.0, MEMBERS_TOKENS / text_tokens) ** FALLING_MEMBERS_EXPONENT
     return whole * (1 - 1 / members) * min(1.0, epochs / MEMBERS_EPOCHS)
 
 

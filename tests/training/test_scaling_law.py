@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from gptlite.config import ModelConfig
 from gptlite.training.scaling_law import best_dropout, best_ngram_weight, hidden_params, members_gain, predicted_bits
 
@@ -64,6 +66,10 @@ def test_members_gain_more_the_more_there_are_and_the_shorter_the_text() -> None
     assert gains[0] == 0 and gains == sorted(gains) and gains[3] - gains[2] < gains[2] - gains[1]
     by_text = [members_gain(4, 10.0, n) for n in (10_000, 40_000, 365_000, 10**7)]
     assert by_text[0] == by_text[1] and by_text == sorted(by_text, reverse=True)
+    falling = [members_gain(4, 10.0, n, soft_targets=True) for n in (200_000, 250_000, 411_000, 2_000_000)]
+    constant = [members_gain(4, 10.0, n) for n in (200_000, 250_000, 411_000, 2_000_000)]
+    assert falling[0] == constant[0] and falling[1] > falling[2] > 1.3 * constant[2]
+    assert falling[3] == pytest.approx(constant[3], rel=0.1)
     by_epochs = [members_gain(4, epochs, 400_000) for epochs in (2.0, 4.0, 8.0, 80.0)]
     assert by_epochs[0] < by_epochs[1] < by_epochs[2] == by_epochs[3]
 
