@@ -227,6 +227,7 @@ class TrainConfig:
     - `context_encoder`: of the time or the steps, the share for an encoder of what stands on both sides of words, made
       at the end; 0 for none, 0.15 at most in a new run. Time is taken from training, steps come on top.
     - `replay`: of the windows of a step, the share that is text of the run that this one started from.
+    - `calibration`: the temperature by which the logits of the last step are divided, 0.5 to 2; 1 changes nothing.
     - `patience`: stop after so many scores in a row without a new best one; 0 for never.
     - `keep`: how many of the newest saved steps stay on disk, besides the best one.
     - `log`: another log beside `metrics.jsonl`: tensorboard, or none.
@@ -262,6 +263,7 @@ class TrainConfig:
     background_end: float = 0.0
     replay: float = 0.0
     context_encoder: float = 0.0
+    calibration: float = 1.0
     patience: int = 0
     keep: int = 2
     log: str = "none"
@@ -295,15 +297,11 @@ class TrainConfig:
         for name in ("warmup", "decay"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"`{name}` is a fraction of the run, between 0 and 1, not {value}")
-        _require(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            f"`weight_decay` must not be negative, not {self.weight_decay}",
-        )
-        _require(
-            self.lr * self.weight_decay < 1,
-            f"`weight_decay` ({self.weight_decay:g}) times `lr` ({self.lr:g}) must be below 1, "
-            "or steps undo the weights",
-        )
+        decay = self.weight_decay
+        _require(math.isfinite(decay) and decay >= 0, f"`weight_decay` must not be negative, not {decay}")
+        too_much = f"`weight_decay` ({decay:g}) times `lr` ({self.lr:g}) must be below 1, or steps undo the weights"
+        _require(self.lr * decay < 1, too_much)
+        _require(0.5 <= self.calibration <= 2, f"`calibration` must be from 0.5 to 2, not {self.calibration:g}")
         _require(0 <= self.dropout < 1, f"`dropout` must be at least 0 and below 1, not {self.dropout}")
         for name in ("background_share", "background_end", "replay"):
             value = getattr(self, name)

@@ -19,6 +19,7 @@ from gptlite.errors import Interrupted
 from gptlite.generation import generate
 from gptlite.model import GPT
 from gptlite.training import held_out, monitor, optimizer, pauses, saving, soft_targets
+from gptlite.training.calibration import calibrate
 from gptlite.training.context_encoder import make_context_encoder
 from gptlite.training.failures import diverged, how_to_resume
 from gptlite.training.setup import Setup
@@ -65,14 +66,15 @@ def fit(model: GPT, optimizers: list[optim.Optimizer], state: State, team: Team,
         progress, last, signal = team.agree(progress, last, setup.should_stop())
         saving_due = _due(config.save_every, state.step, before, progress, clock.saves)
         scores: dict[str, float] = {}
+        if last:
+            calibrate(setup.ensemble or model, config.calibration)
         if last or _due(config.eval_every, state.step, before, progress, state.scores):
             scores = held_out.score_on_the_way(setup.collect(model), state, team, setup)
             state.enough = monitor.stops_early(state, setup)
             last = last or state.enough
         saving.keep_table(model, state, team, setup, scored=bool(scores))
-        sample: dict[str, str] = {}
-        if config.sample_every and state.step % config.sample_every == 0:
-            sample = show_sample(model, state, team, setup)
+        sample_due = config.sample_every and state.step % config.sample_every == 0
+        sample = show_sample(model, state, team, setup) if sample_due else {}
         if scores or sample or state.step % LOG_EVERY == 0:
             line = _line(told, state, clock.elapsed()) | scores | sample
             _write_log(line, model, optimizers, state, team, setup)

@@ -99,6 +99,7 @@ def train(
     loss: str | None = None,
     ngram_weight: float | None = None,
     context_encoder: str | float | None = None,
+    calibration: float | None = None,
     seed: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -165,7 +166,7 @@ def train(
 
     - `device`: auto, cpu, cuda or mps; `dtype`: auto, fp32, bf16 or int8; `threads`: of the CPU.
     - `compile`: auto, on or off: compiled training steps.
-    - `recompute`, `shard`: see `TrainConfig`.
+    - `calibration`, `recompute`, `shard`: see `TrainConfig`.
 
     What is written: `eval_every`, `save_every`, `sample_every` (steps), `sample_prompt`, `patience`, `keep` and `log`:
     see `TrainConfig`.

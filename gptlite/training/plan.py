@@ -17,6 +17,7 @@ from gptlite.device import Hardware
 from gptlite.errors import UsageError
 from gptlite.text.tokenizer import LARGEST_VOCABULARY
 from gptlite.training import scaling_law
+from gptlite.training.calibration import can_calibrate, check_calibration
 from gptlite.training.ensemble import WIDTHS, can_have_members, check_members, repeated
 from gptlite.training.memory import save_seconds, training_memory
 from gptlite.training.planned import Expected, Facts, Plan
@@ -51,6 +52,7 @@ WIDEST_ENSEMBLE = 1024  # of all members together, unless more are asked for: wh
 # better (docs/lab/log.md). Of a text of fewer tokens than `scaling_law.LONG_TEXT`, 256 predicted no better than 128.
 CONTEXTS = ((2.0, 128), (6.0, 256), (math.inf, 512))
 FEWEST_STEPS, SMALLEST_BATCH = 100, 4  # smaller batches pay where there is time for fewer steps
+SUITED = ("dropout", "ngram_weight", "calibration")  # what follows from how often the text is read
 NARROWEST_FOR_BIGRAMS = 8  # components of a vector
 
 Measure = Callable[[ModelConfig, TrainConfig], Speed | None]  # None when there is no time left to measure
@@ -348,6 +350,7 @@ def _add_training(facts: Facts, request: Request, model: ModelConfig, init: str)
             reasons = (Reason("replay", {"lr": chosen["lr"], "share": REPLAYED_RATE, "replay": replay}),)
     plan = Plan(model, TrainConfig(**{**chosen, **given}), reasons, request.asked)
     check_members(plan.model, plan.train, facts.hardware.processes)
+    check_calibration(plan.model, plan.train)
     return _suit_epochs(facts, plan, expect(facts, plan).epochs)
 
 
@@ -377,7 +380,7 @@ def _suit_speed(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
 def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
     """Soft targets and dropout for a text that is read `epochs` times, instead of what an earlier guess led to."""
     epochs /= plan.train.members  # each reads windows of its own
-    others = tuple(reason for reason in plan.reasons if reason.about not in ("dropout", "ngram_weight"))
+    others = tuple(reason for reason in plan.reasons if reason.about not in SUITED)
     plan = dataclasses.replace(plan, reasons=others)
     if "ngram_weight" not in plan.given:
         small = facts.n_tokens <= SMALL_TEXT and not (facts.mixed or _on_gpu(facts))  # as was measured
@@ -392,6 +395,12 @@ def _suit_epochs(facts: Facts, plan: Plan, epochs: float) -> Plan:
         dropout = scaling_law.best_dropout(plan.member, epochs, facts.n_tokens, members, soft_targets)
         reason = Reason("dropout", {"dropout": dropout, "epochs": epochs}) if dropout else None
         plan = plan.with_train(reason, dropout=dropout)
+    if "calibration" not in plan.given:
+        temperature = 1.0
+        if can_calibrate(plan.model):
+            temperature = scaling_law.best_temperature(epochs, facts.n_tokens, plan.train.ngram_weight > 0)
+        reason = Reason("calibration", {"temperature": temperature, "epochs": epochs}) if temperature != 1 else None
+        plan = plan.with_train(reason, calibration=temperature)
     return plan
 
 
@@ -405,6 +414,7 @@ def _law(facts: Facts, plan: Plan, tokens: float) -> float:
     tokens /= members  # that each reads
     bits = scaling_law.predicted_bits(plan.member, tokens, facts.n_tokens, facts.n_bytes, soft_targets)
     bits -= scaling_law.members_gain(members, tokens / facts.n_tokens, facts.n_tokens, soft_targets)
+    bits -= scaling_law.TEMPERATURE_GAIN if plan.train.calibration == scaling_law.TEMPERATURE else 0.0
     return bits - (scaling_law.ngram_gain(facts.n_tokens) if soft_targets else 0.0)
 
 

@@ -15,7 +15,7 @@ class Reason:
 
     about: Literal[
         "shape", "context_length", "batch_size", "processes", "dropout", "ngram_weight", "seconds", "speed",
-        "background", "replay", "recorded",
+        "background", "replay", "calibration", "recorded",
     ]  # fmt: skip
     facts: Mapping[str, Any]
 
@@ -55,6 +55,10 @@ class Reason:
             case "replay":
                 rate = f"rate {f['lr']:g}, {f['share']:.0%} of that of a new model"
                 return f"{rate}, because {f['replay']:.0%} of each step is text that it was trained on before"
+            case "calibration":
+                times = plural(round(f["epochs"]), "time")
+                why = f"a model that has read a text {times} is too sure"
+                return f"logits divided by {f['temperature']:g} at the end, because {why}"
             case "recorded":
                 return f["sentence"]
 

@@ -39,6 +39,10 @@ FALLING_DROPOUT = ((7.7, 0.0), (14.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
 LONG_TEXT = 250_000
 MEMBERS_OVERFITTING = 27.0  # beyond it they need more dropout, and their mean is no better
 
+# The temperature by which logits are best divided after more than so many passes, where soft targets weigh less in the
+# end (docs/lab/log.md), and the bits per byte that it gains. Fewer passes were not measured.
+TEMPERATURE, TEMPERATURE_EPOCHS, TEMPERATURE_GAIN = 1.1, 6.0, 0.01
+
 # Soft targets of a 5-gram: the passes through the text from which on they pay, their weight, and the bits per byte that
 # they gain, which fall with a power of the tokens of the text. Counting takes time, of which a run has other uses.
 NGRAM_EPOCHS, NGRAM_WEIGHT = 2.0, 0.5
@@ -81,6 +85,12 @@ def best_dropout(
     if soft_targets and text_tokens >= LONG_TEXT:
         table = FALLING_DROPOUT
     return next(rate for most, rate in table if overfitting <= most)
+
+
+def best_temperature(epochs: float, text_tokens: int, soft_targets: bool) -> float:
+    """The temperature by which the logits of a model are divided that has read a text `epochs` times; 1 where none was
+    measured."""
+    return TEMPERATURE if soft_targets and text_tokens >= LONG_TEXT and epochs > TEMPERATURE_EPOCHS else 1.0
 
 
 def most_epochs(member: ModelConfig, text_tokens: int) -> float:

@@ -240,6 +240,17 @@ def train(
         int | None,
         _count("--patience", help="Stop after N scores in a row without a new best one; 0 is off.", panel=TRAINING),
     ] = None,
+    calibration: Annotated[
+        float | None,
+        _option(
+            "--calibration",
+            metavar="F",
+            help="Temperature by which logits are divided at the end, because a model of text read often is too sure.",
+            panel=TRAINING,
+            default=PLAN,
+            hidden=True,
+        ),
+    ] = None,
     clip: Annotated[
         float | None,
         _option(
@@ -363,7 +374,7 @@ def train(
         "n_heads": n_heads, "dim": dim, "dropout": dropout, "batch_size": batch_size, "members": members,
         "accumulate": accumulate, "optimizer": optimizer, "lr": lr, "warmup": warmup, "decay": decay,
         "weight_decay": weight_decay, "clip": clip, "seed": seed, "init": init, "loss": loss,
-        "ngram_weight": ngram_weight, "patience": patience, "eval_every": eval_every,
+        "ngram_weight": ngram_weight, "calibration": calibration, "patience": patience, "eval_every": eval_every,
         "save_every": save_every, "sample_every": sample_every, "sample_prompt": sample_prompt, "keep": keep,
         "shard": shard, "recompute": recompute or None, "log": log,
     }  # fmt: skip

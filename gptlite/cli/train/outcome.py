@@ -89,6 +89,11 @@ def show_plan(preview: dict[str, Any]) -> None:
         ["optimizer", f"{training['optimizer']}, rate {training['lr']:g}", whose("optimizer", "lr")],
         ["dropout", f"{training['dropout']:g}", whose("dropout")],
         ["5-gram's weight", f"{training['ngram_weight']:g} of the loss", whose("ngram_weight")],
+        *(
+            [["calibration", f"logits divided by {t:g}", whose("calibration")]]
+            if (t := training["calibration"]) != 1
+            else []
+        ),
         ["budget", budget, how_long],
         *([["context encoder", f"{share:.0%} of it", "yours"]] if (share := training["context_encoder"]) else []),
         ["", "", ""],
