@@ -35,7 +35,7 @@ KEPT = (
     "processor_share",
 )  # fmt: skip
 TRAINER, SETTINGS = "Trainer of transformers", ("rate", "weight_decay", "dropout")
-COLOURS = ("#C2410C", "#64748B", "#0F766E", "#7C3AED", "#B45309")
+COLOURS = ("#64748B", "#0F766E", "#7C3AED", "#B45309", "#C2410C", "#1D4ED8")
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
                 axes.plot([minutes] * len(bits), bits, "o", color=colour, markersize=4)
             axes.plot(times, means, color=colour, linewidth=2, label=name)
         axes.set_xscale("log")
-        axes.set_xticks([1, 3, 10, 30], ["1", "3", "10", "30"])
+        axes.set_xticks([1, 3, 10, 30, 60], ["1", "3", "10", "30", "60"])
         axes.set_xticks([], minor=True)
         axes.set_title(text, loc="left")
         axes.set_xlabel("minutes")
