@@ -35,7 +35,7 @@ KEPT = (
     "processor_share",
 )  # fmt: skip
 TRAINER, SETTINGS = "Trainer of transformers", ("rate", "weight_decay", "dropout")
-COLOURS = ("#64748B", "#0F766E", "#7C3AED", "#B45309", "#C2410C", "#1D4ED8")
+COLOURS = ("#64748B", "#0F766E", "#7C3AED", "#C2410C", "#A8A29E", "#1D4ED8")
 
 
 def main() -> None:

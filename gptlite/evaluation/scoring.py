@@ -176,6 +176,8 @@ def _losses_by(model: GPT, hardware: Hardware, between: Callable[[], object] = l
     def losses_of(tokens: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
         between()
         with hardware.autocast():
+            if hasattr(model, "unshard"):  # shared by processes: only a whole forward pass gathers the weights
+                return _losses(model(tokens)[counts], targets[counts])
             states, wanted = model.transformer(tokens)[counts], targets[counts]  # (N, D), (N,)
             n = max(1, LARGEST_LOGITS // model.config.vocab_size)  # a vocabulary and a context may both be large
             return torch.cat([_losses(model.head(x), y) for x, y in zip(states.split(n), wanted.split(n), strict=True)])

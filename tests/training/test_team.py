@@ -16,7 +16,7 @@ import torch
 from conftest import Command, make_text, tiny_config
 from support.teams import SHAPE, TINY, WAYS, loss_curve, losses, metrics, started, train, wait_for_step
 
-from gptlite.checkpoint.runs import Run
+from gptlite.checkpoint.runs import Run, load
 from gptlite.config import TrainConfig
 from gptlite.device import Hardware, choose_hardware
 from gptlite.errors import UsageError
@@ -86,6 +86,18 @@ def test_a_run_of_two_processes_is_that_of_one_and_goes_on_alone(
     resumed = gptlite("train", "--resume", "-o", "two", "--steps", "60", "--json")
     assert resumed.code == 0 and json.loads(resumed.out)["step"] == 60
     assert "unlike before: processes 1, not 2" in resumed.err
+
+
+def test_a_model_that_two_processes_share_is_scored_calibrated_and_saved(corpus_file: Path, tmp_path: Path) -> None:
+    line = ("corpus.txt", *TINY, "--steps", "3", "--json", "--calibration", "1.25")
+    logits = []
+    for shard in ("none", "fsdp"):
+        with started(2, train(*line, "-o", shard, "--shard", shard), tmp_path) as processes:
+            assert [process.code for process in processes.wait()] == [0, 0], processes.all[0].err
+        loaded = load(tmp_path / shard / "step-000000003")
+        with torch.no_grad():
+            logits.append(loaded.model(torch.tensor([loaded.tokenizer.encode("the king and the")])))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
