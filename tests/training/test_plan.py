@@ -562,3 +562,18 @@ def test_a_text_that_is_read_often_gets_a_longer_context() -> None:
     assert make_plan(short, overrides={"seconds": 3600.0}).model.context_length == 128
     asked = make_plan(Facts(10**6, 400_000, 1024, CPU), overrides={"seconds": 3600.0, "context_length": 64})
     assert asked.model.context_length == 64
+
+
+# -- Calibration
+
+
+def test_logits_are_divided_after_many_passes_through_a_long_text() -> None:
+    long, short = facts(10**6, vocab_size=1024), facts(100_000, vocab_size=512)
+    often, once = {"epochs": 10.0}, {"epochs": 1.0}
+    plan = make_plan(long, overrides=often)
+    assert plan.train.calibration > 1
+    assert any("too sure" in reason.sentence() for reason in plan.reasons)
+    assert make_plan(long, overrides=often | {"calibration": 1.0}).train.calibration == 1
+    for which, how in ((long, once), (short, often), (long, often | {"ngram_weight": 0.0})):
+        assert make_plan(which, overrides=how).train.calibration == 1
+    assert make_plan(long, architecture="transformer-2017", overrides=often).train.calibration == 1
