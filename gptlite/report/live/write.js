@@ -55,7 +55,12 @@ async function readPrompt() {
   await restart([...before, ...ids, ...(model.special.closing ?? [])]);
 }
 
+// Go on from these ids. Where there are none, as after an empty prompt: a model has to read something.
 async function restart(ids) {
+  if (!ids.length) {
+    writing.hidden = 1;
+    return restart([model.special.separator]);
+  }
   const { bits } = await remote("start", "write", ids);
   setText(ids, bits);
   await showAt(ids.length);
@@ -66,7 +71,7 @@ async function showAt(at) {
   const context = model.config.context_length;
   writing.at = Math.max(writing.hidden, at);
   if (writing.at === writing.ids.length && writing.hasEnded) writing.at -= 1;
-  const before = writing.ids.slice(0, writing.at);
+  const before = writing.at ? writing.ids.slice(0, writing.at) : [model.special.separator];
   await remote("start", "look-back", before, { bits: false });
   writing.logits = await remote("logits", "look-back", Math.min(before.length, context) - 1);
   mark();

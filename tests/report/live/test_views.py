@@ -77,12 +77,29 @@ def test_a_bar_is_taken_and_a_token_shows_what_else_could_stand_there(page: Page
     page.wait_for("byId('next-title').textContent.startsWith('Instead of')")
     assert page.evaluate("document.querySelectorAll('#next .came').length") == 1
     assert page.evaluate("byId('written').querySelectorAll('[aria-selected=true]').length") == 1
-    page.evaluate("document.querySelectorAll('#next button')[1].click()")
-    page.wait_for("byId('next-title').textContent === 'Next token'")
+    page.evaluate("take(writing.shown.ids[1])")
+    assert page.evaluate("byId('next-title').textContent") == "Next token"
     assert page.evaluate("writing.ids.length") < n
     before = page.evaluate("byId('next').textContent")
     page.evaluate("(byId('temperature').value = 2, byId('temperature').dispatchEvent(new Event('input')))")
     assert page.evaluate("byId('next').textContent") != before
+    check_quiet(page)
+
+
+def test_the_first_token_of_a_prompt_can_be_another_one(page: Page, trained_run: Path) -> None:
+    show(page, trained_run)
+    page.evaluate("(byId('prompt').value = '', readPrompt())")
+    anything = page.evaluate("[...writing.logits]")
+    page.evaluate("(byId('prompt').value = 'Ada finds', readPrompt())")
+    assert page.evaluate("writing.hidden") == 0, "nothing stands before the text"
+    page.evaluate("showAt(0)")
+    assert page.evaluate("byId('next-title').textContent").startswith("Instead of")
+    assert page.evaluate("[...writing.logits]") == pytest.approx(anything)
+    chosen = page.evaluate("writing.shown.ids[1]")
+    page.evaluate(f"take({chosen})")
+    assert page.evaluate("writing.ids") == [page.evaluate("model.special.separator"), chosen]
+    wanted = -torch.tensor(anything).log_softmax(-1)[chosen].item() / np.log(2)
+    assert page.evaluate("writing.bits") == [None, pytest.approx(wanted)]
     check_quiet(page)
 
 
