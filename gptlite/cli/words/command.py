@@ -5,6 +5,8 @@ With `--from average` the model itself is loaded, and torch with it, to read a t
 
 from __future__ import annotations
 
+import functools
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ from gptlite.cli.words.spaces import Source, StaticFrom, Versus, about, print_ca
 from gptlite.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gptlite.embedding.static import TokenTable, WordVectors
 
@@ -94,11 +96,7 @@ EpochsOption = Annotated[
 WordsArgument = Annotated[list[str], typer.Argument(metavar="WORD", help="The words to ask about.")]
 
 
-@app.command()
-def nearest(
-    call: typer.Context,
-    words: WordsArgument,
-    k: CountOption = 10,
+def _source(
     model: options.ModelOption = None,
     static_from: StaticFromOption = None,
     correct: CorrectOption = None,
@@ -113,175 +111,107 @@ def nearest(
     threads: options.ThreadsOption = None,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
+) -> Source:
+    """The options of all questions."""
+    return Source(
+        model, static_from, correct, min_count, corpus, device, threads, quiet, others or (), versus, epochs, lossy,
+        encoding, json,
+    )  # fmt: skip
+
+
+def _question(answer: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function that takes a `Source`: it has the function's parameters and those of `_source`."""
+    own, shared = (dict(inspect.signature(each, eval_str=True).parameters) for each in (answer, _source))
+    del own["source"]
+
+    @functools.wraps(answer)
+    def command(call: typer.Context, **given: Any) -> None:
+        source = _source(**{name: given.pop(name) for name in shared})
+        MODES[answer.__name__].check(call, *source.modes())
+        answer(source, **given)
+
+    context = inspect.Parameter("call", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (own | shared).values()]
+    # What typer makes options of.
+    command.__signature__ = inspect.Signature([context, *parameters])  # pyright: ignore[reportAttributeAccessIssue]
+    command.__annotations__ = {each.name: each.annotation for each in (context, *parameters)}
+    return command
+
+
+@app.command()
+@_question
+def nearest(
+    source: Source,
+    words: WordsArgument,
+    k: CountOption = 10,
 ) -> None:
     """The words whose vectors are most like a word's; of several words also how alike they are.
 
     [bold]gptlite words nearest king queen[/bold]
     """
-    source = Source(
-        model,
-        static_from,
-        correct,
-        min_count,
-        corpus,
-        device,
-        threads,
-        quiet,
-        others or (),
-        versus,
-        epochs,
-        lossy,
-        encoding,
-    )
-    MODES["nearest"].check(call, *source.modes())
     words = _clean(words)
     table, spaces = _read(source)
     from gptlite.cli.words import neighbours
 
-    _finish("nearest", source, table, spaces, neighbours.nearest(table, spaces, words, k, json), json, chosen=True)
+    _finish("nearest", source, table, spaces, neighbours.nearest(table, spaces, words, k, source.json), chosen=True)
 
 
 @app.command()
+@_question
 def analogy(
-    call: typer.Context,
+    source: Source,
     a: Annotated[str, typer.Argument(metavar="A", help="A - B + C: king - man + woman asks for queen.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What A is without.")],
     c: Annotated[str, typer.Argument(metavar="C", help="What takes its place.")],
     k: CountOption = 10,
-    model: options.ModelOption = None,
-    static_from: StaticFromOption = None,
-    correct: CorrectOption = None,
-    min_count: MinCountOption = None,
-    others: VectorsOption = None,
-    lossy: LossyOption = False,
-    versus: VersusOption = None,
-    epochs: EpochsOption = 5,
-    corpus: CorpusOption = None,
-    encoding: EncodingOption = None,
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
-    json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
 ) -> None:
     """What is to C as A is to B: the words nearest to A - B + C.
 
     [bold]gptlite words analogy king man woman[/bold]
     """
-    source = Source(
-        model,
-        static_from,
-        correct,
-        min_count,
-        corpus,
-        device,
-        threads,
-        quiet,
-        others or (),
-        versus,
-        epochs,
-        lossy,
-        encoding,
-    )
-    MODES["analogy"].check(call, *source.modes())
     a, b, c = _clean([a, b, c])
     table, spaces = _read(source)
     from gptlite.cli.words import neighbours
 
-    _finish("analogy", source, table, spaces, neighbours.analogy(table, spaces, (a, b, c), k, json), json, chosen=True)
+    found = neighbours.analogy(table, spaces, (a, b, c), k, source.json)
+    _finish("analogy", source, table, spaces, found, chosen=True)
 
 
 @app.command()
+@_question
 def odd(
-    call: typer.Context,
+    source: Source,
     words: WordsArgument,
-    model: options.ModelOption = None,
-    static_from: StaticFromOption = None,
-    correct: CorrectOption = None,
-    min_count: MinCountOption = None,
-    others: VectorsOption = None,
-    lossy: LossyOption = False,
-    versus: VersusOption = None,
-    epochs: EpochsOption = 5,
-    corpus: CorpusOption = None,
-    encoding: EncodingOption = None,
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
-    json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
 ) -> None:
     """Which of three or more words does not belong: the one least like the others.
 
     [bold]gptlite words odd breakfast lunch dinner river[/bold]
     """
-    source = Source(
-        model,
-        static_from,
-        correct,
-        min_count,
-        corpus,
-        device,
-        threads,
-        quiet,
-        others or (),
-        versus,
-        epochs,
-        lossy,
-        encoding,
-    )
-    MODES["odd"].check(call, *source.modes())
     words = _clean(words)
     table, spaces = _read(source)
     from gptlite.cli.words import neighbours
 
-    _finish("odd", source, table, spaces, neighbours.odd(table, spaces, words, json), json)
+    _finish("odd", source, table, spaces, neighbours.odd(table, spaces, words, source.json))
 
 
 @app.command()
+@_question
 def evaluate(
-    call: typer.Context,
+    source: Source,
     files: Annotated[
         list[str],
         typer.Argument(metavar="FILE", help="Pairs of words with people's scores, or analogies; - reads them."),
     ],
-    model: options.ModelOption = None,
-    static_from: StaticFromOption = None,
-    correct: CorrectOption = None,
-    min_count: MinCountOption = None,
-    others: VectorsOption = None,
-    lossy: LossyOption = False,
-    versus: VersusOption = None,
-    epochs: EpochsOption = 5,
-    corpus: CorpusOption = None,
-    encoding: EncodingOption = None,
-    device: options.DeviceOption = "auto",
-    threads: options.ThreadsOption = None,
-    json: options.JsonOption = False,
-    quiet: options.QuietOption = False,
 ) -> None:
     """How well vectors agree with people, on pairs of words or analogies, with intervals.
 
     [bold]gptlite words evaluate wordsim353.tsv --versus word2vec[/bold]
     """
-    source = Source(
-        model,
-        static_from,
-        correct,
-        min_count,
-        corpus,
-        device,
-        threads,
-        quiet,
-        others or (),
-        versus,
-        epochs,
-        lossy,
-        encoding,
-    )
-    MODES["evaluate"].check(call, *source.modes())
     table, spaces = _read(source)
     from gptlite.cli.words import evaluation
 
-    _finish("evaluate", source, table, spaces, evaluation.evaluate(spaces, files, json, encoding), json)
+    found = evaluation.evaluate(spaces, files, source.json, source.encoding)
+    _finish("evaluate", source, table, spaces, found)
 
 
 @app.command()
@@ -371,11 +301,11 @@ def _read(source: Source) -> tuple[TokenTable, list[WordVectors]]:
 
 
 def _finish(
-    name: str, source: Source, table: TokenTable, spaces: Sequence[WordVectors], result: dict[str, Any], json: bool, *,
+    name: str, source: Source, table: TokenTable, spaces: Sequence[WordVectors], result: dict[str, Any], *,
     chosen: bool = False,
 ) -> None:  # fmt: skip
     """Print the answer as JSON, or below the tables that are printed already what was compared."""
-    if json:
+    if source.json:
         least = spaces[0].least
         vectors = [about(space) for space in spaces]
         facts = {"model": str(table.path), "min_count": least, "vectors": vectors, **result}

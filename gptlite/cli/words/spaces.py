@@ -36,6 +36,7 @@ class Source:
     epochs: int = 5
     lossy: bool = False
     encoding: str | None = None
+    json: bool = False
 
     def modes(self) -> Iterator[str]:
         """The modes of `MODES` that these options mean."""
