@@ -8,9 +8,10 @@ It joins four views of a place, none of which has seen the word itself:
 
 A network of one hidden layer has learned to predict the word from them (context2vec, Melamud et al. 2016; with two
 language models as in ELMo, Peters et al. 2018), and what it compares with the words is the vector. So uses of a word
-that could be replaced by the same words are near each other (Amrami & Goldberg 2018). Of frequent words it also knows
-what their uses in the text were like (known_uses.py). Training makes it at its end (training/context_encoder.py), and
-it is saved beside a step.
+that could be replaced by the same words are near each other (Amrami & Goldberg 2018). The axes of the vectors are then
+evened out, half of the way to equal variance within words. Of frequent words the encoder also knows what their uses in
+the text were like (known_uses.py). Training makes it at its end (training/context_encoder.py), and it is saved beside a
+step.
 """
 
 from __future__ import annotations

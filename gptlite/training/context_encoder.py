@@ -6,7 +6,7 @@ Nothing in the model itself changes. Four phases follow each other:
 1. A backward model, which begins with the blocks of the model and its own bigrams, learns the text from right to left.
 2. Both models read passages of the text, and their states around words are kept.
 3. A small network learns to predict each word from them, among the most frequent words of the text.
-4. The uses of each of these words are put into a few groups.
+4. Its vectors are whitened by half, and the uses of each of these words are put into a few groups.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gptlite.training.plan import can_start_from_bigrams
 from gptlite.training.setup import Setup
 from gptlite.training.state import State
 
-READING, PREDICTING, GROUPING = 0.22, 0.62, 0.95  # when later phases begin, as parts of the whole
+READING, PREDICTING, GROUPING = 0.22, 0.62, 0.94  # when later phases begin, as parts of the whole
 ENOUGH = 0.25  # of the time that was kept for it; with less there is no encoder
 EDGE = 8  # tokens at the ends of a passage whose words know too little
 MOST_EXAMPLES, FEWEST_EXAMPLES = 300_000, 100  # words
@@ -46,6 +46,7 @@ BATCH, RATE = 512, 3e-3  # words per step of the network, and its largest learni
 WARMUP = 0.1
 DROPOUT, HIDDEN_DROPOUT = 0.1, 0.2  # of what enters the network, and of its hidden layer
 COMMON = 1e-3  # share of the text above which a word is learned from less often than it stands there
+MOST_COMPARED = 32  # uses of one word, of which the variance within words is measured
 
 
 def check(share: float, processes: int) -> None:
@@ -75,16 +76,21 @@ class Effort:
 
     def ticks(self, begin: float, end: float, n: int, setup: Setup) -> Iterator[tuple[int, float]]:
         """Numbers from 0, and the progress of this phase, from 0 to 1, while it lasts: between two parts of the whole,
-        or, where steps are the budget, `n` times. There is at least one."""
+        or, where steps are the budget, `n` times. There is at least one. A phase whose predecessor ended early begins
+        early."""
         i, progress = 0, 0.0
+        if self.seconds:
+            begin = min(begin, self._passed())
         while progress < 1:
             setup.watcher.phase("learning what stands around words", begin + progress * (end - begin))
             if setup.should_stop():
                 raise _Stopped
             yield i, progress
             i += 1
-            passed = (self.clock.elapsed() - self.began) / self.seconds if self.seconds else 0.0
-            progress = (passed - begin) / (end - begin) if self.seconds else i / n
+            progress = (self._passed() - begin) / (end - begin) if self.seconds else i / n
+
+    def _passed(self) -> float:
+        return (self.clock.elapsed() - self.began) / self.seconds
 
 
 def make_context_encoder(model: GPT, state: State, setup: Setup) -> ContextEncoder | None:
@@ -113,6 +119,7 @@ def make_context_encoder(model: GPT, state: State, setup: Setup) -> ContextEncod
             backward = _train_backward(model, state, setup, effort)
             views, targets = _read(model.eval(), backward, setup, effort, setup.bags)
             network = _train_network(views, targets, setup, effort, setup.bags)
+            network["out"] = _whitened(network, views, targets, setup.plan.train.seed)
             return ContextEncoder(backward, network, _group_uses(views, targets, network, setup, effort))
     except _Stopped:
         setup.watcher.notice("the context encoder was not finished and is left out of the last step.")
@@ -274,6 +281,31 @@ def network_steps_per_step(learned: Mapping[str, Tensor], setup: Setup) -> float
 
 
 # -- 4. The uses of each word
+
+
+def _whitened(network: Mapping[str, Tensor], views: Tensor, targets: Tensor, seed: int) -> Tensor:
+    """The last layer (W, H) of the network with each axis divided by the fourth root of its variance within words.
+
+    Uses of one word differ most along a few axes, such as the subject of the text, which drown others that tell senses
+    apart. The variance is that between uses of one word, in the mean over the words, and is drawn to its mean over the
+    axes by half: within-class covariance normalisation (Hatch et al. 2006), half of the way. docs/lab/log.md has what
+    all of the way costs.
+    """
+    out = network["out"]
+    within = torch.zeros(len(out), len(out))
+    for _, uses, _ in choose_uses(targets.numpy(), seed):
+        some = uses[:, :MOST_COMPARED]
+        vectors = F.normalize(word_vectors(network, views[some.clip(0)].float().flatten(0, 1)), dim=1)
+        vectors = vectors.view(*some.shape, -1)
+        real = torch.from_numpy(some >= 0)[..., None]
+        means = (vectors * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
+        deviations = ((vectors - means) * real).flatten(0, 1)
+        within += deviations.mT @ deviations
+    if not within.trace() > 0:  # no word has enough uses
+        return out
+    variances, axes = torch.linalg.eigh(within.double())
+    evened = (variances + variances.mean()) / 2
+    return ((axes * evened**-0.25) @ axes.mT).float() @ out
 
 
 def _group_uses(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import Command, make_text, random_model, tiny_config
 
 import gptlite
@@ -22,7 +23,7 @@ from gptlite.config import ModelConfig, TrainConfig
 from gptlite.embedding import statistics
 from gptlite.embedding.both_sides import WITH_ENCODER, WITHOUT_ENCODER
 from gptlite.embedding.both_sides_scale import measure_scale
-from gptlite.embedding.context_encoder import last_states
+from gptlite.embedding.context_encoder import last_states, word_vectors
 from gptlite.embedding.senses import SEVERAL
 from gptlite.errors import CheckpointError, Interrupted, UsageError
 from gptlite.kernels.workers import Workers
@@ -222,9 +223,40 @@ def test_each_phase_ends_when_its_part_of_the_time_is_over(monkeypatch: pytest.M
             now += 0.5
         ends.append(now)
         assert shown[0] == 0 and sorted(shown) == shown and shown[-1] < 1
-    assert ends == pytest.approx([2.2, 6.2, 9.5, 10.0], abs=0.5)
+    assert ends == pytest.approx([2.2, 6.2, 9.4, 10.0], abs=0.5)
     counted = Effort(Clock(None, 100, 2, started=0.0), 0.0, 0.0, 3)
     assert [i for i, _ in counted.ticks(0.0, READING, 5, setup)] == [0, 1, 2, 3, 4]
+
+
+def test_a_phase_after_one_that_ended_early_has_its_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1.0  # of ten seconds, though the phase before had until 6.2
+    monkeypatch.setattr(Clock, "elapsed", lambda self: now)
+    setup: Any = SimpleNamespace(watcher=Watcher(), should_stop=lambda: None)
+    shown = []
+    for _, progress in Effort(Clock(100.0, 0, 2, started=0.0), 0.0, 10.0, 3).ticks(PREDICTING, GROUPING, 5, setup):
+        shown.append(progress)
+        now += 0.5
+    assert shown[0] == 0 and shown == sorted(shown) and shown[2] == pytest.approx(2 * 0.5 / 8.4), "rates follow it"
+    assert now == pytest.approx(9.4, abs=0.5)
+
+
+def test_whitening_evens_out_the_axes_along_which_uses_of_one_word_differ() -> None:
+    generator = torch.Generator().manual_seed(1)
+    targets = torch.arange(20).repeat_interleave(40)
+    of_word = torch.randn(20, 6, generator=generator)[targets]
+    noise = torch.randn(len(targets), 6, generator=generator) * torch.tensor([0.1, 0.1, 0.1, 0.1, 0.1, 2.0])
+    network = {"mean": torch.zeros(6), "std": torch.ones(6), "weight": torch.eye(6), "bias": torch.zeros(6) + 9}
+    network["out"] = torch.eye(6)  # so that vectors are views, each with the same constant
+    views = of_word + noise
+
+    def spread(out: torch.Tensor) -> torch.Tensor:
+        vectors = F.normalize(word_vectors({**network, "out": out}, views), dim=1).view(20, 40, 6)
+        return torch.linalg.eigvalsh((vectors - vectors.mean(1, keepdim=True)).flatten(0, 1).T.cov())
+
+    before, after = spread(network["out"]), spread(context_encoder._whitened(network, views, targets, 0))
+    assert after[-1] / after.median() < 0.6 * before[-1] / before.median()
+    few = context_encoder._whitened(network, views[:3], targets[:3], 0)
+    assert torch.equal(few, network["out"]), "no word has enough uses"
 
 
 @pytest.mark.parametrize(
