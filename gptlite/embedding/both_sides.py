@@ -34,7 +34,7 @@ WIDE = np.ones(50, dtype=np.float32)  # and in the wide one
 # Of the cosine: the state at the word, the state that predicts it, the near bag, the wide one, the context encoder, and
 # the known uses of the word.
 WITHOUT_ENCODER = (0.25, 0.25, 0.25, 0.25)
-WITH_ENCODER = (0.065, 0.065, 0.1, 0.21, 0.36, 0.2)
+WITH_ENCODER = (0.06, 0.06, 0.09, 0.195, 0.345, 0.25)
 USE = (0.1, 0.2, 0.6)  # of the cosine of two uses, for what they are like: both bags and the context encoder
 
 
