@@ -100,6 +100,12 @@ def test_vectors_of_both_sides_have_its_part_and_those_of_the_left_none(folder: 
         assert both.scale() is not None and both.scale() != scale
 
 
+def test_a_table_says_what_its_vectors_have_read(folder: Path, gptlite: Command) -> None:
+    for name, said in (("with", "the words around it, and a context encoder"), ("without", "and the words around it")):
+        outcome = gptlite("embed", "the [dog] ran", "a [dog] sat", "-m", folder / name)
+        assert f"BOTH SIDES, states at and before the word, {said}\n" in outcome.out, outcome.err
+
+
 def test_its_part_is_of_both_sides(folder: Path) -> None:
     texts = ["the [dog] ran home", "the [dog] ran home", "the [dog] ran away", "a [dog] ran home"]
     made = gptlite.load(folder / "with").embed(texts, context="both")

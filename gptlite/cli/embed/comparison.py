@@ -171,7 +171,9 @@ class Comparison:
             ),
         ]
         if e.both_sides:
-            both = [[("BOTH SIDES, states at and before the word, and the words around it", "bold")]]
+            encoded = "context encoder" in e.meta["parts"]
+            around = "the words around it, and a context encoder" if encoded else "and the words around it"
+            both = [[(f"BOTH SIDES, states at and before the word, {around}", "bold")]]
             return [*both, *self._matrix(e.cosine(), e.percentile()), [], *self._left_and_static(left)]
         return self._left_and_static(left)
 
