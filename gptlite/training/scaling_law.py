@@ -38,6 +38,7 @@ MEMBERS_DROPOUT = ((7.7, 0.0), (27.0, 0.1), (60.0, 0.2), (math.inf, 0.3))
 FALLING_DROPOUT = ((7.7, 0.0), (14.0, 0.1), (35.0, 0.2), (math.inf, 0.3))
 LONG_TEXT = 250_000
 MEMBERS_OVERFITTING = 27.0  # beyond it they need more dropout, and their mean is no better
+ROUNDING = 1e-9  # a run that ends at a bound is not beyond it
 
 # The temperature by which logits are best divided after more than so many passes, where soft targets weigh less in the
 # end (docs/lab/log.md), and the bits per byte that it gains. Fewer passes were not measured.
@@ -84,7 +85,7 @@ def best_dropout(
     table = MEMBERS_DROPOUT if members > 1 else DROPOUT
     if soft_targets and text_tokens >= LONG_TEXT:
         table = FALLING_DROPOUT
-    return next(rate for most, rate in table if overfitting <= most)
+    return next(rate for most, rate in table if overfitting <= most * (1 + ROUNDING))
 
 
 def best_temperature(epochs: float, text_tokens: int, soft_targets: bool) -> float:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from gptlite.config import ModelConfig
-from gptlite.training.scaling_law import best_dropout, best_ngram_weight, hidden_params, members_gain, predicted_bits
+from gptlite.training.scaling_law import (
+    best_dropout,
+    best_ngram_weight,
+    hidden_params,
+    members_gain,
+    most_epochs,
+    predicted_bits,
+)
 
 
 def model(dim: int = 192) -> ModelConfig:
@@ -43,6 +50,14 @@ def test_dropout_rises_with_epochs_and_with_the_model() -> None:
         assert all(a >= b for a, b in zip(long, without, strict=True)) and long != without
     by_size = [best_dropout(model(dim), 8.0, 10**6) for dim in (64, 768)]
     assert by_size == sorted(by_size) and by_size[0] < by_size[1]
+
+
+def test_a_run_that_ends_where_several_models_should_has_the_dropout_of_shorter_ones() -> None:
+    for n_tokens in range(41_000, 150_000, 97):
+        for members in (2, 4, 8):
+            passes = members * most_epochs(model(), n_tokens) / members
+            assert best_dropout(model(), passes, n_tokens, members, soft_targets=True) == 0.1
+            assert best_dropout(model(), 1.01 * passes, n_tokens, members, soft_targets=True) == 0.2
 
 
 def test_soft_targets_are_left_out_where_counting_takes_a_large_part_of_the_time() -> None:
