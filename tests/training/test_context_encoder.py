@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import Command, make_text, random_model, tiny_config
+from safetensors.torch import load_file
 
 import gptlite
 from gptlite.checkpoint import context_encoder as files
@@ -263,6 +264,12 @@ def test_whitening_evens_out_the_axes_along_which_uses_of_one_word_differ() -> N
     assert after[-1] / after.median() < 0.6 * before[-1] / before.median()
     few = context_encoder._whitened(network, views[:3], targets[:3], 0)
     assert torch.equal(few, network["out"]), "no word has enough uses"
+
+
+def test_the_saved_network_is_the_whitened_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context_encoder, "_whitened", lambda network, *_: torch.full_like(network["out"], 7.0))
+    train(folder / "text.txt", out=tmp_path / "run", context_encoder="15%", **TINY)
+    assert (load_file(Run(tmp_path / "run").step_path(12) / files.NETWORK)["out"] == 7).all()
 
 
 @pytest.mark.parametrize(
