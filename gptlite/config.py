@@ -209,6 +209,8 @@ class ModelConfig:
 class TrainConfig:
     """How to train. The budget is one of `seconds`, `steps` and `epochs`; without any of them it is 300 seconds.
 
+    - `most_epochs`: passes through the text after which a run ends whose budget is time, though time is left; None for
+      no such end. As with `epochs`, each of several members makes its share of them.
     - `optimizer`: muon (with AdamW for embeddings, head and norms) or adamw; `momentum` is Muon's, the betas AdamW's.
     - `members`: models of one shape, each of which learns from its own share of each batch; what is saved is one model
       whose logits are the mean of theirs (training/ensemble.py).
@@ -236,6 +238,7 @@ class TrainConfig:
     seconds: float | None = None
     steps: int | None = None
     epochs: float | None = None
+    most_epochs: float | None = None
     batch_size: int = 16
     members: int = 1
     accumulate: int = 1
@@ -275,6 +278,9 @@ class TrainConfig:
         if more:
             raise UsageError("give only one of `seconds`, `steps` and `epochs`.")
         _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
+        most = self.most_epochs
+        _require(most is None or self.seconds is not None, "`most_epochs` is for runs whose budget is time")
+        _require(most is None or 0 < most < math.inf, f"`most_epochs` must be above zero, not {most}")
         for name in ("batch_size", "eval_every", "save_every", "keep"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"`{name}` must be at least 1, not {value}")
@@ -325,6 +331,11 @@ class TrainConfig:
     @property
     def budget(self) -> tuple[float | None, int | None, float | None]:
         return self.seconds, self.steps, self.epochs
+
+    def total_steps(self, steps_per_epoch: float) -> int:
+        """The steps after which a run ends in any case; 0 where time alone ends it."""
+        epochs = self.most_epochs if self.epochs is None else self.epochs
+        return (self.steps or 0) if epochs is None else max(1, round(epochs * steps_per_epoch))
 
     @property
     def windows_at_once(self) -> int:

@@ -163,16 +163,15 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     config, context = plan.train, plan.model.context_length
     rate = speed.tokens_per_second if speed else guess_speed(plan.member, facts.hardware)
     per_step = config.batch_size * (facts.row_tokens or context)
+    steps: float = config.total_steps(facts.n_tokens / per_step) or math.inf
+    # A window is scored by a forward pass, about a third of a step, and moves on by half a context.
+    windows = min(FINAL_WINDOWS, 2 * facts.val_tokens // context) + (SCORES + 1) * QUICK_WINDOWS
+    saves = (SAVES + 1) * save_seconds(plan.model)
+    scoring = config.members * windows * context / (3 * rate)  # by all members for each window
+    seconds = (1 + config.context_encoder) * steps * per_step / rate + scoring + saves
     if config.seconds is not None:
-        seconds = config.seconds
-        steps = (1 - OVERHEAD_SHARE - config.context_encoder) * seconds * rate / per_step
-    else:
-        steps = config.steps or max(1, round((config.epochs or 0) * facts.n_tokens / per_step))
-        # A window is scored by a forward pass, about a third of a step, and moves on by half a context.
-        windows = min(FINAL_WINDOWS, 2 * facts.val_tokens // context) + (SCORES + 1) * QUICK_WINDOWS
-        saves = (SAVES + 1) * save_seconds(plan.model)
-        scoring = config.members * windows * context / (3 * rate)  # by all members for each window
-        seconds = (1 + config.context_encoder) * steps * per_step / rate + scoring + saves
+        seconds = min(seconds, config.seconds)
+        steps = min(steps, (1 - OVERHEAD_SHARE - config.context_encoder) * config.seconds * rate / per_step)
     tokens = steps * per_step
     bits = None
     if ngram_bits is not None and tokens >= scaling_law.FEWEST_TOKENS:
@@ -261,15 +260,13 @@ def _best_members(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
 
 def _before_memorising(facts: Facts, plan: Plan, speed: Speed | None) -> Plan:
     """`plan` with what suits how often the text is read; several models stop before their mean becomes worse."""
-    config, epochs = plan.train, expect(facts, plan, speed).epochs
-    most = config.members * scaling_law.most_epochs(plan.member, facts.n_tokens)
-    if config.members > 1 and config.seconds is not None and epochs > most:
-        seconds = config.seconds * most / epochs
-        each = most / config.members
-        reason = Reason("seconds", {"seconds": seconds, "asked": config.seconds, "epochs": each})
-        plan = plan.with_train(reason, seconds=seconds)
-        plan = dataclasses.replace(plan, given=tuple(name for name in plan.given if name != "seconds"))
-    return _suit_epochs(facts, plan, min(epochs, most))
+    members, epochs = plan.train.members, expect(facts, plan, speed).epochs
+    each = scaling_law.most_epochs(plan.member, facts.n_tokens)
+    if members > 1 and each < math.inf:
+        reason = Reason("most_epochs", {"epochs": each}) if epochs > members * each else None
+        plan = plan.with_train(reason, most_epochs=members * each)
+        epochs = min(epochs, members * each)
+    return _suit_epochs(facts, plan, epochs)
 
 
 def _plan_for(facts: Facts, request: Request, layers_and_dim: tuple[int, int] | None = None) -> Plan:

@@ -31,7 +31,7 @@ from gptlite.text.mixture import Mixture
 from gptlite.text.options import TextOptions
 from gptlite.text.pairs import PairBatches
 from gptlite.text.tokenizer import check_vocab_size
-from gptlite.training import clock, companions, context_encoder, machine, numerics, pair_data, resume, tensorboard
+from gptlite.training import companions, context_encoder, machine, numerics, pair_data, resume, tensorboard
 from gptlite.training import plan as planning
 from gptlite.training import team as distributed
 from gptlite.training.dataset import Dataset, Inputs, hold_out, in_order, note_copies, remembered_val, shorten, tokenize
@@ -258,7 +258,7 @@ def _for_pairs(hardware: Hardware, dataset: Dataset) -> Hardware:
 
 
 def _total_steps(plan: planning.Plan, dataset: Dataset, team: Team) -> int:
-    return clock.total_steps(plan.train, make_batches(plan, dataset, team).steps_per_epoch)
+    return plan.train.total_steps(make_batches(plan, dataset, team).steps_per_epoch)
 
 
 def _read(

@@ -14,8 +14,8 @@ class Reason:
     """Why the plan set a value: `about` says which value, `facts` what decided. `sentence` puts it into words."""
 
     about: Literal[
-        "shape", "context_length", "batch_size", "processes", "dropout", "ngram_weight", "seconds", "speed",
-        "background", "replay", "calibration", "recorded",
+        "shape", "context_length", "batch_size", "processes", "dropout", "ngram_weight", "most_epochs",
+        "speed", "background", "replay", "calibration", "recorded",
     ]  # fmt: skip
     facts: Mapping[str, Any]
 
@@ -43,10 +43,10 @@ class Reason:
                 soft = f"a 5-gram's soft targets with weight {f.get('weight', 0):g}"
                 what = soft if self.about == "ngram_weight" else f"dropout {f['dropout']:g}"
                 return f"{what}, because the text will be read {times}"
-            case "seconds":
+            case "most_epochs":
                 times = plural(round(f["epochs"]), "time")
-                why = f"after reading so short a text {times}, several models begin to learn it by heart"
-                return f"{f['seconds']:.0f} of the {f['asked']:.0f} s, because {why}"
+                why = "several models begin to learn so short a text by heart then"
+                return f"an end after each has read the text {times}, though time is left: {why}"
             case "speed":
                 times = f"{f['ratio']:.1f} times faster" if f["ratio"] > 1 else f"{1 / f['ratio']:.1f} times slower"
                 return f"planned again for the last {f['seconds']:.0f} s: steps are {times} than when they were timed"

@@ -6,7 +6,6 @@ nothing is saved, a model of another size may still win more than the steps that
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,8 +86,7 @@ class Replanner:
         best = planning.one_window_each(best, facts.hardware.processes)
         speed = measure(best.model, best.train)
         bits = planning.predicted(facts, best, speed)
-        whole = dataclasses.replace(plan, train=dataclasses.replace(plan.train, seconds=total))
-        if bits > planning.predicted(facts, whole, measure(plan.model, plan.train)) - GAIN:
+        if bits > planning.predicted(facts, plan, measure(plan.model, plan.train)) - GAIN:
             return None
         reason = Reason("speed", {"ratio": ratio, "seconds": seconds})
         best = best.with_train(reason, seconds=total)

@@ -73,6 +73,8 @@ def make_plan(previous: Mapping[str, Any], request: Request) -> planning.Plan:
     _check_unchanged(given, before)
     _check_start(previous, request)
     if any(value is not None for value in budget.values()):
+        if "result" in previous or budget["seconds"] is None:  # more is asked for than the plan wanted
+            train_fields["most_epochs"] = None
         train_fields |= budget
     reasons = tuple(recorded(sentence) for sentence in stored.get("reasons", ()))
     return planning.Plan(model, TrainConfig(**train_fields), reasons, tuple(stored.get("given", ())))

@@ -981,9 +981,9 @@ def test_torch_is_left_as_it_was(corpus_file: Path, fails: bool) -> None:
 
 
 def test_every_setting_is_a_keyword_of_train() -> None:
-    """But what an architecture means, the shares of a background, and the budget in seconds, which is `time`."""
+    """But what an architecture means, what only the plan chooses, and the budget in seconds, which is `time`."""
     names = {f.name for config in (ModelConfig, TrainConfig) for f in dataclasses.fields(config)}
-    names -= {*ARCHITECTURES["qwen3"], "seconds", "background_share", "background_end"} - {"norm_eps"}
+    names -= {*ARCHITECTURES["qwen3"], "seconds", "most_epochs", "background_share", "background_end"} - {"norm_eps"}
     assert names <= set(inspect.signature(train).parameters)
     assert all(p.annotation for p in inspect.signature(train).parameters.values())
 

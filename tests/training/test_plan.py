@@ -493,19 +493,22 @@ def test_time_that_a_small_text_cannot_use_goes_to_members(seconds: float, sever
 
 @pytest.mark.parametrize("n_bytes", [250_000, 1_000_000])
 def test_members_stop_before_they_learn_a_short_text_by_heart(n_bytes: int) -> None:
-    """Longer budgets then lead to the same run, and its seconds are those that it takes."""
+    """Longer budgets then lead to the same run, and its seconds are those that it takes, not those that it may take."""
     short = facts(n_bytes, vocab_size=512)
     plans = [make_plan(short, overrides={"seconds": s}, measure=measured) for s in (60.0, 7200.0, 86_400.0)]
     assert plans[0].train.seconds == 60.0
     assert plans[1].model == plans[2].model and plans[1].train.members == plans[2].train.members == 8
-    assert plans[1].train.seconds == pytest.approx(plans[2].train.seconds) and 60 < plans[1].train.seconds < 7200
-    assert plans[1].train.dropout == plans[2].train.dropout < 0.3
-    told = [reason.sentence() for reason in plans[1].reasons if reason.about == "seconds"]
-    assert len(told) == 1 and re.match(r"\d+ of the 7200 s, because after reading so short a text \d+ times, ", told[0])
+    assert dataclasses.replace(plans[1].train, seconds=86_400.0) == plans[2].train
+    assert plans[1].train.most_epochs is not None and plans[1].train.dropout < 0.3
+    expected = [expect(short, plan, measured(plan.model, plan.train)) for plan in plans]
+    assert expected[0].seconds == 60.0 < expected[1].seconds == expected[2].seconds < 7200
+    assert expected[1].epochs == pytest.approx(plans[1].train.most_epochs, rel=0.01)
+    told = [[reason.sentence() for reason in plan.reasons if reason.about == "most_epochs"] for plan in plans]
+    assert not told[0] and re.match(r"an end after each has read the text \d+ times, though time is left: ", *told[1])
     asked = make_plan(short, overrides={"seconds": 7200.0, "members": 4}, measure=measured)
-    assert asked.train.seconds == 7200.0
+    assert asked.train.most_epochs is None
     tiny = make_plan(facts(50_000, vocab_size=512), overrides={"seconds": 7200.0}, measure=measured)
-    assert (tiny.train.members > 1, tiny.train.seconds) == (True, 7200.0)  # which was not measured
+    assert (tiny.train.members > 1, tiny.train.most_epochs) == (True, None)  # which was not measured
 
 
 @pytest.mark.parametrize(

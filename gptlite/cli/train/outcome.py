@@ -71,6 +71,8 @@ def show_plan(preview: dict[str, Any]) -> None:
 
     if training["seconds"] is not None:
         budget, how_long = console.duration(training["seconds"]), whose("seconds")
+        if expected["seconds"] < training["seconds"] and training["most_epochs"]:
+            budget += f", ending at {training['most_epochs'] / training['members']:.0f} times through the text for each"
     else:
         budget, how_long = console.plural(round(expected["steps"]), "step"), whose("steps", "epochs")
     bytes_per_token = preview["train_bytes"] / preview["n_train_tokens"]
