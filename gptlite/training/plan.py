@@ -177,7 +177,8 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     if ngram_bits is not None and tokens >= scaling_law.FEWEST_TOKENS:
         bits = ngram_bits * _law(facts, plan, tokens) / scaling_law.NGRAM_LEVEL
     memory = training_memory(plan.model, config, facts.hardware)
-    return Expected(rate, steps, tokens / facts.n_tokens, seconds, memory, bits)
+    epochs = min(tokens / facts.n_tokens, config.most_epochs or math.inf)  # of steps, whole ones may be a little more
+    return Expected(rate, steps, epochs, seconds, memory, bits)
 
 
 def predicted(facts: Facts, plan: Plan, speed: Speed | None) -> float:
