@@ -90,6 +90,18 @@ def test_a_dry_run_as_json_has_the_numbers(gptlite: Command, corpus_file: Path) 
     assert preview["train_bytes"] + preview["val_bytes"] == corpus_file.stat().st_size
 
 
+@pytest.mark.parametrize("seconds", [5.0, 2.0])
+def test_a_dry_run_says_when_a_run_ends_before_its_time(
+    gptlite: Command, corpus_file: Path, seconds: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preview = json.loads(gptlite("train", "corpus.txt", "--dry-run", "--json", "--time", "5s").out)
+    preview["plan"]["train"] |= {"members": 4, "most_epochs": 48.0}
+    preview["expected"]["seconds"] = seconds
+    outcome.show_plan(preview)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("budget 5 s, ending at 12 times through the text for each yours" in shown) is (seconds < 5)
+
+
 def test_a_dry_run_resumes_nothing(gptlite: Command, corpus_file: Path) -> None:
     outcome = gptlite("train", "corpus.txt", "--dry-run", "--resume")
     assert outcome.code == 2 and "--resume" in outcome.err

@@ -506,6 +506,27 @@ def test_a_resumed_run_has_the_rest_of_its_time(corpus_file: Path, monkeypatch: 
     assert 5.0 < result["seconds"] <= 6.5
 
 
+def test_a_run_with_time_left_ends_after_its_most_epochs(corpus_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the plan wants it of several models. The learning rate falls to zero there; more is learned if it is asked."""
+    FakeTime(monkeypatch)
+    with pytest.raises(Interrupted):
+        train(str(corpus_file), out="run", time=60.0, started=0.0, should_stop=stop_after(2), **TINY)
+    stored = info(Path("run"))
+    stored["plan"]["train"]["most_epochs"] = 0.5
+    Path("run/run.json").write_text(json.dumps(stored))
+    log = Log()
+    result = train(inputs=[], out="run", resume=True, started=0.0, time=50.0, watcher=log, threads=1)
+    assert result["epochs"] == pytest.approx(0.5, abs=0.02)
+    assert result["seconds"] < 30
+    last = log.progress[-1]
+    assert (last.fraction, last.step) == (1.0, result["step"])
+    assert last.lr < 0.3 * stored["plan"]["train"]["lr"] and last.remaining < 2.0
+    assert train(inputs=[], out="run", resume=True, started=0.0, threads=1) == result
+    more = train(inputs=[], out="run", resume=True, started=0.0, time=45.0, threads=1)
+    assert more["step"] > result["step"] and more["seconds"] > 40
+    assert info(Path("run"))["plan"]["train"]["most_epochs"] is None
+
+
 @pytest.mark.slow
 def test_six_real_seconds_end_within_nine(corpus_file: Path) -> None:
     began = time.monotonic()
@@ -729,6 +750,23 @@ def test_the_loop_ends_at_the_step_nearest_to_its_time(
     monkeypatch.setattr(pauses, "now", lambda: elapsed)
     a_clock = clock.Clock(seconds=100.0, total_steps=0, saves=3, started=0.0)
     assert a_clock.over(State(quick_windows=0, final_windows=0), seconds_per_step=10.0) is over
+
+
+@pytest.mark.parametrize(
+    ("step", "elapsed", "progress", "remaining"), [(10, 10.0, 0.2, 40.0), (10, 50.0, 0.5, 40.0), (40, 90.0, 0.9, 10.0)]
+)
+def test_of_two_ends_of_a_run_the_nearer_one_counts(
+    step: int, elapsed: float, progress: float, remaining: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 seconds without a reserve, or 50 steps of one second."""
+    monkeypatch.setattr(pauses, "now", lambda: elapsed)
+    a_clock = clock.Clock(seconds=100.0, total_steps=50, saves=3, started=0.0)
+    state = State(step=step, quick_windows=0, final_windows=0)
+    assert a_clock.progress(state) == pytest.approx(progress)
+    assert a_clock.remaining(state, seconds_per_step=1.0) == pytest.approx(remaining)
+    assert not a_clock.over(state, seconds_per_step=1.0)
+    state.step = 50
+    assert a_clock.over(state, seconds_per_step=1.0)
 
 
 def test_a_loss_that_climbed_does_not_hide_overfitting() -> None:
