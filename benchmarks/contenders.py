@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from gptlite.checkpoint import saved_step
 from gptlite.checkpoint.runs import Run
 from gptlite.config import ModelConfig, TrainConfig
-from gptlite.device import Hardware, choose_hardware
+from gptlite.device import Hardware, bf16_in_hardware, choose_hardware
 from gptlite.evaluation import scoring
 from gptlite.model import GPT, initialise
 from gptlite.storage.reader import Reader
@@ -296,7 +296,7 @@ def trainer(options: argparse.Namespace) -> dict[str, Any]:
         arguments = transformers.TrainingArguments(
             output_dir=folder,
             use_cpu=True,
-            bf16="dtype" in choose_hardware("cpu").open,  # where gptlite would, too
+            bf16=bf16_in_hardware("cpu"),
             seed=options.seed,
             per_device_train_batch_size=batch_size,
             learning_rate=options.rate,
@@ -372,7 +372,7 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     tokens = token_files.tokenize(read_texts(options).train, tokenizer)
     batches = Batches(tokens, context=shape.context_length, batch_size=config.batch_size, seed=config.seed)
     before = info["machine"]
-    dtypes = ("fp32", "bf16") if "dtype" in choose_hardware("cpu").open else ("fp32",)
+    dtypes = ("fp32", "bf16") if bf16_in_hardware("cpu") else ("fp32",)
     contenders: dict[str, Callable[[Tensor], object]] = {}
     for dtype in dtypes:
         hardware = choose_hardware("cpu", dtype, compile=before["compile"])
