@@ -58,6 +58,7 @@ LARGEST_CLIP = 1e30  # float32, in which gradients are kept, ends at 3e38
 LARGEST_PENALTY = 100  # of a repetition; beyond it nothing changes any more
 LARGEST_PHRASE = 1024  # tokens
 LARGEST_NUMBER = 4096  # of samples
+GREEDY = 1e-5  # temperatures up to here take the likeliest: what is left of the others is lost in rounding
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,11 @@ class ModelConfig:
             object.__setattr__(self, "rope_scaling", RopeScaling(**self.rope_scaling))
         _known_architecture(self.architecture)
         for name, choice in ARCHITECTURES[self.architecture].items():
-            if name != "norm_eps":
-                _require(
-                    getattr(self, name) == choice,
-                    f"{self.architecture} means `{name}` = {choice!r}, not {getattr(self, name)!r}",
-                )
-        for name in ("vocab_size", "context_length", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim"):
+            same = name == "norm_eps" or getattr(self, name) == choice
+            _require(same, f"{self.architecture} means `{name}` = {choice!r}, not {getattr(self, name)!r}")
+        for name in ("vocab_size", "context_length", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
+                     "hidden_dim"):  # fmt: skip
             _require(getattr(self, name) >= 1, f"`{name}` must be at least 1, not {getattr(self, name)}")
-        _require(self.hidden_dim >= 1, f"`hidden_dim` must be at least 1, not {self.hidden_dim}")
         _require(
             self.n_heads % self.n_kv_heads == 0,
             f"`n_heads` ({self.n_heads}) must be a multiple of `n_kv_heads` ({self.n_kv_heads})",
@@ -278,9 +276,9 @@ class TrainConfig:
         if more:
             raise UsageError("give only one of `seconds`, `steps` and `epochs`.")
         _require(math.isfinite(budget) and budget > 0, f"the training budget must be above zero, not {budget}")
-        most = self.most_epochs
-        _require(most is None or self.seconds is not None, "`most_epochs` is for runs whose budget is time")
-        _require(most is None or 0 < most < math.inf, f"`most_epochs` must be above zero, not {most}")
+        if (most := self.most_epochs) is not None:
+            _require(self.seconds is not None, "`most_epochs` is for runs whose budget is time")
+            _require(0 < most < math.inf, f"`most_epochs` must be above zero, not {most}")
         for name in ("batch_size", "eval_every", "save_every", "keep"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"`{name}` must be at least 1, not {value}")
@@ -294,7 +292,7 @@ class TrainConfig:
         _choose("loss", self.loss, "answer", "all")
         _choose("shard", self.shard, "none", "fsdp")
         _choose("log", self.log, "none", "tensorboard")
-        for name in ("momentum", "beta1", "beta2"):
+        for name in ("momentum", "beta1", "beta2", "dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"`{name}` must be at least 0 and below 1, not {value}")
         for name, largest in (("lr", LARGEST_RATE), ("clip", LARGEST_CLIP)):
@@ -304,11 +302,10 @@ class TrainConfig:
             value = getattr(self, name)
             _require(0 <= value <= 1, f"`{name}` is a fraction of the run, between 0 and 1, not {value}")
         decay = self.weight_decay
-        _require(math.isfinite(decay) and decay >= 0, f"`weight_decay` must not be negative, not {decay}")
+        _require(0 <= decay < math.inf, f"`weight_decay` must not be negative, not {decay}")
         too_much = f"`weight_decay` ({decay:g}) times `lr` ({self.lr:g}) must be below 1, or steps undo the weights"
         _require(self.lr * decay < 1, too_much)
         _require(0.5 <= self.calibration <= 2, f"`calibration` must be from 0.5 to 2, not {self.calibration:g}")
-        _require(0 <= self.dropout < 1, f"`dropout` must be at least 0 and below 1, not {self.dropout}")
         for name in ("background_share", "background_end", "replay"):
             value = getattr(self, name)
             _require(0 <= value <= LARGEST_COMPANION, f"`{name}` must be from 0 to {LARGEST_COMPANION}, not {value}")
@@ -351,9 +348,6 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
 
-GREEDY = 1e-5  # temperatures up to here take the likeliest: what is left of the others is lost in rounding
-
-
 @dataclass(frozen=True)
 class SamplingConfig:
     """How to draw the next token, and for how long. Raises `UsageError` for what makes no sense.
@@ -389,10 +383,7 @@ class SamplingConfig:
         object.__setattr__(self, "bans", tuple(self.bans))
         biases = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias
         object.__setattr__(self, "logit_bias", tuple((token, bias) for token, bias in biases))
-        _require(
-            math.isfinite(self.temperature) and self.temperature >= 0,
-            f"`temperature` must be zero or above, not {self.temperature}",
-        )
+        _require(0 <= self.temperature < math.inf, f"`temperature` must be zero or above, not {self.temperature}")
         _require(self.top_k >= 0, f"`top_k` must be zero (off) or above, not {self.top_k}")
         _require(0 < self.top_p <= 1, f"`top_p` must be above 0 and at most 1 (off), not {self.top_p}")
         _require(0 <= self.min_p <= 1, f"`min_p` must be between 0 (off) and 1, not {self.min_p}")

@@ -44,7 +44,7 @@ def first_look(model: GPT, state: State, team: Team, setup: Setup) -> None:
     if setup.plan.train.init == "model":
         setup.watcher.notice(f"before training, the held-out text takes {before.bits_per_byte:.3f} bits per byte.")
     reading = STATISTICS_TOKENS / setup.plan.model.context_length * state.seconds_per_window
-    state.save_seconds = save_seconds(setup.plan.model) + reading
+    state.save_seconds = save_seconds(setup.plan.model, setup.plan.train) + reading
     state.scores, state.quick_windows = SCORES, min(len(windows), QUICK_WINDOWS)
     state.final_windows = min(len(windows), FINAL_WINDOWS)
     if clock.seconds is not None:

@@ -64,16 +64,17 @@ def more_parts(train: TrainConfig) -> int | None:
     return next((parts for parts in later if train.batch_size % parts == 0), None)
 
 
-def saved_bytes(model: ModelConfig) -> int:
-    """Bytes that a saved step takes at most: weights, two moments and small files."""
-    return model.n_params * 12 + (1 << 20)
+def saved_bytes(model: ModelConfig, train: TrainConfig) -> int:
+    """Bytes that a saved step takes at most: weights, two moments of those that are trained, and small files."""
+    member, _ = of_one_member(model, train)  # what several members are saved as has zeros too
+    return 4 * model.n_params + 8 * train.members * member.n_params + (1 << 20)
 
 
-def run_bytes(model: ModelConfig) -> int:
+def run_bytes(model: ModelConfig, train: TrainConfig) -> int:
     """Bytes that a run needs on disk at least: two saved steps, and the token table of steps on the way."""
-    return 2 * saved_bytes(model) + table_history.most_bytes(model.vocab_size, model.dim)
+    return 2 * saved_bytes(model, train) + table_history.most_bytes(model.vocab_size, model.dim)
 
 
-def save_seconds(model: ModelConfig) -> float:
-    """A guess at the time of a save: half a second, and `SAVING_RATE` for weights and two moments."""
-    return 0.5 + model.n_params * 12 / SAVING_RATE
+def save_seconds(model: ModelConfig, train: TrainConfig) -> float:
+    """A guess at the time of a save: half a second, and `SAVING_RATE` for what is written."""
+    return 0.5 + saved_bytes(model, train) / SAVING_RATE

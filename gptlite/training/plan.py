@@ -166,7 +166,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     steps: float = config.total_steps(facts.n_tokens / per_step) or math.inf
     # A window is scored by a forward pass, about a third of a step, and moves on by half a context.
     windows = min(FINAL_WINDOWS, 2 * facts.val_tokens // context) + (SCORES + 1) * QUICK_WINDOWS
-    saves = (SAVES + 1) * save_seconds(plan.model)
+    saves = (SAVES + 1) * save_seconds(plan.model, config)
     scoring = config.members * windows * context / (3 * rate)  # by all members for each window
     seconds = (1 + config.context_encoder) * steps * per_step / rate + scoring + saves
     if config.seconds is not None:

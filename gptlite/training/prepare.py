@@ -147,7 +147,7 @@ def prepare_new(request: Request, stack: ExitStack, team: Team = ALONE, *, in_di
     steps = estimated.expected.steps if not in_directory else _total_steps(plan, dataset, team)
     hardware = _for_pairs(machine.decide(hardware, plan.train.seconds, steps, plan.model, plan.train), dataset)
     if in_directory:
-        check_storage(run.path, run_bytes(plan.model))
+        check_storage(run.path, run_bytes(plan.model, plan.train))
     info = {
         "format": 1,
         "command": list(request.command),
@@ -193,7 +193,7 @@ def prepare_resume(request: Request, stack: ExitStack, team: Team = ALONE) -> Pr
     check_memory(plan.model, plan.train, available_memory(hardware.device), hardware)
     resume.check_same_tokens(run, previous, dataset.digests)
     companions.check_same_tokens(previous, dataset.companions)
-    check_storage(run.path, run_bytes(plan.model))
+    check_storage(run.path, run_bytes(plan.model, plan.train))
     distributed.check_shares(plan.train.batch_size, plan.train.accumulate, team.size)
     context_encoder.check(plan.train.context_encoder, team.size)
     check_members(plan.model, plan.train, team.size)

@@ -24,7 +24,7 @@ from gptlite.generation import generate
 from gptlite.model import GPT
 from gptlite.training import held_out, pipeline, table_history
 from gptlite.training.ensemble import Ensemble, models_and_windows, of_one_member, repeated
-from gptlite.training.memory import training_memory
+from gptlite.training.memory import saved_bytes, training_memory
 from gptlite.training.optimizer import make_optimizers, mean_loss, training_step
 
 SMALL: dict[str, Any] = {
@@ -220,3 +220,14 @@ def test_memory_counts_the_members_and_what_they_make() -> None:
     four = training_memory(repeated(one, 4), TrainConfig(batch_size=64, members=4))
     weights = 4 * (3 * 4 * one.n_params + repeated(one, 4).n_params)
     assert four == pytest.approx(alone + weights, rel=0.01)
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_what_a_saved_step_takes_on_disk_is_known_before(text: str, members: int) -> None:
+    """With two moments of each weight that is trained; those of a model's zeros would be twice as much again."""
+    settings = {**SMALL, "dim": 128, "n_heads": 2, "members": members, "steps": 1, "optimizer": "adamw"}
+    gptlite.train(text, out="run", **settings)
+    plan = json.loads(Path("run/run.json").read_text())["plan"]
+    planned = saved_bytes(ModelConfig(**plan["model"]), TrainConfig(**plan["train"]))
+    written = sum(path.stat().st_size for path in Run(Path("run")).step_path(1).rglob("*") if path.is_file())
+    assert 0.5 * planned < written <= planned

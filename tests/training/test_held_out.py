@@ -30,7 +30,7 @@ def look(monkeypatch: pytest.MonkeyPatch, budget: dict[str, Any], seconds_per_wi
         tokenizer=SimpleNamespace(pairs=None),
         plan=SimpleNamespace(model=SimpleNamespace(context_length=64), train=TrainConfig(**budget)),
     )  # fmt: skip
-    monkeypatch.setattr(held_out, "save_seconds", lambda model: 0.1)
+    monkeypatch.setattr(held_out, "save_seconds", lambda model, train: 0.1)
     state = State()
     held_out.first_look(SimpleNamespace(), state, ALONE, setup)  # type: ignore[arg-type]
     return state, clock

@@ -504,7 +504,9 @@ def test_members_stop_before_they_learn_a_short_text_by_heart(n_bytes: int) -> N
     assert expected[0].seconds == 60.0 < expected[1].seconds == expected[2].seconds < 7200
     assert 0.99 < expected[1].epochs / plans[1].train.most_epochs <= 1
     each = plans[1].train.most_epochs / 8
-    assert plans[1].train.dropout == best_dropout(plans[1].member, each, short.n_tokens, 8, plans[1].train.ngram_weight > 0)
+    assert plans[1].train.dropout == best_dropout(
+        plans[1].member, each, short.n_tokens, 8, plans[1].train.ngram_weight > 0
+    )
     told = [[reason.sentence() for reason in plan.reasons if reason.about == "most_epochs"] for plan in plans]
     assert not told[0] and re.match(r"an end after each has read the text \d+ times, though time is left: ", *told[1])
     asked = make_plan(short, overrides={"seconds": 7200.0, "members": 4}, measure=measured)
