@@ -107,7 +107,7 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "gptlite", "font.family": "sans-serif"}
     texts, names = (list(dict.fromkeys(r[key] for r in records)) for key in ("text", "name"))
-    figure = Figure(figsize=(7 * len(texts), 4.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7 * len(texts), 5), layout="constrained", facecolor="white")
     for axes, text in zip(figure.subplots(1, len(texts), squeeze=False)[0], texts, strict=True):
         for name, colour in zip(names, COLOURS, strict=False):
             runs = [r for r in records if (r["text"], r["name"]) == (text, name)]
@@ -131,7 +131,8 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
         axes.set_ylabel("bits per byte of the held-out text (lower is better)")
         axes.grid(color="#DDDDDD", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines if line.get_label() in names}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
