@@ -175,7 +175,7 @@ def expect(facts: Facts, plan: Plan, speed: Speed | None = None, ngram_bits: flo
     tokens = steps * per_step
     bits = None
     if ngram_bits is not None and tokens >= scaling_law.FEWEST_TOKENS:
-        bits = ngram_bits * _law(facts, plan, tokens) / scaling_law.NGRAM_LEVEL
+        bits = scaling_law.scaled_by_ngram(_law(facts, plan, tokens), ngram_bits, facts.n_bytes)
     memory = training_memory(plan.model, config, facts.hardware)
     epochs = min(tokens / facts.n_tokens, config.most_epochs or math.inf)  # of steps, whole ones may be a little more
     return Expected(rate, steps, epochs, seconds, memory, bits)

@@ -11,7 +11,7 @@
 The form is that of Hoffmann et al. (2022), "Training Compute-Optimal Large Language Models"; the worth of repeated
 tokens is that of Muennighoff et al. (2023), "Scaling Data-Constrained Language Models". The constants are fitted by
 hand to runs of 1 to 30 minutes on one text (docs/lab/log.md). For another text the bits are scaled by those that a
-5-gram needs for it: `bits * ngram / NGRAM_LEVEL`.
+5-gram needs for it (`scaled_by_ngram`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ SHORT_TEXT = (40_000, 150_000)  # tokens of texts on which large models with sof
 SOFT_EXCESS_TERM = 0.06  # takes the place of `EXCESS_TERM` for these
 BYTES_PER_TOKEN = 2.5
 FEWEST_TOKENS = 1_000_000  # of the runs that the law was fitted to; shorter ones begin better than it says
-NGRAM_LEVEL = 2.204  # bits per byte of the 5-gram on the text that the law was fitted to
+# Bits per byte of the 5-gram on the text that the law was fitted to, and the bytes of that text. On a shorter text a
+# 5-gram needs more bits, which the token term has counted already: `SHORT_NGRAM` more per root of how much shorter.
+NGRAM_LEVEL, NGRAM_BYTES, SHORT_NGRAM = 2.204, 1_000_000, 0.155
 
 # When a model begins to memorise its text: epochs * (hidden parameters per token of text) ^ OVERFITTING_EXPONENT, and
 # the dropout that was best up to there (docs/lab/log.md). The mean of several models needs less of it. With soft
@@ -75,6 +77,15 @@ def predicted_bits(
     measured = SHORT_TEXT[0] <= text_tokens <= SHORT_TEXT[1]
     excess = SOFT_EXCESS_TERM if soft_targets and measured else EXCESS_TERM
     return bits + excess * max(0.0, math.log(hidden / (ROOM * text_tokens)))
+
+
+def scaled_by_ngram(bits: float, ngram_bits: float, text_bytes: int) -> float:
+    """Bits per byte of the text at hand, from those on the scale of `predicted_bits`.
+
+    - `ngram_bits`: of a 5-gram on its held-out part; `text_bytes`: size of the training text.
+    """
+    shorter = max(1.0, NGRAM_BYTES / max(1, text_bytes)) ** 0.5
+    return bits * ngram_bits / (NGRAM_LEVEL + SHORT_NGRAM * (shorter - 1))
 
 
 def best_dropout(

@@ -491,6 +491,32 @@ def test_time_that_a_small_text_cannot_use_goes_to_members(seconds: float, sever
     assert bits < of_one - 0.01
 
 
+@pytest.mark.parametrize(
+    ("n_bytes", "n_tokens", "members", "n_layers", "dim", "passes", "ngram", "measured"),
+    [
+        (20_000, 10_159, 8, 2, 64, 43.0, 3.146, 3.279),
+        (50_000, 28_076, 8, 2, 64, 14.1, 2.719, 2.689),
+        (100_000, 54_285, 8, 4, 128, 10.8, 2.496, 2.388),
+        (100_000, 57_775, 8, 4, 128, 11.0, 3.071, 2.921),
+        (668_469, 272_296, 1, 4, 192, 15.2, 2.179, 2.009),
+        (1_003_856, 411_271, 1, 4, 192, 6.1, 2.204, 2.003),
+        (1_003_856, 411_271, 4, 4, 192, 7.2, 2.204, 1.944),
+    ],
+)
+def test_short_texts_end_about_where_the_plan_expects(
+    n_bytes: int, n_tokens: int, members: int, n_layers: int, dim: int, passes: float, ngram: float, measured: float
+) -> None:
+    """Bits per byte as in docs/lab/log.md, "what is expected of short texts"."""
+    one = ModelConfig.preset("qwen3", "tiny", 512, n_layers=n_layers, dim=dim, tie_embeddings=False)
+    epochs, calibration = passes * members, 1.1 if n_tokens > 250_000 else 1.0
+    train = TrainConfig(
+        epochs=epochs, members=members, batch_size=16 * members, ngram_weight=0.5, calibration=calibration
+    )
+    plan = Plan(repeated(one, members), train)
+    expected = expect(Facts(n_bytes, n_tokens, 512, CPU), plan, ngram_bits=ngram).bits_per_byte
+    assert expected == pytest.approx(measured, rel=0.05)
+
+
 @pytest.mark.parametrize("n_bytes", [250_000, 1_000_000])
 def test_members_stop_before_they_learn_a_short_text_by_heart(n_bytes: int) -> None:
     """Longer budgets then lead to the same run, and its seconds are those that it takes, not those that it may take."""
