@@ -261,5 +261,6 @@ def finish(model: GPT, state: State, team: Team, setup: Setup) -> dict[str, Any]
         "held_out_bytes": setup.held_out_bytes,
         "processor_share": round(share, 3) if on_cpu and share is not None else None,
         "epochs": round(setup.batches.epochs(state.tokens, state.drawn), 3),
+        "members": setup.plan.train.members,
         "baselines": baselines,
     }

@@ -33,18 +33,20 @@ def stops_early(state: State, setup: Setup) -> bool:
 
 def _warn_of_scores(best_step: int, best: float, now: float, state: State, setup: Setup) -> None:
     """Say once that scores get worse, and why: overfitting only where the text was read often enough for that."""
-    epochs = setup.batches.epochs(state.tokens, state.drawn)
+    members = setup.plan.train.members
+    epochs = setup.batches.epochs(state.tokens, state.drawn) / members
+    by_whom = "" if members == 1 else f" by each of the {members} models"
     text = f"held-out text was predicted best at step {best_step:,} ({best:.3f} bits per byte, now {now:.3f})"
     if epochs >= OVERFITTING_EPOCHS and not state.warned_of_overfitting:
         state.warned_of_overfitting = True
         setup.watcher.notice(
-            f"{text}, and the training text was read {epochs:,.1f} times: the model is overfitting. That step is kept; "
-            "more text or more `dropout` would help more than more time, and `patience=2` stops by itself."
+            f"{text}, and the training text was read {epochs:,.1f} times{by_whom}: the model is overfitting. That step "
+            "is kept; more text or more `dropout` would help more than more time, and `patience=2` stops by itself."
         )
     elif epochs < OVERFITTING_EPOCHS and not state.warned_of_variation:
         state.warned_of_variation = True
         setup.watcher.notice(
-            f"{text}. That step is kept. The training text was read {epochs:,.2f} times so far, so this is no "
+            f"{text}. That step is kept. The training text was read {epochs:,.2f} times{by_whom} so far, so this is no "
             "overfitting: the score still varies, less so as the learning rate falls."
         )
 

@@ -25,6 +25,7 @@ KEYS = {
     "run", "step", "best_step", "n_parameters", "vocab_size", "n_tokens_seen", "tokens_per_second", "seconds",
     "train_loss_nats", "val_loss_nats",
     "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "processor_share", "epochs",
+    "members",
     "baselines",
 }  # fmt: skip
 
@@ -99,7 +100,7 @@ def test_a_dry_run_says_when_a_run_ends_before_its_time(
     preview["expected"]["seconds"] = seconds
     outcome.show_plan(preview)
     shown = " ".join(capsys.readouterr().out.split())
-    assert ("budget 5 s, ending at 12 times through the text for each yours" in shown) is (seconds < 5)
+    assert ("budget 5 s, ending at 12.0 times through the text by each model yours" in shown) is (seconds < 5)
 
 
 def test_a_dry_run_resumes_nothing(gptlite: Command, corpus_file: Path) -> None:
@@ -435,6 +436,11 @@ def test_a_part_of_the_held_out_text_is_called_one_with_its_interval() -> None:
             "It read 40% of its text, while other programs kept the processors busy (its threads had one for 50% of "
             "the time): a quieter machine or more time (--time) would help most.",
         ),
+        (
+            {"epochs": 160.0, "members": 8, "processor_share": 0.5},
+            "Each of its 8 models read its text 20.0 times: more text would help most",
+        ),
+        ({"epochs": 16.0, "members": 8}, "Each of its 8 models read its text 2.0 times: more time (--time) would help"),
         ({"epochs": 20.0, "best_step": 30}, "and was best at step 30: more text, or --dropout, would help most."),
     ],
     ids=str,

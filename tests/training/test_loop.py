@@ -671,6 +671,7 @@ RESULT = {
     "run", "step", "best_step", "n_parameters", "vocab_size", "n_tokens_seen", "tokens_per_second", "seconds",
     "train_loss_nats", "val_loss_nats",
     "val_bits_per_byte", "val_bits_per_byte_interval", "val_bytes", "held_out_bytes", "processor_share", "epochs",
+    "members",
     "baselines",
 }  # fmt: skip
 
@@ -781,9 +782,13 @@ def test_a_loss_that_climbed_does_not_hide_overfitting() -> None:
 # -- Trouble that is seen coming
 
 
-def session_with(history: dict[int, float], patience: int = 0, epochs: float = 5.0) -> SimpleNamespace:
+def session_with(
+    history: dict[int, float], patience: int = 0, epochs: float = 5.0, members: int = 1
+) -> SimpleNamespace:
     """As much of a setup as monitor.py looks at, and a state."""
-    plan = SimpleNamespace(train=SimpleNamespace(patience=patience, lr=0.02), model=SimpleNamespace(vocab_size=10_000))
+    plan = SimpleNamespace(
+        train=SimpleNamespace(patience=patience, lr=0.02, members=members), model=SimpleNamespace(vocab_size=10_000)
+    )
     batches = SimpleNamespace(ids=range(1000), epochs=lambda tokens, _: tokens / 1000)
     state = State(step=max(history, default=0), history=history, tokens=int(1000 * epochs))
     return SimpleNamespace(state=state, plan=plan, watcher=Log(), batches=batches)
@@ -797,6 +802,16 @@ def test_overfitting_is_told_once() -> None:
     (notice,) = s.watcher.notices
     assert "step 1 (2.200 bits per byte, now 2.250)" in notice and "`patience=2`" in notice
     assert "read 5.0 times: the model is overfitting" in notice
+
+
+def test_of_several_models_it_counts_how_often_each_read_the_text() -> None:
+    for epochs, words in (
+        (8.0, "read 4.0 times by each of the 2 models: the model is over"),
+        (3.0, "read 1.50 times by each"),
+    ):
+        s = session_with({1: 2.0, 2: 2.1, 3: 2.2}, epochs=epochs, members=2)
+        monitor.stops_early(s.state, s)
+        assert words in s.watcher.notices[0]
 
 
 def test_a_text_that_was_not_read_twice_is_not_said_to_be_overfitted() -> None:

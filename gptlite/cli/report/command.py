@@ -207,14 +207,18 @@ def _plan(
 ) -> list[list[str]]:
     tokens = result.get("n_tokens_seen") or (metrics[-1].get("tokens") if metrics else None)
     epochs = tokens / info["n_train_tokens"] if tokens and info.get("n_train_tokens") else None
-    last = metrics[-1] if metrics else {}
+    last, members = metrics[-1] if metrics else {}, info["plan"]["train"].get("members", 1)
     pairs = [
         ("bits per byte", expected.get("bits_per_byte"), result.get("val_bits_per_byte"), "{:.3f}"),
         ("seconds", expected.get("seconds"), result.get("seconds", last.get("elapsed")), "{:,.0f}"),
         ("steps", expected.get("steps"), result.get("step", last.get("step")), "{:,.0f}"),
         ("tokens per second", expected.get("tokens_per_second"),
          result.get("tokens_per_second", last.get("tokens_per_second")), "{:,.0f}"),
-        ("times through the text", expected.get("epochs"), epochs, "{:.2f}"),
+        (
+            "times through the text" + (", each model" if members > 1 else ""),
+            *(x / members if is_number(x) else None for x in (expected.get("epochs"), epochs)),
+            "{:.2f}",
+        ),
         ("bytes of memory", expected.get("memory_bytes"), None, "{:,.0f}"),
     ]  # fmt: skip
     rows = [["", "planned", "happened"]]

@@ -31,6 +31,7 @@ from gptlite.cli.shared.flags import translate
 from gptlite.cli.shared.numbers import count as count
 from gptlite.cli.shared.numbers import duration as duration
 from gptlite.cli.shared.numbers import listing as listing
+from gptlite.cli.shared.numbers import passes as passes
 from gptlite.cli.shared.numbers import plural as plural
 from gptlite.errors import StorageError, system_reason
 

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from gptlite.errors import plural
 
-__all__ = ["count", "duration", "listing", "plural", "rate"]
+__all__ = ["count", "duration", "listing", "passes", "plural", "rate"]
+
+
+def passes(epochs: float, members: int) -> str:
+    """How often a text is read, of several models by each: "10.7 times through the text by each model"."""
+    return f"{epochs / members:.1f} times through the text" + (" by each model" if members > 1 else "")
 
 
 def duration(seconds: float) -> str:

@@ -40,10 +40,12 @@ def outcome(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _what_would_help(result: dict[str, Any]) -> str:
-    epochs = result.get("epochs", 0.0)
-    read = f"It read its text {epochs:,.1f} times" if epochs >= 1 else f"It read {epochs:.0%} of its text"
+    members = result.get("members", 1)
+    epochs = result.get("epochs", 0.0) / members
+    who = "It read" if members == 1 else f"Each of its {members} models read"
+    read = f"{who} its text {epochs:,.1f} times" if epochs >= 1 else f"{who} {epochs:.0%} of its text"
     share = result.get("processor_share")
-    if share is not None and share < BUSY:
+    if epochs < MANY_EPOCHS and share is not None and share < BUSY:
         return (
             f"{read}, while other programs kept the processors busy (its threads had one for {share:.0%} of the time): "
             "a quieter machine or more time (--time) would help most."
@@ -72,7 +74,7 @@ def show_plan(preview: dict[str, Any]) -> None:
     if training["seconds"] is not None:
         budget, how_long = console.duration(training["seconds"]), whose("seconds")
         if expected["seconds"] < training["seconds"] and training["most_epochs"]:
-            budget += f", ending at {training['most_epochs'] / training['members']:.0f} times through the text for each"
+            budget += f", ending at {console.passes(training['most_epochs'], training['members'])}"
     else:
         budget, how_long = console.plural(round(expected["steps"]), "step"), whose("steps", "epochs")
     bytes_per_token = preview["train_bytes"] / preview["n_train_tokens"]
@@ -100,7 +102,7 @@ def show_plan(preview: dict[str, Any]) -> None:
         *([["context encoder", f"{share:.0%} of it", "yours"]] if (share := training["context_encoder"]) else []),
         ["", "", ""],
         ["speed", f"{expected['tokens_per_second']:,.0f} tokens/s, on {preview['hardware']}", ""],
-        ["steps", f"about {expected['steps']:,.0f}, {expected['epochs']:.1f} times through the text", ""],
+        ["steps", f"about {expected['steps']:,.0f}, {console.passes(expected['epochs'], training['members'])}", ""],
         ["time", console.duration(expected["seconds"]), ""],
         ["memory", f"{expected['memory_bytes'] / 1e9:.2f} GB", ""],
     ]
