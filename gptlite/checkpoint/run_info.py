@@ -48,6 +48,7 @@ def _is_share_or_path(text: str) -> bool:
 
 
 Count = Annotated[int, Rule(lambda n: n >= 0, "zero or more")]
+Members = Annotated[int, Rule(lambda n: n >= 1, "one or more")]
 Digest = Annotated[str, Rule(lambda text: re.fullmatch("[0-9a-f]{64}", text) is not None, "a sha256")]
 TextPath = Annotated[str, Rule(lambda text: text == "-" or os.path.isabs(text), "an absolute path or -")]
 HeldOut = Annotated[str, Rule(_is_share_or_path, "a share of the text or an absolute path")]
@@ -188,6 +189,7 @@ class Result(_Result, total=False):
     val_bits_per_byte_interval: list[float] | None
     held_out_bytes: Count
     epochs: float
+    members: Members
     processor_share: float | None
     val_exact_match: float
     own_text_bits_per_byte: float  # expected without the background

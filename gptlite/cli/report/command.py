@@ -207,7 +207,7 @@ def _plan(
 ) -> list[list[str]]:
     tokens = result.get("n_tokens_seen") or (metrics[-1].get("tokens") if metrics else None)
     epochs = tokens / info["n_train_tokens"] if tokens and info.get("n_train_tokens") else None
-    last, members = metrics[-1] if metrics else {}, info["plan"]["train"].get("members", 1)
+    last, members = metrics[-1] if metrics else {}, info["plan"]["train"]["members"]
     pairs = [
         ("bits per byte", expected.get("bits_per_byte"), result.get("val_bits_per_byte"), "{:.3f}"),
         ("seconds", expected.get("seconds"), result.get("seconds", last.get("elapsed")), "{:,.0f}"),
