@@ -45,8 +45,8 @@ class Reason:
                 return f"{what}, because the text will be read {times}"
             case "most_epochs":
                 times = plural(round(f["epochs"]), "time")
-                why = "several models begin to learn so short a text by heart then"
-                return f"an end after each has read the text {times}, though time is left: {why}"
+                why = "several models then begin to learn so short a text by heart"
+                return f"the end after each model has read the text {times}, though time is left, because {why}"
             case "speed":
                 times = f"{f['ratio']:.1f} times faster" if f["ratio"] > 1 else f"{1 / f['ratio']:.1f} times slower"
                 return f"planned again for the last {f['seconds']:.0f} s: steps are {times} than when they were timed"

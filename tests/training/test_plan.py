@@ -534,7 +534,7 @@ def test_members_stop_before_they_learn_a_short_text_by_heart(n_bytes: int) -> N
         plans[1].member, each, short.n_tokens, 8, plans[1].train.ngram_weight > 0
     )
     told = [[reason.sentence() for reason in plan.reasons if reason.about == "most_epochs"] for plan in plans]
-    assert not told[0] and re.match(r"an end after each has read the text \d+ times, though time is left: ", *told[1])
+    assert not told[0] and re.match(r"the end after each model has read the text \d+ times, though", *told[1])
     asked = make_plan(short, overrides={"seconds": 7200.0, "members": 4}, measure=measured)
     assert asked.train.most_epochs is None
     tiny = make_plan(facts(50_000, vocab_size=512), overrides={"seconds": 7200.0}, measure=measured)
