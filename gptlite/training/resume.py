@@ -13,7 +13,7 @@ from gptlite.errors import CheckpointError, UsageError, as_fields, plural
 from gptlite.training import dataset, numerics
 from gptlite.training import plan as planning
 from gptlite.training.ensemble import of_one_member
-from gptlite.training.reason import recorded
+from gptlite.training.reason import Reason, recorded
 from gptlite.training.request import BUDGETS, Request
 from gptlite.training.watcher import Watcher
 
@@ -72,11 +72,14 @@ def make_plan(previous: Mapping[str, Any], request: Request) -> planning.Plan:
         del given["vocab_size"]  # the text had fewer pairs than were asked for; the same wish is no change
     _check_unchanged(given, before)
     _check_start(previous, request)
+    sentences = list(stored.get("reasons", ()))
     if any(value is not None for value in budget.values()):
-        if "result" in previous or budget["seconds"] is None:  # more is asked for than the plan wanted
-            train_fields["most_epochs"] = None
         train_fields |= budget
-    reasons = tuple(recorded(sentence) for sentence in stored.get("reasons", ()))
+        if train.most_epochs is not None and ("result" in previous or budget["seconds"] is None):
+            train_fields["most_epochs"] = None  # more is asked for than the plan wanted
+            reason = Reason("most_epochs", {"epochs": train.most_epochs / train.members}).sentence()
+            sentences = [sentence for sentence in sentences if sentence != reason]
+    reasons = tuple(recorded(sentence) for sentence in sentences)
     return planning.Plan(model, TrainConfig(**train_fields), reasons, tuple(stored.get("given", ())))
 
 

@@ -44,6 +44,7 @@ from gptlite.storage import durable
 from gptlite.training import clock, held_out, loop, monitor, optimizer, pauses, speed
 from gptlite.training import plan as planning
 from gptlite.training.pipeline import train
+from gptlite.training.reason import Reason
 from gptlite.training.state import State
 from gptlite.training.watcher import Progress, Watcher
 
@@ -513,6 +514,7 @@ def test_a_run_with_time_left_ends_after_its_most_epochs(corpus_file: Path, monk
         train(str(corpus_file), out="run", time=60.0, started=0.0, should_stop=stop_after(2), **TINY)
     stored = info(Path("run"))
     stored["plan"]["train"]["most_epochs"] = 0.5
+    stored["plan"]["reasons"].append(reason := Reason("most_epochs", {"epochs": 0.5}).sentence())
     Path("run/run.json").write_text(json.dumps(stored))
     log = Log()
     result = train(inputs=[], out="run", resume=True, started=0.0, time=50.0, watcher=log, threads=1)
@@ -524,7 +526,8 @@ def test_a_run_with_time_left_ends_after_its_most_epochs(corpus_file: Path, monk
     assert train(inputs=[], out="run", resume=True, started=0.0, threads=1) == result
     more = train(inputs=[], out="run", resume=True, started=0.0, time=45.0, threads=1)
     assert more["step"] > result["step"] and more["seconds"] > 40
-    assert info(Path("run"))["plan"]["train"]["most_epochs"] is None
+    plan = info(Path("run"))["plan"]
+    assert plan["train"]["most_epochs"] is None and reason not in plan["reasons"]
 
 
 @pytest.mark.slow
