@@ -233,3 +233,15 @@ def test_a_step_has_one_score_which_says_what_it_is_of(gptlite: Command, run: Pa
 def test_the_result_says_which_baselines_it_does_not_beat(score: float, text: str) -> None:
     assert report._beside(score, {"xz": 2.0, "5-gram": 1.5, "unigram": 4.0}) == text
     assert report._beside(score, {}) == ""
+
+
+@pytest.mark.parametrize(
+    ("members", "row"),
+    [
+        (1, ["times through the text", "12.00", "8.00"]),
+        (4, ["times through the text, each model", "3.00", "2.00"]),
+    ],
+)
+def test_of_several_models_it_says_how_often_each_read_the_text(members: int, row: list[str]) -> None:
+    info = {"plan": {"train": {"members": members}}, "n_train_tokens": 100}
+    assert row in report._plan(info, {"n_tokens_seen": 800}, {"epochs": 12.0}, [])

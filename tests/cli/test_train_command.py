@@ -101,6 +101,7 @@ def test_a_dry_run_says_when_a_run_ends_before_its_time(
     outcome.show_plan(preview)
     shown = " ".join(capsys.readouterr().out.split())
     assert ("budget 5 s, ending at 12.0 times through the text by each model yours" in shown) is (seconds < 5)
+    assert re.search(r" steps about [\d,]+, [\d.]+ times through the text by each model time ", shown)
 
 
 def test_a_dry_run_resumes_nothing(gptlite: Command, corpus_file: Path) -> None:
